@@ -1,0 +1,1 @@
+"""What waits between two stages, and which item is read next."""

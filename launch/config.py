@@ -1,0 +1,153 @@
+"""From a YAML file and overrides to a RunConfig, or to all that is wrong with them, one line each."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from launch.settings import RunConfig, all_keys
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a configuration; `str` has one line per error."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        super().__init__("\n".join(lines))
+
+
+def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
+    """Reads a file (None: all defaults) and applies overrides of the form section.key=value, whose values are YAML.
+
+    Raises:
+        ConfigError: File, keys, types, values or their combination are wrong.
+    """
+    origin = path or "the defaults"
+    tree = _read(Path(path)) if path else {}
+    origins: dict[str, str] = {}
+    errors = list(_apply(overrides, tree, origins))
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        errors += [_line(details, origins, origin) for details in error.errors()]
+        raise ConfigError(errors) from None
+    errors += _combinations(config)
+    if errors:
+        raise ConfigError(errors)
+    return config
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved configuration as YAML; reading it gives an equal RunConfig."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def describe_keys() -> str:
+    """Every key with its default and one line, for --help."""
+    lines, last = [], ""
+    for key, field in all_keys().items():
+        section = key.partition(".")[0]
+        if section != last:
+            lines += ["", f"{section}: {RunConfig.model_fields[section].annotation.__doc__.splitlines()[0]}"]
+            last = section
+        default = yaml.safe_dump(field.default, default_flow_style=True).splitlines()[0]
+        if isinstance(field.default, tuple):
+            default = str(list(field.default))
+        lines.append(f"  {key}={default}".ljust(44) + f" {field.description}")
+    return "\n".join(lines)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses duplicate keys, of which PyYAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        near = [str(other) for other in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
+        raise ConfigError([f"{path}: no such file" + (f"; there are {', '.join(near)}" if near else "")])
+    try:
+        tree = yaml.load(path.read_text(), _StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
+    if not isinstance(tree or {}, dict):
+        raise ConfigError([f"{path}: got a {type(tree).__name__}, allowed: sections of keys"])
+    return {section: keys if keys is not None else {} for section, keys in (tree or {}).items()}
+
+
+def _apply(overrides: Sequence[str], tree: dict[str, Any], origins: dict[str, str]) -> Iterator[str]:
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        section, dot, key = name.partition(".")
+        if not (equals and dot and key):
+            yield f"command line: got {override!r}, allowed: section.key=value" + _did_you_mean(name)
+            continue
+        try:
+            value = yaml.load(text, _StrictLoader)
+        except yaml.YAMLError:
+            yield f"command line: {name}: {text!r} is no YAML value"
+            continue
+        origins[name] = "command line"
+        keys = tree.setdefault(section, {})
+        if isinstance(keys, dict):
+            keys[key] = value
+
+
+def _line(details: Any, origins: dict[str, str], origin: str) -> str:
+    key = ".".join(str(part) for part in details["loc"][:2])
+    where = f"{origins.get(key, origin)}: {'.'.join(str(part) for part in details['loc'])}"
+    if details["type"] == "extra_forbidden":
+        return f"{where}: unknown key" + _did_you_mean(key)
+    message = details["msg"].removeprefix("Value error, ")
+    hint = "; put it in quotes" if details["type"] == "string_type" else ""
+    return f"{where}: got {details['input']!r}, allowed: {_lower_first(message.removeprefix('Input should be '))}{hint}"
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _did_you_mean(key: str) -> str:
+    keys = [*all_keys(), *RunConfig.model_fields]
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    bare = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    candidates = bare[:1] or near
+    return f"; did you mean {candidates[0]}?" if candidates else "; --help lists all keys"
+
+
+def _combinations(config: RunConfig) -> Iterator[str]:
+    yield from _keys_without_effect(config)
+    optimizer, steps_known = config.optimizer, config.optimizer.schedule == "multistep"
+    if steps_known and not optimizer.milestones:
+        yield "optimizer.schedule=multistep needs optimizer.milestones, e.g. [150, 225]"
+    if optimizer.nesterov and not optimizer.momentum:
+        yield "optimizer.nesterov=true needs optimizer.momentum above 0"
+    if config.debug.slow_factor > 1 and config.debug.slow_stage < 0:
+        yield "debug.slow_factor slows nothing without debug.slow_stage"
+
+
+def _keys_without_effect(config: RunConfig) -> Iterator[str]:
+    """Keys that were set although another key's value makes them meaningless."""
+    for name, field in all_keys().items():
+        section_name, _, key = name.partition(".")
+        section: BaseModel = getattr(config, section_name)
+        condition = (field.json_schema_extra or {}).get("only_with", {})
+        if getattr(section, key) == field.default:
+            continue
+        for other, wanted in condition.items():
+            allowed = wanted if isinstance(wanted, tuple) else (wanted,)
+            if getattr(section, other) not in allowed:
+                yield (
+                    f"{name}={getattr(section, key)} has no effect with {section_name}.{other}="
+                    f"{getattr(section, other)}; it needs {section_name}.{other}={' or '.join(map(str, allowed))}"
+                )

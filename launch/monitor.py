@@ -1,0 +1,119 @@
+"""One process's view of all stages: reads the board and shows it, logs it, keeps the evaluations."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.live import Live
+
+from launch.preflight import Plan
+from launch.tables import evaluation_line, live_table, progress_line
+from workers.board import Board
+
+REFRESH_S = 0.5
+
+
+class Tracker(Protocol):
+    """Where the figures of a run go besides its folder."""
+
+    def log(self, stage: int, row: dict[str, Any]) -> None:
+        """Takes the newest status of a stage."""
+
+    def log_evaluation(self, evaluation: dict[str, Any]) -> None:
+        """Takes the accuracies of one evaluation pass."""
+
+    def close(self) -> None:
+        """Writes what is left."""
+
+
+class Monitor:
+    """Runs in one process of a run, in a thread.
+
+    On a terminal it redraws one table with a line per stage; elsewhere it prints a line every
+    `logging.console_interval_s`. Evaluations are printed as lines in both, and kept in metrics/evaluations.jsonl.
+    """
+
+    def __init__(self, board: Board, plan: Plan, folder: Path, trackers: Sequence[Tracker], console: Console) -> None:
+        self._board = board
+        self._plan = plan
+        self._trackers = trackers
+        self._console = console
+        self._epochs = self._expected_epochs()
+        self._file = (folder / "metrics" / "evaluations.jsonl").open("w", buffering=1)
+        self.evaluations: list[dict[str, Any]] = []
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._spoken = time.monotonic()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._step()
+        self.release_terminal()
+        for tracker in self._trackers:
+            tracker.close()
+        self._file.close()
+
+    def release_terminal(self) -> None:
+        """Ends the live table, so that others may print; idempotent."""
+        self._stopping.set()
+        if self._live:
+            self._live.stop()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(REFRESH_S):
+            self._step()
+
+    def _step(self) -> None:
+        rows = self._board.read("status")
+        self._read_evaluations()
+        total_steps = self._plan.blueprint.total_steps
+        if self._live:
+            self._live.update(live_table(rows, total_steps), refresh=True)
+        elif time.monotonic() - self._spoken > self._plan.config.logging.console_interval_s:
+            self._print(progress_line(rows, total_steps))
+        for tracker in self._trackers:
+            for stage, row in enumerate(rows):
+                if row and row["loss"]:
+                    tracker.log(stage, row)
+
+    def _read_evaluations(self) -> None:
+        while self._epochs and self._board.is_complete(f"evaluation/{self._epochs[0]}"):
+            parts = self._board.read(f"evaluation/{self._epochs.pop(0)}")
+            known = [part for part in parts if part]
+            evaluation = {
+                "epoch": known[0]["epoch"],
+                "blocks": [accuracy for part in known for accuracy in part["blocks"].values()],
+                "ensemble": known[-1]["ensemble"],
+            }
+            self.evaluations.append(evaluation)
+            self._file.write(json.dumps(evaluation) + "\n")
+            self._print(evaluation_line(evaluation, self._plan.config.training.epochs))
+            for tracker in self._trackers:
+                tracker.log_evaluation(evaluation)
+
+    def _expected_epochs(self) -> list[int]:
+        epochs, every = self._plan.config.training.epochs, self._plan.config.evaluation.every_epochs
+        return [*range(every, epochs, every), epochs]
+
+    def _print(self, line: str) -> None:
+        self._spoken = time.monotonic()
+        if line:
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def make_console() -> Console:
+    """The console of the process that talks: standard output."""
+    return Console(file=sys.stdout)

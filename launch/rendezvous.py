@@ -1,0 +1,47 @@
+"""How the processes of a run find each other: the environment that torchrun sets, read once."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+from torch.distributed import HashStore, PrefixStore, Store, TCPStore
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the launcher tells a process; a process started by hand is the only one of its run.
+
+    Attributes:
+        attempt: How often the launcher has restarted the run.
+    """
+
+    rank: int
+    local_rank: int
+    world_size: int
+    attempt: int
+
+    @classmethod
+    def read(cls) -> "Environment":
+        """Reads torchrun's variables."""
+        number = lambda name, default: int(os.environ.get(name, default))  # noqa: E731
+        return cls(
+            rank=number("RANK", 0), local_rank=number("LOCAL_RANK", 0), world_size=number("WORLD_SIZE", 1),
+            attempt=number("TORCHELASTIC_RESTART_COUNT", 0),
+        )  # fmt: skip
+
+    def connect(self, connections: int, timeout_s: float) -> list[Store]:
+        """Opens independent connections to the run's store, which torchrun's agent hosts.
+
+        Keys carry the attempt: the agent's store outlives a restart and would give the new processes the addresses of
+        the old ones.
+        """
+        if self.world_size == 1:
+            return [HashStore()] * connections
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        agent_hosts = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        stores = []
+        for number in range(connections):
+            is_host = number == 0 and self.rank == 0 and not agent_hosts
+            store = TCPStore(host, port, self.world_size, is_host, timedelta(seconds=timeout_s), wait_for_workers=False)
+            stores.append(PrefixStore(f"greedypipe/{self.attempt}", store))
+        return stores

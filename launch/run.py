@@ -1,0 +1,76 @@
+"""Trains a network block by block, one process per stage.
+
+    torchrun --nproc_per_node=4 launch/run.py [--config configs/x.yaml] [section.key=value ...]
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path:
+    # torchrun puts launch/ on the path, not the folder above it.
+    sys.path.insert(0, ROOT)
+
+from launch.assemble import Process, run_stage  # noqa: E402
+from launch.config import ConfigError, describe_keys, dump_config, load_config  # noqa: E402
+from launch.folder import claim_folder  # noqa: E402
+from launch.monitor import make_console  # noqa: E402
+from launch.preflight import make_plan  # noqa: E402
+from launch.rendezvous import Environment  # noqa: E402
+
+WRONG_CONFIGURATION = 2
+
+
+def main() -> None:
+    environment = Environment.read()
+    arguments = _parse()
+    try:
+        config = load_config(arguments.config, arguments.overrides)
+        if arguments.print_config:
+            _say(environment, dump_config(config).rstrip())
+            return
+        plan = make_plan(config, environment.world_size)
+        folder = claim_folder(config) if environment.rank == 0 else None
+    except ConfigError as error:
+        _refuse(environment, error)
+    with contextlib.suppress(KeyboardInterrupt):
+        store, board_store = environment.connect(2, config.faults.timeout_s)
+        process = Process(environment.rank, environment.local_rank, folder, store, board_store)
+        run_stage(plan, process, make_console())
+        return
+    sys.exit(130)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="launch/run.py", description=__doc__, epilog=f"keys (section.key=default):\n{describe_keys()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--config", help="YAML file; without it every key has its default")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="goes before the file")
+    return parser.parse_args()
+
+
+def _say(environment: Environment, text: str) -> None:
+    if environment.rank == 0:
+        print(text, flush=True)
+
+
+def _refuse(environment: Environment, error: ConfigError) -> None:
+    """Ends the process; one of all processes of the run says why."""
+    if environment.rank == 0:
+        for line in str(error).splitlines():
+            print(f"greedypipe: {line}", file=sys.stderr, flush=True)
+    else:
+        # The launcher ends everybody as soon as one has left: rank 0 must have spoken by then.
+        time.sleep(2)
+    os._exit(WRONG_CONFIGURATION)
+
+
+if __name__ == "__main__":
+    main()

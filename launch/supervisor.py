@@ -1,0 +1,226 @@
+"""Failing well: heartbeats, the first cause of a failure, and the end of every process of a run."""
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Self
+
+from pydantic import BaseModel, Field
+
+from workers.board import Board
+from workers.status import StageStatus
+
+HEARTBEAT_S = 0.25
+GRACE_S = 2.0
+"""How long a stage that only suffers from another one's failure looks for the cause before it reports its own."""
+
+FAILED, INTERRUPTED = 1, 130
+
+
+class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
+    """When a stage counts as lost."""
+
+    timeout_s: float = Field(300.0, gt=0, description="deadline of every wait of one stage for another, in seconds")
+    heartbeat_timeout_s: float = Field(10.0, ge=1, description="seconds without a sign of life after which a stage hangs")
+    hang_timeout_s: float = Field(120.0, ge=1, description="seconds on one batch after which a stage hangs")
+
+
+class Terminated(BaseException):
+    """SIGTERM has arrived: somebody outside ends the run."""
+
+
+class Supervisor:
+    """Watches over one stage and, through the board, over all others.
+
+    A thread posts the stage's status every HEARTBEAT_S and ends the process when a cause of failure is on the board,
+    when another stage's heartbeat stops, when this stage computes for too long, or when the parent process is gone.
+    Whoever finds a cause first writes it to the board and prints it; all others leave without a word. Leaving is
+    os._exit: threads may sit in a wait of gloo that nobody will ever end.
+
+    Args:
+        stop_console: Called before anything is printed; gives the terminal back.
+        stacks: File for the stacks of a stage that hangs.
+    """
+
+    def __init__(
+        self, board: Board, status: StageStatus, config: FaultsConfig, *, stop_console: Callable[[], None], stacks: Path
+    ) -> None:
+        self._board = board
+        self._status = status
+        self._config = config
+        self._stop_console = stop_console
+        self._stacks = stacks
+        self._parent = os.getppid()
+        self._pulses = Pulses(board.num_stages, config.heartbeat_timeout_s)
+        self._failing = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _raise_terminated)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._fail(error)
+        self._status.now("done")
+        self._closing.set()
+        self._thread.join()
+        self._board.post("status", self._status.stage, self._status.row())
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        # From here on being told to end changes nothing, and the watching thread must not leave first.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._failing.acquire()
+        text = "".join(traceback.format_exception(error))
+        if isinstance(error, KeyboardInterrupt):
+            self._leave_with({"kind": "interrupted", "message": "interrupted"}, INTERRUPTED)
+        if isinstance(error, (ConnectionError, TimeoutError, Terminated)) and (found := self._find_cause()):
+            self._leave_with(found)
+        message = f"stage {self._status.stage} failed: {type(error).__name__}: {error}"
+        if isinstance(error, Terminated):
+            message = "terminated from outside (SIGTERM)"
+        self._leave_with({"kind": "raised", "message": message, "trace": text})
+
+    def _find_cause(self) -> dict[str, Any] | None:
+        """What is behind a broken connection: somebody else's report, or a process that is no more."""
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(RuntimeError):  # the store may be gone as well
+                if cause := self._board.cause():
+                    return cause
+                if dead := self._find_dead():
+                    return dead
+            time.sleep(0.05)
+        return None
+
+    def _find_dead(self) -> dict[str, Any] | None:
+        for row in self._board.read("status"):
+            if row and row["doing"] != "done" and row["host"] == self._status.host and not _is_alive(row["pid"]):
+                # A process that raised has posted its cause before it ended: look once more.
+                message = f"{_name(row)} died without a word (killed, or out of memory) at batch_id {row['batch_id']}"
+                return self._board.cause() or {"kind": "died", "message": message}
+        return None
+
+    def _watch(self) -> None:
+        try:
+            while not self._closing.wait(HEARTBEAT_S):
+                self._beat()
+        except RuntimeError as error:
+            if not self._closing.is_set() and self._failing.acquire(blocking=False):
+                reason = str(error).splitlines()[0]
+                self._leave(f"greedypipe: stage {self._status.stage} lost the rendezvous store: {reason}", FAILED)
+
+    def _beat(self) -> None:
+        row = self._status.row()
+        self._board.post("status", self._status.stage, row)
+        if cause := self._board.cause() or self._own_hang(row) or self._others_hang():
+            if self._failing.acquire(blocking=False):
+                self._leave_with(cause)
+        elif os.getppid() != self._parent and self._failing.acquire(blocking=False):
+            self._leave(f"greedypipe: stage {self._status.stage}: the launcher is gone", FAILED)
+
+    def _own_hang(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        if row["doing"] != "computing" or row["for_s"] < self._config.hang_timeout_s:
+            return None
+        self._stacks.parent.mkdir(parents=True, exist_ok=True)
+        with self._stacks.open("w") as file:
+            faulthandler.dump_traceback(file)
+        message = f"{_name(row)} hangs: computing for {row['for_s']:.0f} s after batch_id {row['batch_id']}; "
+        return {"kind": "hung", "message": f"{message}its stacks are in {self._stacks}"}
+
+    def _others_hang(self) -> dict[str, Any] | None:
+        for row in self._pulses.silent(self._board.read("status")):
+            message = (
+                f"{_name(row)} hangs: no sign of life for {self._config.heartbeat_timeout_s:g} s, "
+                f"last seen {row['doing']}, batch_id {row['batch_id']}"
+            )
+            return {"kind": "hung", "message": message, "kill": [row["host"], row["pid"]]}
+        return None
+
+    def _leave_with(self, cause: dict[str, Any], code: int = FAILED) -> NoReturn:
+        with contextlib.suppress(RuntimeError):
+            if not self._board.post_cause(cause):
+                self._leave("", code)
+        host, pid = cause.get("kill", [None, 0])
+        if host == self._status.host:
+            # A stopped process does not hear SIGTERM, and the launcher would wait for it.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _write_error_file(cause["message"], cause.get("trace", ""))
+        self._leave(cause.get("trace", "") + f"greedypipe: {cause['message']}", code)
+
+    def _leave(self, text: str, code: int) -> NoReturn:
+        with contextlib.suppress(Exception):
+            self._stop_console()
+        if text:
+            print(text, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class Pulses:
+    """Tells which stages have stopped posting, by this process's own clock alone."""
+
+    def __init__(self, num_stages: int, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._seen: list[tuple[Any, float]] = [(None, time.monotonic())] * num_stages
+        self._looked = time.monotonic()
+
+    def silent(self, rows: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
+        """Rows that have not changed for longer than the timeout, of stages that have begun and not ended."""
+        now = time.monotonic()
+        was_asleep, self._looked = now - self._looked > self._timeout_s / 2, now
+        result = []
+        for stage, row in enumerate(rows):
+            last, since = self._seen[stage]
+            # After a sleep of our own (a suspended machine) everybody looks silent: start again.
+            if row != last or row is None or was_asleep:
+                self._seen[stage] = (row, now)
+            elif now - since > self._timeout_s and row["doing"] != "done":
+                result.append(row)
+        return result
+
+
+def host_name() -> str:
+    """The name that tells hosts apart on the board."""
+    return socket.gethostname()
+
+
+def _name(row: dict[str, Any]) -> str:
+    blocks = f"block {row['blocks'][0]}" if len(row["blocks"]) == 1 else f"blocks {row['blocks'][0]}-{row['blocks'][-1]}"
+    return f"stage {row['stage']} ({blocks}, process {row['pid']} on {row['host']})"
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process of this host runs; one that has ended and only waits for its parent to look does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _raise_terminated(signal_number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _write_error_file(message: str, trace: str) -> None:
+    """Tells torchrun's agent the cause, which it otherwise looks for in the first process that it saw ending."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        details = {"message": message, "extraInfo": {"py_callstack": trace, "timestamp": str(int(time.time()))}}
+        Path(path).write_text(json.dumps({"message": details}))

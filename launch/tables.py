@@ -1,0 +1,114 @@
+"""What a run shows: the table at its start, the live table, progress lines and the table at its end."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from launch.preflight import Plan
+
+
+def start_table(plan: Plan) -> Table:
+    """One line per stage: what it hosts, what it sends."""
+    table = Table(title=_headline(plan), title_justify="left", title_style="bold")
+    for name in ("stage", "block", "layers", "parameters", "head", "output", "bytes/batch", "device"):
+        table.add_column(name, justify="right" if name in ("parameters", "head", "bytes/batch") else "left")
+    blueprint, stages = plan.blueprint, plan.placement.num_stages
+    for stage in range(stages):
+        device = str(plan.placement.device_of(stage, plan.config.placement))
+        hosted = plan.placement.blocks_of(stage)
+        for index in hosted:
+            layers = blueprint.layers_of(index)
+            names = layers[0].name if len(layers) == 1 else f"{layers[0].name} .. {layers[-1].name}"
+            leaves = index == hosted[-1] and stage < stages - 1
+            size = plan.layout_after(stage).slot_bytes if leaves else None
+            head = "classifier" if index == blueprint.num_blocks - 1 else plan.config.head.name
+            table.add_row(
+                str(stage) if index == hosted[0] else "", str(index), names,
+                f"{_parameters(layer.module for layer in layers):,}", head,
+                " x ".join(map(str, blueprint.shapes[index].output)),
+                "" if size is None else f"{size:,}", device if index == hosted[0] else "",
+            )  # fmt: skip
+    return table
+
+
+def live_table(rows: list[dict[str, Any] | None], total_steps: int) -> Table:
+    """One line per stage: how far it is, how well it does, what it waits for."""
+    table = Table()
+    for name in ("stage", "step", "samples/s", "loss", "accuracy", "wait in", "wait out", "staleness", "reuse", "doing"):
+        table.add_column(name, justify="left" if name in ("stage", "doing") else "right", no_wrap=True)
+    for stage, row in enumerate(rows):
+        if row is None:
+            table.add_row(str(stage), *[""] * 8, "starting")
+            continue
+        table.add_row(
+            str(stage), f"{row['step']}/{total_steps}", f"{row['samples_per_s']:,.0f}",
+            " ".join(f"{loss:.3f}" for loss in row["loss"].values()),
+            " ".join(f"{accuracy:.3f}" for accuracy in row["accuracy"].values()),
+            f"{row['wait_input_fraction']:.0%}", f"{row['wait_output_fraction']:.0%}",
+            f"{row['staleness_mean']:.1f}", f"{row['reuse_mean']:.2f}", row["doing"],
+        )  # fmt: skip
+    return table
+
+
+def progress_line(rows: list[dict[str, Any] | None], total_steps: int) -> str:
+    """The live table in one line, for output that is no terminal."""
+    known = [row for row in rows if row]
+    if not known:
+        return ""
+    losses = " ".join(f"{loss:.3f}" for row in known for loss in row["loss"].values())
+    steps = " ".join(str(row["step"]) for row in known)
+    return f"step {steps} of {total_steps}   loss {losses or '-'}   {known[-1]['samples_per_s']:,.0f} samples/s"
+
+
+def evaluation_line(evaluation: dict[str, Any], epochs: int) -> str:
+    """One evaluation: accuracy of every head, the last one being the network's own classifier."""
+    *heads, final = evaluation["blocks"]
+    text = f"epoch {evaluation['epoch']:>3}/{epochs}   accuracy {final:.4f}"
+    if heads:
+        text += f"   heads {' '.join(f'{accuracy:.4f}' for accuracy in heads)}   ensemble {evaluation['ensemble']:.4f}"
+    return text
+
+
+def end_table(summary: dict[str, Any]) -> Table:
+    """One line per stage: where its time went."""
+    table = Table(title="where the training time went", title_justify="left", title_style="bold")
+    names = ("stage", "blocks", "own s/batch", "busy", "wait in", "wait out", "staleness", "reuse", "dropped", "peak MB")
+    for name in names:
+        table.add_column(name, justify="left" if name in ("stage", "blocks") else "right")
+    for report in summary["stages"]:
+        table.add_row(
+            str(report["stage"]), ",".join(map(str, report["blocks"])), f"{report['step_time_s']:.4f}",
+            f"{report['busy_fraction']:.0%}", f"{report['wait_input_fraction']:.0%}",
+            f"{report['wait_output_fraction']:.0%}", f"{report['staleness_mean']:.1f}", f"{report['reuse_mean']:.2f}",
+            str(report["dropped"]), f"{report['peak_memory_bytes'] / 1e6:,.0f}",
+        )  # fmt: skip
+    return table
+
+
+def result_lines(summary: dict[str, Any], folder: Path) -> str:
+    """What the run came to."""
+    accuracy = summary["accuracy"]
+    heads = f", ensemble of all heads {accuracy['ensemble']:.4f}" if len(accuracy["blocks"]) > 1 else ""
+    return (
+        f"accuracy {accuracy['final']:.4f}{heads}\n"
+        f"trained for {summary['train_s']:.1f} s at {summary['samples_per_s']:,.0f} samples/s, "
+        f"{summary['efficiency']:.0%} of what the slowest stage allows; whole run {summary['wall_s']:.1f} s\n"
+        f"{folder}"
+    )
+
+
+def _headline(plan: Plan) -> str:
+    config, data = plan.config, plan.data
+    shape = " x ".join(map(str, data.input_shape))
+    method = "back-propagation" if plan.blueprint.num_blocks == 1 else f"DGL, {config.buffers.policy} links"
+    return (
+        f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.test_samples:,} images {shape}), "
+        f"{method}, "
+        f"{plan.blueprint.num_blocks} blocks in {plan.placement.num_stages} processes, batch {config.data.batch_size}, "
+        f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.task.steps_per_epoch} steps"
+    )
+
+
+def _parameters(modules: Any) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())

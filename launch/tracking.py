@@ -1,0 +1,97 @@
+"""Weights & Biases and TensorBoard: optional, imported when asked for, never fatal."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from launch.monitor import Tracker
+from workers.meter import LoggingConfig
+
+STAGE_KEYS = ("samples_per_s", "wait_input_fraction", "wait_output_fraction", "staleness_mean", "reuse_mean")
+
+
+def make_trackers(config: LoggingConfig, folder: Path, settings: dict[str, Any]) -> list[Tracker]:
+    """Starts the trackers that the configuration asks for; one that cannot start is left out with one warning line."""
+    trackers: list[Tracker] = []
+    for wanted, start in ((config.wandb, WandbTracker), (config.tensorboard, TensorBoardTracker)):
+        if not wanted:
+            continue
+        try:
+            trackers.append(start(folder, settings))
+        except Exception as error:  # a tracker must not end a training run, whatever is wrong with it
+            print(f"greedypipe: training goes on without {start.__name__}: {_first_line(error)}", file=sys.stderr)
+    return trackers
+
+
+def stage_values(stage: int, row: dict[str, Any]) -> dict[str, float]:
+    """The figures of a stage under the keys that all trackers use: stageK/..., stageK/blockB/loss."""
+    values = {f"stage{stage}/{key}": row[key] for key in STAGE_KEYS}
+    return values | {f"stage{stage}/block{block}/loss": loss for block, loss in row["loss"].items()}
+
+
+def evaluation_values(evaluation: dict[str, Any]) -> dict[str, float]:
+    """Accuracies under the keys that all trackers use."""
+    blocks = {f"accuracy/block{index}": accuracy for index, accuracy in enumerate(evaluation["blocks"])}
+    return blocks | {"accuracy/final": evaluation["blocks"][-1], "accuracy/ensemble": evaluation["ensemble"]}
+
+
+class WandbTracker:
+    """One run of Weights & Biases for the whole pipeline; offline where there is no key.
+
+    Stages stand at different steps, so each has a step metric of its own: stageK/step.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise RuntimeError("wandb is not installed; pip install 'greedypipe[wandb]'") from None
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        self._run = wandb.init(
+            project="greedypipe", name=folder.name, dir=folder, config=settings, mode=mode,
+            settings=wandb.Settings(silent=True, console="off"),
+        )  # fmt: skip
+        self._run.define_metric("epoch")
+        self._run.define_metric("accuracy/*", step_metric="epoch")
+        self._steps: dict[int, int] = {}
+
+    def log(self, stage: int, row: dict[str, Any]) -> None:
+        if stage not in self._steps:
+            self._run.define_metric(f"stage{stage}/step")
+            self._run.define_metric(f"stage{stage}/*", step_metric=f"stage{stage}/step")
+        if self._steps.get(stage) != row["step"]:
+            self._steps[stage] = row["step"]
+            self._run.log(stage_values(stage, row) | {f"stage{stage}/step": row["step"]})
+
+    def log_evaluation(self, evaluation: dict[str, Any]) -> None:
+        self._run.log(evaluation_values(evaluation) | {"epoch": evaluation["epoch"]})
+
+    def close(self) -> None:
+        self._run.finish(quiet=True)
+
+
+class TensorBoardTracker:
+    """Event files in the run's folder, under tensorboard/."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise RuntimeError("tensorboard is not installed; pip install 'greedypipe[tensorboard]'") from None
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(self, stage: int, row: dict[str, Any]) -> None:
+        for key, value in stage_values(stage, row).items():
+            self._writer.add_scalar(key, value, row["step"])
+
+    def log_evaluation(self, evaluation: dict[str, Any]) -> None:
+        for key, value in evaluation_values(evaluation).items():
+            self._writer.add_scalar(key, value, evaluation["epoch"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,195 @@
+"""A block: consecutive layers, auxiliary head, local loss, optimizer and schedule; the unit of gradient isolation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+from torch.optim import lr_scheduler
+
+from pipeline.losses import LocalLoss
+from pipeline.networks.layer import Layer
+from pipeline.precision import Precision
+from pipeline.randomness import derive_seed, seed_global_generator
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What goes into and out of a block, without the batch dimension."""
+
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+
+
+class Block:
+    """Layers that learn from their own local loss alone (Belilovsky et al., ICML 2020, Algorithm 1).
+
+    A block knows nothing of processes, links or other blocks. Its dropout is a function of (seed, index, step).
+
+    Args:
+        index: Position in the network, from 0.
+        layers: Its layers, in order, on `device`.
+        classifier: The network's own, where it is this block's head; `layer_state` then has its parameters too.
+        loss: Head and criterion, on `device`.
+        optimizer: Over the parameters of layers and loss.
+        schedule: Advanced once per step.
+        shapes: Of activations, without the batch dimension.
+        clip_norm: Largest gradient norm; 0 for none.
+        steps: Step budget; `finished` afterwards.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        *,
+        layers: tuple[Layer, ...],
+        classifier: Layer | None,
+        loss: LocalLoss,
+        optimizer: optim.Optimizer,
+        schedule: lr_scheduler.LRScheduler,
+        precision: Precision,
+        shapes: Shapes,
+        clip_norm: float,
+        steps: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.index = index
+        self.layers = layers
+        self.loss = loss
+        self._saved_layers = (*layers, classifier) if classifier else layers
+        self.shapes = shapes
+        self.precision = precision
+        self.step = 0
+        self.total_steps = steps
+        self.device = device
+        self._trunk = nn.Sequential(*(layer.module for layer in layers))
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._clip_norm = clip_norm
+        self._seed = seed
+        self._output: Tensor | None = None
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether `learn` wants the network's input images."""
+        return self.loss.needs_image
+
+    @property
+    def finished(self) -> bool:
+        """Whether the step budget is used up; the block may then only hand on (`predict`, `hand_on`)."""
+        return self.step >= self.total_steps
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the layers, without the head."""
+        return sum(parameter.numel() for parameter in self._trunk.parameters())
+
+    @property
+    def num_head_parameters(self) -> int:
+        """Parameters of head and, where the loss has one, decoder or projection."""
+        return sum(parameter.numel() for parameter in self.loss.parameters())
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Computes the activation of one training batch and keeps its graph for `learn`.
+
+        Args:
+            x: Input [N, *shapes.input] on `device`; not modified, and no gradient ever flows into it.
+
+        Returns:
+            The activation [N, *shapes.output] in the precision's dtype and layout, detached: computed with the weights
+            before this step's update. It must be neither modified nor kept beyond `learn`.
+        """
+        self._set_training(True)
+        seed_global_generator(self.device, derive_seed(self._seed, "step", self.index, self.step))
+        with torch.set_grad_enabled(self.loss.trains_layers), self.precision.autocast(self.device):
+            self._output = self._run_layers(x)
+        return self._output.detach()
+
+    def learn(self, labels: Tensor, image: Tensor | None = None) -> Tensor:
+        """Head, local loss, backward inside the block and one optimizer step, on the activation of the last `forward`.
+
+        Does not synchronise with the device.
+
+        Args:
+            labels: Class indices [N], int64, on `device`.
+            image: The network's input of the same batch, [N, C, H, W] fp32; only where `needs_image`.
+
+        Returns:
+            The local loss before the update, 0-dim fp32, detached, on `device`.
+        """
+        assert self._output is not None, "learn() without forward()"
+        with self.precision.autocast(self.device):
+            loss = self.loss(self._output, labels, image)
+        self._output = None
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self._clip_norm:
+            nn.utils.clip_grad_norm_(self._parameters(), self._clip_norm, foreach=True)
+        self._optimizer.step()
+        self._schedule.step()
+        self.step += 1
+        return loss.detach()
+
+    @torch.no_grad()
+    def hand_on(self, x: Tensor) -> Tensor:
+        """The activation in evaluation mode, without learning: what a finished block sends, and half of `predict`."""
+        self._set_training(False)
+        with self.precision.autocast(self.device):
+            return self._run_layers(x)
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Activation and logits [N, classes] (fp32) in evaluation mode; changes no state."""
+        activation = self.hand_on(x)
+        with self.precision.autocast(self.device):
+            return activation, self.loss.head(activation).float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs to go on bit-exactly; tensors are references, not copies.
+
+        `layers` uses the ordinary network's parameter names, so that it is independent of the partition.
+        """
+        return {
+            "index": self.index,
+            "step": self.step,
+            "layers": self.layer_state(),
+            "loss": self.loss.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned, of a block with the same layers and loss."""
+        for layer in self._saved_layers:
+            layer.module.load_state_dict({key: state["layers"][layer.qualified(key)] for key in layer.module.state_dict()})
+        self.loss.load_state_dict(state["loss"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self.step = state["step"]
+
+    def layer_state(self) -> dict[str, Tensor]:
+        """Parameters and statistics of the layers, and of the classifier, under the ordinary network's names."""
+        return {
+            layer.qualified(key): value
+            for layer in self._saved_layers
+            for key, value in layer.module.state_dict().items()
+        }
+
+    def _run_layers(self, x: Tensor) -> Tensor:
+        x = self._trunk(self.precision.canonical(x))
+        return self.precision.canonical(x.to(self.precision.activation_dtype))
+
+    def _set_training(self, mode: bool) -> None:
+        if self._trunk.training != mode:
+            self._trunk.train(mode)
+            self.loss.train(mode)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]

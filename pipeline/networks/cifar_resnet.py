@@ -1,0 +1,116 @@
+"""The residual networks for small images of He et al., "Deep Residual Learning" (CVPR 2016), section 4.2."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.networks.layer import Layer, Network
+from pipeline.networks.units import Activation, make_activation, scale_channels
+
+# The n of 6n + 2: basic blocks per stage of equal resolution.
+CIFAR_RESNETS: Mapping[str, int] = MappingProxyType(
+    {"resnet20": 3, "resnet32": 5, "resnet56": 9, "resnet110": 18}
+)
+
+
+class _ZeroPadShortcut(nn.Module):
+    """He et al.'s option A: every second pixel, and zeros in the added channels; no parameters."""
+
+    def __init__(self, added_channels: int, stride: int) -> None:
+        super().__init__()
+        self.added_channels = added_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, :, :: self.stride, :: self.stride]
+        return functional.pad(x, (0, 0, 0, 0, 0, self.added_channels))
+
+
+class _BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, activation after the sum, dropout before the first convolution."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, dropout: float, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.activation = make_activation(activation)
+        same_shape = stride == 1 and in_channels == out_channels
+        self.shortcut = nn.Identity() if same_shape else _ZeroPadShortcut(out_channels - in_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.activation(self.bn1(self.conv1(self.dropout(x))))
+        residual = self.bn2(self.conv2(residual))
+        return self.activation(residual + self.shortcut(x))
+
+
+def build_cifar_resnet(
+    name: str,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    width: float,
+    dropout: float,
+    activation: Activation,
+) -> Network:
+    """Builds a ResNet of depth 6n + 2: ``conv1``, then ``layer1.0``, ...: 3n blocks of 16, 32, 64 channels.
+
+    Shortcuts that change the shape are option A (subsample, pad with zeros), as in He et al. and in the
+    published DGL code (ResNet-110, K = 2). InfoPro's code, whose tables give DGL for K up to 16, has a 1x1
+    convolution with batch normalisation there: 2,752 parameters more. Convolutions start as in both codes:
+    normal, with variance 2 / fan-out.
+
+    Args:
+        name: One of `CIFAR_RESNETS`.
+        input_shape: [C, H, W] of an image.
+        num_classes: Number of logits.
+        width: Multiplies the channel counts.
+        dropout: Probability, at the start of the residual branch of each block (a shortcut is never dropped)
+            and before the classifier's linear map.
+        activation: Non-linearity of every layer.
+    """
+    channels = scale_channels(16, width)
+    layers = [_stem(input_shape[0], channels, activation)]
+    for stage, stage_channels in enumerate((16, 32, 64), start=1):
+        out_channels = scale_channels(stage_channels, width)
+        for index in range(CIFAR_RESNETS[name]):
+            stride = 2 if stage > 1 and index == 0 else 1
+            block = _BasicBlock(channels, out_channels, stride, dropout, activation)
+            layers.append(Layer(f"layer{stage}.{index}", f"layer{stage}.{index}", block))
+            channels = out_channels
+    for layer in layers:
+        layer.module.apply(_initialise_convolution)
+    return Network(tuple(layers), _classifier(channels, num_classes, dropout))
+
+
+def _stem(in_channels: int, channels: int, activation: Activation) -> Layer:
+    children = OrderedDict[str, nn.Module](
+        conv1=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+        bn1=nn.BatchNorm2d(channels),
+        activation=make_activation(activation),
+    )
+    return Layer("conv1", "", nn.Sequential(children))
+
+
+def _classifier(channels: int, num_classes: int, dropout: float) -> Layer:
+    children = OrderedDict[str, nn.Module](
+        avgpool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        dropout=nn.Dropout(dropout) if dropout else nn.Identity(),
+        fc=nn.Linear(channels, num_classes),
+    )
+    return Layer("classifier", "", nn.Sequential(children))
+
+
+def _initialise_convolution(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.out_channels * math.prod(module.kernel_size)
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))

@@ -1,0 +1,35 @@
+"""Shapes of the activations between layers."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pipeline.networks.layer import Layer
+
+
+def activation_shapes(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Returns the shape, without N, of the output of every layer.
+
+    Runs the layers on one black image in evaluation mode: changes no statistics and draws no random number. (The meta
+    device would cost more: its first convolution makes torch import its decompositions, for a second or two.)
+
+    Args:
+        layers: Consecutive layers.
+        input_shape: Shape, without N, of what the first of them takes.
+
+    Raises:
+        ValueError: A layer does not take what the one before it gives.
+    """
+    shapes: list[tuple[int, ...]] = []
+    x = torch.zeros(1, *input_shape)
+    for layer in layers:
+        layer.module.eval()
+        try:
+            with torch.no_grad():
+                x = layer.module(x)
+        except RuntimeError as error:
+            shape = tuple(x.shape[1:])
+            raise ValueError(f"layer {layer.name!r} does not take input of shape {shape}: {error}") from error
+        layer.module.train()
+        shapes.append(tuple(x.shape[1:]))
+    return shapes

@@ -1,0 +1,108 @@
+"""torchvision's networks cut into layers whose parameters keep torchvision's names."""
+
+from collections import OrderedDict
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.networks.layer import Layer, Network
+
+TORCHVISION_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+TORCHVISION_VIT = "vit_b_16"
+VIT_PATCH_SIZE = 16
+
+
+class _PatchEmbedding(nn.Module):
+    """[N, 3, H, W] to tokens [N, 1 + H/16 * W/16, 768]: class token and patches, plus position embedding."""
+
+    def __init__(self, vit: nn.Module) -> None:
+        super().__init__()
+        self.conv_proj = vit.conv_proj
+        self.class_token = vit.class_token
+        self.encoder = nn.ParameterDict({"pos_embedding": vit.encoder.pos_embedding})
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.conv_proj(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), patches], dim=1)
+        return tokens + self.encoder["pos_embedding"]
+
+
+class _ClassToken(nn.Module):
+    """[N, tokens, features] to [N, features]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0]
+
+
+def build_torchvision_resnet(name: str, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+    """Builds a ResNet: ``conv1`` (with bn1, relu and maxpool), then each residual block ``layer1.0``, ... .
+
+    Args:
+        name: One of `TORCHVISION_RESNETS`.
+        input_shape: [3, H, W] of an image.
+        num_classes: Number of logits.
+
+    Raises:
+        ValueError: Images have not three channels, or torchvision cannot be imported.
+    """
+    _require_rgb(name, input_shape)
+    resnet = getattr(_import_models(name), name)(num_classes=num_classes)
+    layers = [Layer("conv1", "", _select(resnet, "conv1", "bn1", "relu", "maxpool"))]
+    for stage in ("layer1", "layer2", "layer3", "layer4"):
+        for index, block in enumerate(getattr(resnet, stage)):
+            layers.append(Layer(f"{stage}.{index}", f"{stage}.{index}", block))
+    children = OrderedDict[str, nn.Module](avgpool=resnet.avgpool, flatten=nn.Flatten(), fc=resnet.fc)
+    return Network(tuple(layers), Layer("classifier", "", nn.Sequential(children)))
+
+
+def build_torchvision_vit(input_shape: tuple[int, int, int], num_classes: int) -> Network:
+    """Builds vit_b_16: ``conv_proj`` (patch embedding), then ``encoder_layer_0`` to ``encoder_layer_11``.
+
+    Activations between layers are tokens, [N, 1 + H/16 * W/16, 768], the class token first. The last
+    normalisation belongs to the classifier.
+
+    Args:
+        input_shape: [3, H, W] of an image, H = W divisible by 16.
+        num_classes: Number of logits.
+
+    Raises:
+        ValueError: Images have another shape, or torchvision cannot be imported.
+    """
+    _require_rgb(TORCHVISION_VIT, input_shape)
+    _, rows, columns = input_shape
+    if rows != columns or rows % VIT_PATCH_SIZE:
+        raise ValueError(
+            f"network {TORCHVISION_VIT!r} needs square images with a side divisible by {VIT_PATCH_SIZE}, "
+            f"got {rows}x{columns}"
+        )
+    vit = _import_models(TORCHVISION_VIT).vit_b_16(image_size=rows, num_classes=num_classes)
+    layers = [Layer("conv_proj", "", _PatchEmbedding(vit))]
+    for name, encoder_layer in vit.encoder.layers.named_children():
+        layers.append(Layer(name, f"encoder.layers.{name}", encoder_layer))
+    children = OrderedDict[str, nn.Module](
+        encoder=_select(vit.encoder, "ln"), class_token=_ClassToken(), heads=vit.heads
+    )
+    return Network(tuple(layers), Layer("classifier", "", nn.Sequential(children)))
+
+
+def _select(parent: nn.Module, *names: str) -> nn.Sequential:
+    return nn.Sequential(OrderedDict((name, getattr(parent, name)) for name in names))
+
+
+def _require_rgb(name: str, input_shape: tuple[int, int, int]) -> None:
+    if input_shape[0] != 3:
+        raise ValueError(f"network {name!r} needs images with 3 channels, got {input_shape[0]}")
+
+
+def _import_models(name: str) -> ModuleType:
+    # Only these networks need torchvision, and beside a torch of another build its import fails: with a
+    # RuntimeError, because its operators do not register. The other networks must not depend on it.
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(
+            f"network {name!r} needs torchvision, whose import failed ({type(error).__name__}: {error}): "
+            "install torch and torchvision from the same package index"
+        ) from error
+    return models

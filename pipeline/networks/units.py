@@ -1,0 +1,122 @@
+"""The units of the plain feed-forward networks: convolution, pooling, fully connected layer, classifier.
+
+Convolutions have no bias, which the batch normalisation behind them would cancel. Weights start as torch
+initialises them. Dropout stands at the start of each unit with parameters but the network's first, and of the
+classifier: a head sees the activation before dropout, as in Nokland & Eidnes (ICML 2019), even behind a pool.
+"""
+
+from collections import OrderedDict
+from typing import Literal
+
+from torch import nn
+
+from pipeline.networks.layer import Layer
+
+Activation = Literal["relu", "leaky_relu"]
+
+POOL = "M"
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """Multiplies a channel count by `width`, to the nearest multiple of 8 (half-way: upwards), at least 8."""
+    return max(8, int(channels * width / 8 + 0.5) * 8)
+
+
+def make_activation(activation: Activation) -> nn.Module:
+    """Builds the non-linearity (leaky_relu: slope 0.01). It works in place: never the first of a layer."""
+    return nn.ReLU(inplace=True) if activation == "relu" else nn.LeakyReLU(0.01, inplace=True)
+
+
+def conv_layer(
+    name: str,
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel_size: int,
+    dropout: float,
+    activation: Activation,
+) -> Layer:
+    """Builds dropout, convolution (stride 1, same size), batch normalisation and activation."""
+    module = _sequence(
+        dropout=_dropout(dropout),
+        conv=nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+        bn=nn.BatchNorm2d(out_channels),
+        activation=make_activation(activation),
+    )
+    return Layer(name, name, module)
+
+
+def linear_layer(
+    name: str,
+    in_features: int,
+    out_features: int,
+    *,
+    batch_norm: bool,
+    dropout: float,
+    activation: Activation,
+) -> Layer:
+    """Builds dropout, flattening of [N, ...], linear map, batch normalisation if wanted, and activation."""
+    module = _sequence(
+        dropout=_dropout(dropout),
+        flatten=nn.Flatten(),
+        linear=nn.Linear(in_features, out_features),
+        bn=nn.BatchNorm1d(out_features) if batch_norm else None,
+        activation=make_activation(activation),
+    )
+    return Layer(name, name, module)
+
+
+def linear_classifier(in_features: int, num_classes: int, *, dropout: float) -> Layer:
+    """Builds dropout, flattening of [N, ...] and a linear map, whose parameters are ``classifier.*``."""
+    module = _sequence(
+        dropout=_dropout(dropout),
+        flatten=nn.Flatten(),
+        classifier=nn.Linear(in_features, num_classes),
+    )
+    return Layer("classifier", "", module)
+
+
+def plan_layers(
+    plan: str,
+    input_shape: tuple[int, int, int],
+    *,
+    kernel_size: int,
+    width: float,
+    dropout: float,
+    activation: Activation,
+) -> tuple[list[Layer], tuple[int, int, int]]:
+    """Builds the layers of a plan like ``"64 M 128 M"``: channels of convolutions, M for 2x2 max-pooling.
+
+    A pool whose input is smaller than 2x2 is omitted, so that every plan suits small images (8x8 digits have
+    room for three pools). Layers are numbered as in the plan, whether or not a pool was omitted.
+
+    Returns:
+        The layers ``conv1``, ``pool1``, ... (a pool is a layer of its own) and the last output's [C, H, W].
+    """
+    layers: list[Layer] = []
+    channels, rows, columns = input_shape
+    num_convs = num_pools = 0
+    for entry in plan.split():
+        if entry == POOL:
+            num_pools += 1
+            if min(rows, columns) >= 2:
+                layers.append(Layer(f"pool{num_pools}", f"pool{num_pools}", nn.MaxPool2d(2)))
+                rows, columns = rows // 2, columns // 2
+        else:
+            num_convs += 1
+            in_channels, channels = channels, scale_channels(int(entry), width)
+            layers.append(
+                conv_layer(
+                    f"conv{num_convs}", in_channels, channels,
+                    kernel_size=kernel_size, dropout=dropout if layers else 0.0, activation=activation,
+                )
+            )  # fmt: skip
+    return layers, (channels, rows, columns)
+
+
+def _dropout(probability: float) -> nn.Module | None:
+    return nn.Dropout(probability) if probability else None
+
+
+def _sequence(**children: nn.Module | None) -> nn.Sequential:
+    return nn.Sequential(OrderedDict((name, child) for name, child in children.items() if child is not None))

@@ -1,0 +1,72 @@
+"""VGG networks for small images.
+
+``vgg8b`` and ``vgg11b`` are those of Nokland & Eidnes, "Training Neural Networks with Local Error Signals"
+(ICML 2019); ``vgg11c`` is that of AlonNT/Thesis, which ends at 4x4 for 32x32 images; ``vgg11`` to ``vgg19``
+are the plans A, B, D and E of Simonyan & Zisserman (ICLR 2015), with batch normalisation and without hidden
+fully connected layers.
+"""
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from pipeline.networks.layer import Network
+from pipeline.networks.units import Activation, linear_classifier, linear_layer, plan_layers
+
+
+class _Vgg(NamedTuple):
+    plan: str
+    fc_features: int = 0  # of the fully connected layer before the classifier; 0: there is none
+    fc_batch_norm: bool = False
+
+
+VGGS: Mapping[str, _Vgg] = MappingProxyType(
+    {
+        "vgg8b": _Vgg("128 256 M 256 512 M 512 M 512 M", 1024, True),
+        "vgg11b": _Vgg("128 128 128 256 M 256 512 M 512 512 M 512 M", 1024, True),
+        "vgg11c": _Vgg("64 128 M 256 256 M 512 512 512 512 M", 1024),
+        "vgg11": _Vgg("64 M 128 M 256 256 M 512 512 M 512 512 M"),
+        "vgg13": _Vgg("64 64 M 128 128 M 256 256 M 512 512 M 512 512 M"),
+        "vgg16": _Vgg("64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M"),
+        "vgg19": _Vgg("64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M"),
+    }
+)
+
+
+def build_vgg(
+    name: str,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    width: float,
+    dropout: float,
+    activation: Activation,
+) -> Network:
+    """Builds a VGG network of layers ``conv1`` (with normalisation and activation), ``pool1``, ..., ``fc1``.
+
+    Pools without room are omitted (see `plan_layers`); only vgg8b, vgg11b and vgg11c have ``fc1``. `width`
+    leaves it alone, as the wide networks of Nokland & Eidnes do.
+
+    Args:
+        name: One of `VGGS`.
+        input_shape: [C, H, W] of an image.
+        num_classes: Number of logits.
+        width: Multiplies the channel counts.
+        dropout: Probability, at the start of each layer with parameters but the first, and of the classifier.
+        activation: Non-linearity of every layer.
+    """
+    vgg = VGGS[name]
+    layers, shape = plan_layers(
+        vgg.plan, input_shape, kernel_size=3, width=width, dropout=dropout, activation=activation
+    )
+    features = math.prod(shape)
+    if vgg.fc_features:
+        layers.append(
+            linear_layer(
+                "fc1", features, vgg.fc_features,
+                batch_norm=vgg.fc_batch_norm, dropout=dropout, activation=activation,
+            )
+        )  # fmt: skip
+        features = vgg.fc_features
+    return Network(tuple(layers), linear_classifier(features, num_classes, dropout=dropout))

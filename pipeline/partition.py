@@ -1,0 +1,87 @@
+"""Which layers form which block."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from pydantic import BaseModel, Field
+
+from pipeline.networks.layer import Layer
+
+
+class PartitionConfig(BaseModel, frozen=True, extra="forbid"):
+    """Where the network is cut into blocks."""
+
+    blocks: int = Field(4, ge=1, description="number of blocks; 1 is ordinary back-propagation")
+    boundaries: tuple[str, ...] = Field(
+        (), description="names of the layers that begin blocks 1, 2, ...; empty: an even share of the weighted layers"
+    )
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A cut of `num_layers` layers: block i has the layers starts[i] to starts[i + 1] - 1.
+
+    Raises:
+        ValueError: A block would be empty or a layer in no block.
+    """
+
+    starts: tuple[int, ...]
+    num_layers: int
+
+    def __post_init__(self) -> None:
+        edges = (*self.starts, self.num_layers)
+        if self.starts[:1] != (0,) or any(left >= right for left, right in pairwise(edges)):
+            raise ValueError(
+                f"block starts must begin with 0 and rise, all below {self.num_layers} layers, got {list(self.starts)}"
+            )
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.starts)
+
+    def ranges(self) -> list[range]:
+        """The layer indices of every block, in order; together each layer once."""
+        return [range(left, right) for left, right in pairwise((*self.starts, self.num_layers))]
+
+
+def make_partition(config: PartitionConfig, layers: Sequence[Layer]) -> Partition:
+    """Cuts at the named boundaries, or evenly.
+
+    Raises:
+        ValueError: More blocks than weighted layers, or a boundary that names no layer, the first, or breaks the order.
+    """
+    if config.boundaries:
+        return Partition((0, *_positions(config, layers)), len(layers))
+    return Partition(tuple(even_starts(layers, config.blocks)), len(layers))
+
+
+def even_starts(layers: Sequence[Layer], blocks: int) -> list[int]:
+    """Starts of `blocks` blocks with the same number of weighted layers, the earlier ones one fewer where it must be.
+
+    A layer without parameters (pooling) stays with the layer before it: what is sent is then the pooled map, four
+    times smaller.
+    """
+    weighted = [index for index, layer in enumerate(layers) if layer.has_parameters or index == 0]
+    if blocks > len(weighted):
+        raise ValueError(f"partition.blocks: got {blocks}, but the network has {len(weighted)} layers with parameters")
+    return [weighted[block * len(weighted) // blocks] for block in range(blocks)]
+
+
+def _positions(config: PartitionConfig, layers: Sequence[Layer]) -> list[int]:
+    if len(config.boundaries) != config.blocks - 1:
+        raise ValueError(
+            f"partition.boundaries: {config.blocks} blocks have {config.blocks - 1} boundaries, "
+            f"got {len(config.boundaries)}: {', '.join(config.boundaries)}"
+        )
+    names = [layer.name for layer in layers]
+    unknown = [name for name in config.boundaries if name not in names[1:]]
+    if unknown:
+        raise ValueError(
+            f"partition.boundaries: {', '.join(map(repr, unknown))} cannot begin a block; "
+            f"the network's layers after the first are {', '.join(names[1:])}"
+        )
+    positions = [names.index(name) for name in config.boundaries]
+    if sorted(set(positions)) != positions:
+        raise ValueError(f"partition.boundaries must be in the network's order, got {', '.join(config.boundaries)}")
+    return positions

@@ -1,0 +1,42 @@
+"""Compute dtype and memory layout of a run."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How activations are computed, kept and sent.
+
+    Attributes:
+        name: "fp32", or "bf16" for torch's autocast; parameters and optimizer state are fp32 in both.
+        channels_last: Whether 4-d tensors live in NHWC order.
+    """
+
+    name: Literal["fp32", "bf16"]
+    channels_last: bool
+
+    @property
+    def activation_dtype(self) -> torch.dtype:
+        """The dtype of what a block hands on."""
+        return torch.bfloat16 if self.name == "bf16" else torch.float32
+
+    def memory_format(self, dims: int) -> torch.memory_format:
+        """The layout of a tensor with `dims` dimensions, the batch included."""
+        return torch.channels_last if self.channels_last and dims == 4 else torch.contiguous_format
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        """A context in which matrix products and convolutions run in the compute dtype."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.name == "bf16")
+
+    def canonical(self, x: Tensor) -> Tensor:
+        """`x` in the layout above, itself where it has it already.
+
+        A block that got its input over a link and one that got it in the same process then see the same strides, and
+        so run the same kernels: without that they would not be bit-identical.
+        """
+        return x.contiguous(memory_format=self.memory_format(x.dim()))

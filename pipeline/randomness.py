@@ -1,0 +1,25 @@
+"""Seeds as pure functions of what is being randomised, never of the rank, of timing or of who shares the process."""
+
+import hashlib
+
+import torch
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Maps e.g. ``(seed, "dropout", block_index, step)`` to a 63-bit seed.
+
+    The same parts give the same seed in every process and Python version (``hash()`` would not: it is salted).
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def seed_global_generator(device: torch.device, seed: int) -> None:
+    """Seeds the default generator of `device`, the one that dropout and initialisation draw from.
+
+    ``torch.manual_seed`` would seed every device and costs about 0.2 ms, too much for a step of one millisecond.
+    """
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

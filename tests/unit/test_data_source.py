@@ -1,0 +1,211 @@
+"""The batch source: every batch a pure function of the seed and its number."""
+
+import itertools
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workers.data import source as source_module
+from workers.data.augment import normalise
+from workers.data.config import DataConfig
+from workers.data.images import load
+from workers.data.source import Batch, BatchSource
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def synthetic(**keys) -> DataConfig:
+    settings = {"shape": [1, 8, 8], "classes": 4, "samples": 23, "batch_size": 5, "augment": "crop_flip"}
+    return DataConfig(name="synthetic", **(settings | keys))
+
+
+def write_folder(root: Path) -> str:
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 4), ("test", 3)):
+        for name in ("cat", "dog"):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (12, 10 + number, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    return str(root)
+
+
+def streamed(root: str, **keys) -> DataConfig:
+    settings = {"image_size": 8, "batch_size": 3, "augment": "crop_flip", "memory_limit_mb": 0}
+    return DataConfig(name="image_folder", root=root, **(settings | keys))
+
+
+def assert_same(left: Batch, right: Batch) -> None:
+    assert left.batch_id == right.batch_id
+    assert torch.equal(left.images, right.images) and torch.equal(left.labels, right.labels)
+
+
+def fingerprints(batches: list[Batch]) -> list[bytes]:
+    return sorted(image.numpy().tobytes() for batch in batches for image in batch.images)
+
+
+def test_a_batch_depends_on_nothing_but_seed_and_number() -> None:
+    walked, jumped = BatchSource(synthetic(), seed=1), BatchSource(synthetic(), seed=1)
+    in_order = list(itertools.islice(walked.training_batches(), 12))
+    for batch_id in reversed(range(12)):
+        assert_same(jumped.training_batch(batch_id), in_order[batch_id])
+
+
+def test_training_goes_on_from_any_batch() -> None:
+    source = BatchSource(synthetic(), seed=1)
+    resumed = itertools.islice(source.training_batches(first=7), 4)
+    for batch_id, batch in enumerate(resumed, start=7):
+        assert_same(batch, source.training_batch(batch_id))
+
+
+@pytest.mark.parametrize("augment", ["none", "crop", "crop_flip"])
+def test_another_seed_gives_other_batches(augment: str) -> None:
+    one, two = (BatchSource(synthetic(augment=augment), seed=seed) for seed in (1, 2))
+    assert not torch.equal(one.training_batch(0).images, two.training_batch(0).images)
+
+
+def test_another_epoch_gives_other_batches() -> None:
+    source = BatchSource(synthetic(), seed=1)
+    assert not torch.equal(source.training_batch(0).images, source.training_batch(5).images)
+
+
+def test_every_training_sample_comes_once_per_epoch() -> None:
+    source = BatchSource(synthetic(augment="none"), seed=1)
+    stored, _ = load(synthetic())
+    expected = fingerprints([Batch(0, normalise(stored.images, [0.5], [0.25]), stored.labels)])
+    assert source.steps_per_epoch == 5
+    for epoch in range(2):
+        batches = [source.training_batch(5 * epoch + step) for step in range(5)]
+        assert fingerprints(batches) == expected
+        assert [len(batch.labels) for batch in batches] == [5, 5, 5, 5, 3]
+
+
+def test_labels_stay_with_their_images() -> None:
+    source = BatchSource(synthetic(augment="none"), seed=1)
+    stored, _ = load(synthetic())
+    label_of = {
+        image.numpy().tobytes(): int(label)
+        for image, label in zip(normalise(stored.images, [0.5], [0.25]), stored.labels, strict=True)
+    }
+    for batch in itertools.islice(source.training_batches(), 5):
+        assert [label_of[image.numpy().tobytes()] for image in batch.images] == batch.labels.tolist()
+
+
+def test_batches_are_float32_images_and_int64_labels() -> None:
+    batch = BatchSource(synthetic(), seed=1).training_batch(3)
+    assert batch.batch_id == 3
+    assert batch.images.dtype == torch.float32 and batch.images.shape == (5, 1, 8, 8)
+    assert batch.images.is_contiguous() and batch.labels.dtype == torch.int64
+
+
+def test_held_out_batches_come_in_order_unchanged_and_with_the_uneven_last_one() -> None:
+    config = synthetic(samples=40, batch_size=3)
+    source = BatchSource(config, seed=1)
+    _, held_out = load(config)
+    batches = list(source.test_batches())
+    assert [batch.batch_id for batch in batches] == [0, 1, 2] and source.num_test_batches == 3
+    assert [len(batch.labels) for batch in batches] == [3, 3, 2]
+    images = torch.cat([batch.images for batch in batches])
+    assert torch.equal(images, normalise(held_out.images, [0.5], [0.25]))
+    assert torch.equal(torch.cat([batch.labels for batch in batches]), held_out.labels)
+
+
+def test_held_out_batches_do_not_depend_on_the_seed() -> None:
+    one, two = (list(BatchSource(synthetic(), seed=seed).test_batches()) for seed in (1, 2))
+    assert len(one) == 1
+    assert_same(one[0], two[0])
+
+
+def test_the_default_generator_is_left_as_it_was(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    before = torch.get_rng_state()
+    for config in (synthetic(), streamed(write_folder(tmp_path))):
+        BatchSource(config, seed=1).training_batch(0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_fewer_samples_than_described_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = synthetic(samples=22)
+    monkeypatch.setattr(source_module, "load", lambda config: load(fewer))
+    with pytest.raises(ValueError, match=r"holds 22 training and 4 held-out samples, expected 23 and 4"):
+        BatchSource(synthetic(), seed=1)
+
+
+def test_random_resized_crops_depend_on_seed_epoch_and_sample_alone(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    root = write_folder(tmp_path)
+    whole = BatchSource(streamed(root, batch_size=8), seed=1).training_batch(0)
+    halves = BatchSource(streamed(root, batch_size=4), seed=1)
+    assert_same(Batch(0, whole.images[4:], whole.labels[4:]), Batch(0, *_contents(halves.training_batch(1))))
+    other_seed = BatchSource(streamed(root, batch_size=8), seed=2).training_batch(0)
+    other_epoch = BatchSource(streamed(root, batch_size=8), seed=1).training_batch(1)
+    assert not fingerprints([whole]) == fingerprints([other_seed])
+    assert not fingerprints([whole]) == fingerprints([other_epoch])
+
+
+def _contents(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    return batch.images, batch.labels
+
+
+def test_a_streamed_folder_without_augmentation_gives_the_bits_of_one_in_memory(tmp_path: Path) -> None:
+    root = write_folder(tmp_path)
+    on_disk = BatchSource(streamed(root, augment="none"), seed=1)
+    in_memory = BatchSource(streamed(root, augment="none", memory_limit_mb=1), seed=1)
+    for batch_id in range(4):
+        assert_same(on_disk.training_batch(batch_id), in_memory.training_batch(batch_id))
+    for one, two in zip(on_disk.test_batches(), in_memory.test_batches(), strict=True):
+        assert_same(one, two)
+
+
+def test_loader_processes_give_the_same_bits_stay_for_later_readings_and_end(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    root = write_folder(tmp_path)
+    alone = BatchSource(streamed(root), seed=1)
+    before = torch.get_rng_state()
+    with BatchSource(streamed(root, loader_workers=2), seed=1) as source:
+        training = source.training_batches(first=2)
+        read = [next(training) for _ in range(4)]
+        processes = {process.pid for process in multiprocessing.active_children()}
+        assert len(processes) == 2
+        restarted = next(source.training_batches(first=11))
+        assert {process.pid for process in multiprocessing.active_children()} == processes
+    assert multiprocessing.active_children() == []
+    source.close()
+    assert torch.equal(torch.get_rng_state(), before)
+    for batch in [*read, restarted]:
+        assert_same(batch, alone.training_batch(batch.batch_id))
+    assert [batch.batch_id for batch in read] == [2, 3, 4, 5] and restarted.batch_id == 11
+
+
+def test_held_out_batches_from_loader_processes_can_be_read_twice(tmp_path: Path) -> None:
+    root = write_folder(tmp_path)
+    alone = list(BatchSource(streamed(root, augment="none"), seed=1).test_batches())
+    with BatchSource(streamed(root, augment="none", loader_workers=1), seed=1) as source:
+        for _ in range(2):
+            for one, two in zip(source.test_batches(), alone, strict=True):
+                assert_same(one, two)
+    assert multiprocessing.active_children() == []
+
+
+def test_an_undecodable_image_is_named_by_the_loader_process(tmp_path: Path) -> None:
+    root = write_folder(tmp_path)
+    config = streamed(root, augment="none", loader_workers=1)
+    with BatchSource(config, seed=1) as source:
+        (tmp_path / "test/dog/2.jpg").write_bytes(b"no image")
+        with pytest.raises(ValueError, match=r"cannot decode the image .*2\.jpg"):
+            list(source.test_batches())
+    assert multiprocessing.active_children() == []
+
+
+def test_closing_twice_is_allowed_where_there_is_nothing_to_close() -> None:
+    with BatchSource(synthetic(), seed=1) as source:
+        source.close()
+    assert_same(source.training_batch(0), BatchSource(synthetic(), seed=1).training_batch(0))

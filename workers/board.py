@@ -1,0 +1,51 @@
+"""The status board: heartbeats, results and the first cause of a failure, in the rendezvous store, off the data path."""
+
+import json
+from typing import Any
+
+from torch.distributed import PrefixStore, Store
+
+CAUSE = "cause"
+
+
+class Board:
+    """What all stages of a run write and read. Every call is one short request to the store."""
+
+    def __init__(self, store: Store, num_stages: int) -> None:
+        self._store = PrefixStore("board", store)
+        self.num_stages = num_stages
+
+    def post(self, topic: str, stage: int, value: dict[str, Any]) -> None:
+        """Sets a stage's entry under a topic."""
+        self._store.set(f"{topic}/{stage}", json.dumps(value))
+
+    def read(self, topic: str) -> list[dict[str, Any] | None]:
+        """The entries of all stages under a topic, None where a stage has none yet."""
+        return [self._peek(f"{topic}/{stage}") for stage in range(self.num_stages)]
+
+    def is_complete(self, topic: str) -> bool:
+        """Whether every stage has an entry under the topic."""
+        return self._store.check([f"{topic}/{stage}" for stage in range(self.num_stages)])
+
+    def all_rows(self, topic: str, key: str) -> bool:
+        """Whether every stage has an entry under the topic with a true value for `key`."""
+        return all(entry and entry[key] for entry in self.read(topic))
+
+    def post_cause(self, cause: dict[str, Any]) -> bool:
+        """Records why the run fails; returns whether this was the first cause. Later ones are ignored."""
+        text = json.dumps(cause)
+        return self._store.compare_set(CAUSE, "", text).decode() == text
+
+    def cause(self) -> dict[str, Any] | None:
+        """The first cause, once there is one."""
+        return self._peek(CAUSE)
+
+    def share(self, name: str, value: str | None = None) -> str:
+        """Lets one process set a value (given) that all others wait for (None)."""
+        if value is not None:
+            self._store.set(name, value)
+        return self._store.get(name).decode()
+
+    def _peek(self, key: str) -> dict[str, Any] | None:
+        # get() would block until the key exists.
+        return json.loads(self._store.get(key)) if self._store.check([key]) else None

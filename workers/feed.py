@@ -1,0 +1,93 @@
+"""The messages of stage 0: training batches, evaluation passes in-band, and the end of the stream."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from buffers.stats import BufferStats
+from workers.data.source import Batch, BatchSource
+from workers.inbox import Delivery
+from workers.messages import Kind, Message
+from workers.status import StageStatus
+
+
+class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
+    """Accuracy on the held-out part, measured by the pipeline itself."""
+
+    every_epochs: int = Field(1, ge=1, description="epochs of stage 0 between evaluations; the last epoch has one")
+
+
+class Feed:
+    """Iterates over what stage 0 computes, in the place of an inbox.
+
+    With queues between the stages an evaluation pass stands between two epochs, and every stage evaluates the weights
+    that it has after exactly that epoch. With replay nobody may wait for a slower stage, so the batches of a pass are
+    spread among the training batches of the next epoch; only the last pass comes in one piece, when all have finished.
+
+    Args:
+        total_steps: Training batches of one step budget.
+        spread_evaluation: Whether evaluation batches take turns with training batches.
+        may_stop: Asked from `total_steps` on before each further training batch; True ends the stream.
+    """
+
+    def __init__(
+        self,
+        source: BatchSource,
+        config: EvaluationConfig,
+        *,
+        total_steps: int,
+        num_classes: int,
+        spread_evaluation: bool,
+        may_stop: Callable[[], bool],
+        status: StageStatus,
+    ) -> None:
+        self._source = source
+        self._every_steps = config.every_epochs * source.steps_per_epoch
+        self._total_steps = total_steps
+        self._num_classes = num_classes
+        self._may_stop = may_stop
+        self._status = status
+        self.wait_s = 0.0
+        self._burst = -(-(source.num_test_batches + 1) // source.steps_per_epoch) if spread_evaluation else None
+
+    def __iter__(self) -> Iterator[Delivery]:
+        for message in self._messages():
+            self._status.now("computing")
+            yield Delivery(message, 0, 1)
+            self._status.now("waiting for data")
+
+    def stats(self) -> BufferStats:
+        """Nothing waits before stage 0."""
+        return BufferStats(capacity=1)
+
+    def close(self) -> None:
+        """Ends the source's processes; idempotent."""
+        self._source.close()
+
+    def _messages(self) -> Iterator[Message]:
+        pending: Iterator[Message] = iter(())
+        for batch in self._source.training_batches():
+            due = batch.batch_id and batch.batch_id % self._every_steps == 0 and batch.batch_id < self._total_steps
+            if due:
+                yield from pending
+                pending = self._pass(batch.batch_id // self._source.steps_per_epoch)
+            yield from itertools.islice(pending, self._burst)
+            if batch.batch_id >= self._total_steps and self._may_stop():
+                break
+            yield Message(Kind.TRAIN, batch.batch_id, tensors={**_tensors(batch), "image": batch.images})
+        yield from pending
+        yield from self._pass(self._total_steps // self._source.steps_per_epoch)
+        yield Message(Kind.END, self._total_steps)
+
+    def _pass(self, epoch: int) -> Iterator[Message]:
+        for batch in self._source.test_batches():
+            ensemble = torch.zeros(len(batch.labels), self._num_classes)
+            yield Message(Kind.EVALUATE, batch.batch_id, tensors={**_tensors(batch), "ensemble": ensemble})
+        yield Message(Kind.EVALUATED, epoch)
+
+
+def _tensors(batch: Batch) -> dict[str, Tensor]:
+    return {"labels": batch.labels, "activation": batch.images}

@@ -1,0 +1,106 @@
+"""Where a stage's messages come from: a link, a receiving thread and the buffer that decides what is read next."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from buffers.replay import CONTROL_CAPACITY, BuffersConfig, Policy, Read, ReplayBuffer
+from buffers.stats import BufferStats
+from workers.links.interface import Received, Receiver
+from workers.messages import Kind, Message
+from workers.status import StageStatus
+
+SLOTS_BESIDE_BUFFER = 2 + CONTROL_CAPACITY
+"""Slots of a receiver beyond the buffer's capacity: one being filled, one being read, and control messages."""
+
+
+class Delivery(NamedTuple):
+    """A message and how old and how used it is; valid until the next one is asked for."""
+
+    message: Message
+    staleness: int
+    reuse: int
+
+
+class MessageStream(Protocol):
+    """What a stage's loop reads: an `Inbox`, or in stage 0 a `Feed`. Iterating ends after Kind.END."""
+
+    wait_s: float
+    """Seconds that the loop has waited for messages of another stage."""
+
+    def __iter__(self) -> Iterator[Delivery]: ...
+    def stats(self) -> BufferStats: ...
+    def close(self) -> None: ...
+
+
+class Inbox:
+    """Iterates over the messages of the previous stage, ending after Kind.END.
+
+    | thread   | consumes          | waits for                         | unblocked by                       |
+    |----------|-------------------|-----------------------------------|------------------------------------|
+    | receiver | the link          | a message, a slot, room (queue)   | the sender; the main thread's read |
+    | main     | the buffer        | an item                           | the receiver thread                |
+
+    Whatever stops the receiver thread is raised by the iterator.
+
+    Args:
+        upstream: The sender in words, e.g. "stage 1".
+    """
+
+    def __init__(
+        self, receiver: Receiver, config: BuffersConfig, *, seed: int, status: StageStatus, upstream: str, timeout_s: float
+    ) -> None:
+        self._receiver = receiver
+        self._status = status
+        self._upstream = upstream
+        self._waiting = f"waiting for {upstream}"
+        self._timeout_s = timeout_s
+        self.wait_s = 0.0
+        self._buffer: ReplayBuffer[Received] = ReplayBuffer(
+            config.capacity, Policy.from_config(config, seed), dispose=lambda received: received.release()
+        )
+        self._thread = threading.Thread(target=self._fill, name=f"receive from {upstream}", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Delivery]:
+        kind = Kind.TRAIN
+        while kind != Kind.END:
+            read = self._read()
+            message = read.item.message
+            kind = message.kind
+            yield Delivery(message, read.staleness, read.reuse)
+            read.done()
+
+    def stats(self) -> BufferStats:
+        """The buffer's figures so far."""
+        return self._buffer.stats()
+
+    def close(self) -> None:
+        """Gives up the link; idempotent."""
+        self._receiver.close()
+
+    def _read(self) -> Read[Received]:
+        self._status.now(self._waiting)
+        started = time.perf_counter()
+        try:
+            return self._buffer.read(self._timeout_s)
+        except TimeoutError:
+            raise TimeoutError(
+                f"stage {self._status.stage} waited {self._timeout_s:g} s for an activation of {self._upstream}, "
+                f"last batch_id {self._status.batch_id}"
+            ) from None
+        finally:
+            self.wait_s += time.perf_counter() - started
+            self._status.now("computing")
+
+    def _fill(self) -> None:
+        try:
+            kind = Kind.TRAIN
+            while kind != Kind.END:
+                received = self._receiver.receive()
+                kind = received.message.kind
+                insert = self._buffer.insert if kind == Kind.TRAIN else self._buffer.insert_control
+                insert(received, self._timeout_s)
+        except BaseException as error:  # travels as data: the main thread raises it at its next read
+            self._buffer.close(error)

@@ -1,0 +1,146 @@
+"""A link over torch.distributed point-to-point: gloo between hosts' memories.
+
+A link is a process group of two ranks of its own, 0 the sender and 1 the receiver, so that no operation of one link
+ever waits for another. gloo's habits decide the rest: a send completes only when the peer has posted its receive and
+reads the tensor until then (so sent bytes stay in their slot until `wait` returns), `Work.is_completed` never turns
+true before `wait` (so a thread sits in `wait`), and an operation that times out closes the pair for good (so a
+deadline is fatal, never a poll).
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+from torch.distributed import PrefixStore, ProcessGroup, ProcessGroupGloo, Store
+
+from workers.links.interface import Received, Receiver, Sender
+from workers.links.slots import SlotPool
+from workers.messages import Message, MessageLayout
+
+SENDER, RECEIVER = 0, 1
+
+
+class Wire:
+    """Moves bytes between the two ends; blocking, one thread per direction."""
+
+    def __init__(self, group: ProcessGroup, own_rank: int, peer: str) -> None:
+        self._group = group
+        self._peer_rank = 1 - own_rank
+        self._peer = peer
+
+    def send(self, memory: Tensor) -> None:
+        """Returns when the peer has taken the bytes."""
+        self._attempt(lambda: self._group.send([memory], self._peer_rank, 0).wait())
+
+    def receive(self, memory: Tensor) -> None:
+        """Returns when a message has arrived; it may be shorter than `memory`."""
+        self._attempt(lambda: self._group.recv([memory], self._peer_rank, 0).wait())
+
+    def _attempt(self, operation: Callable[[], object]) -> None:
+        try:
+            operation()
+        except RuntimeError as error:
+            raise ConnectionError(f"lost {self._peer}: {_first_line(error)}") from error
+
+
+def connect_gloo(store: Store, link: str, own_rank: int, layout: MessageLayout, *, peer: str, timeout_s: float) -> Wire:
+    """Builds one end of a link named `link`; returns when the peer has built the other.
+
+    The two compare their layouts first: gloo accepts a short message without a word and aborts the process on a long one.
+
+    Raises:
+        ConnectionError: The peer did not come within `timeout_s`.
+        ValueError: The peer's messages have another layout.
+    """
+    deadline = timedelta(seconds=timeout_s)
+    store = PrefixStore(link, store)
+    try:
+        store.set(f"layout{own_rank}", f"{layout.code}")
+        store.wait([f"layout{1 - own_rank}"], deadline)
+        theirs = int(store.get(f"layout{1 - own_rank}"))
+        if theirs != layout.code:
+            raise ValueError(f"{peer} has another message layout (code {theirs}, here {layout.code}): {layout.specs}")
+        group = ProcessGroupGloo(store, own_rank, 2, deadline)
+    except RuntimeError as error:
+        raise ConnectionError(f"waited {timeout_s:g} s to connect to {peer}: {_first_line(error)}") from error
+    return Wire(group, own_rank, peer)
+
+
+class ProcessGroupSender(Sender):
+    """Copies messages into slots; a thread of its own hands them to the wire in order.
+
+    Args:
+        peer: The receiver in words, e.g. "stage 2", for messages.
+    """
+
+    def __init__(self, wire: Wire, layout: MessageLayout, *, slots: int, timeout_s: float, peer: str) -> None:
+        self._wire = wire
+        self._layout = layout
+        self._timeout_s = timeout_s
+        self._peer = peer
+        self._slots = SlotPool(slots, lambda: new_slot(layout))
+        self._outgoing: queue.SimpleQueue[tuple[Tensor, int] | None] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._transmit, name=f"send to {peer}", daemon=True)
+        self._thread.start()
+
+    @property
+    def wait_room_s(self) -> float:  # type: ignore[override]
+        return self._slots.waited_s
+
+    def send(self, message: Message) -> None:
+        try:
+            slot = self._slots.acquire(self._timeout_s)
+        except TimeoutError:
+            raise TimeoutError(
+                f"waited {self._timeout_s:g} s for room at {self._peer}, batch_id {message.batch_id}"
+            ) from None
+        self._outgoing.put((slot, self._layout.pack(message, slot)))
+
+    def close(self) -> None:
+        self._outgoing.put(None)
+        self._thread.join(self._timeout_s)
+        if self._thread.is_alive():
+            raise TimeoutError(f"waited {self._timeout_s:g} s for {self._peer} to take the last message")
+        if self._error:
+            raise self._error
+
+    def _transmit(self) -> None:
+        try:
+            while (outgoing := self._outgoing.get()) is not None:
+                slot, size_bytes = outgoing
+                self._wire.send(slot[:size_bytes])
+                self._slots.release(slot)
+        except BaseException as error:  # travels as data: the next call of send or close raises it
+            self._error = error
+            self._slots.close(error)
+
+
+class ProcessGroupReceiver(Receiver):
+    """Receives into slots that it owns."""
+
+    def __init__(self, wire: Wire, layout: MessageLayout, *, slots: int, timeout_s: float) -> None:
+        self._wire = wire
+        self._layout = layout
+        self._timeout_s = timeout_s
+        self._slots = SlotPool(slots, lambda: new_slot(layout))
+
+    def receive(self) -> Received:
+        slot = self._slots.acquire(self._timeout_s)
+        self._wire.receive(slot)
+        return Received(self._layout.unpack(slot), lambda: self._slots.release(slot))
+
+    def close(self) -> None:
+        self._slots.close(ConnectionError("the link was closed here"))
+
+
+def new_slot(layout: MessageLayout) -> Tensor:
+    """Host memory for the largest message; page-locked where there is CUDA, so that copies to the device overlap."""
+    return torch.zeros(layout.slot_bytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

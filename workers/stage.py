@@ -1,0 +1,202 @@
+"""The loop of one stage: the same for synchronous and asynchronous DGL, for the first, a middle and the last stage."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.block import Block
+from pipeline.reference import add_to_ensemble
+from workers.inbox import MessageStream
+from workers.links.interface import Sender
+from workers.messages import Kind, Message
+from workers.meter import Meter, MetricsFile, Stopwatch
+from workers.status import StageStatus
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of one pass over the held-out part, as far as one stage knows it.
+
+    Attributes:
+        epoch: Of stage 0, that the pass followed.
+        blocks: Accuracy of each head of this stage, by block index.
+        ensemble: Accuracy of all heads together; only in the last stage.
+    """
+
+    epoch: int
+    blocks: dict[int, float]
+    ensemble: float | None
+
+
+class StageWorker:
+    """Trains the consecutive blocks of one stage on what its inbox gives, and hands on to the next stage.
+
+    | consumes  | waits for                          | unblocked by                  | ended by          |
+    |-----------|------------------------------------|-------------------------------|-------------------|
+    | the inbox | a message of the previous stage    | the inbox's receiving thread  | Kind.END          |
+    |           | a slot of the outbox               | the next stage's receiver     |                   |
+
+    Args:
+        blocks: Hosted here, in the network's order.
+        inbox: What this stage reads.
+        outbox: To the next stage; `DeadEnd` in the last one.
+        sends_image: Whether a block downstream wants the input images.
+        publish: Called with every finished evaluation.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        inbox: MessageStream,
+        outbox: Sender,
+        *,
+        sends_image: bool,
+        status: StageStatus,
+        metrics: MetricsFile,
+        interval_steps: int,
+        publish: Callable[[Evaluation], None],
+    ) -> None:
+        self._blocks = blocks
+        self._device = blocks[0].device
+        self._inbox = inbox
+        self._outbox = outbox
+        self._sends_image = sends_image
+        self._status = status
+        self._metrics = metrics
+        self._publish = publish
+        self._meters = {block.index: Meter(block, interval_steps) for block in blocks}
+        self._counts = Counts(blocks)
+        self.watch = Stopwatch()
+
+    def run(self) -> None:
+        """Runs until the stream ends; returns when the next stage has taken everything."""
+        handlers = {Kind.TRAIN: self._train, Kind.EVALUATE: self._evaluate, Kind.EVALUATED: self._finish_evaluation,
+                    Kind.END: self._end}  # fmt: skip
+        clock = waited_input = waited_output = None
+        for delivery in self._inbox:
+            if clock is None:  # waiting for the very first message is start-up, not training
+                clock, waited_input, waited_output = time.perf_counter(), self._inbox.wait_s, self._outbox.wait_room_s
+            message = delivery.message.to(self._device)
+            training = message.kind == Kind.TRAIN and not self._status.finished
+            handlers[message.kind](message)
+            now, wait_input, wait_output = time.perf_counter(), self._inbox.wait_s, self._outbox.wait_room_s
+            seconds = now - clock
+            if training:
+                self.watch.count_training(seconds, wait_input - waited_input, wait_output - waited_output, message.rows)
+            elif message.kind == Kind.TRAIN:
+                self.watch.hand_on_s += seconds
+            else:
+                self.watch.evaluate_s += seconds
+            clock, waited_input, waited_output = now, wait_input, wait_output
+
+    def _train(self, message: Message) -> None:
+        x, labels, image = message.tensors["activation"], message.tensors["labels"], message.tensors.get("image")
+        self._status.batch_id = message.batch_id
+        for block in self._blocks:
+            training = not block.finished
+            x = block.forward(x) if training else block.hand_on(x)
+            if block is self._blocks[-1]:
+                self._send_training(message, x, block.step)
+            if training:
+                loss = block.learn(labels, image if block.needs_image else None)
+                if self._meters[block.index].record(loss, message.batch_id):
+                    self._write_metrics(block)
+        self._status.step = self._blocks[0].step
+        self._status.finished = all(block.finished for block in self._blocks)
+
+    def _send_training(self, message: Message, x: Tensor, step: int) -> None:
+        tensors = {"labels": message.tensors["labels"], "activation": x}
+        if self._sends_image:
+            tensors["image"] = message.tensors["image"]
+        self._send(Message(Kind.TRAIN, message.batch_id, step, tensors))
+
+    def _evaluate(self, message: Message) -> None:
+        x, labels, ensemble = (message.tensors[name] for name in ("activation", "labels", "ensemble"))
+        for block in self._blocks:
+            x, logits = block.predict(x)
+            ensemble = add_to_ensemble(ensemble, logits, block.index)
+            self._counts.add(block.index, logits, labels)
+        self._counts.add_ensemble(ensemble, labels)
+        tensors = {"labels": labels, "activation": x, "ensemble": ensemble}
+        self._send(Message(Kind.EVALUATE, message.batch_id, message.step, tensors))
+
+    def _finish_evaluation(self, message: Message) -> None:
+        for block in self._blocks:
+            self._write_metrics(block)
+        accuracies, ensemble = self._counts.read()
+        evaluation = Evaluation(message.batch_id, accuracies, ensemble if isinstance(self._outbox, DeadEnd) else None)
+        self._status.accuracy = accuracies
+        self._metrics.write({"evaluation": evaluation.epoch, "accuracy": accuracies, "ensemble": evaluation.ensemble})
+        self._publish(evaluation)
+        self._send(message)
+
+    def _end(self, message: Message) -> None:
+        self._send(message)
+        self._status.now("waiting for the next stage to take the last message")
+        self._outbox.close()
+        self._inbox.close()
+
+    def _send(self, message: Message) -> None:
+        self._status.now("waiting for room")
+        self._outbox.send(message)
+        self._status.now("computing")
+
+    def _write_metrics(self, block: Block) -> None:
+        loss = self._meters[block.index].read()
+        if loss is None:
+            return
+        watch, stats = self.watch, self._inbox.stats()
+        self._status.loss = self._status.loss | {block.index: loss}
+        self._status.samples_per_s = watch.samples_per_s
+        self._status.wait_input_fraction = watch.fraction(watch.wait_input_s)
+        self._status.wait_output_fraction = watch.fraction(watch.wait_output_s)
+        self._status.staleness_mean, self._status.reuse_mean = stats.staleness_mean, stats.reuse_mean
+        record: dict[str, Any] = {
+            "block": block.index, "step": block.step, "batch_id": self._status.batch_id, "loss": loss,
+            "lr": block.learning_rate, "samples_per_s": watch.samples_per_s, "step_time_s": watch.step_time_s,
+            "wait_input_fraction": self._status.wait_input_fraction,
+            "wait_output_fraction": self._status.wait_output_fraction,
+            "staleness_mean": stats.staleness_mean, "staleness_max": stats.staleness_max,
+            "reuse_mean": stats.reuse_mean, "occupancy_mean": stats.occupancy_mean, "dropped": stats.dropped,
+        }  # fmt: skip
+        self._metrics.write(record)
+
+
+class Counts:
+    """Correct predictions of one evaluation pass, counted on the device."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        device = blocks[0].device
+        self._correct = {block.index: torch.zeros((), dtype=torch.int64, device=device) for block in blocks}
+        self._ensemble = torch.zeros((), dtype=torch.int64, device=device)
+        self._total = 0
+
+    def add(self, block_index: int, logits: Tensor, labels: Tensor) -> None:
+        self._correct[block_index] += (logits.argmax(1) == labels).sum()
+
+    def add_ensemble(self, ensemble: Tensor, labels: Tensor) -> None:
+        self._ensemble += (ensemble.argmax(1) == labels).sum()
+        self._total += len(labels)
+
+    def read(self) -> tuple[dict[int, float], float]:
+        """Accuracies by block, and of the heads up to here together, in [0, 1]; starts anew. Synchronises."""
+        total = max(self._total, 1)
+        result = {index: int(count) / total for index, count in self._correct.items()}, int(self._ensemble) / total
+        for count in (*self._correct.values(), self._ensemble):
+            count.zero_()
+        self._total = 0
+        return result
+
+
+class DeadEnd(Sender):
+    """The outbox of the last stage: nothing comes after it."""
+
+    def send(self, message: Message) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
