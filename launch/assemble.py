@@ -16,7 +16,7 @@ from launch.monitor import Monitor
 from launch.preflight import Plan
 from launch.summary import report_stage, summarise, write_summary
 from launch.supervisor import Supervisor, host_name
-from launch.tables import end_table, result_lines, start_table
+from launch.tables import end_table, headline, result_lines, start_table
 from launch.tracking import make_trackers
 from workers.board import Board
 from workers.checkpoint import save_block
@@ -83,6 +83,7 @@ def run_stage(plan: Plan, process: Process, console: Console) -> dict[str, Any] 
 def _open_monitor(plan: Plan, board: Board, folder: Path, console: Console) -> Monitor:
     (folder / "metrics").mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(dump_config(plan.config))
+    console.print(headline(plan), highlight=False)
     console.print(start_table(plan))
     trackers = make_trackers(plan.config.logging, folder, plan.config.model_dump(mode="json"))
     return Monitor(board, plan, folder, trackers, console)

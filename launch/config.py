@@ -24,16 +24,15 @@ def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: File, keys, types, values or their combination are wrong.
     """
-    origin = path or "the defaults"
     tree = _read(Path(path)) if path else {}
-    origins: dict[str, str] = {}
-    errors = list(_apply(overrides, tree, origins))
+    origins = Origins(path or "the defaults", overrides)
+    errors = list(_apply(overrides, tree))
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
-        errors += [_line(details, origins, origin) for details in error.errors()]
+        errors += [_line(details, origins) for details in error.errors()]
         raise ConfigError(errors) from None
-    errors += _combinations(config)
+    errors += _combinations(config, origins)
     if errors:
         raise ConfigError(errors)
     return config
@@ -57,6 +56,21 @@ def describe_keys() -> str:
             default = str(list(field.default))
         lines.append(f"  {key}={default}".ljust(44) + f" {field.description}")
     return "\n".join(lines)
+
+
+class Origins:
+    """Where each key was set: on the command line or in the file."""
+
+    def __init__(self, file: str, overrides: Sequence[str]) -> None:
+        self._file = file
+        self._overridden = [override.partition("=")[0] for override in overrides]
+
+    def locate(self, key: str) -> str:
+        """`key`, or the override that first set something in it if it is a section, after its origin."""
+        for name in self._overridden:
+            if name == key or name.startswith(f"{key}."):
+                return f"command line: {name}"
+        return f"{self._file}: {key}"
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -85,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
     return {section: keys if keys is not None else {} for section, keys in (tree or {}).items()}
 
 
-def _apply(overrides: Sequence[str], tree: dict[str, Any], origins: dict[str, str]) -> Iterator[str]:
+def _apply(overrides: Sequence[str], tree: dict[str, Any]) -> Iterator[str]:
     for override in overrides:
         name, equals, text = override.partition("=")
         section, dot, key = name.partition(".")
@@ -97,20 +111,19 @@ def _apply(overrides: Sequence[str], tree: dict[str, Any], origins: dict[str, st
         except yaml.YAMLError:
             yield f"command line: {name}: {text!r} is no YAML value"
             continue
-        origins[name] = "command line"
         keys = tree.setdefault(section, {})
         if isinstance(keys, dict):
             keys[key] = value
 
 
-def _line(details: Any, origins: dict[str, str], origin: str) -> str:
-    key = ".".join(str(part) for part in details["loc"][:2])
-    where = f"{origins.get(key, origin)}: {'.'.join(str(part) for part in details['loc'])}"
+def _line(details: Any, origins: Origins) -> str:
+    where = origins.locate(".".join(str(part) for part in details["loc"][:2]))
     if details["type"] == "extra_forbidden":
-        return f"{where}: unknown key" + _did_you_mean(key)
-    message = details["msg"].removeprefix("Value error, ")
+        return f"{where}: unknown key" + _did_you_mean(where.rpartition(" ")[2])
+    if details["type"] == "value_error":
+        return f"{where}: {details['msg'].removeprefix('Value error, ')}"
     hint = "; put it in quotes" if details["type"] == "string_type" else ""
-    return f"{where}: got {details['input']!r}, allowed: {_lower_first(message.removeprefix('Input should be '))}{hint}"
+    return f"{where}: got {details['input']!r}, allowed: {_lower_first(details['msg'].removeprefix('Input should be '))}{hint}"
 
 
 def _lower_first(text: str) -> str:
@@ -125,10 +138,10 @@ def _did_you_mean(key: str) -> str:
     return f"; did you mean {candidates[0]}?" if candidates else "; --help lists all keys"
 
 
-def _combinations(config: RunConfig) -> Iterator[str]:
-    yield from _keys_without_effect(config)
-    optimizer, steps_known = config.optimizer, config.optimizer.schedule == "multistep"
-    if steps_known and not optimizer.milestones:
+def _combinations(config: RunConfig, origins: Origins) -> Iterator[str]:
+    yield from _keys_without_effect(config, origins)
+    optimizer = config.optimizer
+    if optimizer.schedule == "multistep" and not optimizer.milestones:
         yield "optimizer.schedule=multistep needs optimizer.milestones, e.g. [150, 225]"
     if optimizer.nesterov and not optimizer.momentum:
         yield "optimizer.nesterov=true needs optimizer.momentum above 0"
@@ -136,7 +149,7 @@ def _combinations(config: RunConfig) -> Iterator[str]:
         yield "debug.slow_factor slows nothing without debug.slow_stage"
 
 
-def _keys_without_effect(config: RunConfig) -> Iterator[str]:
+def _keys_without_effect(config: RunConfig, origins: Origins) -> Iterator[str]:
     """Keys that were set although another key's value makes them meaningless."""
     for name, field in all_keys().items():
         section_name, _, key = name.partition(".")
@@ -148,6 +161,6 @@ def _keys_without_effect(config: RunConfig) -> Iterator[str]:
             allowed = wanted if isinstance(wanted, tuple) else (wanted,)
             if getattr(section, other) not in allowed:
                 yield (
-                    f"{name}={getattr(section, key)} has no effect with {section_name}.{other}="
+                    f"{origins.locate(name)}={getattr(section, key)} has no effect with {section_name}.{other}="
                     f"{getattr(section, other)}; it needs {section_name}.{other}={' or '.join(map(str, allowed))}"
                 )

@@ -115,5 +115,5 @@ class Monitor:
 
 
 def make_console() -> Console:
-    """The console of the process that talks: standard output."""
-    return Console(file=sys.stdout)
+    """The console of the process that talks: standard output, 120 columns wide where it is no terminal."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)

@@ -53,6 +53,7 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
         steps = (data.train_samples - last) // config.data.batch_size + 1
         blueprint = Blueprint(config.sections(), Task(data.input_shape, data.num_classes, steps))
         placement = Placement(num_processes, blueprint.num_blocks)
+        placement.device_of(0, config.placement)
         if config.optimizer.warmup_steps >= blueprint.total_steps:
             raise ValueError(
                 f"optimizer.warmup_steps: got {config.optimizer.warmup_steps}, allowed: below the run's "

@@ -22,6 +22,7 @@ from launch.monitor import make_console  # noqa: E402
 from launch.preflight import make_plan  # noqa: E402
 from launch.rendezvous import Environment  # noqa: E402
 
+DEFAULT_CONFIG = os.path.relpath(Path(ROOT, "configs", "digits.yaml"))
 WRONG_CONFIGURATION = 2
 
 
@@ -50,7 +51,7 @@ def _parse() -> argparse.Namespace:
         prog="launch/run.py", description=__doc__, epilog=f"keys (section.key=default):\n{describe_keys()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--config", help="YAML file; without it every key has its default")
+    parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="goes before the file")
     return parser.parse_args()

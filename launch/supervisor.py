@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Self
 from pydantic import BaseModel, Field
 
 from workers.board import Board
+from workers.stage import InheritedFailure
 from workers.status import StageStatus
 
 HEARTBEAT_S = 0.25
@@ -37,6 +38,10 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
 
 class Terminated(BaseException):
     """SIGTERM has arrived: somebody outside ends the run."""
+
+
+ECHOES = (ConnectionError, TimeoutError, InheritedFailure, Terminated)
+"""What a stage suffers when another one fails: none of these is reported before a look for the cause."""
 
 
 class Supervisor:
@@ -89,7 +94,7 @@ class Supervisor:
         text = "".join(traceback.format_exception(error))
         if isinstance(error, KeyboardInterrupt):
             self._leave_with({"kind": "interrupted", "message": "interrupted"}, INTERRUPTED)
-        if isinstance(error, (ConnectionError, TimeoutError, Terminated)) and (found := self._find_cause()):
+        if isinstance(error, ECHOES) and (found := self._find_cause()):
             self._leave_with(found)
         message = f"stage {self._status.stage} failed: {type(error).__name__}: {error}"
         if isinstance(error, Terminated):
@@ -154,14 +159,14 @@ class Supervisor:
 
     def _leave_with(self, cause: dict[str, Any], code: int = FAILED) -> NoReturn:
         with contextlib.suppress(RuntimeError):
-            if not self._board.post_cause(cause):
+            if not self._board.post_cause(self._status.stage, cause):
                 self._leave("", code)
         host, pid = cause.get("kill", [None, 0])
         if host == self._status.host:
             # A stopped process does not hear SIGTERM, and the launcher would wait for it.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        _write_error_file(cause["message"], cause.get("trace", ""))
+        _write_error_file(cause["message"])
         self._leave(cause.get("trace", "") + f"greedypipe: {cause['message']}", code)
 
     def _leave(self, text: str, code: int) -> NoReturn:
@@ -219,8 +224,8 @@ def _raise_terminated(signal_number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def _write_error_file(message: str, trace: str) -> None:
+def _write_error_file(message: str) -> None:
     """Tells torchrun's agent the cause, which it otherwise looks for in the first process that it saw ending."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        details = {"message": message, "extraInfo": {"py_callstack": trace, "timestamp": str(int(time.time()))}}
+        details = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}
         Path(path).write_text(json.dumps({"message": details}))

@@ -10,7 +10,7 @@ from launch.preflight import Plan
 
 def start_table(plan: Plan) -> Table:
     """One line per stage: what it hosts, what it sends."""
-    table = Table(title=_headline(plan), title_justify="left", title_style="bold")
+    table = Table()
     for name in ("stage", "block", "layers", "parameters", "head", "output", "bytes/batch", "device"):
         table.add_column(name, justify="right" if name in ("parameters", "head", "bytes/batch") else "left")
     blueprint, stages = plan.blueprint, plan.placement.num_stages
@@ -56,6 +56,8 @@ def progress_line(rows: list[dict[str, Any] | None], total_steps: int) -> str:
     known = [row for row in rows if row]
     if not known:
         return ""
+    if not any(row["step"] for row in known):
+        return f"starting: {'; '.join(str(row['doing']) for row in known)}"
     losses = " ".join(f"{loss:.3f}" for row in known for loss in row["loss"].values())
     steps = " ".join(str(row["step"]) for row in known)
     return f"step {steps} of {total_steps}   loss {losses or '-'}   {known[-1]['samples_per_s']:,.0f} samples/s"
@@ -98,7 +100,8 @@ def result_lines(summary: dict[str, Any], folder: Path) -> str:
     )
 
 
-def _headline(plan: Plan) -> str:
+def headline(plan: Plan) -> str:
+    """What is trained on what, and how."""
     config, data = plan.config, plan.data
     shape = " x ".join(map(str, data.input_shape))
     method = "back-propagation" if plan.blueprint.num_blocks == 1 else f"DGL, {config.buffers.policy} links"

@@ -31,10 +31,10 @@ class Board:
         """Whether every stage has an entry under the topic with a true value for `key`."""
         return all(entry and entry[key] for entry in self.read(topic))
 
-    def post_cause(self, cause: dict[str, Any]) -> bool:
-        """Records why the run fails; returns whether this was the first cause. Later ones are ignored."""
-        text = json.dumps(cause)
-        return self._store.compare_set(CAUSE, "", text).decode() == text
+    def post_cause(self, stage: int, cause: dict[str, Any]) -> bool:
+        """Records why the run fails, as `stage` sees it; returns whether it was the first. Later ones are ignored."""
+        first = self._store.compare_set(CAUSE, "", json.dumps(cause | {"reported_by": stage}))
+        return json.loads(first)["reported_by"] == stage
 
     def cause(self) -> dict[str, Any] | None:
         """The first cause, once there is one."""

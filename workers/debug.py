@@ -1,6 +1,7 @@
 """Deliberate trouble: a slowed stage and scripted faults, to see how a pipeline bears them."""
 
 import os
+import sys
 import time
 from typing import Literal
 
@@ -72,6 +73,7 @@ class FaultyBlock:
         return self._block.forward(x)
 
     def _strike(self) -> None:
+        print(f"debug: {self._fault} in block {self._block.index} at step {self._step}", file=sys.stderr, flush=True)
         match self._fault:
             case "raise":
                 raise RuntimeError(f"scripted fault in block {self._block.index} at step {self._step}")

@@ -32,6 +32,10 @@ class Evaluation:
     ensemble: float | None
 
 
+class InheritedFailure(RuntimeError):
+    """This stage fails because what it receives is broken: the cause lies upstream."""
+
+
 class StageWorker:
     """Trains the consecutive blocks of one stage on what its inbox gives, and hands on to the next stage.
 
@@ -104,7 +108,7 @@ class StageWorker:
             if training:
                 loss = block.learn(labels, image if block.needs_image else None)
                 if self._meters[block.index].record(loss, message.batch_id):
-                    self._write_metrics(block)
+                    self._check_and_write(block, message)
         self._status.step = self._blocks[0].step
         self._status.finished = all(block.finished for block in self._blocks)
 
@@ -144,6 +148,14 @@ class StageWorker:
         self._status.now("waiting for room")
         self._outbox.send(message)
         self._status.now("computing")
+
+    def _check_and_write(self, block: Block, message: Message) -> None:
+        try:
+            self._write_metrics(block)
+        except FloatingPointError as error:
+            if message.tensors["activation"].isfinite().all():
+                raise
+            raise InheritedFailure(f"{error}; so are the activations that stage {self._status.stage} receives") from error
 
     def _write_metrics(self, block: Block) -> None:
         loss = self._meters[block.index].read()

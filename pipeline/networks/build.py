@@ -6,7 +6,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from pipeline.networks.cifar_resnet import CIFAR_RESNETS, build_cifar_resnet
 from pipeline.networks.custom import build_custom
@@ -78,6 +78,12 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid"):
         description="not torchvision's or custom: non-linearity (leaky_relu: slope 0.01)",
     )  # fmt: skip
 
+    @field_validator("name")
+    @classmethod
+    def _name_is_known(cls, name: str) -> str:
+        _builder(name)
+        return name
+
 
 def build_network(config: ModelConfig, input_shape: tuple[int, int, int], num_classes: int) -> Network:
     """Builds the network on the default device, initialised from torch's global generator: seed it before.
@@ -88,8 +94,7 @@ def build_network(config: ModelConfig, input_shape: tuple[int, int, int], num_cl
         num_classes: Number of logits.
 
     Raises:
-        ValueError: The network is unknown, ignores a key that was changed, does not take such images or
-            cannot be imported.
+        ValueError: The network is unknown, does not take such images or cannot be imported.
     """
     return _builder(config.name)(input_shape, num_classes, **_options(config))
 
@@ -107,12 +112,5 @@ def _builder(name: str) -> Callable[..., Network]:
 
 
 def _options(config: ModelConfig) -> dict[str, Any]:
-    """Picks the keys that the network uses, after refusing changed ones that it would ignore."""
-    defaults = {key: ModelConfig.model_fields[key].default for key in _USED_BY}
-    values = {key: getattr(config, key) for key in defaults}
-    used = {key: value for key, value in values.items() if config.name in _USED_BY[key]}
-    changed = [key for key, value in values.items() if key not in used and value != defaults[key]]
-    if changed:
-        got = ", ".join(f"{key}={values[key]!r} (allowed: {defaults[key]!r})" for key in changed)
-        raise ValueError(f"network {config.name!r} ignores {got}")
-    return used
+    """Picks the keys that the network uses."""
+    return {key: getattr(config, key) for key, users in _USED_BY.items() if config.name in users}

@@ -21,7 +21,8 @@ def activation_shapes(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> 
         ValueError: A layer does not take what the one before it gives.
     """
     shapes: list[tuple[int, ...]] = []
-    x = torch.zeros(1, *input_shape)
+    parameters = (parameter for layer in layers for parameter in layer.module.parameters())
+    x = torch.zeros(1, *input_shape, device=next((parameter.device for parameter in parameters), None))
     for layer in layers:
         layer.module.eval()
         try:

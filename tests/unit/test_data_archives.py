@@ -89,7 +89,7 @@ def test_a_truncated_gzip_file_is_refused_by_name(tmp_path: Path) -> None:
     folder = write_idx(tmp_path / "raw", zipped=True)
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-12])
-    with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz is damaged"):
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz is damaged"):
         read_idx_folder(folder)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from workers.data import archives
 from workers.data.catalog import DataInfo, check, describe
 from workers.data.config import DataConfig
+from workers.data.images import load
 
 
 def write_folder(root: Path, pixels: np.ndarray, train_samples: int = 4) -> str:
@@ -54,10 +55,13 @@ def test_an_image_folder_is_described_by_its_names_and_its_first_image(
 
 
 def test_describing_an_image_folder_decodes_nothing(tmp_path: Path) -> None:
-    config = DataConfig(name="image_folder", root=write_folder(tmp_path, np.zeros((8, 8, 3), np.uint8)))
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    config = DataConfig(name="image_folder", root=write_folder(tmp_path, noise))
     for path in tmp_path.rglob("*.png"):
-        path.write_bytes(path.read_bytes()[:40])  # the header is whole, the pixels are gone
+        path.write_bytes(path.read_bytes()[:80])  # the header is whole, most pixels are gone
     assert describe(config).input_shape == (3, 8, 8)
+    with pytest.raises(ValueError, match="cannot decode"):
+        load(config)
 
 
 @pytest.mark.parametrize("config", [DataConfig(), DataConfig(name="synthetic")])

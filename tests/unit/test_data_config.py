@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -41,7 +42,9 @@ def is_accepted(config: DataConfig) -> object:
 
 
 def loader_processes(config: DataConfig) -> object:
-    return type(BatchSource(config, seed=0)._training_stream), config.loader_workers
+    with mock.patch.object(source_module, "PrefetchedBatches") as prefetched:
+        BatchSource(config, seed=0)
+    return [call.args[1] for call in prefetched.call_args_list]
 
 
 EFFECTS: dict[str, tuple[dict, object, Callable[[DataConfig], object]]] = {
@@ -92,15 +95,6 @@ def test_flipping_is_more_than_cropping_and_cropping_more_than_nothing() -> None
     assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
 
 
-def test_the_number_of_loader_processes_is_passed_on(
-    roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passed: list[int] = []
-    monkeypatch.setattr(source_module, "PrefetchedBatches", lambda batches, workers: passed.append(workers))
-    BatchSource(DataConfig(**FOLDER, root=roots["root"], memory_limit_mb=0, loader_workers=3), seed=0)
-    assert passed == [3, 3]
-
-
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
@@ -117,20 +111,6 @@ def test_the_number_of_loader_processes_is_passed_on(
 def test_impossible_values_are_refused(settings: dict, complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         DataConfig(**settings)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "owner"),
-    [
-        ("image_size", 64, "image_folder"),
-        ("shape", [1, 8, 8], "synthetic"),
-        ("classes", 3, "synthetic"),
-        ("samples", 9, "synthetic"),
-    ],
-)
-def test_keys_of_another_data_set_are_refused(key: str, value: object, owner: str) -> None:
-    with pytest.raises(ValidationError, match=rf"data\.{key} applies to data\.name={owner} only"):
-        DataConfig(name="cifar10", **{key: value})
 
 
 def test_a_resolved_configuration_can_be_read_back() -> None:

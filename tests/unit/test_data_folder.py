@@ -1,6 +1,7 @@
 """Image folders: what is listed, how images are brought to one shape, and what is refused."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,8 @@ def test_classes_are_sorted_and_other_files_are_left_out(root: Path) -> None:
 
 def test_samples_come_in_the_order_of_torchvision(root: Path) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
+    for name in ("z", "m", "b", "y", "a", "x"):
+        save_image(root / "train/dog" / name / "0.png", colour(0))
     _, train, _ = list_splits(str(root))
     listed = [(train.path(index), int(train.labels[index])) for index in range(len(train))]
     assert listed == datasets.ImageFolder(str(root / "train")).samples
@@ -74,7 +77,9 @@ def test_names_beyond_ascii_are_found_again(root: Path) -> None:
         (lambda root: (root / "test/dog/8.png").unlink(), "test/dog holds no image"),
     ],
 )
-def test_a_malformed_folder_is_refused_in_one_line(root: Path, damage, complaint: str) -> None:
+def test_a_malformed_folder_is_refused_in_one_line(
+    root: Path, damage: Callable[[Path], object], complaint: str
+) -> None:
     damage(root)
     with pytest.raises(ValueError, match=complaint) as refusal:
         list_splits(str(root))

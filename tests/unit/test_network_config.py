@@ -106,28 +106,6 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_known_ones() -> Non
     assert all(name in str(caught.value) for name in NETWORK_NAMES)
 
 
-@pytest.mark.parametrize(
-    ("name", "key", "value"),
-    [
-        ("resnet18", "width", 0.5),
-        ("mlp", "width", 2.0),
-        ("vgg8b", "depth", 3),
-        ("resnet110", "hidden", 64),
-        ("vit_b_16", "dropout", 0.1),
-        ("resnet50", "activation", "leaky_relu"),
-        ("own.nets:f", "dropout", 0.1),
-    ],
-)
-def test_a_key_that_the_network_ignores_must_keep_its_default(name: str, key: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"network '{name}' ignores {key}={value!r}"):
-        build_network(ModelConfig(name=name, **{key: value}), (3, 32, 32), 10)
-
-
-def test_all_ignored_keys_are_named_at_once() -> None:
-    config = ModelConfig(name="resnet18", width=2.0, depth=3)
-    with pytest.raises(ValueError, match=r"width=2.0 \(allowed: 1.0\), depth=3 \(allowed: 4\)"):
-        build_network(config, (3, 32, 32), 10)
-
 
 def test_a_default_written_out_is_not_refused() -> None:
     defaults = ModelConfig(name="mlp").model_dump()
