@@ -1,0 +1,73 @@
+"""The backbone: however the blocks are hosted, the parameters are those of the sequential reference, bit for bit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from launch.config import load_config
+from launch.preflight import make_plan
+from pipeline.reference import evaluate, train
+from tests.multiprocess.harness import TINY, Outcome, assert_equal_states, run_pipeline
+from workers.data.source import BatchSource
+
+HOSTINGS = [(blocks, processes) for blocks in (1, 2, 3, 4) for processes in (1, 2, 4) if processes <= blocks]
+
+VARIANTS = {
+    "bf16": ["training.precision=bf16"],
+    "contiguous": ["training.channels_last=false"],
+    "dropout": ["model.dropout=0.2"],
+    "predsim and adam": ["loss.name=predsim", "optimizer.name=adam", "optimizer.lr=1e-3"],
+    "images for every block": ["loss.name=reconstruction"],
+    "frozen": ["loss.name=none"],
+    "clipped cosine": ["optimizer.clip_norm=0.5", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"],
+    "vectors": ["model.name=mlp", "model.width=1.0", "model.hidden=32"],
+    "no room to spare": ["buffers.capacity=1", "link.slots=1"],
+}
+
+
+def reference(overrides: list[str]) -> tuple[dict[str, torch.Tensor], list[float], float]:
+    """Parameters and accuracies of synchronous DGL in one loop."""
+    plan = make_plan(load_config(None, overrides), 1)
+    blocks = [plan.blueprint.build_block(index, torch.device("cpu")) for index in range(plan.blueprint.num_blocks)]
+    source = BatchSource(plan.config.data, plan.config.training.seed)
+    batches = (source.training_batch(batch_id) for batch_id in range(plan.blueprint.total_steps))
+    train(blocks, ((batch.images, batch.labels) for batch in batches))
+    accuracies, together = evaluate(blocks, ((batch.images, batch.labels) for batch in source.test_batches()))
+    return {name: value for block in blocks for name, value in block.layer_state().items()}, accuracies, together
+
+
+def assert_equals_reference(outcome: Outcome, overrides: list[str]) -> None:
+    assert set(outcome.exit_codes) == {0}, outcome.printed
+    state, accuracies, together = reference(overrides)
+    assert_equal_states(outcome.state(), state)
+    summary = json.loads((outcome.folder / "summary.json").read_text())
+    assert summary["accuracy"] == {"blocks": accuracies, "final": accuracies[-1], "ensemble": together}
+
+
+@pytest.mark.parametrize(("blocks", "processes"), HOSTINGS)
+def test_any_hosting_equals_the_sequential_reference(blocks: int, processes: int, tmp_path: Path) -> None:
+    overrides = [*TINY, f"partition.blocks={blocks}"]
+    assert_equals_reference(run_pipeline(overrides, processes, tmp_path), overrides)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_equals_the_sequential_reference(variant: str, tmp_path: Path) -> None:
+    overrides = [*TINY, "partition.blocks=3", *VARIANTS[variant]]
+    assert_equals_reference(run_pipeline(overrides, 3, tmp_path), overrides)
+
+
+def test_two_epochs_with_evaluations_between_equal_the_sequential_reference(tmp_path: Path) -> None:
+    overrides = [*TINY, "partition.blocks=2", "training.epochs=2"]
+    outcome = run_pipeline(overrides, 2, tmp_path)
+    assert_equals_reference(outcome, overrides)
+    lines = (outcome.folder / "metrics" / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_another_seed_gives_other_parameters(tmp_path: Path) -> None:
+    overrides = [*TINY, "partition.blocks=2"]
+    state = run_pipeline(overrides, 2, tmp_path).state()
+    other = run_pipeline([*overrides, "training.seed=1"], 2, tmp_path).state()
+    assert not torch.equal(state["conv1.conv.weight"], other["conv1.conv.weight"])
