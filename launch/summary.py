@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import resource
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class StageReport:
     hand_on_s: float
     evaluate_s: float
     peak_memory_bytes: int
+    threads: int
     staleness_mean: float
     staleness_max: int
     reuse_mean: float
@@ -59,6 +60,7 @@ def report_stage(stage: int, blocks: list[Block], watch: Stopwatch, stats: Buffe
         hand_on_s=watch.hand_on_s,
         evaluate_s=watch.evaluate_s,
         peak_memory_bytes=_peak_memory_bytes(blocks[0].device),
+        threads=torch.get_num_threads(),
         staleness_mean=stats.staleness_mean,
         staleness_max=stats.staleness_max,
         reuse_mean=stats.reuse_mean,
@@ -99,11 +101,6 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     aside = folder / "summary.json.partial"
     aside.write_text(json.dumps(summary, indent=2) + "\n")
     aside.replace(folder / "summary.json")
-
-
-def as_row(report: StageReport) -> dict[str, Any]:
-    """The report as JSON-able values."""
-    return asdict(report)
 
 
 def versions() -> dict[str, str]:

@@ -182,14 +182,15 @@ class Supervisor:
 class Pulses:
     """Tells which stages have stopped posting, by this process's own clock alone."""
 
-    def __init__(self, num_stages: int, timeout_s: float) -> None:
+    def __init__(self, num_stages: int, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout_s = timeout_s
-        self._seen: list[tuple[Any, float]] = [(None, time.monotonic())] * num_stages
-        self._looked = time.monotonic()
+        self._clock = clock
+        self._seen: list[tuple[Any, float]] = [(None, clock())] * num_stages
+        self._looked = clock()
 
     def silent(self, rows: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
         """Rows that have not changed for longer than the timeout, of stages that have begun and not ended."""
-        now = time.monotonic()
+        now = self._clock()
         was_asleep, self._looked = now - self._looked > self._timeout_s / 2, now
         result = []
         for stage, row in enumerate(rows):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,35 @@ def make_trackers(config: LoggingConfig, folder: Path, settings: dict[str, Any])
         if not wanted:
             continue
         try:
-            trackers.append(start(folder, settings))
-        except Exception as error:  # a tracker must not end a training run, whatever is wrong with it
-            print(f"greedypipe: training goes on without {start.__name__}: {_first_line(error)}", file=sys.stderr)
+            trackers.append(HarmlessTracker(start(folder, settings)))
+        except Exception as error:
+            _warn(start.__name__, error)
     return trackers
+
+
+class HarmlessTracker:
+    """Another tracker that must not end a training run, whatever is wrong with it: its first error is its last call."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker: Tracker | None = tracker
+
+    def log(self, stage: int, row: dict[str, Any]) -> None:
+        self._attempt(lambda tracker: tracker.log(stage, row))
+
+    def log_evaluation(self, evaluation: dict[str, Any]) -> None:
+        self._attempt(lambda tracker: tracker.log_evaluation(evaluation))
+
+    def close(self) -> None:
+        self._attempt(lambda tracker: tracker.close())
+
+    def _attempt(self, call: Callable[[Tracker], None]) -> None:
+        if self._tracker is None:
+            return
+        try:
+            call(self._tracker)
+        except Exception as error:
+            _warn(type(self._tracker).__name__, error)
+            self._tracker = None
 
 
 def stage_values(stage: int, row: dict[str, Any]) -> dict[str, float]:
@@ -47,7 +73,7 @@ class WandbTracker:
             import wandb
         except ImportError:
             raise RuntimeError("wandb is not installed; pip install 'greedypipe[wandb]'") from None
-        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
         self._run = wandb.init(
             project="greedypipe", name=folder.name, dir=folder, config=settings, mode=mode,
             settings=wandb.Settings(silent=True, console="off"),
@@ -68,7 +94,7 @@ class WandbTracker:
         self._run.log(evaluation_values(evaluation) | {"epoch": evaluation["epoch"]})
 
     def close(self) -> None:
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
 class TensorBoardTracker:
@@ -93,5 +119,12 @@ class TensorBoardTracker:
         self._writer.close()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _has_wandb_key() -> bool:
+    # Asking wandb itself would prompt on a terminal.
+    netrc = Path.home() / ".netrc"
+    return "WANDB_API_KEY" in os.environ or (netrc.is_file() and "api.wandb.ai" in netrc.read_text())
+
+
+def _warn(tracker: str, error: Exception) -> None:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    print(f"greedypipe: training goes on without {tracker}: {reason}", file=sys.stderr)

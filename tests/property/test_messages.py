@@ -42,7 +42,7 @@ def random_tensor(spec: TensorSpec, rows: int, spread: bool, generator: torch.Ge
 
 
 def bits(tensor: Tensor) -> list[int]:
-    return tensor.contiguous().view(-1).view(torch.uint8).tolist()
+    return tensor.clone(memory_format=torch.contiguous_format).view(-1).view(torch.uint8).tolist()
 
 
 @settings(max_examples=120, deadline=None)

@@ -1,6 +1,5 @@
 """A blueprint gives every block the same start, however the network is cut and in whatever order blocks are built."""
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,46 +8,19 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from pipeline.block import Block
-from pipeline.build import Blueprint, Sections, Task, TrainingConfig
+from pipeline.build import TrainingConfig
 from pipeline.heads import HeadConfig
 from pipeline.losses import CrossEntropy, LossConfig, PredSim, Reconstruction, ReconstructionOnly, Untrained
 from pipeline.networks import ModelConfig
 from pipeline.optimizer import OptimizerConfig
 from pipeline.partition import PartitionConfig
 from pipeline.randomness import derive_seed
-
-CPU = torch.device("cpu")
-TASK = Task((1, 8, 8), 10, steps_per_epoch=4)
-
-MLP = ModelConfig(name="mlp", depth=4, hidden=16)
-VGG = ModelConfig(name="vgg8b", width=0.1)
-
-SECTIONS = Sections(
-    MLP, PartitionConfig(blocks=2), HeadConfig(name="mlp", hidden=8), LossConfig(), OptimizerConfig(), TrainingConfig()
-)
+from tests.unit.tiny import CPU, DIGITS, MLP, RESNET, VGG, differing, make_block, make_blocks, make_blueprint, train
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def make_blueprint(blocks: int = 2, **sections: Any) -> Blueprint:
-    return Blueprint(replace(SECTIONS, partition=PartitionConfig(blocks=blocks), **sections), TASK)
-
-
-def build_all(blueprint: Blueprint) -> list[Block]:
-    return [blueprint.build_block(index, CPU) for index in range(blueprint.num_blocks)]
-
-
-def layer_weights(blueprint: Blueprint) -> dict[str, Tensor]:
+def layer_weights(blocks: int = 2, **sections: Any) -> dict[str, Tensor]:
     """Of all blocks together, once they are built."""
-    return {name: value for block in build_all(blueprint) for name, value in block.layer_state().items()}
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return {name: value for block in make_blocks(blocks, **sections) for name, value in block.layer_state().items()}
 
 
 # Initial weights
@@ -57,7 +29,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("model", [MLP, VGG], ids=lambda model: model.name)
 @pytest.mark.parametrize("blocks", [2, 4])
 def test_initial_weights_do_not_depend_on_the_partition(model: ModelConfig, blocks: int) -> None:
-    assert equal(layer_weights(make_blueprint(1, model=model)), layer_weights(make_blueprint(blocks, model=model)))
+    assert not differing(layer_weights(1, model=model), layer_weights(blocks, model=model))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +43,7 @@ def test_initial_weights_do_not_depend_on_the_partition(model: ModelConfig, bloc
     ids=lambda sections: next(iter(sections)),
 )
 def test_initial_weights_do_not_depend_on_other_sections(sections: dict[str, Any]) -> None:
-    assert equal(layer_weights(make_blueprint()), layer_weights(make_blueprint(**sections)))
+    assert not differing(layer_weights(), layer_weights(**sections))
 
 
 def test_initial_weights_do_not_depend_on_what_was_drawn_before() -> None:
@@ -82,41 +54,40 @@ def test_initial_weights_do_not_depend_on_what_was_drawn_before() -> None:
     second = make_blueprint()
     torch.rand(5)
     second_block = second.build_block(0, CPU)
-    assert equal(first.network.state_dict(), second.network.state_dict())
-    assert equal(first_block.loss.state_dict(), second_block.loss.state_dict())
+    assert not differing(first.network.state_dict(), second.network.state_dict())
+    assert not differing(first_block.loss.state_dict(), second_block.loss.state_dict())
 
 
 def test_a_head_follows_from_seed_and_index_alone() -> None:
-    alone = make_blueprint(4).build_block(2, CPU)
-    forwards = build_all(make_blueprint(4))
+    alone = make_block(2, 4)
+    forwards = make_blocks(4)
     blueprint = make_blueprint(4)
     backwards = [blueprint.build_block(index, CPU) for index in reversed(range(4))][::-1]
-    assert equal(alone.loss.state_dict(), forwards[2].loss.state_dict())
-    assert all(equal(a.loss.state_dict(), b.loss.state_dict()) for a, b in zip(forwards, backwards, strict=True))
+    assert not differing(alone.loss.state_dict(), forwards[2].loss.state_dict())
+    assert not differing(*([block.loss.state_dict() for block in blocks] for blocks in (forwards, backwards)))
 
 
 def test_a_head_does_not_depend_on_the_partition() -> None:
     """Block 0 and 1 of either cut hand on 16 features."""
     for index in (0, 1):
-        of_three, of_four = (make_blueprint(blocks).build_block(index, CPU).loss for blocks in (3, 4))
-        assert equal(of_three.state_dict(), of_four.state_dict())
+        of_three, of_four = (make_block(index, blocks).loss for blocks in (3, 4))
+        assert not differing(of_three.state_dict(), of_four.state_dict())
 
 
 @pytest.mark.parametrize("loss", ["predsim", "reconstruction", "reconstruction_only", "none"])
 def test_a_head_does_not_depend_on_the_loss(loss: str) -> None:
-    plain, other = make_blueprint(), make_blueprint(loss=LossConfig(name=loss))
-    heads = [blueprint.build_block(0, CPU).loss.head.state_dict() for blueprint in (plain, other)]
-    assert equal(*heads)
+    plain, other = make_block(), make_block(loss=LossConfig(name=loss))
+    assert not differing(plain.loss.head.state_dict(), other.loss.head.state_dict())
 
 
 def test_heads_of_different_blocks_differ() -> None:
-    first, second = (make_blueprint(4).build_block(index, CPU).loss.head.state_dict() for index in (1, 2))
+    first, second = (make_block(index, 4).loss.head.state_dict() for index in (1, 2))
     assert first.keys() == second.keys()
     assert not any(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_another_seed_gives_other_weights_and_other_heads() -> None:
-    one, other = (make_blueprint(training=TrainingConfig(seed=seed)).build_block(0, CPU) for seed in (0, 1))
+    one, other = (make_block(training=TrainingConfig(seed=seed)) for seed in (0, 1))
     for ours, theirs in ((one.layer_state(), other.layer_state()), (one.loss.state_dict(), other.loss.state_dict())):
         drawn = [name for name, value in ours.items() if value.is_floating_point() and value.std() > 0]
         assert any(name.endswith("weight") for name in drawn)
@@ -136,14 +107,14 @@ def test_seeds_are_the_same_everywhere_and_differ_in_every_part() -> None:
 # Shapes and length
 
 
-@pytest.mark.parametrize("model", [MLP, VGG, ModelConfig(name="resnet20", width=0.5)], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [MLP, VGG, RESNET], ids=lambda model: model.name)
 @pytest.mark.parametrize("blocks", [1, 4])
 def test_shapes_are_those_of_the_activations(model: ModelConfig, blocks: int) -> None:
     blueprint = make_blueprint(blocks, model=model)
-    assert blueprint.shapes[0].input == TASK.input_shape
+    assert blueprint.shapes[0].input == DIGITS
     assert all(left.output == right.input for left, right in pairwise(blueprint.shapes))
-    x = torch.randn(3, *TASK.input_shape)
-    for block in build_all(blueprint):
+    x = torch.randn(3, *DIGITS)
+    for block in make_blocks(blocks, model=model):
         assert block.shapes == blueprint.shapes[block.index]
         x = block.forward(x)
         assert x.shape == (3, *block.shapes.output)
@@ -160,19 +131,17 @@ def test_blocks_have_the_layers_of_the_network_in_order(blocks: int) -> None:
 
 def test_every_block_gets_the_steps_of_all_epochs() -> None:
     blueprint = make_blueprint(training=TrainingConfig(epochs=3))
-    assert blueprint.total_steps == 12
-    assert [block.total_steps for block in build_all(blueprint)] == [12, 12]
+    assert blueprint.total_steps == 9
+    assert [block.total_steps for block in make_blocks(training=TrainingConfig(epochs=3))] == [9, 9]
 
 
 def test_the_schedule_counts_epochs_in_steps() -> None:
-    optimizer = OptimizerConfig(lr=1.0, schedule="step", step_epochs=1, gamma=0.5)
-    block = make_blueprint(optimizer=optimizer).build_block(0, CPU)
+    block = make_block(optimizer=OptimizerConfig(lr=1.0, schedule="step", step_epochs=1, gamma=0.5))
     rates = []
-    for _ in range(2 * TASK.steps_per_epoch):
+    for step in range(6):
         rates.append(block.learning_rate)
-        block.forward(torch.randn(4, 1, 8, 8))
-        block.learn(torch.arange(4))
-    assert rates == [1.0] * 4 + [0.5] * 4
+        train(block, range(step, step + 1))
+    assert rates == [1.0] * 3 + [0.5] * 3
 
 
 # Losses and heads
@@ -187,7 +156,7 @@ def test_the_schedule_counts_epochs_in_steps() -> None:
 )  # fmt: skip
 def test_all_blocks_but_the_last_have_the_local_loss_asked_for(name: str, kind: type[nn.Module]) -> None:
     blueprint = make_blueprint(3, loss=LossConfig(name=name))
-    blocks = build_all(blueprint)
+    blocks = [blueprint.build_block(index, CPU) for index in range(3)]
     assert [type(block.loss) for block in blocks] == [kind, kind, CrossEntropy]
     wants_image = kind in (Reconstruction, ReconstructionOnly)
     assert [block.needs_image for block in blocks] == [wants_image, wants_image, False]
@@ -201,7 +170,7 @@ def test_the_last_block_learns_through_the_networks_classifier() -> None:
 
 def test_a_single_block_learns_through_the_classifier_whatever_the_loss() -> None:
     blueprint = make_blueprint(1, loss=LossConfig(name="none"))
-    (block,) = build_all(blueprint)
+    block = blueprint.build_block(0, CPU)
     assert block.loss.head is blueprint.network.classifier.module
     assert block.loss.trains_layers
 
@@ -209,7 +178,7 @@ def test_a_single_block_learns_through_the_classifier_whatever_the_loss() -> Non
 @pytest.mark.parametrize("head", ["linear", "mlp", "mlp_aux", "mlp_sr", "cnn"])
 def test_the_head_section_decides_the_heads(head: str) -> None:
     sizes = {
-        name: make_blueprint(model=VGG, head=HeadConfig(name=name)).build_block(0, CPU).num_head_parameters
+        name: make_block(model=VGG, head=HeadConfig(name=name)).num_head_parameters
         for name in ("linear", "mlp", "mlp_aux", "mlp_sr", "cnn")
     }
     assert list(sizes.values()).count(sizes[head]) == 1
@@ -242,6 +211,8 @@ def test_impossible_training_is_refused(key: str, value: object) -> None:
 
 
 # A custom network, whose layers the blueprint has not written
+
+CUT_BEHIND_THE_STEM = PartitionConfig(blocks=2, boundaries=("1",))
 
 
 def for_larger_images(input_shape: tuple[int, int, int], num_classes: int) -> nn.Sequential:
@@ -290,15 +261,7 @@ def relu_behind_dropout(input_shape: tuple[int, int, int], num_classes: int) -> 
 )
 def test_a_block_never_writes_into_its_input(network: Any) -> None:
     """Its input may lie in a slot that is read again."""
-    blueprint = Blueprint(
-        replace(
-            SECTIONS,
-            model=ModelConfig(name=f"{__name__}:{network.__name__}"),
-            partition=PartitionConfig(blocks=2, boundaries=("1",)),
-        ),
-        TASK,
-    )
-    block = blueprint.build_block(1, CPU)
+    block = make_block(1, partition=CUT_BEHIND_THE_STEM, model=ModelConfig(name=f"{__name__}:{network.__name__}"))
     x = torch.randn(5, 12)
     before = x.clone()
     for run in (block.forward, block.hand_on, block.predict):
@@ -307,24 +270,19 @@ def test_a_block_never_writes_into_its_input(network: Any) -> None:
 
 
 def test_only_the_operations_on_the_input_lose_their_in_place_form() -> None:
-    blueprint = Blueprint(
-        replace(
-            SECTIONS,
-            model=ModelConfig(name=f"{__name__}:relu_inside_the_first_layer"),
-            partition=PartitionConfig(blocks=2, boundaries=("1",)),
-        ),
-        TASK,
-    )
-    build_all(blueprint)
+    model = ModelConfig(name=f"{__name__}:relu_inside_the_first_layer")
+    blueprint = make_blueprint(partition=CUT_BEHIND_THE_STEM, model=model)
+    blueprint.build_block(1, CPU)
     assert [relu.inplace for relu in blueprint.network.layers[1].module.modules() if isinstance(relu, nn.ReLU)] == [
         False, True,
     ]  # fmt: skip
 
 
 def test_a_custom_network_is_cut_and_trained_as_any_other() -> None:
-    blueprint = make_blueprint(2, model=ModelConfig(name=f"{__name__}:relu_begins_a_block"))
+    model = ModelConfig(name=f"{__name__}:relu_begins_a_block")
+    blueprint = make_blueprint(model=model)
     assert [[layer.name for layer in blueprint.layers_of(index)] for index in range(2)] == [["0", "1"], ["2"]]
-    x = torch.randn(5, 1, 8, 8)
-    for block in build_all(blueprint):
+    x = torch.randn(5, *DIGITS)
+    for block in make_blocks(model=model):
         x = block.forward(x)
         assert block.learn(torch.arange(5)).isfinite()

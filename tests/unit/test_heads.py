@@ -12,12 +12,6 @@ from pipeline.heads import MAX_LINEAR_FEATURES, HeadConfig, build_head
 NAMES = ("linear", "mlp", "mlp_aux", "mlp_sr", "cnn")
 
 
-@pytest.fixture(autouse=True)
-def one_thread_and_a_seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def build(name: str, shape: tuple[int, ...], classes: int = 10, hidden: int = 32) -> nn.Module:
     return build_head(HeadConfig(name=name, hidden=hidden), shape, classes)
 

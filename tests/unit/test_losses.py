@@ -18,12 +18,6 @@ MAP = (6, 4, 4)
 CLASSES = 5
 
 
-@pytest.fixture(autouse=True)
-def one_thread_and_a_seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def build(name: str, shape: tuple[int, ...] = MAP, **keys: float) -> LocalLoss:
     return build_local_loss(LossConfig(name=name, **keys), HeadConfig(name="mlp", hidden=8), shape, IMAGE, CLASSES)
 

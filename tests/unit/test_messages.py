@@ -103,7 +103,7 @@ def test_a_message_that_does_not_fit_is_refused(
 
 
 def test_a_mark_with_tensors_is_refused(layout: MessageLayout) -> None:
-    with pytest.raises(ValueError, match="END.*labels"):
+    with pytest.raises(ValueError, match=r"END.*labels"):
         layout.pack(Message(Kind.END, 0, tensors={"labels": torch.arange(3)}), slot_of(layout))
 
 

@@ -17,11 +17,6 @@ STEPS_PER_EPOCH = 3
 TOTAL_STEPS = 12
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def parameters() -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
     return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((4, 3), (5,))]
@@ -151,9 +146,9 @@ def test_warm_up_does_not_move_the_decays(keys: dict[str, object]) -> None:
     assert warmed_up[2:] == pytest.approx(plain[2:])
 
 
-@pytest.mark.parametrize("schedule", ["constant", "step", "multistep", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_warm_up_longer_than_the_run_only_rises(schedule: str) -> None:
-    rates = lr_sequence(OptimizerConfig(lr=1.0, schedule=schedule, milestones=(1,), step_epochs=1, warmup_steps=20))
+    rates = lr_sequence(OptimizerConfig(lr=1.0, schedule=schedule, warmup_steps=20))
     assert all(left < right for left, right in pairwise(rates))
 
 

@@ -13,61 +13,28 @@ from buffers.replay import Policy, ReplayBuffer
 from buffers.selectors import newest
 from pipeline import reference
 from pipeline.block import Block
-from pipeline.build import Blueprint, Sections, Task, TrainingConfig
-from pipeline.heads import HeadConfig
+from pipeline.build import TrainingConfig
 from pipeline.losses import LossConfig
 from pipeline.networks import ModelConfig
-from pipeline.optimizer import OptimizerConfig
-from pipeline.partition import PartitionConfig
 from pipeline.schedule import lockstep, random_order
 from pipeline.simulator import Handover, simulate
-
-CPU = torch.device("cpu")
-IMAGE = (1, 8, 8)
-CLASSES = 10
-STEPS = 6
-
-DROPOUT = ModelConfig(name="mlp", depth=4, hidden=16, dropout=0.3)
-VGG = ModelConfig(name="vgg8b", width=0.1)
+from tests.unit.tiny import CLASSES, DIGITS, DROPOUT, ROWS, STEPS, VGG, differing, learned, make_blocks
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+def build_blocks(count: int = 3, epochs: int = 2, model: ModelConfig = DROPOUT, **sections: Any) -> list[Block]:
+    """With dropout, so that a turn too many or too few would show."""
+    precision = sections.pop("precision", "fp32")
+    return make_blocks(count, model=model, training=TrainingConfig(epochs=epochs, precision=precision), **sections)
 
 
-def build_blocks(count: int = 3, model: ModelConfig = DROPOUT, steps: int = STEPS, **sections: Any) -> list[Block]:
-    chosen = Sections(
-        model,
-        PartitionConfig(blocks=count),
-        HeadConfig(name="mlp", hidden=8),
-        sections.get("loss", LossConfig()),
-        OptimizerConfig(lr=0.05),
-        TrainingConfig(epochs=1, precision=sections.get("precision", "fp32")),
-    )
-    blueprint = Blueprint(chosen, Task(IMAGE, CLASSES, steps_per_epoch=steps))
-    return [blueprint.build_block(index, CPU) for index in range(count)]
-
-
-def endless_batches(rows: int = 6) -> Iterator[tuple[Tensor, Tensor]]:
+def endless_batches(rows: int = ROWS) -> Iterator[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     while True:
-        yield torch.randn(rows, *IMAGE, generator=generator), torch.randint(CLASSES, (rows,), generator=generator)
+        yield torch.randn(rows, *DIGITS, generator=generator), torch.randint(CLASSES, (rows,), generator=generator)
 
 
 def stores(count: int, policy: Policy, capacity: int = 4) -> list[ReplayBuffer[Handover]]:
     return [ReplayBuffer(capacity, policy) for _ in range(count)]
-
-
-def weights(blocks: list[Block]) -> dict[str, Tensor]:
-    """Everything that has been learned, heads included."""
-    states = [(block.index, {**block.layer_state(), **block.loss.state_dict()}) for block in blocks]
-    return {f"{index}/{name}": value.clone() for index, state in states for name, value in state.items()}
-
-
-def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    assert one.keys() == other.keys()
-    return [name for name in one if not torch.equal(one[name], other[name])]
 
 
 class RecordingStore:
@@ -107,14 +74,14 @@ def test_lockstep_with_queues_is_the_reference_bit_for_bit(model: ModelConfig, l
     blocks = build_blocks(model=model, loss=LossConfig(name=loss))
     turns = simulate(blocks, endless_batches(), stores(2, Policy.fifo(), capacity), lockstep(3))
     assert turns == [STEPS] * 3
-    assert not differing(weights(blocks), weights(expected))
+    assert not differing(learned(blocks), learned(expected))
 
 
 def test_lockstep_with_queues_is_the_reference_in_bf16_too() -> None:
     expected, blocks = build_blocks(model=VGG, precision="bf16"), build_blocks(model=VGG, precision="bf16")
     reference.train(expected, itertools.islice(endless_batches(), STEPS))
     simulate(blocks, endless_batches(), stores(2, Policy.fifo()), lockstep(3))
-    assert not differing(weights(blocks), weights(expected))
+    assert not differing(learned(blocks), learned(expected))
 
 
 def test_any_order_with_queues_is_the_reference_as_long_as_there_is_room() -> None:
@@ -123,7 +90,7 @@ def test_any_order_with_queues_is_the_reference_as_long_as_there_is_room() -> No
     blocks = build_blocks()
     order = itertools.chain([0] * STEPS, [1] * STEPS, [2] * STEPS, [0])
     assert simulate(blocks, endless_batches(), stores(2, Policy.fifo(), STEPS), order) == [STEPS] * 3
-    assert not differing(weights(blocks), weights(expected))
+    assert not differing(learned(blocks), learned(expected))
 
 
 def test_lockstep_with_replay_buffers_of_one_place_is_the_reference_too() -> None:
@@ -131,14 +98,14 @@ def test_lockstep_with_replay_buffers_of_one_place_is_the_reference_too() -> Non
     reference.train(expected, itertools.islice(endless_batches(), STEPS))
     blocks = build_blocks()
     simulate(blocks, endless_batches(), stores(2, Policy.replay(), capacity=1), lockstep(3))
-    assert not differing(weights(blocks), weights(expected))
+    assert not differing(learned(blocks), learned(expected))
 
 
 def test_a_single_block_needs_no_store() -> None:
     expected, blocks = build_blocks(1), build_blocks(1)
     reference.train(expected, itertools.islice(endless_batches(), STEPS))
     assert simulate(blocks, endless_batches(), [], lockstep(1)) == [STEPS]
-    assert not differing(weights(blocks), weights(expected))
+    assert not differing(learned(blocks), learned(expected))
 
 
 def at_random(seed: int, speeds: tuple[float, ...] = (1.0, 1.0, 1.0)) -> tuple[list[int], list[Block]]:
@@ -150,9 +117,9 @@ def at_random(seed: int, speeds: tuple[float, ...] = (1.0, 1.0, 1.0)) -> tuple[l
 def test_random_order_with_replay_follows_from_the_seed() -> None:
     (one_turns, one), (same_turns, same), (other_turns, other) = at_random(1), at_random(1), at_random(2)
     assert one_turns == same_turns
-    assert not differing(weights(one), weights(same))
+    assert not differing(learned(one), learned(same))
     assert one_turns != other_turns
-    assert differing(weights(one[1:]), weights(other[1:]))
+    assert differing(learned(one[1:]), learned(other[1:]))
 
 
 @pytest.mark.parametrize("speeds", [(1.0, 1.0, 1.0), (1.0, 0.3, 1.0), (0.3, 1.0, 1.0)])
@@ -167,17 +134,17 @@ def test_random_order_with_replay_differs_from_lockstep_behind_the_first_block()
     synchronous = build_blocks()
     reference.train(synchronous, itertools.islice(endless_batches(), STEPS))
     _, blocks = at_random(1)
-    assert not differing(weights(blocks[:1]), weights(synchronous[:1]))
-    assert differing(weights(blocks[1:2]), weights(synchronous[1:2]))
-    assert differing(weights(blocks[2:]), weights(synchronous[2:]))
+    assert not differing(learned(blocks[:1]), learned(synchronous[:1]))
+    assert differing(learned(blocks[1:2]), learned(synchronous[1:2]))
+    assert differing(learned(blocks[2:]), learned(synchronous[2:]))
 
 
 def test_a_block_with_nothing_to_read_misses_its_turn() -> None:
     blocks = build_blocks(2)
-    untouched = weights(blocks[1:])
+    untouched = learned(blocks[1:])
     assert simulate(blocks, endless_batches(), stores(1, Policy.fifo()), [1, 1, 0]) == [1, 0]
     assert (blocks[0].step, blocks[1].step) == (1, 0)
-    assert not differing(weights(blocks[1:]), untouched)
+    assert not differing(learned(blocks[1:]), untouched)
 
 
 def test_missed_turns_leave_no_trace() -> None:
@@ -185,7 +152,7 @@ def test_missed_turns_leave_no_trace() -> None:
     reference.train(expected, itertools.islice(endless_batches(), 2))
     turns = simulate(blocks, endless_batches(), stores(2, Policy.fifo()), [2, 1, 0, 2, 1, 1, 2, 2, 0, 1, 2])
     assert turns == [2, 2, 2]
-    assert not differing(weights(blocks), weights(expected))
+    assert not differing(learned(blocks), learned(expected))
 
 
 def test_a_replayed_batch_is_learned_again() -> None:
@@ -201,22 +168,22 @@ def test_a_queue_without_room_is_an_error() -> None:
 
 
 def test_a_finished_block_hands_on_with_frozen_weights_and_statistics() -> None:
-    blocks, store = build_blocks(2, steps=2), RecordingStore()
-    batches = list(itertools.islice(endless_batches(), 4))
-    simulate(blocks, iter(batches), [store], [0, 0])
-    frozen = weights(blocks[:1])
-    assert simulate(blocks, iter(batches[2:]), [store], [0, 0]) == [2, 0]
-    assert blocks[0].step == 2
-    assert not differing(weights(blocks[:1]), frozen)
-    for handover, (images, labels) in zip(store.handovers[2:], batches[2:], strict=True):
+    blocks, store = build_blocks(2, epochs=1), RecordingStore()
+    batches = list(itertools.islice(endless_batches(), 5))
+    simulate(blocks, iter(batches), [store], [0, 0, 0])
+    frozen = learned(blocks[:1])
+    assert simulate(blocks, iter(batches[3:]), [store], [0, 0]) == [2, 0]
+    assert blocks[0].step == 3
+    assert not differing(learned(blocks[:1]), frozen)
+    for handover, (images, labels) in zip(store.handovers[3:], batches[3:], strict=True):
         assert torch.equal(handover.activation, blocks[0].hand_on(images))
         assert torch.equal(handover.labels, labels)
 
 
 def test_the_simulation_ends_with_the_slowest_block() -> None:
-    blocks = build_blocks(2, steps=2)
-    order = iter([0, 0, 0, 0, 1, 0, 1, 0, 1])
-    assert simulate(blocks, endless_batches(), stores(1, Policy.replay(newest)), order) == [5, 2]
+    blocks = build_blocks(2, epochs=1)
+    order = iter([0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1])
+    assert simulate(blocks, endless_batches(), stores(1, Policy.replay(newest)), order) == [6, 3]
     assert list(order) == [1], "one turn is drawn to see that all have finished"
 
 
@@ -238,10 +205,10 @@ def test_labels_and_image_stay_with_their_activation() -> None:
 
 
 def test_every_read_is_given_back_once() -> None:
-    """Also by a block that has finished: the third turn of block 1 only hands on."""
-    blocks, recorded = build_blocks(3, steps=2), [RecordingStore(), RecordingStore()]
-    assert simulate(blocks, endless_batches(), recorded, [0, 1, 1, 0, 1, 0, 1, 2]) == [3, 3, 1]
-    assert [[read.times_done for read in store.reads] for store in recorded] == [[1, 1, 1], [1]]
+    """Also by a block that has finished: the fourth turn of block 1 only hands on."""
+    blocks, recorded = build_blocks(3, epochs=1), [RecordingStore(), RecordingStore()]
+    assert simulate(blocks, endless_batches(), recorded, [0, 1, 1, 0, 1, 0, 1, 0, 1, 2]) == [4, 4, 1]
+    assert [[read.times_done for read in store.reads] for store in recorded] == [[1, 1, 1, 1], [1]]
 
 
 def test_lockstep_gives_every_block_one_turn_per_round() -> None:

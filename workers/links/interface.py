@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -13,9 +12,6 @@ from workers.messages import Message
 class LinkConfig(BaseModel, frozen=True, extra="forbid"):
     """How activations travel between stages."""
 
-    transport: Literal["auto", "gloo", "nccl"] = Field(
-        "auto", description="gloo: host memory; nccl: one GPU per stage; auto: nccl where every stage has a GPU of its own"
-    )
     slots: int = Field(2, ge=1, description="messages that a sender holds until the receiver takes them")
 
 

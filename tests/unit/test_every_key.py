@@ -1,0 +1,213 @@
+"""Every configuration key changes something: each is changed alone, and what it governs must differ."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from buffers.replay import Policy, ReplayBuffer
+from launch.config import load_config
+from launch.folder import claim_folder
+from launch.preflight import Plan, make_plan
+from launch.settings import RunConfig, all_keys
+from launch.supervisor import Pulses
+from pipeline.reference import train
+from workers.data.source import BatchSource
+from workers.debug import FaultyBlock, SlowedBlock, trouble
+from workers.feed import Feed
+from workers.messages import Kind
+from workers.meter import Meter
+from workers.status import StageStatus
+
+TINY = ("data.batch_size=32", "model.name=mlp", "model.hidden=16", "training.epochs=1")
+
+
+def plan_of(overrides: Sequence[str]) -> Plan:
+    return make_plan(load_config(None, [*TINY, *overrides]), 1)
+
+
+def trained(overrides: Sequence[str]) -> str:
+    """Fingerprint of all parameters after three steps of the reference."""
+    plan = plan_of(overrides)
+    blocks = [plan.blueprint.build_block(index, torch.device("cpu")) for index in range(plan.blueprint.num_blocks)]
+    source = BatchSource(plan.config.data, plan.config.training.seed)
+    batches = [source.training_batch(batch_id) for batch_id in range(3)]
+    losses = train(blocks, ((batch.images, batch.labels) for batch in batches))
+    digest = hashlib.sha256(repr(losses).encode())
+    for block in blocks:
+        for value in (*block.layer_state().values(), *block.loss.state_dict().values()):
+            digest.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else repr(value).encode())
+    return digest.hexdigest()
+
+
+def planned(overrides: Sequence[str]) -> Any:
+    plan = plan_of(overrides)
+    layout = plan.layout_after(0).specs[Kind.TRAIN]
+    return plan.blueprint.total_steps, plan.blueprint.partition.starts, layout, plan.data
+
+
+def learning_rates(overrides: Sequence[str]) -> list[float]:
+    """Over three epochs of two steps each."""
+    plan = plan_of(["data.name=synthetic", "data.samples=64", "data.shape=[1,4,4]", "training.epochs=3", *overrides])
+    block = plan.blueprint.build_block(0, torch.device("cpu"))
+    batch = BatchSource(plan.config.data, 0).training_batch(0)
+    rates = []
+    for _ in range(plan.blueprint.total_steps):
+        rates.append(block.learning_rate)
+        block.forward(batch.images)
+        block.learn(batch.labels)
+    return rates
+
+
+def reads(overrides: Sequence[str]) -> list[Any]:
+    """What a buffer of the configuration gives after five inserts."""
+    config = load_config(None, overrides).buffers
+    buffer: ReplayBuffer[int] = ReplayBuffer(config.capacity, Policy.from_config(config, seed=0))
+    for item in range(5):
+        if config.policy == "replay" or item < config.capacity:
+            buffer.insert(item, timeout_s=0)
+    return [read.item if (read := buffer.try_read()) else None for _ in range(9)]
+
+
+def feed(overrides: Sequence[str]) -> list[tuple[Kind, int]]:
+    plan = plan_of(["data.name=synthetic", "data.samples=64", "data.shape=[1,4,4]", "training.epochs=4", *overrides])
+    status = StageStatus(0, [0], 0, "host")
+    messages = Feed(
+        BatchSource(plan.config.data, 0), plan.config.evaluation, total_steps=plan.blueprint.total_steps,
+        num_classes=10, spread_evaluation=False, may_stop=lambda: True, status=status,
+    )  # fmt: skip
+    return [(delivery.message.kind, delivery.message.batch_id) for delivery in messages]
+
+
+def records(overrides: Sequence[str]) -> int:
+    plan = plan_of(overrides)
+    block = plan.blueprint.build_block(0, torch.device("cpu"))
+    meter = Meter(block, plan.config.logging.interval_steps)
+    return [meter.record(torch.zeros(()), step) for step in range(plan.config.logging.interval_steps)].index(True)
+
+
+def troubled(overrides: Sequence[str]) -> list[Any]:
+    config = load_config(None, overrides).debug
+    blocks = [SimpleNamespace(index=index, step=0) for index in range(2)]
+    result: list[Any] = []
+    for stage in range(2):
+        for block in trouble(blocks, stage, config):  # type: ignore[arg-type]
+            kind = type(block).__name__
+            inner = (block._factor,) if isinstance(block, SlowedBlock) else ()
+            inner = (block._fault, block._step) if isinstance(block, FaultyBlock) else inner
+            result.append((stage, kind, inner))
+    return result
+
+
+def silent(overrides: Sequence[str]) -> int:
+    """Seconds after which a row that never changes counts as silent."""
+    seconds = iter(range(62))
+    pulses = Pulses(1, load_config(None, overrides).faults.heartbeat_timeout_s, clock=lambda: float(next(seconds)))
+    return next(second for second in range(60) if pulses.silent([{"doing": "computing"}]))
+
+
+SYNTHETIC = ["data.name=synthetic", "data.shape=[1,4,4]"]
+
+# key: (changed value, what it governs, overrides under which it means something)
+KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
+    "data.name": ("synthetic", planned, []),
+    "data.batch_size": ("16", planned, []),
+    "data.augment": ("none", trained, []),
+    "data.drop_last": ("true", planned, []),
+    "data.shape": ("[2,4,4]", planned, ["data.name=synthetic"]),
+    "data.classes": ("3", planned, SYNTHETIC),
+    "data.samples": ("50", planned, SYNTHETIC),
+    "model.name": ("basic_cnn", trained, ["model.hidden=256"]),
+    "model.width": ("0.1", trained, ["model.name=vgg8b", "model.hidden=256", "model.width=0.2"]),
+    "model.depth": ("5", trained, []),
+    "model.hidden": ("8", trained, []),
+    "model.dropout": ("0.5", trained, []),
+    "model.activation": ("leaky_relu", trained, []),
+    "partition.blocks": ("2", trained, []),
+    "partition.boundaries": ("[fc4]", trained, ["partition.blocks=2"]),
+    "head.name": ("linear", trained, []),
+    "head.hidden": ("8", trained, ["head.name=mlp"]),
+    "loss.name": ("predsim", trained, []),
+    "loss.beta": ("0.5", trained, ["loss.name=predsim"]),
+    "loss.reconstruction_weight": ("0.9", trained, ["loss.name=reconstruction"]),
+    "optimizer.name": ("adamw", trained, []),
+    "optimizer.lr": ("0.01", trained, []),
+    "optimizer.momentum": ("0.5", trained, []),
+    "optimizer.nesterov": ("true", trained, []),
+    "optimizer.weight_decay": ("0.1", trained, []),
+    "optimizer.clip_norm": ("0.01", trained, []),
+    "optimizer.schedule": ("cosine", learning_rates, []),
+    "optimizer.step_epochs": ("1", learning_rates, ["optimizer.schedule=step"]),
+    "optimizer.milestones": ("[1]", learning_rates, ["optimizer.schedule=multistep", "optimizer.milestones=[2]"]),
+    "optimizer.gamma": ("0.5", learning_rates, ["optimizer.schedule=step", "optimizer.step_epochs=1"]),
+    "optimizer.warmup_steps": ("2", learning_rates, []),
+    "training.epochs": ("2", planned, []),
+    "training.seed": ("1", trained, []),
+    "training.precision": ("bf16", trained, []),
+    "training.channels_last": ("false", planned, ["model.name=basic_cnn", "model.hidden=256"]),
+    "buffers.policy": ("replay", reads, []),
+    "buffers.capacity": ("2", reads, []),
+    "buffers.selector": ("newest", reads, ["buffers.policy=replay"]),
+    "buffers.max_reuse": ("1", reads, ["buffers.policy=replay"]),
+    "evaluation.every_epochs": ("3", feed, []),
+    "logging.interval_steps": ("3", records, []),
+    "debug.slow_stage": ("1", troubled, ["debug.slow_factor=2", "debug.slow_stage=0"]),
+    "debug.slow_factor": ("3", troubled, ["debug.slow_stage=1"]),
+    "debug.fault": ("raise", troubled, []),
+    "debug.fault_stage": ("1", troubled, ["debug.fault=raise"]),
+    "debug.fault_step": ("5", troubled, ["debug.fault=raise"]),
+    "faults.heartbeat_timeout_s": ("3", silent, []),
+}
+
+ELSEWHERE = {
+    "data.root": "tests/unit/test_data_folder.py",
+    "data.download": "tests/unit/test_data_catalog.py",
+    "data.image_size": "tests/unit/test_data_folder.py",
+    "data.loader_workers": "tests/unit/test_data_prefetch.py",
+    "data.memory_limit_mb": "tests/unit/test_data_images.py",
+    "run.folder": "test_the_folder_keys_say_where_a_run_writes",
+    "run.name": "test_the_folder_keys_say_where_a_run_writes",
+    "link.slots": "tests/conformance/test_links.py",
+    "placement.device": "tests/unit/test_config.py",
+    "placement.threads": "tests/multiprocess/test_run_folder.py",
+    "logging.console_interval_s": "tests/unit/test_monitor.py",
+    "logging.wandb": "tests/unit/test_tracking.py",
+    "logging.tensorboard": "tests/unit/test_tracking.py",
+    "faults.timeout_s": "tests/multiprocess/test_failures.py",
+    "faults.hang_timeout_s": "tests/multiprocess/test_failures.py",
+}
+
+
+def test_every_key_is_covered_once() -> None:
+    assert not set(KEYS) & set(ELSEWHERE)
+    assert set(KEYS) | set(ELSEWHERE) == set(all_keys())
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_changing_a_key_changes_what_it_governs(key: str) -> None:
+    value, governed, base = KEYS[key]
+    assert governed([*base, f"{key}={value}"]) != governed(base)
+
+
+@pytest.mark.parametrize("governed", [trained, planned, learning_rates, reads, feed, records, troubled, silent])
+def test_nothing_changes_without_a_change(governed: Callable[[Sequence[str]], Any]) -> None:
+    assert governed([]) == governed([])
+
+
+@pytest.mark.parametrize(("key", "place"), [item for item in ELSEWHERE.items() if item[1].startswith("tests/")])
+def test_a_key_that_is_tested_elsewhere_is_named_there(key: str, place: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / place).read_text()
+    assert key.partition(".")[2] in text
+
+
+def test_the_folder_keys_say_where_a_run_writes(tmp_path: Path) -> None:
+    def claimed(**keys: str) -> Path:
+        return claim_folder(RunConfig(run={"folder": str(tmp_path / "runs"), **keys}))
+
+    assert claimed() == tmp_path / "runs" / "vgg8b-digits-1"
+    assert claimed() == tmp_path / "runs" / "vgg8b-digits-2"
+    assert claimed(name="mine") == tmp_path / "runs" / "mine"

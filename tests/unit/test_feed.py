@@ -1,0 +1,212 @@
+"""The messages of stage 0, in their exact order."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from workers.data.batch import Batch
+from workers.data.config import DataConfig
+from workers.data.source import BatchSource
+from workers.feed import EvaluationConfig, Feed
+from workers.messages import Kind, Message
+from workers.status import StageStatus
+
+LETTERS = {Kind.TRAIN: "T", Kind.EVALUATE: "E", Kind.EVALUATED: "M", Kind.END: "END"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Numbers:
+    """A source of any proportions, whose batches hold their number."""
+
+    def __init__(self, steps_per_epoch: int, num_test_batches: int, status: StageStatus | None = None) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self.num_test_batches = num_test_batches
+        self.status = status
+        self.asked: list[int] = []
+        self.said: list[str] = []
+        self.closed = 0
+
+    def training_batches(self, first: int = 0) -> Iterator[Batch]:
+        while True:
+            self.asked.append(first)
+            self.said.append(self.status.doing if self.status else "")
+            yield self._batch(first)
+            first += 1
+
+    def test_batches(self) -> Iterator[Batch]:
+        return map(self._batch, range(self.num_test_batches))
+
+    def close(self) -> None:
+        self.closed += 1
+
+    @staticmethod
+    def _batch(number: int) -> Batch:
+        return Batch(number, torch.full((2, 1, 1, 1), float(number)), torch.tensor([number, number]))
+
+
+def make_status() -> StageStatus:
+    return StageStatus(stage=0, blocks=[0], pid=0, host="here")
+
+
+def make_feed(
+    source: "Numbers | BatchSource", epochs: int, *, every_epochs: int = 1, spread: bool = False,
+    may_stop: Callable[[], bool] = lambda: True, num_classes: int = 3, status: StageStatus | None = None,
+) -> Feed:  # fmt: skip
+    return Feed(
+        source, EvaluationConfig(every_epochs=every_epochs), total_steps=epochs * source.steps_per_epoch,  # type: ignore[arg-type]
+        num_classes=num_classes, spread_evaluation=spread, may_stop=may_stop, status=status or make_status(),
+    )  # fmt: skip
+
+
+def messages(feed: Feed) -> list[Message]:
+    return [delivery.message for delivery in feed]
+
+
+def picture(feed: Feed) -> str:
+    """T: training batch, E: evaluation batch, M: end of the pass after that epoch."""
+    return " ".join(f"{LETTERS[message.kind]}{message.batch_id}" for message in messages(feed))
+
+
+def tiny_source() -> BatchSource:
+    """Ten samples in batches of 4, 4 and 2; two more are held out, in one batch."""
+    config = DataConfig(name="synthetic", shape=[1, 4, 4], classes=3, samples=10, batch_size=4, augment="none")
+    return BatchSource(config, seed=1)
+
+
+def test_with_queues_an_evaluation_pass_stands_after_every_epoch() -> None:
+    assert picture(make_feed(tiny_source(), epochs=3)) == "T0 T1 T2 E0 M1 T3 T4 T5 E0 M2 T6 T7 T8 E0 M3 END9"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every_epochs", "expected"),
+    [
+        (1, 1, "T0 T1 E0 E1 M1 END2"),
+        (1, 5, "T0 T1 E0 E1 M1 END2"),
+        (4, 2, "T0 T1 T2 T3 E0 E1 M2 T4 T5 T6 T7 E0 E1 M4 END8"),
+        (5, 2, "T0 T1 T2 T3 E0 E1 M2 T4 T5 T6 T7 E0 E1 M4 T8 T9 E0 E1 M5 END10"),
+        (3, 3, "T0 T1 T2 T3 T4 T5 E0 E1 M3 END6"),
+    ],
+)
+def test_evaluation_comes_every_few_epochs_and_always_after_the_last(epochs: int, every_epochs: int, expected: str) -> None:
+    assert picture(make_feed(Numbers(2, 2), epochs, every_epochs=every_epochs)) == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "tests", "epochs", "every_epochs", "expected"),
+    [
+        (4, 2, 2, 1, "T0 T1 T2 T3 E0 T4 E1 T5 M1 T6 T7 E0 E1 M2 END8"),
+        (3, 2, 2, 1, "T0 T1 T2 E0 T3 E1 T4 M1 T5 E0 E1 M2 END6"),
+        (3, 1, 3, 2, "T0 T1 T2 T3 T4 T5 E0 T6 M2 T7 T8 E0 M3 END9"),
+        # The test part is larger than an epoch: more than one of its batches at a time.
+        (2, 2, 2, 1, "T0 T1 E0 E1 T2 M1 T3 E0 E1 M2 END4"),
+        (2, 5, 2, 1, "T0 T1 E0 E1 E2 T2 E3 E4 M1 T3 E0 E1 E2 E3 E4 M2 END4"),
+        (1, 3, 3, 1, "T0 E0 E1 E2 M1 T1 E0 E1 E2 M2 T2 E0 E1 E2 M3 END3"),
+    ],
+)
+def test_with_replay_evaluation_takes_turns_with_training_and_the_last_pass_comes_in_one_piece(
+    steps: int, tests: int, epochs: int, every_epochs: int, expected: str
+) -> None:
+    assert picture(make_feed(Numbers(steps, tests), epochs, every_epochs=every_epochs, spread=True)) == expected
+
+
+def test_spread_evaluation_of_a_real_source() -> None:
+    feed = make_feed(tiny_source(), epochs=3, spread=True)
+    assert picture(feed) == "T0 T1 T2 E0 T3 M1 T4 T5 E0 T6 M2 T7 T8 E0 M3 END9"
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_no_batch_is_lost_or_doubled_whatever_the_proportions(spread: bool) -> None:
+    for steps, tests, epochs, every in itertools.product(range(1, 5), range(1, 8), (1, 2, 4), (1, 3)):
+        may_stop = iter([False, False, True]).__next__
+        feed = make_feed(Numbers(steps, tests), epochs, every_epochs=every, spread=spread, may_stop=may_stop)
+        words = picture(feed).split()
+        total = steps * epochs
+        assert [word for word in words if word[0] == "T"] == [f"T{number}" for number in range(total + 2)]
+        marks = [*range(every, epochs, every), epochs]
+        one_pass = [f"E{number}" for number in range(tests)]
+        assert [word for word in words if word[0] in "EM"] == [
+            *(word for mark in marks for word in [*one_pass, f"M{mark}"]), f"END{total}",
+        ]  # fmt: skip
+        for mark in marks[:-1]:
+            assert words.index(f"M{mark}") > words.index(f"T{mark * steps - 1}")
+
+
+def test_training_goes_on_beyond_the_budget_until_it_may_stop() -> None:
+    asked: list[str] = []
+    answers = iter([False, False, False, True])
+
+    def may_stop() -> bool:
+        asked.append("?")
+        return next(answers)
+
+    feed = make_feed(Numbers(2, 1), epochs=2, spread=True, may_stop=may_stop)
+    seen = []
+    for delivery in feed:
+        seen.append(f"{LETTERS[delivery.message.kind]}{delivery.message.batch_id}{''.join(asked)}")
+        asked.clear()
+    # No evaluation beyond the budget but the last pass, which counts as that of the last epoch.
+    assert " ".join(seen) == "T0 T1 E0 T2 M1 T3 T4? T5? T6? E0? M2 END4"
+
+
+def test_training_messages_carry_the_batches_of_the_source() -> None:
+    feed = make_feed(tiny_source(), epochs=2)
+    expected = tiny_source()
+    training = [message for message in messages(feed) if message.kind == Kind.TRAIN]
+    assert [message.rows for message in training] == [4, 4, 2, 4, 4, 2]
+    for message in training:
+        batch = expected.training_batch(message.batch_id)
+        assert set(message.tensors) == {"labels", "activation", "image"}
+        assert torch.equal(message.tensors["labels"], batch.labels)
+        assert torch.equal(message.tensors["activation"], batch.images)
+        assert torch.equal(message.tensors["image"], batch.images)
+
+
+def test_evaluation_messages_carry_the_held_out_part_and_an_empty_ensemble() -> None:
+    (evaluation,) = [message for message in messages(make_feed(tiny_source(), epochs=1)) if message.kind == Kind.EVALUATE]
+    (batch,) = tiny_source().test_batches()
+    assert set(evaluation.tensors) == {"labels", "activation", "ensemble"}
+    assert torch.equal(evaluation.tensors["labels"], batch.labels)
+    assert torch.equal(evaluation.tensors["activation"], batch.images)
+    assert torch.equal(evaluation.tensors["ensemble"], torch.zeros(2, 3))
+
+
+def test_marks_carry_no_tensors_and_nothing_is_stale() -> None:
+    deliveries = list(make_feed(Numbers(2, 1), epochs=2))
+    marks = [item.message for item in deliveries if item.message.kind in (Kind.EVALUATED, Kind.END)]
+    assert [mark.rows for mark in marks] == [0, 0, 0] and all(not mark.tensors for mark in marks)
+    assert {(item.staleness, item.reuse) for item in deliveries} == {(0, 1)}
+
+
+def test_the_status_says_whether_the_stage_computes_or_waits_for_data() -> None:
+    status = make_status()
+    source = Numbers(2, 1, status)
+    while_computing = [status.doing for _ in make_feed(source, epochs=2, status=status)]
+    assert set(while_computing) == {"computing"}
+    assert set(source.said[1:]) == {"waiting for data"}
+
+
+def test_a_batch_is_made_only_when_it_is_asked_for() -> None:
+    source = Numbers(3, 1)
+    stream = iter(make_feed(source, epochs=2))
+    for _ in range(2):
+        next(stream)
+    assert source.asked == [0, 1]
+
+
+def test_closing_the_feed_closes_its_source() -> None:
+    source = Numbers(2, 1)
+    make_feed(source, epochs=1).close()
+    assert source.closed == 1
+
+
+def test_a_feed_waits_for_no_stage_and_holds_nothing() -> None:
+    feed = make_feed(Numbers(2, 1), epochs=1)
+    assert picture(feed) == "T0 T1 E0 M1 END2"
+    assert feed.wait_s == 0.0
+    assert (feed.stats().capacity, feed.stats().reads, feed.stats().inserted) == (1, 0, 0)

@@ -1,0 +1,120 @@
+"""What a person sees: tables and lines, on a terminal and elsewhere."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from torch.distributed import HashStore
+
+from launch.config import load_config
+from launch.monitor import Monitor
+from launch.preflight import Plan, make_plan
+from launch.tables import evaluation_line, headline, live_table, progress_line, start_table
+from workers.board import Board
+from workers.status import StageStatus
+
+TINY = ["model.width=0.1", "partition.blocks=2", "training.epochs=2"]
+
+
+def make(overrides: list[str]) -> Plan:
+    return make_plan(load_config(None, [*TINY, *overrides]), 2)
+
+
+def status(stage: int, step: int = 0) -> StageStatus:
+    result = StageStatus(stage, [stage], 0, "host")
+    result.step, result.loss = step, {stage: 1.25} if step else {}
+    return result
+
+
+def rendered(table: object) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+class RecordingTracker:
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int]] = []
+        self.evaluations: list[int] = []
+        self.closed = False
+
+    def log(self, stage: int, row: dict) -> None:
+        self.rows.append((stage, row["step"]))
+
+    def log_evaluation(self, evaluation: dict) -> None:
+        self.evaluations.append(evaluation["epoch"])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def watch(tmp_path: Path, plan: Plan, console: Console, *, evaluate: bool) -> tuple[Monitor, RecordingTracker]:
+    """A monitor over a board on which everything has happened before it looks."""
+    (tmp_path / "metrics").mkdir()
+    board, tracker = Board(HashStore(), 2), RecordingTracker()
+    for stage in range(2):
+        board.post("status", stage, status(stage, step=5).row())
+        if evaluate:
+            part = {"epoch": 1, "blocks": {stage: 0.5 + stage / 4}, "ensemble": 0.8 if stage else None}
+            board.post("evaluation/1", stage, part)
+    with Monitor(board, plan, tmp_path, [tracker], console) as monitor:
+        pass
+    return monitor, tracker
+
+
+def test_the_start_table_shows_layers_parameters_shapes_and_bytes_on_the_link() -> None:
+    plan = make([])
+    text = rendered(start_table(plan))
+    assert "conv1 .. conv3" in text and "classifier" in text and "mlp_sr" in text
+    assert f"{plan.layout_after(0).slot_bytes:,}" in text
+    assert "DGL, fifo links, 2 blocks in 2 processes" in headline(plan)
+
+
+def test_one_block_is_called_back_propagation() -> None:
+    plan = make_plan(load_config(None, ["partition.blocks=1"]), 1)
+    assert "back-propagation" in headline(plan)
+
+
+def test_the_live_table_has_a_line_per_stage_also_before_it_is_there() -> None:
+    text = rendered(live_table([status(0, step=3).row(), None], total_steps=46))
+    assert "3/46" in text and "1.250" in text
+    assert text.count("starting") == 2
+
+
+def test_the_progress_line_says_where_every_stage_is() -> None:
+    assert progress_line([status(0, 7).row(), status(1, 5).row()], 46).startswith("step 7 5 of 46   loss 1.250 1.250")
+    assert progress_line([status(0).row(), None], 46) == "starting: starting"
+    assert progress_line([None], 46) == ""
+
+
+def test_the_evaluation_line_ends_with_the_ensemble_where_there_are_heads() -> None:
+    two = {"epoch": 1, "blocks": [0.5, 0.75], "ensemble": 0.8}
+    assert evaluation_line(two, 2) == "epoch   1/2   accuracy 0.7500   heads 0.5000   ensemble 0.8000"
+    assert evaluation_line({"epoch": 2, "blocks": [0.5], "ensemble": 0.5}, 2) == "epoch   2/2   accuracy 0.5000"
+
+
+def test_a_complete_evaluation_is_printed_kept_and_tracked_once(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=140)
+    monitor, tracker = watch(tmp_path, make([]), console, evaluate=True)
+    assert monitor.evaluations == [{"epoch": 1, "blocks": [0.5, 0.75], "ensemble": 0.8}]
+    assert tracker.evaluations == [1] and tracker.closed and tracker.rows == [(0, 5), (1, 5)]
+    assert json.loads((tmp_path / "metrics" / "evaluations.jsonl").read_text()) == monitor.evaluations[0]
+    assert console.file.getvalue().count("accuracy 0.7500") == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("console_interval_s", "lines"), [(1e-9, 1), (1000, 0)])
+def test_progress_lines_come_every_interval_where_there_is_no_terminal(
+    console_interval_s: float, lines: int, tmp_path: Path
+) -> None:
+    console = Console(file=io.StringIO(), width=140)
+    watch(tmp_path, make([f"logging.console_interval_s={console_interval_s}"]), console, evaluate=False)
+    assert console.file.getvalue().count("step 5 5 of") == lines  # type: ignore[attr-defined]
+
+
+def test_on_a_terminal_one_table_is_redrawn_and_taken_away(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=140, force_terminal=True)
+    watch(tmp_path, make([]), console, evaluate=False)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "samples/s" in text and "\x1b[2K" in text

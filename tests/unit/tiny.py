@@ -1,0 +1,99 @@
+"""Tiny networks cut into blocks, batches for them, and the comparison of what they have learned."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.block import Block
+from pipeline.build import Blueprint, Sections, Task, TrainingConfig
+from pipeline.heads import HeadConfig
+from pipeline.losses import LossConfig
+from pipeline.networks import ModelConfig
+from pipeline.optimizer import OptimizerConfig
+from pipeline.partition import PartitionConfig
+
+CPU = torch.device("cpu")
+DIGITS = (1, 8, 8)
+RGB = (3, 16, 16)
+CLASSES = 10
+ROWS = 6
+STEPS = 6
+"""Of every block over the run, two epochs of half as many."""
+
+MLP = ModelConfig(name="mlp", depth=4, hidden=16)
+DROPOUT = ModelConfig(name="mlp", depth=4, hidden=16, dropout=0.5)
+VGG = ModelConfig(name="vgg8b", width=0.1)
+RESNET = ModelConfig(name="resnet20", width=0.5)
+
+SECTIONS = Sections(
+    MLP,
+    PartitionConfig(blocks=2),
+    HeadConfig(name="mlp", hidden=8),
+    LossConfig(),
+    OptimizerConfig(lr=0.05),
+    TrainingConfig(epochs=2),
+)
+
+
+def make_blueprint(blocks: int = 2, images: tuple[int, int, int] = DIGITS, **sections: Any) -> Blueprint:
+    """`SECTIONS` but for those given, cut evenly into `blocks` blocks."""
+    partition = sections.pop("partition", PartitionConfig(blocks=blocks))
+    return Blueprint(replace(SECTIONS, partition=partition, **sections), Task(images, CLASSES, STEPS // 2))
+
+
+def make_blocks(blocks: int = 2, images: tuple[int, int, int] = DIGITS, **sections: Any) -> list[Block]:
+    """All blocks of a blueprint of their own."""
+    blueprint = make_blueprint(blocks, images, **sections)
+    return [blueprint.build_block(index, CPU) for index in range(blueprint.num_blocks)]
+
+
+def make_block(index: int = 0, blocks: int = 2, images: tuple[int, int, int] = DIGITS, **sections: Any) -> Block:
+    """One block of a blueprint of its own."""
+    return make_blueprint(blocks, images, **sections).build_block(index, CPU)
+
+
+def batch(block: Block, step: int = 0) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Input, labels and, where the block wants it, the image of one step."""
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randn(ROWS, *block.shapes.input, generator=generator)
+    labels = torch.randint(CLASSES, (ROWS,), generator=generator)
+    return x, labels, torch.randn(ROWS, *DIGITS, generator=generator) if block.needs_image else None
+
+
+def train(block: Block, steps: range) -> list[Tensor]:
+    """Trains on the batches of the steps; returns activations and losses, in order."""
+    seen = []
+    for step in steps:
+        x, labels, image = batch(block, step)
+        seen += [block.forward(x).clone(), block.learn(labels, image)]
+    return seen
+
+
+def learned(blocks: list[Block]) -> dict[str, Tensor]:
+    """A copy of all parameters and statistics, heads included."""
+    return {
+        f"{block.index}/{name}": value.clone()
+        for block in blocks
+        for name, value in {**block.layer_state(), **block.loss.state_dict()}.items()
+    }
+
+
+def flat(state: Any, path: str = "") -> dict[str, Any]:
+    """Everything in nested dictionaries and sequences, under where it stands."""
+    if isinstance(state, dict | list | tuple):
+        entries = state.items() if isinstance(state, dict) else enumerate(state)
+        return {name: leaf for key, value in entries for name, leaf in flat(value, f"{path}/{key}").items()}
+    return {path: state}
+
+
+def differing(one: Any, other: Any) -> list[str]:
+    """Where two nested states are not equal bit for bit."""
+    left, right = flat(one), flat(other)
+    assert left.keys() == right.keys()
+    return [name for name, value in left.items() if not _equal(value, right[name])]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return torch.equal(one, other) if isinstance(one, Tensor) else one == other
