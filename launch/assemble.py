@@ -64,14 +64,17 @@ def run_stage(plan: Plan, process: Process, console: Console) -> dict[str, Any] 
     supervisor = Supervisor(
         board, status, plan.config.faults,
         stop_console=monitor.release_terminal if monitor else lambda: None,
-        stacks=folder / "logs" / f"stage{stage}.stacks",
+        folder=folder,
     )  # fmt: skip
+    if monitor is None:
+        with supervisor:
+            report = _Stage(plan, process, board, status, folder).run()
+        # Nothing is asked of the store after this: its host may be gone as soon as it has all reports.
+        board.post("report", stage, report)
+        return None
     with supervisor:
-        if monitor is None:
-            _Stage(plan, process, board, status, folder).run()
-            return None
         with monitor:
-            _Stage(plan, process, board, status, folder).run()
+            board.post("report", stage, _Stage(plan, process, board, status, folder).run())
             reports = _wait_for_reports(board, status, plan.config.faults.timeout_s)
         summary = summarise(reports, monitor.evaluations, time.perf_counter() - started)
         write_summary(folder, summary)
@@ -113,8 +116,8 @@ class _Stage:
         device = plan.placement.device_of(process.local_rank, plan.config.placement)
         self._blocks = [plan.blueprint.build_block(index, device) for index in status.blocks]
 
-    def run(self) -> None:
-        """Trains, then saves the blocks and posts the stage's report."""
+    def run(self) -> dict[str, Any]:
+        """Trains, saves the blocks, and returns the stage's report."""
         # Links are made in the order of the stages: the upstream one first, so that no two ends wait crosswise.
         inbox = self._make_inbox()
         outbox = self._make_outbox()
@@ -128,7 +131,7 @@ class _Stage:
         metrics.close()
         for block in self._blocks:
             save_block(self._folder / "checkpoints" / "final", block)
-        self._board.post("report", self._stage, asdict(report_stage(self._stage, self._blocks, worker.watch, inbox.stats())))
+        return asdict(report_stage(self._stage, self._blocks, worker.watch, inbox.stats()))
 
     def _make_inbox(self) -> MessageStream:
         config = self._plan.config

@@ -123,7 +123,8 @@ def _line(details: Any, origins: Origins) -> str:
     if details["type"] == "value_error":
         return f"{where}: {details['msg'].removeprefix('Value error, ')}"
     hint = "; put it in quotes" if details["type"] == "string_type" else ""
-    return f"{where}: got {details['input']!r}, allowed: {_lower_first(details['msg'].removeprefix('Input should be '))}{hint}"
+    allowed = _lower_first(details["msg"].removeprefix("Input should be "))
+    return f"{where}: got {details['input']!r}, allowed: {allowed}{hint}"
 
 
 def _lower_first(text: str) -> str:

@@ -54,17 +54,17 @@ class Supervisor:
 
     Args:
         stop_console: Called before anything is printed; gives the terminal back.
-        stacks: File for the stacks of a stage that hangs.
+        folder: The run's: for the cause in summary.json, and for the stacks of a stage that hangs.
     """
 
     def __init__(
-        self, board: Board, status: StageStatus, config: FaultsConfig, *, stop_console: Callable[[], None], stacks: Path
+        self, board: Board, status: StageStatus, config: FaultsConfig, *, stop_console: Callable[[], None], folder: Path
     ) -> None:
         self._board = board
         self._status = status
         self._config = config
         self._stop_console = stop_console
-        self._stacks = stacks
+        self._folder = folder
         self._parent = os.getppid()
         self._pulses = Pulses(board.num_stages, config.heartbeat_timeout_s)
         self._failing = threading.Lock()
@@ -142,11 +142,12 @@ class Supervisor:
     def _own_hang(self, row: dict[str, Any]) -> dict[str, Any] | None:
         if row["doing"] != "computing" or row["for_s"] < self._config.hang_timeout_s:
             return None
-        self._stacks.parent.mkdir(parents=True, exist_ok=True)
-        with self._stacks.open("w") as file:
+        stacks = self._folder / "logs" / f"stage{self._status.stage}.stacks"
+        stacks.parent.mkdir(exist_ok=True)
+        with stacks.open("w") as file:
             faulthandler.dump_traceback(file)
         message = f"{_name(row)} hangs: computing for {row['for_s']:.0f} s after batch_id {row['batch_id']}; "
-        return {"kind": "hung", "message": f"{message}its stacks are in {self._stacks}"}
+        return {"kind": "hung", "message": f"{message}its stacks are in {stacks}"}
 
     def _others_hang(self) -> dict[str, Any] | None:
         for row in self._pulses.silent(self._board.read("status")):
@@ -166,7 +167,10 @@ class Supervisor:
             # A stopped process does not hear SIGTERM, and the launcher would wait for it.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        _write_error_file(cause["message"])
+        with contextlib.suppress(OSError):  # a full disk must not hide the cause
+            status = "interrupted" if code == INTERRUPTED else "failed"
+            (self._folder / "summary.json").write_text(json.dumps({"status": status, "cause": cause["message"]}) + "\n")
+            _write_error_file(cause["message"])
         self._leave(cause.get("trace", "") + f"greedypipe: {cause['message']}", code)
 
     def _leave(self, text: str, code: int) -> NoReturn:

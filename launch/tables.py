@@ -36,7 +36,9 @@ def live_table(rows: list[dict[str, Any] | None], total_steps: int) -> Table:
     """One line per stage: how far it is, how well it does, what it waits for."""
     table = Table()
     for name in ("stage", "step", "samples/s", "loss", "accuracy", "wait in", "wait out", "staleness", "reuse", "doing"):
-        table.add_column(name, justify="left" if name in ("stage", "doing") else "right", no_wrap=True)
+        # A column that changed its width with every word would make the whole table dance.
+        least = 24 if name == "doing" else None
+        table.add_column(name, justify="left" if name in ("stage", "doing") else "right", no_wrap=True, min_width=least)
     for stage, row in enumerate(rows):
         if row is None:
             table.add_row(str(stage), *[""] * 8, "starting")

@@ -94,13 +94,22 @@ class Inbox:
             self.wait_s += time.perf_counter() - started
             self._status.now("computing")
 
+    def _store(self, received: Received) -> None:
+        insert = self._buffer.insert if received.message.kind == Kind.TRAIN else self._buffer.insert_control
+        try:
+            insert(received, self._timeout_s)
+        except TimeoutError:
+            raise TimeoutError(
+                f"stage {self._status.stage} took nothing from its full buffer for {self._timeout_s:g} s, "
+                f"last batch_id {self._status.batch_id}"
+            ) from None
+
     def _fill(self) -> None:
         try:
             kind = Kind.TRAIN
             while kind != Kind.END:
                 received = self._receiver.receive()
                 kind = received.message.kind
-                insert = self._buffer.insert if kind == Kind.TRAIN else self._buffer.insert_control
-                insert(received, self._timeout_s)
+                self._store(received)
         except BaseException as error:  # travels as data: the main thread raises it at its next read
             self._buffer.close(error)

@@ -1,5 +1,6 @@
 """A stage that fails ends the whole run, soon, with the first cause said once and the right exit codes."""
 
+import json
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from tests.multiprocess.harness import TINY, Outcome, run_pipeline
 
 ENDLESS = [*TINY, "partition.blocks=3", "training.epochs=1000", "logging.interval_steps=5", "faults.heartbeat_timeout_s=4"]
-SOON_S = 15.0
+SOON_S = 25.0
 """From start to end of all processes; no wait of a stage for another one may have run into its deadline (30 s)."""
 
 
@@ -32,6 +33,8 @@ def test_an_exception_is_said_once_and_ends_every_stage(stage: int, tmp_path: Pa
     assert outcome.exit_codes == [1, 1, 1]
     assert seconds < SOON_S
     assert "Traceback" in outcome.printed[stage]
+    summary = json.loads((outcome.folder / "summary.json").read_text())
+    assert summary == {"status": "failed", "cause": causes(outcome)[0]}
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])

@@ -24,8 +24,8 @@ def test_the_run_succeeds(outcome: Outcome) -> None:
 def test_its_configuration_reproduces_it(outcome: Outcome, tmp_path: Path) -> None:
     assert load_config(str(outcome.folder / "config.yaml"), []) == load_config(None, OVERRIDES)
     tree = yaml.safe_load((outcome.folder / "config.yaml").read_text())
-    again = run_pipeline([f"{section}.{key}={json.dumps(value)}" for section, keys in tree.items() for key, value in keys.items()],
-                         1, tmp_path)  # fmt: skip
+    settings = [f"{section}.{key}={json.dumps(value)}" for section, keys in tree.items() for key, value in keys.items()]
+    again = run_pipeline(settings, 1, tmp_path)
     assert_equal_states(again.state(), outcome.state())
 
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def torchrun(num_processes: int, *arguments: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={num_processes}", str(ROOT / "launch/run.py")]
-    return finish([*command, *arguments], cwd)
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={num_processes}"]
+    return finish([*launcher, str(ROOT / "launch/run.py"), *arguments], cwd)
 
 
 def finish(command: list[str], cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":

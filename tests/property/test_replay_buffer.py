@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from buffers.replay import CONTROL_CAPACITY, BuffersConfig, Policy, Read, ReplayBuffer
 
-SETTINGS = settings(max_examples=80, stateful_step_count=25, report_multiple_bugs=False, deadline=None)
+SETTINGS = settings(max_examples=60, stateful_step_count=25, report_multiple_bugs=False, deadline=None)
 
 
 @dataclass(eq=False)

@@ -8,10 +8,9 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
-from buffers.replay import CONTROL_CAPACITY, BuffersConfig, Policy, Read, ReplayBuffer
-from buffers.selectors import newest, published_dgl
+from buffers.replay import CONTROL_CAPACITY, Policy, Read, ReplayBuffer
+from buffers.selectors import newest
 from buffers.stats import BufferStats
 
 TIMEOUT_S = 10.0
@@ -53,14 +52,6 @@ def take(buffer: ReplayBuffer[str]) -> str:
     return read.item
 
 
-def queue(capacity: int, *items: str) -> ReplayBuffer[str]:
-    return filled(capacity, Policy.fifo(), *items)
-
-
-def replay(capacity: int, *items: str) -> ReplayBuffer[str]:
-    return filled(capacity, Policy.replay(), *items)
-
-
 def filled(capacity: int, policy: Policy, *items: str) -> ReplayBuffer[str]:
     """Small letters are control items."""
     buffer: ReplayBuffer[str] = ReplayBuffer(capacity, policy)
@@ -70,40 +61,14 @@ def filled(capacity: int, policy: Policy, *items: str) -> ReplayBuffer[str]:
     return buffer
 
 
-@pytest.mark.parametrize(
-    ("operations",              "correct",      "published"),
-    [
-        ("A B r r r",           "B A B",        "B A B"),
-        ("A B C r r r r",       "C B A C",      "A C B A"),
-        ("A B C D r r r r",     "D C B D",      "B D C B"),
-        ("A B C r D r r r",     "C D B D",      "A B D C"),
-        ("A B C r r D r r r r", "C B D D C B",  "A C B D B D"),
-        ("r A r",               "- A",          "- A"),
-    ],
-)  # fmt: skip
-def test_dgl_vectors_of_three_slots_are_read_as_described_and_as_published(
-    operations: str, correct: str, published: str
-) -> None:
-    for policy, expected in ((Policy.replay(), correct), (Policy.replay(published_dgl), published)):
-        buffer: ReplayBuffer[str] = ReplayBuffer(3, policy)
-        reads = []
-        for operation in operations.split():
-            if operation == "r":
-                read = buffer.try_read()
-                reads.append(read.item if read else "-")
-            else:
-                buffer.insert(operation, 0.0)
-        assert " ".join(reads) == expected
-
-
 def test_a_queue_gives_every_item_once_in_order_and_control_at_its_place() -> None:
-    buffer = queue(6, "A", "e", "B", "C", "f", "D")
+    buffer = filled(6, Policy.fifo(), "A", "e", "B", "C", "f", "D")
     assert [take(buffer) for _ in range(6)] == ["A", "e", "B", "C", "f", "D"]
     assert buffer.try_read() is None
 
 
 def test_replay_reads_control_first_once_and_in_order() -> None:
-    buffer = replay(3, "A", "e", "B", "f")
+    buffer = filled(3, Policy.replay(), "A", "e", "B", "f")
     assert [take(buffer) for _ in range(5)] == ["e", "f", "B", "A", "B"]
 
 
@@ -114,7 +79,7 @@ def test_a_buffer_without_room_for_one_batch_is_refused() -> None:
 
 @pytest.mark.parametrize("letter", ["C", "c"])
 def test_inserting_into_a_full_queue_waits_until_a_read_makes_room(letter: str) -> None:
-    buffer = queue(2, "A", "b")
+    buffer = filled(2, Policy.fifo(), "A", "b")
     insert = buffer.insert_control if letter.islower() else buffer.insert
     waiting = start(lambda: insert(letter, TIMEOUT_S))
     assert not waiting.done()
@@ -125,14 +90,14 @@ def test_inserting_into_a_full_queue_waits_until_a_read_makes_room(letter: str) 
 
 
 def test_inserting_into_a_full_replay_buffer_never_waits() -> None:
-    buffer = replay(2, *"ABCDEFG")
+    buffer = filled(2, Policy.replay(), *"ABCDEFG")
     assert buffer.occupancy == 1.0
     assert [take(buffer), take(buffer)] == ["G", "F"]
     assert buffer.stats().wait_room_s == 0
 
 
 def test_control_waits_for_room_in_a_replay_buffer_and_training_does_not() -> None:
-    buffer = replay(1, *"abcd"[:CONTROL_CAPACITY])
+    buffer = filled(1, Policy.replay(), *"abcd"[:CONTROL_CAPACITY])
     waiting = start(lambda: buffer.insert_control("z", TIMEOUT_S))
     buffer.insert("A", 0.0)
     assert not waiting.done()
@@ -165,11 +130,11 @@ def test_a_reader_of_used_up_items_waits_for_the_next_one() -> None:
 
 def test_waiting_in_vain_is_a_timeout() -> None:
     with pytest.raises(TimeoutError, match="nothing to read"):
-        queue(1).read(0.0)
+        filled(1, Policy.fifo()).read(0.0)
     with pytest.raises(TimeoutError, match="no room"):
-        queue(1, "A").insert("B", 0.0)
+        filled(1, Policy.fifo(), "A").insert("B", 0.0)
     with pytest.raises(TimeoutError, match="no room"):
-        queue(1, "A").insert_control("b", 0.0)
+        filled(1, Policy.fifo(), "A").insert_control("b", 0.0)
 
 
 def test_what_did_not_fit_is_not_stored_and_not_disposed() -> None:
@@ -233,20 +198,8 @@ def test_an_item_that_is_replaced_while_it_is_read_is_disposed_when_its_reader_i
     assert disposed == ["B", "A"]
 
 
-def test_an_item_that_is_lent_twice_is_disposed_after_the_second_return() -> None:
-    disposed: list[str] = []
-    buffer = ReplayBuffer(1, Policy.replay(), dispose=disposed.append)
-    buffer.insert("A", 0.0)
-    first, second = buffer.read(0.0), buffer.read(0.0)
-    buffer.insert("B", 0.0)
-    first.done()
-    assert disposed == []
-    second.done()
-    assert disposed == ["A"]
-
-
 def test_giving_an_item_back_twice_is_noticed() -> None:
-    read = queue(1, "A").read(0.0)
+    read = filled(1, Policy.fifo(), "A").read(0.0)
     read.done()
     with pytest.raises(AssertionError, match="twice"):
         read.done()
@@ -256,16 +209,16 @@ def test_a_read_tells_how_many_newer_items_there_are_and_how_often_it_was_read()
     def figures(read: Read[str] | None) -> tuple[str, int, int] | None:
         return (read.item, read.staleness, read.reuse) if read else None
 
-    buffer = replay(3, "A", "B", "x", "C")
+    buffer = filled(3, Policy.replay(), "A", "B", "x", "C")
     assert [figures(buffer.try_read()) for _ in range(5)] == [
         ("x", 0, 0), ("C", 0, 1), ("B", 1, 1), ("A", 2, 1), ("C", 0, 2),
     ]  # fmt: skip
-    waiting = queue(3, "A", "y", "B")
+    waiting = filled(3, Policy.fifo(), "A", "y", "B")
     assert [figures(waiting.try_read()) for _ in range(3)] == [("A", 1, 1), ("y", 0, 0), ("B", 0, 1)]
 
 
 def test_the_figures_count_what_happened_to_training_items() -> None:
-    buffer = replay(2, "A", "x", "B", "C")  # A is replaced unread
+    buffer = filled(2, Policy.replay(), "A", "x", "B", "C")  # A is replaced unread
     for _ in range(4):  # x, then C, B, C
         take(buffer)
     buffer.insert("D", 0.0)  # B is replaced, but has been read
@@ -274,59 +227,27 @@ def test_the_figures_count_what_happened_to_training_items() -> None:
     )
 
 
-def test_means_are_per_read_and_per_distinct_item() -> None:
-    stats = BufferStats(capacity=4, reads=6, distinct_reads=4, staleness_sum=9, occupancy_sum=3.0)
-    assert (stats.staleness_mean, stats.reuse_mean, stats.occupancy_mean) == (1.5, 1.5, 0.5)
-
-
-def test_means_of_nothing_are_zero() -> None:
-    stats = queue(1).stats()
-    assert (stats.staleness_mean, stats.reuse_mean, stats.occupancy_mean) == (0.0, 0.0, 0.0)
+@pytest.mark.parametrize(
+    ("stats", "means"),
+    [
+        (BufferStats(4, reads=6, distinct_reads=4, staleness_sum=9, occupancy_sum=3.0), (1.5, 1.5, 0.5)),
+        (BufferStats(4), (0.0, 0.0, 0.0)),
+    ],
+)
+def test_means_are_per_read_and_per_distinct_item(stats: BufferStats, means: tuple[float, ...]) -> None:
+    assert (stats.staleness_mean, stats.reuse_mean, stats.occupancy_mean) == means
 
 
 def test_figures_handed_out_do_not_change_afterwards() -> None:
-    buffer = queue(2, "A")
+    buffer = filled(2, Policy.fifo(), "A")
     before = buffer.stats()
     take(buffer)
     assert before.reads == 0 and buffer.stats().reads == 1
 
 
 def test_occupancy_counts_training_items_only() -> None:
-    assert queue(4, "A", "x", "B").occupancy == 0.5
-    assert replay(4, "A", "x", "B").occupancy == 0.5
-
-
-@pytest.mark.parametrize(
-    ("config", "items", "reads"),
-    [
-        ({"policy": "fifo"},                                "ABC", "ABC-"),
-        ({"policy": "replay"},                              "ABC", "CBAC"),
-        ({"policy": "replay", "selector": "published_dgl"}, "ABC", "ACBA"),
-        ({"policy": "replay", "selector": "newest"},        "ABC", "CCCC"),
-        ({"policy": "replay", "max_reuse": 1},              "ABC", "CBA-"),
-    ],
-)  # fmt: skip
-def test_the_configuration_decides_what_is_read(config: dict[str, Any], items: str, reads: str) -> None:
-    buffer = filled(3, Policy.from_config(BuffersConfig(**config), seed=0), *items)
-    found = [buffer.try_read() for _ in reads]
-    assert "".join(read.item if read else "-" for read in found) == reads
-
-
-def test_uniform_reads_are_a_function_of_the_seed() -> None:
-    def reads(seed: int) -> list[str]:
-        config = BuffersConfig(policy="replay", selector="uniform")
-        buffer = filled(3, Policy.from_config(config, seed), *"ABC")
-        return [take(buffer) for _ in range(30)]
-
-    assert reads(1) == reads(1)
-    assert reads(1) != reads(2)
-    assert set(reads(1)) == {"A", "B", "C"}
-
-
-@pytest.mark.parametrize("wrong", [{"capacity": 0}, {"max_reuse": -1}, {"policy": "lifo"}, {"selector": "x"}, {"size": 3}])
-def test_an_impossible_section_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=next(iter(wrong))):
-        BuffersConfig(**wrong)
+    assert filled(4, Policy.fifo(), "A", "x", "B").occupancy == 0.5
+    assert filled(4, Policy.replay(), "A", "x", "B").occupancy == 0.5
 
 
 def test_two_threads_hand_over_every_item_of_a_queue_in_order() -> None:

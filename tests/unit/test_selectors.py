@@ -1,9 +1,12 @@
-"""Which stored item is read next, as a pure function of the bookkeeping."""
+"""Which stored item is read next: by the selectors alone, and by a store that was configured to use them."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from buffers.replay import BuffersConfig, Policy, ReplayBuffer
 from buffers.selectors import Entry, Selector, capped, least_used, newest, oldest, published_dgl, uniform
 
 
@@ -18,6 +21,20 @@ def entries(picture: str) -> list[Entry]:
 def pick(selector: Selector, picture: str, capacity: int = 3) -> str | None:
     entry = selector(entries(picture), capacity)
     return entry.item if entry else None
+
+
+def run(config: dict[str, Any], operations: str, seed: int = 0) -> str:
+    """What a store of three gives: "A B r" inserts A and B and reads once; "-" where there is nothing to read."""
+    policy = Policy.from_config(BuffersConfig.model_validate({"policy": "replay"} | config), seed)
+    buffer: ReplayBuffer[str] = ReplayBuffer(3, policy)
+    reads = []
+    for operation in operations.split():
+        if operation == "r":
+            read = buffer.try_read()
+            reads.append(read.item if read else "-")
+        else:
+            buffer.insert(operation, 0.0)
+    return " ".join(reads)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +115,47 @@ def test_an_entry_read_often_enough_is_not_read_again(
 )
 def test_a_cap_on_reuse_leaves_the_published_ranking_as_it_is(picture: str, picked: str | None) -> None:
     assert pick(capped(published_dgl, 1), picture) == picked
+
+
+@pytest.mark.parametrize(
+    ("operations",              "correct",      "published"),
+    [
+        ("A B r r r",           "B A B",        "B A B"),
+        ("A B C r r r r",       "C B A C",      "A C B A"),
+        ("A B C D r r r r",     "D C B D",      "B D C B"),
+        ("A B C r D r r r",     "C D B D",      "A B D C"),
+        ("A B C r r D r r r r", "C B D D C B",  "A C B D B D"),
+        ("r A r",               "- A",          "- A"),
+    ],
+)  # fmt: skip
+def test_dgl_vectors_of_three_slots_are_read_as_described_and_as_published(
+    operations: str, correct: str, published: str
+) -> None:
+    assert run({"selector": "least_used"}, operations) == correct
+    assert run({"selector": "published_dgl"}, operations) == published
+
+
+@pytest.mark.parametrize(
+    ("config", "reads"),
+    [
+        ({"policy": "fifo"},           "A B C -"),
+        ({},                           "C B A C"),
+        ({"selector": "published_dgl"}, "A C B A"),
+        ({"selector": "newest"},       "C C C C"),
+        ({"max_reuse": 1},             "C B A -"),
+    ],
+)  # fmt: skip
+def test_the_configuration_decides_what_is_read(config: dict[str, Any], reads: str) -> None:
+    assert run(config, "A B C r r r r") == reads
+
+
+def test_uniform_reads_are_a_function_of_the_seed() -> None:
+    operations = "A B C" + 30 * " r"
+    assert run({"selector": "uniform"}, operations, seed=1) == run({"selector": "uniform"}, operations, seed=1)
+    assert run({"selector": "uniform"}, operations, seed=1) != run({"selector": "uniform"}, operations, seed=2)
+
+
+@pytest.mark.parametrize("wrong", [{"capacity": 0}, {"max_reuse": -1}, {"policy": "lifo"}, {"selector": "x"}, {"size": 3}])
+def test_an_impossible_section_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        BuffersConfig(**wrong)

@@ -1,0 +1,40 @@
+"""Each benchmark's smallest size gives an answer of the right form."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_benchmark(name: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--smoke", *arguments]
+    result = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.timeout(200)
+def test_failures_says_who_ended_the_run_and_how_long_it_took(tmp_path: Path) -> None:
+    run_benchmark("failures", "--out", str(tmp_path / "failures.json"))
+    results = json.loads((tmp_path / "failures.json").read_text())
+    (outcome,) = results["outcomes"]
+    assert outcome["strike"] == "kill -9" and outcome["names_the_stage"] and outcome["said_once"]
+    assert outcome["exit_code"] != 0 and outcome["orphans"] == 0
+    assert outcome["seconds"] > 0
+    assert {"command", "hardware", "versions"} <= set(results)
+
+
+@pytest.mark.timeout(200)
+def test_accuracy_keeps_every_evaluation_and_draws_the_curves(tmp_path: Path) -> None:
+    run_benchmark("accuracy", "--out", str(tmp_path / "digits"))
+    results = json.loads((tmp_path / "digits.json").read_text())
+    assert list(results["runs"]) == ["bp", "replay-slow1"]
+    for runs in results["runs"].values():
+        summary = runs["0"]
+        assert 0 < summary["accuracy"]["final"] <= 1
+        assert summary["command"].startswith("torchrun --nproc_per_node=")
+    assert (tmp_path / "digits.png").stat().st_size > 10_000
