@@ -152,6 +152,12 @@ class ReplayBuffer(Generic[T]):
             entry = self._next()
             return self._lease(entry) if entry else None
 
+    def cap_reuse(self, max_reuse: int) -> None:
+        """From now on gives an item only while it has been read fewer than `max_reuse` times; a queue does so anyway."""
+        with self._changed:
+            if not self._policy.consumes:
+                self._policy = Policy.replay(self._policy.select, max_reuse)
+
     def close(self, error: BaseException) -> None:
         """Wakes every waiting caller, now and later, with `error`. The first close wins."""
         with self._changed:

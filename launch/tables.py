@@ -110,9 +110,14 @@ def headline(plan: Plan) -> str:
     return (
         f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.test_samples:,} images {shape}), "
         f"{method}, "
-        f"{plan.blueprint.num_blocks} blocks in {plan.placement.num_stages} processes, batch {config.data.batch_size}, "
+        f"{_count(plan.blueprint.num_blocks, 'block')} in {_count(plan.placement.num_stages, 'process', 'es')}, "
+        f"batch {config.data.batch_size}, "
         f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.task.steps_per_epoch} steps"
     )
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{plural if number != 1 else ''}"
 
 
 def _parameters(modules: Any) -> int:

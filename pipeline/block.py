@@ -107,9 +107,9 @@ class Block:
             before this step's update. It must be neither modified nor kept beyond `learn`.
         """
         self._set_training(True)
-        seed_global_generator(self.device, derive_seed(self._seed, "step", self.index, self.step))
+        self._seed_generator("forward")
         with torch.set_grad_enabled(self.loss.trains_layers), self.precision.autocast(self.device):
-            self._output = self._run_layers(x)
+            self._output = self._run_layers(x.detach())
         return self._output.detach()
 
     def learn(self, labels: Tensor, image: Tensor | None = None) -> Tensor:
@@ -125,6 +125,7 @@ class Block:
             The local loss before the update, 0-dim fp32, detached, on `device`.
         """
         assert self._output is not None, "learn() without forward()"
+        self._seed_generator("learn")
         with self.precision.autocast(self.device):
             loss = self.loss(self._output, labels, image)
         self._output = None
@@ -185,6 +186,10 @@ class Block:
     def _run_layers(self, x: Tensor) -> Tensor:
         x = self._trunk(self.precision.canonical(x))
         return self.precision.canonical(x.to(self.precision.activation_dtype))
+
+    def _seed_generator(self, part: str) -> None:
+        # Others may have drawn from the generator since: once per part, not once per step.
+        seed_global_generator(self.device, derive_seed(self._seed, part, self.index, self.step))
 
     def _set_training(self, mode: bool) -> None:
         if self._trunk.training != mode:

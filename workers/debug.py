@@ -1,6 +1,7 @@
 """Deliberate trouble: a slowed stage and scripted faults, to see how a pipeline bears them."""
 
 import os
+import signal
 import sys
 import time
 from typing import Literal
@@ -16,8 +17,8 @@ class DebugConfig(BaseModel, frozen=True, extra="forbid"):
 
     slow_stage: int = Field(-1, ge=-1, description="stage that is slowed; -1: none")
     slow_factor: float = Field(1.0, ge=1, description="its own time per batch is multiplied by this")
-    fault: Literal["none", "raise", "exit", "hang", "nan"] = Field(
-        "none", description="raise: an exception; exit: the process ends without a word; hang; nan: the weights become NaN"
+    fault: Literal["none", "raise", "exit", "stop", "hang", "nan"] = Field(
+        "none", description="raise an exception; exit without a word; stop: SIGSTOP; hang for ever; nan: weights become NaN"
     )
     fault_stage: int = Field(0, ge=0, description="stage with the fault")
     fault_step: int = Field(0, ge=0, description="optimizer step of its first block at which it happens")
@@ -79,6 +80,8 @@ class FaultyBlock:
                 raise RuntimeError(f"scripted fault in block {self._block.index} at step {self._step}")
             case "exit":
                 os._exit(17)
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
             case "hang":
                 time.sleep(1e9)
             case "nan":

@@ -59,6 +59,9 @@ class Feed:
             yield Delivery(message, 0, 1)
             self._status.now("waiting for data")
 
+    def read_each_once(self) -> None:
+        """Every message is new."""
+
     def stats(self) -> BufferStats:
         """Nothing waits before stage 0."""
         return BufferStats(capacity=1)

@@ -30,6 +30,7 @@ class MessageStream(Protocol):
     """Seconds that the loop has waited for messages of another stage."""
 
     def __iter__(self) -> Iterator[Delivery]: ...
+    def read_each_once(self) -> None: ...
     def stats(self) -> BufferStats: ...
     def close(self) -> None: ...
 
@@ -71,6 +72,10 @@ class Inbox:
             kind = message.kind
             yield Delivery(message, read.staleness, read.reuse)
             read.done()
+
+    def read_each_once(self) -> None:
+        """For a stage that has finished: handing the same batch on twice would only take time from the others."""
+        self._buffer.cap_reuse(1)
 
     def stats(self) -> BufferStats:
         """The buffer's figures so far."""

@@ -49,10 +49,13 @@ class Message:
         return next((tensor.shape[0] for tensor in self.tensors.values()), 0)
 
     def to(self, device: torch.device) -> "Message":
-        """The message with its tensors on `device`: itself where they are there already."""
+        """The message with its tensors on `device`: itself where they are there already.
+
+        Blocks until they are copied: the slot that they lie in may be filled again as soon as it is released.
+        """
         if all(tensor.device == device for tensor in self.tensors.values()):
             return self
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
+        moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return Message(self.kind, self.batch_id, self.step, moved)
 
 

@@ -110,7 +110,9 @@ class StageWorker:
                 if self._meters[block.index].record(loss, message.batch_id):
                     self._check_and_write(block, message)
         self._status.step = self._blocks[0].step
-        self._status.finished = all(block.finished for block in self._blocks)
+        if not self._status.finished and all(block.finished for block in self._blocks):
+            self._status.finished = True
+            self._inbox.read_each_once()
 
     def _send_training(self, message: Message, x: Tensor, step: int) -> None:
         tensors = {"labels": message.tensors["labels"], "activation": x}

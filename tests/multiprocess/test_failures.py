@@ -56,6 +56,14 @@ def test_a_stage_that_computes_for_ever_names_itself_and_leaves_its_stacks(tmp_p
     assert seconds < SOON_S
 
 
+def test_a_process_that_stands_still_is_named_by_the_others_and_killed(tmp_path: Path) -> None:
+    outcome, seconds = strike("stop", 1, tmp_path, "faults.heartbeat_timeout_s=2")
+    (cause,) = causes(outcome)
+    assert cause.startswith("stage 1 (block 1, process ") and "hangs: no sign of life for 2 s" in cause
+    assert outcome.exit_codes == [1, -9, 1]
+    assert seconds < SOON_S
+
+
 def test_a_loss_that_is_no_number_names_block_and_batch(tmp_path: Path) -> None:
     outcome, _ = strike("nan", 1, tmp_path)
     assert causes(outcome) == ["stage 1 failed: FloatingPointError: block 1: the local loss is nan at batch_id 8 (step 8)"]

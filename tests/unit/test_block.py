@@ -175,10 +175,11 @@ def test_clip_norm_bounds_the_gradient_of_layers_and_head_together() -> None:
 
 def test_without_a_loss_the_layers_stay_random_and_the_head_learns() -> None:
     block = make_block(loss=LossConfig(name="none"), optimizer=OptimizerConfig(lr=0.1, weight_decay=0.1))
-    layers = [parameter.clone() for layer in block.layers for parameter in layer.module.parameters()]
-    head = [parameter.clone() for parameter in block.loss.parameters()]
+    random = [parameter for layer in block.layers for parameter in layer.module.parameters()]
+    layers, head = ([parameter.clone() for parameter in group] for group in (random, block.loss.parameters()))
     train(block, range(3))
-    assert not differing(layers, [parameter for layer in block.layers for parameter in layer.module.parameters()])
+    assert not differing(layers, random)
+    assert all(parameter.grad is None for parameter in random), "no time goes into gradients that nobody uses"
     assert not any(torch.equal(*pair) for pair in zip(head, block.loss.parameters(), strict=True))
 
 

@@ -254,7 +254,8 @@ def test_the_decoder_of_a_map_of_the_images_size_is_a_1x1_convolution(image_shap
 def test_the_decoder_doubles_the_map_and_halves_the_channels_until_it_has_the_images_size() -> None:
     decoder = build_decoder((64, 4, 4), (3, 32, 32))
     assert isinstance(decoder, MapDecoder)
-    upsampling = [module for module in decoder.modules() if isinstance(module, nn.ConvTranspose2d)]
+    assert [type(step) for step in decoder.upsampling] == [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU] * 3
+    upsampling = [step for step in decoder.upsampling if isinstance(step, nn.ConvTranspose2d)]
     assert [(step.in_channels, step.out_channels) for step in upsampling] == [(64, 32), (32, 16), (16, 8)]
     assert all((step.kernel_size, step.stride) == ((2, 2), (2, 2)) for step in upsampling)
     assert decoder.upsampling(torch.randn(2, 64, 4, 4)).shape == (2, 8, 32, 32)

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.build import TrainingConfig
 from pipeline.heads import HeadConfig
+from pipeline.networks import ModelConfig
+from pipeline.partition import PartitionConfig
 from pipeline.precision import Precision
 from tests.unit.tiny import DIGITS, RGB, ROWS, VGG, batch, differing, flat, make_block, train
 
@@ -44,6 +46,24 @@ def test_activations_and_weights_have_the_layout_asked_for(
     weights = [tensor for tensor in {**block.layer_state(), **block.loss.state_dict()}.values() if tensor.dim() == 4]
     assert len(weights) > 2
     assert all(tensor.is_contiguous(memory_format=layout) for tensor in (activation, handed_on, *weights))
+
+
+def reshaping(input_shape: tuple[int, int, int], num_classes: int) -> nn.Sequential:
+    """Its first layer keeps the dtype of the image and gives NCHW."""
+    reshape = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (4, 4, 4)))
+    return nn.Sequential(reshape, nn.Conv2d(4, 8, 3), nn.Sequential(nn.Flatten(), nn.Linear(32, num_classes)))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_activations_have_dtype_and_layout_whatever_the_layers_give(precision: str, channels_last: bool) -> None:
+    training = TrainingConfig(channels_last=channels_last, precision=precision)
+    cut = PartitionConfig(blocks=2, boundaries=("1",))
+    block = make_block(model=ModelConfig(name=f"{__name__}:reshaping"), partition=cut, training=training)
+    x, _, _ = batch(block)
+    for activation in (block.forward(x), block.hand_on(x)):
+        assert activation.dtype == block.precision.activation_dtype
+        assert activation.is_contiguous(memory_format=block.precision.memory_format(4))
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
