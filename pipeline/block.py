@@ -125,6 +125,7 @@ class Block:
             The local loss before the update, 0-dim fp32, detached, on `device`.
         """
         assert self._output is not None, "learn() without forward()"
+        self._set_training(True)
         self._seed_generator("learn")
         with self.precision.autocast(self.device):
             loss = self.loss(self._output, labels, image)
@@ -167,7 +168,7 @@ class Block:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned, of a block with the same layers and loss."""
+        """Restores what `state_dict` returned, of a block with the same layers and loss; takes its tensors over."""
         for layer in self._saved_layers:
             layer.module.load_state_dict({key: state["layers"][layer.qualified(key)] for key in layer.module.state_dict()})
         self.loss.load_state_dict(state["loss"])

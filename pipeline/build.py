@@ -94,7 +94,7 @@ class Blueprint:
             module.to(device)
             if self.precision.channels_last:
                 _to_channels_last(module)
-        _forbid_writing_into_input(layers[0].module)
+        _forbid_writing_into_input(layers)
         parameters = [parameter for layer in layers for parameter in layer.module.parameters() if loss.trains_layers]
         config = self.sections.optimizer
         optimizer = build_optimizer(config, [*parameters, *loss.parameters()])
@@ -128,8 +128,14 @@ def _to_channels_last(module: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
-def _forbid_writing_into_input(module: nn.Module) -> None:
-    """A block's input may lie in a slot that is read again, so the first operation must not be in place."""
-    first = next(leaf for leaf in module.modules() if not list(leaf.children()))
-    if getattr(first, "inplace", False):
-        first.inplace = False
+def _forbid_writing_into_input(layers: tuple[Layer, ...]) -> None:
+    """A block's input may lie in a slot that is read again, so nothing may be in place before its first weighted module.
+
+    Looking at the very first module alone would miss what works on a view of the input, as after nn.Flatten.
+    """
+    for layer in layers:
+        for module in layer.module.modules():
+            if getattr(module, "inplace", False):
+                module.inplace = False
+            if next(module.parameters(recurse=False), None) is not None:
+                return

@@ -79,6 +79,7 @@ class PredSim(LocalLoss):
 
     def __init__(self, head: nn.Module, activation_shape: tuple[int, ...], num_classes: int, beta: float) -> None:
         super().__init__(head)
+        self._over_space = len(activation_shape) == 3 and activation_shape[1] * activation_shape[2] > 1
         self.projection: nn.Module
         if len(activation_shape) == 3:
             self.projection = nn.Conv2d(activation_shape[0], activation_shape[0], 3, padding=1, bias=False)
@@ -89,7 +90,7 @@ class PredSim(LocalLoss):
 
     def forward(self, activation: Tensor, labels: Tensor, image: Tensor | None) -> Tensor:
         projected = self.projection(activation).float()
-        rows = projected.flatten(2).std(2) if projected.dim() == 4 else projected.flatten(1)
+        rows = projected.flatten(2).std(2) if self._over_space else projected.flatten(1)
         similarity = functional.mse_loss(_similarity(rows), _label_similarity(labels, self._num_classes))
         return self._beta * similarity + (1 - self._beta) * _cross_entropy(self.head(activation), labels)
 
@@ -163,7 +164,8 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def _similarity(rows: Tensor) -> Tensor:
     """Cosine similarity [N, N] of the mean-centred rows [N, F]."""
     centred = functional.normalize(rows - rows.mean(1, keepdim=True), dim=1, eps=1e-8)
-    return centred @ centred.T
+    with torch.autocast(rows.device.type, enabled=False):
+        return centred @ centred.T
 
 
 def _label_similarity(labels: Tensor, num_classes: int) -> Tensor:

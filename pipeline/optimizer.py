@@ -1,5 +1,6 @@
 """The optimizer and learning-rate schedule of one block; both are torch's."""
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -54,23 +55,24 @@ def build_schedule(
     config: OptimizerConfig, optimizer: optim.Optimizer, steps_per_epoch: int, total_steps: int
 ) -> lr_scheduler.LRScheduler:
     """Builds the schedule; it is advanced once per step and, unlike in the published DGL code, keeps the momentum."""
-    main = _main_schedule(config, optimizer, steps_per_epoch, max(1, total_steps - config.warmup_steps))
-    if not config.warmup_steps:
-        return main
-    warmup = lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=config.warmup_steps)
-    return lr_scheduler.SequentialLR(optimizer, [warmup, main], milestones=[config.warmup_steps])
+    warmup = config.warmup_steps
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return _decay(config, step, steps_per_epoch, total_steps) * (0.01 + 0.99 * step / warmup)
+        return _decay(config, step, steps_per_epoch, total_steps)
+
+    return lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def _main_schedule(
-    config: OptimizerConfig, optimizer: optim.Optimizer, steps_per_epoch: int, steps: int
-) -> lr_scheduler.LRScheduler:
+def _decay(config: OptimizerConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
     match config.schedule:
         case "step":
-            return lr_scheduler.StepLR(optimizer, config.step_epochs * steps_per_epoch, config.gamma)
+            return config.gamma ** (step // (config.step_epochs * steps_per_epoch))
         case "multistep":
-            milestones = [epoch * steps_per_epoch for epoch in config.milestones]
-            return lr_scheduler.MultiStepLR(optimizer, milestones, config.gamma)
+            return config.gamma ** sum(step >= epoch * steps_per_epoch for epoch in config.milestones)
         case "cosine":
-            return lr_scheduler.CosineAnnealingLR(optimizer, steps)
+            progress = max(0, step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+            return (1 + math.cos(math.pi * progress)) / 2
         case _:
-            return lr_scheduler.ConstantLR(optimizer, factor=1.0)
+            return 1.0

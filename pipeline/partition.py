@@ -62,10 +62,10 @@ def even_starts(layers: Sequence[Layer], blocks: int) -> list[int]:
     A layer without parameters (pooling) stays with the layer before it: what is sent is then the pooled map, four
     times smaller.
     """
-    weighted = [index for index, layer in enumerate(layers) if layer.has_parameters or index == 0]
-    if blocks > len(weighted):
+    weighted = [index for index, layer in enumerate(layers) if layer.has_parameters]
+    if blocks > max(1, len(weighted)):
         raise ValueError(f"partition.blocks: got {blocks}, but the network has {len(weighted)} layers with parameters")
-    return [weighted[block * len(weighted) // blocks] for block in range(blocks)]
+    return [0, *(weighted[block * len(weighted) // blocks] for block in range(1, blocks))]
 
 
 def _positions(config: PartitionConfig, layers: Sequence[Layer]) -> list[int]:

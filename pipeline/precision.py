@@ -39,4 +39,14 @@ class Precision:
         A block that got its input over a link and one that got it in the same process then see the same strides, and
         so run the same kernels: without that they would not be bit-identical.
         """
-        return x.contiguous(memory_format=self.memory_format(x.dim()))
+        x = x.contiguous(memory_format=self.memory_format(x.dim()))
+        if x.dim() != 4:
+            return x
+        # Where a dimension has size 1, `contiguous` takes either order for both.
+        _, channels, height, width = x.shape
+        strides = (
+            (channels * height * width, 1, channels * width, channels)
+            if self.channels_last
+            else (channels * height * width, height * width, width, 1)
+        )
+        return x if x.stride() == strides else x.as_strided(x.shape, strides)

@@ -74,8 +74,7 @@ def _take_turn(
     training = not block.finished
     activation = block.forward(item.activation) if training else block.hand_on(item.activation)
     if index < len(stores):
-        # The next learn() leaves the activation alone, but a store keeps it for longer than that: it gets a copy.
-        stores[index].insert(Handover(activation.clone(), item.labels, item.image), timeout_s=0.0)
+        stores[index].insert(Handover(activation, item.labels, item.image), timeout_s=0.0)
     if training:
         block.learn(item.labels, item.image if block.needs_image else None)
     if read:
