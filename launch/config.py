@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -54,8 +54,14 @@ def describe_keys() -> str:
         default = yaml.safe_dump(field.default, default_flow_style=True).splitlines()[0]
         if isinstance(field.default, tuple):
             default = str(list(field.default))
-        lines.append(f"  {key}={default}".ljust(44) + f" {field.description}")
+        lines.append(f"  {key}={default}".ljust(44) + f" {field.description}{_choices(field)}")
     return "\n".join(lines)
+
+
+def _choices(field: Any) -> str:
+    """The allowed values, where the description does not name them all."""
+    choices = [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
+    return "" if all(choice in field.description for choice in choices) else f" ({' | '.join(choices)})"
 
 
 class Origins:

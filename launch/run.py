@@ -53,7 +53,7 @@ def _parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="goes before the file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
     return parser.parse_args()
 
 

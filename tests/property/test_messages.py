@@ -9,8 +9,6 @@ from torch import Tensor
 
 from workers.messages import ALIGNMENT_BYTES, HEADER_BYTES, Kind, Message, MessageLayout, TensorSpec
 
-torch.set_num_threads(1)
-
 DTYPES = [
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
     torch.float32, torch.float64, torch.complex64, torch.float8_e4m3fn,

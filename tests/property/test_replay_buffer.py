@@ -29,8 +29,9 @@ class Item:
 class Model:
     """What every buffer does, whatever it reads next."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, max_reuse: int = 0) -> None:
         self.capacity = capacity
+        self.max_reuse = max_reuse
         self.accepted: list[Item] = []
         self.held: list[Item] = []
         self.read_items: list[Item] = []
@@ -108,9 +109,8 @@ class ReplayModel(Model):
     """Control first and once; training items by a rule, until newer ones take their place."""
 
     def __init__(self, capacity: int, pick: "Pick", max_reuse: int) -> None:
-        super().__init__(capacity)
+        super().__init__(capacity, max_reuse)
         self.pick = pick
-        self.max_reuse = max_reuse
 
     def accepts(self, control: bool) -> bool:
         return not control or len(self.control) < CONTROL_CAPACITY
@@ -203,6 +203,12 @@ class BufferMachine(RuleBasedStateMachine):
         item, read = self.loans.pop(number % len(self.loans))
         self.model.give_back(item)
         read.done()
+
+    @precondition(lambda self: self.model.max_reuse > 1)
+    @rule()
+    def cap_reuse(self) -> None:
+        self.model.max_reuse = 1
+        self.buffer.cap_reuse(1)
 
     @invariant()
     def both_agree(self) -> None:

@@ -72,11 +72,6 @@ def test_replay_reads_control_first_once_and_in_order() -> None:
     assert [take(buffer) for _ in range(5)] == ["e", "f", "B", "A", "B"]
 
 
-def test_a_buffer_without_room_for_one_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1 batch, got 0"):
-        ReplayBuffer(0, Policy.fifo())
-
-
 @pytest.mark.parametrize("letter", ["C", "c"])
 def test_inserting_into_a_full_queue_waits_until_a_read_makes_room(letter: str) -> None:
     buffer = filled(2, Policy.fifo(), "A", "b")
@@ -126,6 +121,15 @@ def test_a_reader_of_used_up_items_waits_for_the_next_one() -> None:
     assert not waiting.done()
     buffer.insert("B", 0.0)
     assert waiting.result(TIMEOUT_S) == "B"
+
+
+def test_a_cap_on_reuse_may_come_later_and_changes_nothing_for_a_queue() -> None:
+    for policy, expected in ((Policy.replay(), ["B", "A", None]), (Policy.fifo(), ["B", "C", None])):
+        buffer = filled(3, policy, "A", "B", "C")
+        take(buffer)
+        buffer.cap_reuse(1)
+        reads = [buffer.try_read() for _ in range(3)]
+        assert [read.item if read else None for read in reads] == expected
 
 
 def test_waiting_in_vain_is_a_timeout() -> None:
@@ -238,11 +242,9 @@ def test_means_are_per_read_and_per_distinct_item(stats: BufferStats, means: tup
     assert (stats.staleness_mean, stats.reuse_mean, stats.occupancy_mean) == means
 
 
-def test_figures_handed_out_do_not_change_afterwards() -> None:
-    buffer = filled(2, Policy.fifo(), "A")
-    before = buffer.stats()
-    take(buffer)
-    assert before.reads == 0 and buffer.stats().reads == 1
+def test_a_buffer_without_room_for_one_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 batch, got 0"):
+        ReplayBuffer(0, Policy.fifo())
 
 
 def test_occupancy_counts_training_items_only() -> None:

@@ -45,6 +45,7 @@ def test_help_lists_every_key_with_its_default() -> None:
     text = describe_keys()
     assert all(f"  {key}=" in text for key in all_keys())
     assert "buffers.capacity=4" in text
+    assert "sgd | adam | adamw" in text
 
 
 def test_every_key_is_described_in_one_line() -> None:

@@ -16,11 +16,6 @@ from workers.status import StageStatus
 LETTERS = {Kind.TRAIN: "T", Kind.EVALUATE: "E", Kind.EVALUATED: "M", Kind.END: "END"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 class Numbers:
     """A source of any proportions, whose batches hold their number."""
 

@@ -52,7 +52,6 @@ Connect = Callable[..., Pipe]
 @pytest.fixture
 def connect() -> Iterator[Connect]:
     """Builds pipes and ends their threads."""
-    torch.set_num_threads(1)
     pipes: list[Pipe] = []
 
     def build(
@@ -192,6 +191,18 @@ def test_a_reader_of_replay_goes_on_without_a_producer(connect: Connect) -> None
     assert [next(messages).reuse for _ in range(5)] == [1, 2, 3, 4, 5]
 
 
+def test_a_reader_that_wants_each_message_once_waits_for_the_next(connect: Connect) -> None:
+    pipe = connect(replay(capacity=2))
+    pipe.send("T0")
+    messages = iter(pipe.inbox)
+    assert [next(messages).reuse for _ in range(2)] == [1, 2]
+    pipe.inbox.read_each_once()
+    reading = Call(lambda: word(next(messages)))
+    assert reading.waits()
+    pipe.send("T1 END2")
+    assert [reading.result(), *map(word, messages)] == ["T1", "END2"]
+
+
 def test_replay_gives_control_messages_first_once_and_in_order(connect: Connect) -> None:
     pipe = connect(replay(capacity=2))
     pipe.send("T0")
@@ -284,7 +295,7 @@ def test_a_reader_that_was_too_slow_is_not_told_that_upstream_was(connect: Conne
     pipe.send("T0 T1")
     pipe.receiving_thread.join(TIMEOUT_S)  # nobody reads T0, so T1 finds no room
     assert not pipe.receiving_thread.is_alive()
-    with pytest.raises(TimeoutError, match="room"):
+    with pytest.raises(TimeoutError, match="stage 1 took nothing"):
         next(iter(pipe.inbox))
 
 

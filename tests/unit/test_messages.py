@@ -11,11 +11,6 @@ ACTIVATION = TensorSpec("activation", (4, 3, 2), torch.float32, channels_last=Tr
 LOGITS = TensorSpec("ensemble", (10,), torch.float32)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def layout() -> MessageLayout:
     return MessageLayout(5, {Kind.TRAIN: (LABELS, ACTIVATION), Kind.EVALUATE: (LABELS, ACTIVATION, LOGITS)})
