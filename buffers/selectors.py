@@ -1,9 +1,10 @@
 """Which stored item is read next: pure functions of the bookkeeping, without a lock, a clock or the payload."""
 
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(slots=True, eq=False)
@@ -21,26 +22,31 @@ class Entry:
     stored: bool = field(default=True, repr=False)
 
 
-Selector = Callable[[Sequence[Entry], int], Entry | None]
-"""Picks from the entries, oldest first and never empty, given the capacity; None where nothing may be read yet."""
+class Selector(Protocol):
+    """Picks from the entries, oldest first and never empty, one that has been read fewer than `max_reuse` times.
+
+    None where there is no such entry. `capacity` tells a full store from one that is still filling.
+    """
+
+    def __call__(self, entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None: ...
 
 
-def oldest(entries: Sequence[Entry], capacity: int) -> Entry:
+def oldest(entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None:
     """The first in: a queue, when what is read is also removed."""
-    return entries[0]
+    return next(_readable(entries, max_reuse), None)
 
 
-def newest(entries: Sequence[Entry], capacity: int) -> Entry:
+def newest(entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None:
     """The last in, however often it has been read."""
-    return entries[-1]
+    return next(_readable(reversed(entries), max_reuse), None)
 
 
-def least_used(entries: Sequence[Entry], capacity: int) -> Entry:
+def least_used(entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None:
     """The entry with the fewest reads, ties to the newest: the rule of DGL's replay buffer as it is described."""
-    return min(reversed(entries), key=lambda entry: entry.reuse)
+    return min(_readable(reversed(entries), max_reuse), key=lambda entry: entry.reuse, default=None)
 
 
-def published_dgl(entries: Sequence[Entry], capacity: int) -> Entry:
+def published_dgl(entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None:
     """The ranking of the published DGL code (eugenium/DGL, buffer_experiments), to reproduce its numbers.
 
     Like `least_used`, but in a full ring the slot at the write pointer, which holds the oldest batch, ranks as the
@@ -48,20 +54,28 @@ def published_dgl(entries: Sequence[Entry], capacity: int) -> Entry:
     """
     if len(entries) == capacity:
         entries = [*entries[1:], entries[0]]
-    return least_used(entries, capacity)
+    return least_used(entries, capacity, max_reuse)
 
 
 def uniform(seed: int) -> Selector:
     """Any entry with equal probability; the draws are a function of `seed` and of the number of reads."""
     generator = random.Random(seed)
-    return lambda entries, capacity: entries[generator.randrange(len(entries))]
+
+    def select(entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None:
+        readable = list(_readable(entries, max_reuse))
+        return readable[generator.randrange(len(readable))] if readable else None
+
+    return select
 
 
 def capped(selector: Selector, max_reuse: int) -> Selector:
     """`selector` among the entries that have been read fewer than `max_reuse` times."""
 
-    def select(entries: Sequence[Entry], capacity: int) -> Entry | None:
-        fresh = [entry for entry in entries if entry.reuse < max_reuse]
-        return selector(fresh, capacity) if fresh else None
+    def select(entries: Sequence[Entry], capacity: int, limit: float = math.inf) -> Entry | None:
+        return selector(entries, capacity, min(limit, max_reuse))
 
     return select
+
+
+def _readable(entries: Iterable[Entry], max_reuse: float) -> Iterator[Entry]:
+    return (entry for entry in entries if entry.reuse < max_reuse)

@@ -51,6 +51,7 @@ class Feed:
         self._may_stop = may_stop
         self._status = status
         self.wait_s = 0.0
+        # Per training batch so many that a pass has ended before the next one is due; None: all at once.
         self._burst = -(-(source.num_test_batches + 1) // source.steps_per_epoch) if spread_evaluation else None
 
     def __iter__(self) -> Iterator[Delivery]:
@@ -75,13 +76,11 @@ class Feed:
         for batch in self._source.training_batches():
             due = batch.batch_id and batch.batch_id % self._every_steps == 0 and batch.batch_id < self._total_steps
             if due:
-                yield from pending
                 pending = self._pass(batch.batch_id // self._source.steps_per_epoch)
             yield from itertools.islice(pending, self._burst)
             if batch.batch_id >= self._total_steps and self._may_stop():
                 break
             yield Message(Kind.TRAIN, batch.batch_id, tensors={**_tensors(batch), "image": batch.images})
-        yield from pending
         yield from self._pass(self._total_steps // self._source.steps_per_epoch)
         yield Message(Kind.END, self._total_steps)
 

@@ -58,6 +58,7 @@ class Inbox:
         self._waiting = f"waiting for {upstream}"
         self._timeout_s = timeout_s
         self.wait_s = 0.0
+        self._stopped_by: BaseException | None = None
         self._buffer: ReplayBuffer[Received] = ReplayBuffer(
             config.capacity, Policy.from_config(config, seed), dispose=lambda received: received.release()
         )
@@ -90,7 +91,9 @@ class Inbox:
         started = time.perf_counter()
         try:
             return self._buffer.read(self._timeout_s)
-        except TimeoutError:
+        except TimeoutError as error:
+            if error is self._stopped_by:
+                raise
             raise TimeoutError(
                 f"stage {self._status.stage} waited {self._timeout_s:g} s for an activation of {self._upstream}, "
                 f"last batch_id {self._status.batch_id}"
@@ -117,4 +120,5 @@ class Inbox:
                 kind = received.message.kind
                 self._store(received)
         except BaseException as error:  # travels as data: the main thread raises it at its next read
+            self._stopped_by = error
             self._buffer.close(error)

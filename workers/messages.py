@@ -111,12 +111,11 @@ class MessageLayout:
         Raises:
             ValueError: The message does not fit the layout.
         """
-        specs = self.specs.get(message.kind, ())
-        self._check(message, specs)
+        self.check(message)
         header = [int(message.kind), message.batch_id, message.step, message.rows, self.code, 0, 0, 0]
         slot[:HEADER_BYTES].view(torch.int64).copy_(torch.tensor(header))
         offset = HEADER_BYTES
-        for spec in specs:
+        for spec in self.specs.get(message.kind, ()):
             size = spec.row_bytes * message.rows
             spec.view(slot[offset : offset + size], message.rows).copy_(message.tensors[spec.name])
             offset += _aligned(size)
@@ -138,7 +137,11 @@ class MessageLayout:
             offset += _aligned(size)
         return Message(Kind(kind), batch_id, step, tensors)
 
-    def _check(self, message: Message, specs: tuple[TensorSpec, ...]) -> None:
+    def check(self, message: Message) -> None:
+        """Raises ValueError where a message does not fit the layout."""
+        specs = self.specs.get(message.kind, ())
+        if unknown := set(message.tensors) - {spec.name for spec in specs}:
+            raise ValueError(f"{message.kind.name} message: the layout has no {', '.join(sorted(unknown))}")
         if message.rows > self.max_rows:
             raise ValueError(f"{message.kind.name} message of {message.rows} rows, the layout allows {self.max_rows}")
         for spec in specs:

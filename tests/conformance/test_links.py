@@ -1,116 +1,26 @@
-"""What every link does, whatever carries its bytes. Another implementation joins by one line in `LINKS`."""
+"""What every link does, whatever carries its bytes."""
 
 import contextlib
-import gc
 import random
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch.distributed import HashStore, PrefixStore
 
-from workers.links.inprocess import make_inprocess_link
-from workers.links.interface import Received, Receiver, Sender
-from workers.links.process_group import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, Wire, connect_gloo
-from workers.messages import Kind, Message, MessageLayout, TensorSpec
-
-TIMEOUT_S = 10.0
-SHORT_S = 0.3
-MAX_ROWS = 6
-LABELS = TensorSpec("labels", (), torch.int64)
-ACTIVATION = TensorSpec("activation", (4, 3, 2), torch.float32, channels_last=True)
-LAYOUT = MessageLayout(
+from tests.conformance.calls import Call, until
+from tests.conformance.implementations import (
+    LAYOUT,
+    LINKS,
     MAX_ROWS,
-    {
-        Kind.TRAIN: (LABELS, ACTIVATION, TensorSpec("image", (3, 5, 5), torch.bfloat16)),
-        Kind.EVALUATE: (LABELS, ACTIVATION, TensorSpec("ensemble", (10,), torch.float64)),
-    },
+    SHORT_S,
+    TIMEOUT_S,
+    Connect,
+    Link,
 )
-
-
-@dataclass
-class Link:
-    """Both ends of a link from "stage 0" to "stage 1", and how either end is lost as if its process had ended.
-
-    `room` counts the messages that `send` takes while the receiver takes what it can and releases nothing.
-    """
-
-    sender: Sender | None
-    receiver: Receiver | None
-    room: int
-    lose_sender: Callable[["Link"], None]
-    lose_receiver: Callable[["Link"], None]
-
-    def send(self, message: Message) -> None:
-        assert self.sender
-        self.sender.send(message)
-
-    def receive(self) -> Received:
-        assert self.receiver
-        return self.receiver.receive()
-
-    def close_sender(self) -> None:
-        assert self.sender
-        self.sender.close()
-
-
-class Connect(Protocol):
-    """Builds a link whose two ends have `slots` slots and give up after `timeout_s`."""
-
-    def __call__(self, slots: int = 2, timeout_s: float = TIMEOUT_S) -> Link: ...
-
-
-def connect_inprocess(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Link:
-    sender, receiver = make_inprocess_link(
-        LAYOUT, slots=slots, timeout_s=timeout_s, sender="stage 0", receiver="stage 1"
-    )
-    return Link(sender, receiver, slots, lambda link: sender.close(), lambda link: receiver.close())
-
-
-def connect_gloo_in_threads(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Link:
-    # The sender's wire waits longer than its slots: the error that names the message is to come first.
-    sending, receiving = gloo_wires(timeouts_s=(2 * timeout_s, timeout_s))
-    return Link(
-        ProcessGroupSender(sending, LAYOUT, slots=slots, timeout_s=timeout_s, peer="stage 1"),
-        ProcessGroupReceiver(receiving, LAYOUT, slots=slots, timeout_s=timeout_s),
-        2 * slots, lose_gloo_sender, lose_gloo_receiver,
-    )  # fmt: skip
-
-
-def gloo_wires(
-    layouts: tuple[MessageLayout, MessageLayout] = (LAYOUT, LAYOUT), timeouts_s: tuple[float, float] = (TIMEOUT_S, TIMEOUT_S)
-) -> list[Wire]:
-    store = PrefixStore("attempt0", HashStore())
-
-    def build(rank: int) -> Wire:
-        peer = f"stage {1 - rank}"
-        return connect_gloo(store, "link0", rank, layouts[rank], peer=peer, timeout_s=timeouts_s[rank])
-
-    with ThreadPoolExecutor(2) as threads:
-        return list(threads.map(build, (SENDER, RECEIVER)))
-
-
-def lose_gloo_sender(link: Link) -> None:
-    """Ends the sending thread and drops the process group: its sockets close, as when a process ends."""
-    link.close_sender()
-    link.sender = None
-    gc.collect()
-
-
-def lose_gloo_receiver(link: Link) -> None:
-    assert link.receiver
-    link.receiver.close()
-    link.receiver = None
-    gc.collect()
-
-
-LINKS: dict[str, Connect] = {"inprocess": connect_inprocess, "gloo": connect_gloo_in_threads}
+from workers.links.interface import Received
+from workers.messages import Kind, Message
 
 
 @pytest.fixture(params=LINKS)
@@ -154,48 +64,6 @@ def assert_same(arrived: Message, sent: Message) -> None:
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone(memory_format=torch.contiguous_format).view(-1).view(torch.uint8)
-
-
-class Call:
-    """A call in a thread of its own."""
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._future: Future[Any] = Future()
-        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
-        self._thread.start()
-
-    def result(self) -> Any:
-        return self._future.result(TIMEOUT_S)
-
-    def waits(self) -> bool:
-        """Returns once the call has ended or makes no progress: whether it waits."""
-        until(lambda: self._future.done() or self._stands_still())
-        return not self._future.done()
-
-    def _run(self, call: Callable[[], Any]) -> None:
-        try:
-            self._future.set_result(call())
-        except BaseException as error:
-            self._future.set_exception(error)
-
-    def _stands_still(self) -> bool:
-        """Whether the thread is at the same line five times in a row, outside of this file."""
-        seen, pause = set(), threading.Event()
-        for _ in range(5):
-            frame = sys._current_frames().get(self._thread.ident or 0)
-            if frame is None or frame.f_code.co_filename == __file__ or frame.f_code.co_name.startswith("_bootstrap"):
-                return False
-            seen.add((frame.f_code, frame.f_lineno))
-            pause.wait(0.001)
-        return len(seen) == 1
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Polls; the deadline is for broken code only."""
-    deadline, pause = time.monotonic() + TIMEOUT_S, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        pause.wait(0.0005)
 
 
 def test_messages_arrive_in_order_with_their_bits_shapes_and_dtypes(connect: Connect) -> None:
@@ -425,29 +293,3 @@ def test_many_messages_of_random_sizes_arrive_intact_under_concurrency(connect: 
                 releasing.submit(oldest.release)
     sending.result()
     link.close_sender()
-
-
-OTHER_LAYOUTS = {
-    "rows": MessageLayout(MAX_ROWS + 1, LAYOUT.specs),
-    "fewer_tensors": MessageLayout(MAX_ROWS, {Kind.TRAIN: (LABELS, ACTIVATION)}),
-    "longer": MessageLayout(MAX_ROWS, {Kind.TRAIN: (*LAYOUT.specs[Kind.TRAIN], TensorSpec("more", (9,), torch.int8))}),
-}
-
-
-@pytest.mark.parametrize("other", OTHER_LAYOUTS.values(), ids=OTHER_LAYOUTS)
-@pytest.mark.parametrize("rank", [SENDER, RECEIVER])
-def test_ends_of_gloo_with_different_layouts_refuse_to_connect(other: MessageLayout, rank: int) -> None:
-    store = HashStore()
-    theirs = ThreadPoolExecutor(1).submit(connect_gloo, store, "link0", 1 - rank, other, peer="stage 4", timeout_s=TIMEOUT_S)
-    with pytest.raises(ValueError, match="stage 3 has another message layout"):
-        connect_gloo(store, "link0", rank, LAYOUT, peer="stage 3", timeout_s=TIMEOUT_S)
-    with pytest.raises(ValueError, match="stage 4 has another message layout"):
-        theirs.result(TIMEOUT_S)
-
-
-@pytest.mark.parametrize("rank", [SENDER, RECEIVER])
-def test_an_end_of_gloo_whose_peer_does_not_come_gives_up_at_the_deadline(rank: int) -> None:
-    started = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"waited 0.3 s to connect to stage 5"):
-        connect_gloo(HashStore(), "link0", rank, LAYOUT, peer="stage 5", timeout_s=SHORT_S)
-    assert 0.9 * SHORT_S < time.monotonic() - started < 10 * SHORT_S

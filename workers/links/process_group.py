@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 
-import torch
 from torch import Tensor
 from torch.distributed import PrefixStore, ProcessGroup, ProcessGroupGloo, Store
 
 from workers.links.interface import Received, Receiver, Sender
+from workers.links.packing import new_slot, pack_into_free_slot
 from workers.links.slots import SlotPool
 from workers.messages import Message, MessageLayout
 
@@ -43,6 +43,8 @@ class Wire:
         try:
             operation()
         except RuntimeError as error:
+            if "Timed out" in str(error):
+                raise TimeoutError(f"waited too long for {self._peer}: {_first_line(error)}") from error
             raise ConnectionError(f"lost {self._peer}: {_first_line(error)}") from error
 
 
@@ -62,7 +64,8 @@ def connect_gloo(store: Store, link: str, own_rank: int, layout: MessageLayout, 
         store.wait([f"layout{1 - own_rank}"], deadline)
         theirs = int(store.get(f"layout{1 - own_rank}"))
         if theirs != layout.code:
-            raise ValueError(f"{peer} has another message layout (code {theirs}, here {layout.code}): {layout.specs}")
+            ours = f"at most {layout.max_rows} rows of {layout.specs}"
+            raise ValueError(f"{peer} has another message layout (code {theirs}, here {layout.code}): {ours}")
         group = ProcessGroupGloo(store, own_rank, 2, deadline)
     except RuntimeError as error:
         raise ConnectionError(f"waited {timeout_s:g} s to connect to {peer}: {_first_line(error)}") from error
@@ -92,13 +95,9 @@ class ProcessGroupSender(Sender):
         return self._slots.waited_s
 
     def send(self, message: Message) -> None:
-        try:
-            slot = self._slots.acquire(self._timeout_s)
-        except TimeoutError:
-            raise TimeoutError(
-                f"waited {self._timeout_s:g} s for room at {self._peer}, batch_id {message.batch_id}"
-            ) from None
-        self._outgoing.put((slot, self._layout.pack(message, slot)))
+        self._outgoing.put(
+            pack_into_free_slot(self._slots, self._layout, message, timeout_s=self._timeout_s, peer=self._peer)
+        )
 
     def close(self) -> None:
         self._outgoing.put(None)
@@ -129,17 +128,15 @@ class ProcessGroupReceiver(Receiver):
         self._slots = SlotPool(slots, lambda: new_slot(layout))
 
     def receive(self) -> Received:
-        slot = self._slots.acquire(self._timeout_s)
+        try:
+            slot = self._slots.acquire(self._timeout_s)
+        except TimeoutError:
+            raise TimeoutError(f"the reader of this stage has released no slot for {self._timeout_s:g} s") from None
         self._wire.receive(slot)
         return Received(self._layout.unpack(slot), lambda: self._slots.release(slot))
 
     def close(self) -> None:
         self._slots.close(ConnectionError("the link was closed here"))
-
-
-def new_slot(layout: MessageLayout) -> Tensor:
-    """Host memory for the largest message; page-locked where there is CUDA, so that copies to the device overlap."""
-    return torch.zeros(layout.slot_bytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
 
 
 def _first_line(error: BaseException) -> str:
