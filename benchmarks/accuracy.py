@@ -38,7 +38,7 @@ class Case:
 
 REPLAY = ("buffers.policy=replay", "buffers.capacity=4")
 CASES = {
-    "bp": Case("back-propagation, 1 process", 1, ("partition.blocks=1",)),
+    "bp": Case("back-propagation, 1 process", 1, ("partition.blocks=1", "partition.boundaries=[]")),
     "fifo": Case("DGL, 4 blocks in 2 processes, FIFO", 2, ()),
     "replay": Case("DGL, 4 blocks in 2 processes, replay", 2, REPLAY),
     "replay-slow0": Case("the same, stage 0 slowed 2x", 2, (*REPLAY, "debug.slow_stage=0", "debug.slow_factor=2")),
