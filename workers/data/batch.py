@@ -1,0 +1,42 @@
+"""One mini-batch, and the pure function from its number to its contents."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from workers.data.augment import normalise
+from workers.data.catalog import DataInfo
+from workers.data.order import SequentialOrder, ShuffledOrder
+from workers.data.readers import Reader
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Normalised images float32 [rows, C, H, W] and classes int64 [rows], on CPU, owned by the receiver."""
+
+    batch_id: int
+    images: Tensor
+    labels: Tensor
+
+
+class NumberedBatches(Dataset[Batch]):
+    """Maps a batch_id to its batch: the same bits in every process that holds a copy. Picklable."""
+
+    def __init__(self, order: ShuffledOrder | SequentialOrder, reader: Reader, info: DataInfo) -> None:
+        self._order = order
+        self._reader = reader
+        self._info = info
+
+    def __getitem__(self, batch_id: int) -> Batch:
+        epoch = self._order.epoch(batch_id)
+        images, labels = self._reader.read(self._order.indices(batch_id), epoch, batch_id)
+        return Batch(batch_id, normalise(images, self._info.mean, self._info.std), labels)
+
+    def read(self, batch_ids: Iterable[int]) -> Iterator[Batch]:
+        """Makes the batches one by one in the calling process, each when it is asked for."""
+        return map(self.__getitem__, batch_ids)
+
+    def close(self) -> None:
+        """Does nothing: there is nothing to end."""

@@ -1,0 +1,56 @@
+"""Which samples form which batch."""
+
+import torch
+from torch import Tensor
+
+from pipeline.randomness import derive_seed
+
+
+class ShuffledOrder:
+    """Training order: a new permutation of all samples in every epoch, cut into batches.
+
+    A pure function of (seed, batch_id); the permutation of the epoch asked for last is kept.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, drop_last: bool, seed: int) -> None:
+        self.num_batches = num_samples // batch_size if drop_last else -(-num_samples // batch_size)
+        assert self.num_batches >= 1, f"{num_samples} samples give no batch of {batch_size}"
+        self._num_samples = num_samples
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = -1
+        self._permutation = torch.empty(0, dtype=torch.int64)
+
+    def epoch(self, batch_id: int) -> int:
+        """Passes over the training set that were complete before this batch."""
+        return batch_id // self.num_batches
+
+    def indices(self, batch_id: int) -> Tensor:
+        """Sample numbers of a batch, int64 [rows]. The caller must not write into it."""
+        assert batch_id >= 0, batch_id
+        epoch = self.epoch(batch_id)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self._seed, "shuffle", epoch))
+            self._permutation = torch.randperm(self._num_samples, generator=generator)
+            self._epoch = epoch
+        first = batch_id % self.num_batches * self._batch_size
+        return self._permutation[first : first + self._batch_size]
+
+
+class SequentialOrder:
+    """Held-out order: every sample once, as stored, the uneven last batch included."""
+
+    def __init__(self, num_samples: int, batch_size: int) -> None:
+        self.num_batches = -(-num_samples // batch_size)
+        self._num_samples = num_samples
+        self._batch_size = batch_size
+
+    def epoch(self, batch_id: int) -> int:
+        """Always 0: the held-out part is read as it is, whenever it is read."""
+        return 0
+
+    def indices(self, batch_id: int) -> Tensor:
+        """Sample numbers of a batch, int64 [rows]."""
+        assert 0 <= batch_id < self.num_batches, batch_id
+        first = batch_id * self._batch_size
+        return torch.arange(first, min(first + self._batch_size, self._num_samples))

@@ -1,0 +1,91 @@
+"""The batch source of stage 0: numbered batches, a pure function of the seed."""
+
+import itertools
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from workers.data.batch import Batch, NumberedBatches
+from workers.data.catalog import describe
+from workers.data.config import DataConfig
+from workers.data.folder import FolderImages
+from workers.data.images import load
+from workers.data.order import SequentialOrder, ShuffledOrder
+from workers.data.prefetch import PrefetchedBatches
+from workers.data.readers import UnchangedReader, training_reader
+
+__all__ = ["Batch", "BatchSource"]
+
+
+class BatchSource:
+    """Training and held-out batches of one data set.
+
+    The order of samples is a function of (seed, epoch), their random changes one of (seed, epoch, batch_id),
+    so a run resumed at any batch_id goes on with the same bits. The default generators are left as they were.
+
+    Loads the data set on construction, which may download and take seconds; call `catalog.check` before.
+    A context manager: leaving it ends the loader processes.
+
+    Raises:
+        ValueError: The data are missing or damaged.
+        ConnectionError: The download failed.
+    """
+
+    def __init__(self, config: DataConfig, seed: int) -> None:
+        info = describe(config)
+        train, test = load(config)
+        if (len(train), len(test)) != (info.train_samples, info.test_samples):
+            raise ValueError(
+                f"data.name={config.name} holds {len(train)} training and {len(test)} held-out samples, "
+                f"expected {info.train_samples} and {info.test_samples}: delete the files and get them again"
+            )
+        order = ShuffledOrder(len(train), config.batch_size, config.drop_last, seed)
+        test_order = SequentialOrder(len(test), config.batch_size)
+        self._steps_per_epoch = order.num_batches
+        self._num_test_batches = test_order.num_batches
+        self._training = NumberedBatches(order, training_reader(config, train, seed), info)
+        test_batches = NumberedBatches(test_order, UnchangedReader(test), info)
+        self._training_stream: NumberedBatches | PrefetchedBatches = self._training
+        self._test_stream: NumberedBatches | PrefetchedBatches = test_batches
+        if isinstance(train, FolderImages) and config.loader_workers > 0:
+            self._training_stream = PrefetchedBatches(self._training, config.loader_workers)
+            self._test_stream = PrefetchedBatches(test_batches, config.loader_workers)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training batches per epoch."""
+        return self._steps_per_epoch
+
+    @property
+    def num_test_batches(self) -> int:
+        """Batches of the held-out part, the uneven last one included."""
+        return self._num_test_batches
+
+    def training_batch(self, batch_id: int) -> Batch:
+        """Makes one training batch in this process; batch_id counts from 0 through all epochs."""
+        return self._training[batch_id]
+
+    def training_batches(self, first: int = 0) -> Iterator[Batch]:
+        """Returns the endless training batches from batch_id `first`, with the bits of `training_batch`.
+
+        An image folder above `memory_limit_mb` is decoded ahead by `loader_workers` processes; `next` waits
+        for them. One reading at a time: a second call ends the first.
+        """
+        return self._training_stream.read(itertools.count(first))
+
+    def test_batches(self) -> Iterator[Batch]:
+        """Returns the held-out part once, as stored, batch_id from 0. One reading at a time."""
+        return self._test_stream.read(range(self._num_test_batches))
+
+    def close(self) -> None:
+        """Ends the loader processes and waits for them; safe to call twice."""
+        self._training_stream.close()
+        self._test_stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
