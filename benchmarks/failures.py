@@ -75,7 +75,8 @@ def run_case(case: Case, num_stages: int) -> Outcome:
         finally:
             run.kill()
         orphans = sum(_is_alive(pid) for pid in pids.values())
-    messages = [line.removeprefix("greedypipe: ") for line in run.lines if line.startswith("greedypipe: ")]
+    said = [line.removeprefix("greedypipe: ") for line in run.lines if line.startswith("greedypipe: ")]
+    messages = [line.replace(str(Path(folder) / "run"), "RUN") for line in said]
     message = messages[0] if messages else ""
     named = f"stage {case.stage} " in message or case.strike == "ctrl-c"
     code = run.process.returncode
