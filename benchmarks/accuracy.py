@@ -41,8 +41,8 @@ CASES = {
     "bp": Case("back-propagation, 1 process", 1, ("partition.blocks=1", "partition.boundaries=[]")),
     "fifo": Case("DGL, 4 blocks in 2 processes, FIFO", 2, ()),
     "replay": Case("DGL, 4 blocks in 2 processes, replay", 2, REPLAY),
-    "replay-slow0": Case("the same, stage 0 slowed 2x", 2, (*REPLAY, "debug.slow_stage=0", "debug.slow_factor=2")),
-    "replay-slow1": Case("the same, stage 1 slowed 2x", 2, (*REPLAY, "debug.slow_stage=1", "debug.slow_factor=2")),
+    "replay-slow0": Case("DGL, replay, stage 0 slowed 2x", 2, (*REPLAY, "debug.slow_stage=0", "debug.slow_factor=2")),
+    "replay-slow1": Case("DGL, replay, stage 1 slowed 2x", 2, (*REPLAY, "debug.slow_stage=1", "debug.slow_factor=2")),
 }
 
 
@@ -76,6 +76,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
             accuracy = [100 * evaluation["blocks"][-1] for evaluation in summary["evaluations"]]
             label = f"{CASES[name].label} (n = {len(runs)})" if number == 0 else None
             axes.plot(epochs, accuracy, f"C{colour}o-", label=label, alpha=0.8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch (of stage 0)")
     axes.set_ylabel("accuracy of the final classifier on the held-out part, %")
     axes.set_title(results["title"])
