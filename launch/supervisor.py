@@ -74,6 +74,8 @@ class Supervisor:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _raise_terminated)
+        # At once, not with the first heartbeat: a stage that dies before that must be known by its process.
+        self._board.post("status", self._status.stage, self._status.row())
         self._thread.start()
         return self
 
