@@ -5,7 +5,7 @@ import multiprocessing
 import pytest
 import torch
 
-FORKSERVER_PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "launch.assemble", "sklearn.datasets"]
+from benchmarks.local_run import FORKSERVER_PRELOAD
 
 
 def pytest_configure() -> None:

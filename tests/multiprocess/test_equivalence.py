@@ -9,7 +9,7 @@ import torch
 from launch.config import load_config
 from launch.preflight import make_plan
 from pipeline.reference import evaluate, train
-from tests.multiprocess.harness import TINY, Outcome, assert_equal_states, run_pipeline
+from tests.multiprocess.harness import TINY, Outcome, assert_equal_states, exported, run_pipeline
 from workers.data.source import BatchSource
 
 HOSTINGS = [(blocks, processes) for blocks in (1, 2, 3, 4) for processes in (1, 2, 4) if processes <= blocks]
@@ -41,7 +41,7 @@ def reference(overrides: list[str]) -> tuple[dict[str, torch.Tensor], list[float
 def assert_equals_reference(outcome: Outcome, overrides: list[str]) -> None:
     assert set(outcome.exit_codes) == {0}, outcome.printed
     state, accuracies, together = reference(overrides)
-    assert_equal_states(outcome.state(), state)
+    assert_equal_states(exported(outcome), state)
     summary = json.loads((outcome.folder / "summary.json").read_text())
     assert summary["accuracy"] == {"blocks": accuracies, "final": accuracies[-1], "ensemble": together}
 
@@ -68,6 +68,6 @@ def test_two_epochs_with_evaluations_between_equal_the_sequential_reference(tmp_
 
 def test_another_seed_gives_other_parameters(tmp_path: Path) -> None:
     overrides = [*TINY, "partition.blocks=2"]
-    state = run_pipeline(overrides, 2, tmp_path).state()
-    other = run_pipeline([*overrides, "training.seed=1"], 2, tmp_path).state()
+    state = exported(run_pipeline(overrides, 2, tmp_path))
+    other = exported(run_pipeline([*overrides, "training.seed=1"], 2, tmp_path))
     assert not torch.equal(state["conv1.conv.weight"], other["conv1.conv.weight"])

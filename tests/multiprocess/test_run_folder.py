@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from launch.config import load_config
-from tests.multiprocess.harness import TINY, Outcome, assert_equal_states, run_pipeline
+from tests.multiprocess.harness import TINY, Outcome, assert_equal_states, exported, run_pipeline
 
 OVERRIDES = [*TINY, "partition.blocks=3", "logging.interval_steps=4", "placement.threads=2", "logging.tensorboard=true"]
 
@@ -26,7 +26,7 @@ def test_its_configuration_reproduces_it(outcome: Outcome, tmp_path: Path) -> No
     tree = yaml.safe_load((outcome.folder / "config.yaml").read_text())
     settings = [f"{section}.{key}={json.dumps(value)}" for section, keys in tree.items() for key, value in keys.items()]
     again = run_pipeline(settings, 1, tmp_path)
-    assert_equal_states(again.state(), outcome.state())
+    assert_equal_states(exported(again), exported(outcome))
 
 
 def test_the_summary_has_every_figure_of_every_stage(outcome: Outcome) -> None:
