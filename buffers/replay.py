@@ -175,6 +175,12 @@ class ReplayBuffer(Generic[T]):
         with self._changed:
             return len(self._entries) / self._capacity
 
+    @property
+    def has_room(self) -> bool:
+        """Whether an insert of either kind into a queue would not wait."""
+        with self._changed:
+            return self._queue_has_room()
+
     def _queue_has_room(self) -> bool:
         return len(self._entries) + len(self._control) < self._capacity
 

@@ -24,8 +24,8 @@ from workers.data.source import BatchSource
 from workers.debug import trouble
 from workers.feed import Feed
 from workers.inbox import SLOTS_BESIDE_BUFFER, Inbox, MessageStream
+from workers.links.connect import LinkEnd
 from workers.links.interface import Sender
-from workers.links.process_group import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, connect_gloo
 from workers.meter import MetricsFile
 from workers.stage import DeadEnd, Evaluation, StageWorker
 from workers.status import StageStatus
@@ -138,25 +138,23 @@ class _Stage:
         if self._stage == 0:
             return self._make_feed()
         upstream = f"stage {self._stage - 1}"
-        layout = self._plan.layout_after(self._stage - 1)
-        slots = config.buffers.capacity + SLOTS_BESIDE_BUFFER
-        timeout_s = config.faults.timeout_s
         self._status.now(f"waiting for {upstream} to connect")
-        # The wire's own deadline closes the pair for good, so the buffer's, which names what was awaited, comes first.
-        wire = connect_gloo(self._store, f"link{self._stage - 1}", RECEIVER, layout, peer=upstream, timeout_s=timeout_s * 2)
-        receiver = ProcessGroupReceiver(wire, layout, slots=slots, timeout_s=timeout_s * 2)
+        receiver = self._link_end(self._stage - 1, upstream).receive(config.buffers.capacity + SLOTS_BESIDE_BUFFER)
         return Inbox(receiver, config.buffers, seed=config.training.seed, status=self._status, upstream=upstream,
-                     timeout_s=timeout_s)  # fmt: skip
+                     timeout_s=config.faults.timeout_s)  # fmt: skip
 
     def _make_outbox(self) -> Sender:
         if self._stage == self._plan.placement.num_stages - 1:
             return DeadEnd()
-        config, downstream = self._plan.config, f"stage {self._stage + 1}"
-        layout = self._plan.layout_after(self._stage)
-        timeout_s = config.faults.timeout_s
+        downstream = f"stage {self._stage + 1}"
         self._status.now(f"waiting for {downstream} to connect")
-        wire = connect_gloo(self._store, f"link{self._stage}", SENDER, layout, peer=downstream, timeout_s=timeout_s * 2)
-        return ProcessGroupSender(wire, layout, slots=config.link.slots, timeout_s=timeout_s, peer=downstream)
+        return self._link_end(self._stage, downstream).send()
+
+    def _link_end(self, link: int, peer: str) -> LinkEnd:
+        return LinkEnd(
+            self._plan.config.link, self._store, f"link{link}", self._plan.layout_after(link),
+            peer=peer, device=self._blocks[0].device, timeout_s=self._plan.config.faults.timeout_s,
+        )  # fmt: skip
 
     def _make_feed(self) -> Feed:
         config, replay = self._plan.config, self._plan.config.buffers.policy == "replay"

@@ -9,7 +9,8 @@ from launch.placement import Placement
 from launch.settings import RunConfig
 from pipeline.build import Blueprint, Task
 from workers.data.catalog import DataInfo, check, describe
-from workers.messages import Kind, MessageLayout, TensorSpec
+from workers.encoding import TensorSpec
+from workers.messages import Kind, MessageLayout
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Plan:
         precision = self.blueprint.precision
         labels = TensorSpec("labels", (), torch.int64)
         activation = TensorSpec(
-            "activation", self.blueprint.shapes[last].output, precision.activation_dtype, precision.channels_last
-        )
+            "activation", self.blueprint.shapes[last].output, precision.activation_dtype, precision.channels_last,
+            self.config.link.dtype,
+        )  # fmt: skip
         image = (TensorSpec("image", self.data.input_shape, torch.float32),) if self.sends_image(stage) else ()
         ensemble = TensorSpec("ensemble", (self.data.num_classes,), torch.float32)
         specs = {Kind.TRAIN: (labels, activation, *image), Kind.EVALUATE: (labels, activation, ensemble)}

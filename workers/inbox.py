@@ -1,4 +1,4 @@
-"""Where a stage's messages come from: a link, a receiving thread and the buffer that decides what is read next."""
+"""Where a stage's messages come from: a link, and the buffer that decides what is read next."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from buffers.replay import CONTROL_CAPACITY, BuffersConfig, Policy, Read, ReplayBuffer
 from buffers.stats import BufferStats
-from workers.links.interface import Received, Receiver
+from workers.links.interface import PollingReceiver, Received, Receiver
 from workers.messages import Kind, Message
 from workers.status import StageStatus
 
@@ -38,12 +38,17 @@ class MessageStream(Protocol):
 class Inbox:
     """Iterates over the messages of the previous stage, ending after Kind.END.
 
+    Where nothing may be lost and the link can be polled, the reading thread itself moves what has arrived into the
+    buffer. Otherwise a thread does: with replay, so that the sender never waits while this stage computes; with a link
+    that can only block, so that its receives are posted ahead.
+
     | thread   | consumes          | waits for                         | unblocked by                       |
     |----------|-------------------|-----------------------------------|------------------------------------|
     | receiver | the link          | a message, a slot, room (queue)   | the sender; the main thread's read |
     | main     | the buffer        | an item                           | the receiver thread                |
+    | main     | the polled link   | a message                         | the sender                         |
 
-    Whatever stops the receiver thread is raised by the iterator.
+    Whatever stops the filling of the buffer is raised by the iterator.
 
     Args:
         upstream: The sender in words, e.g. "stage 1".
@@ -58,12 +63,15 @@ class Inbox:
         self._waiting = f"waiting for {upstream}"
         self._timeout_s = timeout_s
         self.wait_s = 0.0
-        self._stopped_by: BaseException | None = None
+        policy = Policy.from_config(config, seed)
         self._buffer: ReplayBuffer[Received] = ReplayBuffer(
-            config.capacity, Policy.from_config(config, seed), dispose=lambda received: received.release()
+            config.capacity, policy, dispose=lambda received: received.release()
         )
-        self._thread = threading.Thread(target=self._fill, name=f"receive from {upstream}", daemon=True)
-        self._thread.start()
+        self._filling = (
+            PolledFilling(receiver, self._buffer, timeout_s)
+            if policy.consumes and isinstance(receiver, PollingReceiver)
+            else ThreadedFilling(receiver, self._buffer, timeout_s, upstream)
+        )
 
     def __iter__(self) -> Iterator[Delivery]:
         kind = Kind.TRAIN
@@ -90,27 +98,79 @@ class Inbox:
         self._status.now(self._waiting)
         started = time.perf_counter()
         try:
-            return self._buffer.read(self._timeout_s)
-        except TimeoutError as error:
-            if error is self._stopped_by:
-                raise
+            return self._filling.read()
+        except NothingToRead:
             raise TimeoutError(
                 f"stage {self._status.stage} waited {self._timeout_s:g} s for an activation of {self._upstream}, "
+                f"last batch_id {self._status.batch_id}"
+            ) from None
+        except NobodyReads:
+            raise TimeoutError(
+                f"stage {self._status.stage} took nothing from its full buffer for {self._timeout_s:g} s, "
                 f"last batch_id {self._status.batch_id}"
             ) from None
         finally:
             self.wait_s += time.perf_counter() - started
             self._status.now("computing")
 
-    def _store(self, received: Received) -> None:
-        insert = self._buffer.insert if received.message.kind == Kind.TRAIN else self._buffer.insert_control
+
+class NothingToRead(TimeoutError):
+    """The sender has sent nothing within the deadline."""
+
+
+class NobodyReads(TimeoutError):
+    """The buffer was full for as long as the deadline."""
+
+
+class PolledFilling:
+    """Fills a queue from a link that can be polled, whenever it is read. Without a second thread nothing competes with
+    the computing one, which matters where a step takes a millisecond."""
+
+    def __init__(self, receiver: PollingReceiver, buffer: ReplayBuffer[Received], timeout_s: float) -> None:
+        self._receiver = receiver
+        self._buffer = buffer
+        self._timeout_s = timeout_s
+        self._ended = False
+
+    def read(self) -> Read[Received]:
+        """The next item; waits for a message while there is none. Raises what the link raises, or NothingToRead."""
+        while not self._ended and self._buffer.has_room and (received := self._receiver.poll()) is not None:
+            self._store(received)
+        read = self._buffer.try_read()
+        if read is None:
+            self._store(self._receive())
+            read = self._buffer.read(timeout_s=0)
+        return read
+
+    def _receive(self) -> Received:
         try:
-            insert(received, self._timeout_s)
+            return self._receiver.receive()
         except TimeoutError:
-            raise TimeoutError(
-                f"stage {self._status.stage} took nothing from its full buffer for {self._timeout_s:g} s, "
-                f"last batch_id {self._status.batch_id}"
-            ) from None
+            raise NothingToRead from None
+
+    def _store(self, received: Received) -> None:
+        self._ended = received.message.kind == Kind.END
+        _insert(self._buffer, received, timeout_s=0)
+
+
+class ThreadedFilling:
+    """Fills a buffer from a link in a thread of its own."""
+
+    def __init__(self, receiver: Receiver, buffer: ReplayBuffer[Received], timeout_s: float, upstream: str) -> None:
+        self._receiver = receiver
+        self._buffer = buffer
+        self._timeout_s = timeout_s
+        self._stopped_by: BaseException | None = None
+        threading.Thread(target=self._fill, name=f"receive from {upstream}", daemon=True).start()
+
+    def read(self) -> Read[Received]:
+        """The next item; waits while there is none. Raises what has stopped the thread, or NothingToRead."""
+        try:
+            return self._buffer.read(self._timeout_s)
+        except TimeoutError as error:
+            if error is self._stopped_by:
+                raise
+            raise NothingToRead from None
 
     def _fill(self) -> None:
         try:
@@ -122,3 +182,14 @@ class Inbox:
         except BaseException as error:  # travels as data: the main thread raises it at its next read
             self._stopped_by = error
             self._buffer.close(error)
+
+    def _store(self, received: Received) -> None:
+        try:
+            _insert(self._buffer, received, self._timeout_s)
+        except TimeoutError:
+            raise NobodyReads from None
+
+
+def _insert(buffer: ReplayBuffer[Received], received: Received, timeout_s: float) -> None:
+    insert = buffer.insert if received.message.kind == Kind.TRAIN else buffer.insert_control
+    insert(received, timeout_s)

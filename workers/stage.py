@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.block import Block
 from pipeline.reference import add_to_ensemble
 from workers.inbox import MessageStream
-from workers.links.interface import Sender
+from workers.links.interface import LinkStats, Sender
 from workers.messages import Kind, Message
 from workers.meter import Meter, MetricsFile, Stopwatch
 from workers.status import StageStatus
@@ -208,6 +208,9 @@ class Counts:
 
 class DeadEnd(Sender):
     """The outbox of the last stage: nothing comes after it."""
+
+    def __init__(self) -> None:
+        self.stats = LinkStats("none")
 
     def send(self, message: Message) -> None:
         pass

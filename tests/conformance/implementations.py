@@ -9,10 +9,12 @@ from typing import Protocol
 import torch
 from torch.distributed import HashStore, PrefixStore
 
+from workers.encoding import TensorSpec
 from workers.links.inprocess import make_inprocess_link
 from workers.links.interface import Received, Receiver, Sender
 from workers.links.process_group import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, Wire, connect_gloo
-from workers.messages import Kind, Message, MessageLayout, TensorSpec
+from workers.links.shared_memory import attach_shared_memory, serve_shared_memory
+from workers.messages import Kind, Message, MessageLayout
 
 TIMEOUT_S = 10.0
 SHORT_S = 0.3
@@ -104,4 +106,17 @@ def lose_gloo_receiver(link: Link) -> None:
     gc.collect(1)
 
 
-LINKS: dict[str, Connect] = {"inprocess": connect_inprocess, "gloo": connect_gloo_in_threads}
+def connect_shared_memory(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Link:
+    store = HashStore()
+    with ThreadPoolExecutor(1) as thread:
+        receiving = thread.submit(
+            serve_shared_memory, store, "link0", LAYOUT, slots=slots, peer="stage 0", timeout_s=timeout_s
+        )
+        sender = attach_shared_memory(store, "link0", LAYOUT, peer="stage 1", timeout_s=timeout_s)
+    receiver = receiving.result()
+    return Link(sender, receiver, slots, lambda link: sender.close(), lambda link: receiver.close())
+
+
+LINKS: dict[str, Connect] = {
+    "inprocess": connect_inprocess, "gloo": connect_gloo_in_threads, "shm": connect_shared_memory,
+}  # fmt: skip

@@ -16,8 +16,9 @@ from tests.conformance.implementations import (
     SHORT_S,
     TIMEOUT_S,
 )
+from workers.encoding import TensorSpec
 from workers.links.process_group import RECEIVER, SENDER, connect_gloo
-from workers.messages import Kind, MessageLayout, TensorSpec
+from workers.messages import Kind, MessageLayout
 
 OTHER_LAYOUTS = {
     "rows": MessageLayout(MAX_ROWS + 1, LAYOUT.specs),

@@ -1,6 +1,7 @@
 """What every link does, whatever carries its bytes."""
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,8 @@ def message(kind: Kind = Kind.TRAIN, batch_id: int = 0, rows: int = MAX_ROWS) ->
     generator = torch.Generator().manual_seed(batch_id * 100 + rows)
     tensors = {}
     for spec in LAYOUT.specs.get(kind, ()):
-        memory = torch.randint(0, 256, (rows * spec.row_bytes,), dtype=torch.uint8, generator=generator)
+        size = rows * math.prod(spec.shape) * spec.dtype.itemsize
+        memory = torch.randint(0, 256, (size,), dtype=torch.uint8, generator=generator)
         tensors[spec.name] = memory.view(spec.dtype).view(rows, *spec.shape)
     return Message(kind, batch_id, batch_id * 3, tensors)
 

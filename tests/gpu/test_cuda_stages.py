@@ -9,7 +9,7 @@ import torch
 from launch.config import load_config
 from launch.preflight import make_plan
 from pipeline.reference import train
-from tests.multiprocess.harness import TINY, run_pipeline
+from tests.multiprocess.harness import TINY, exported, run_pipeline
 from workers.data.source import BatchSource
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -29,5 +29,5 @@ def test_two_processes_on_one_gpu_agree_with_the_sequential_reference_on_it(tmp_
     assert all(math.isfinite(loss) for row in losses for loss in row)
     expected = {name: value.cpu() for block in blocks for name, value in block.layer_state().items()}
     # cuDNN's convolutions add in no fixed order, so the bits may differ.
-    for name, value in outcome.state().items():
+    for name, value in exported(outcome).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-2, atol=1e-3)

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from workers.messages import ALIGNMENT_BYTES, HEADER_BYTES, Kind, Message, MessageLayout, TensorSpec
+from workers.encoding import TensorSpec
+from workers.links.slots import Slot
+from workers.messages import ALIGNMENT_BYTES, HEADER_BYTES, Kind, Message, MessageLayout
 
 DTYPES = [
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
@@ -56,10 +58,12 @@ def test_a_message_arrives_as_it_was_sent(
     wanted = layout.specs.get(kind, ())
     message = Message(kind, batch_id, step, {spec.name: random_tensor(spec, rows, spread, generator) for spec in wanted})
     slot = torch.randint(0, 256, (layout.slot_bytes,), dtype=torch.uint8, generator=generator)
-    size = layout.pack(message, slot)
+    layout.check(message)
+    used = Slot(layout, slot).pack(message)
+    size = len(used)
     assert size == layout.message_bytes(kind, rows) <= layout.slot_bytes and size % ALIGNMENT_BYTES == 0
 
-    arrived = layout.unpack(slot[:size].clone())
+    arrived = Slot(layout, used.clone()).unpack()
     assert (arrived.kind, arrived.batch_id, arrived.step) == (kind, batch_id, step)
     assert list(arrived.tensors) == [spec.name for spec in wanted]
     assert arrived.rows == (rows if wanted else 0)
@@ -87,9 +91,9 @@ def test_tensors_of_a_message_lie_apart_and_aligned_in_its_slot(layout: MessageL
     rows = min(rows, layout.max_rows)
     slot = torch.zeros(layout.slot_bytes, dtype=torch.uint8)
     empty = {spec.name: torch.zeros(rows, *spec.shape, dtype=spec.dtype) for spec in layout.specs[kind]}
-    layout.pack(Message(kind, 0, 0, empty), slot)
+    Slot(layout, slot).pack(Message(kind, 0, 0, empty))
     end = slot.data_ptr() + HEADER_BYTES
-    for tensor in layout.unpack(slot).tensors.values():
+    for tensor in Slot(layout, slot).unpack().tensors.values():
         assert tensor.data_ptr() >= end and (tensor.data_ptr() - slot.data_ptr()) % ALIGNMENT_BYTES == 0
         end = tensor.data_ptr() + tensor.numel() * tensor.itemsize
     assert end <= slot.data_ptr() + layout.slot_bytes

@@ -10,10 +10,11 @@ import torch
 
 from buffers.replay import CONTROL_CAPACITY, BuffersConfig
 from tests.conformance.calls import TIMEOUT_S, Call, is_waiting, until
+from workers.encoding import TensorSpec
 from workers.inbox import SLOTS_BESIDE_BUFFER, Delivery, Inbox
 from workers.links.inprocess import make_inprocess_link
 from workers.links.interface import Received, Receiver
-from workers.messages import Kind, Message, MessageLayout, TensorSpec
+from workers.messages import Kind, Message, MessageLayout
 from workers.status import StageStatus
 
 SHORT_S = 0.05

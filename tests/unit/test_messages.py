@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.messages import HEADER_BYTES, Kind, Message, MessageLayout, TensorSpec
+from workers.encoding import TensorSpec
+from workers.links.slots import Slot
+from workers.messages import HEADER_BYTES, Kind, Message, MessageLayout
 
 LABELS = TensorSpec("labels", (), torch.int64)
 ACTIVATION = TensorSpec("activation", (4, 3, 2), torch.float32, channels_last=True)
@@ -20,8 +22,12 @@ def tensors(rows: int = 3) -> dict[str, Tensor]:
     return {"labels": torch.arange(rows), "activation": torch.rand(rows, 4, 3, 2)}
 
 
-def slot_of(layout: MessageLayout) -> Tensor:
-    return torch.zeros(layout.slot_bytes, dtype=torch.uint8)
+def memory_of(*layouts: MessageLayout) -> Tensor:
+    return torch.zeros(max(layout.slot_bytes for layout in layouts), dtype=torch.uint8)
+
+
+def slot_of(layout: MessageLayout) -> Slot:
+    return Slot(layout, memory_of(layout))
 
 
 def test_rows_are_those_of_the_tensors_and_zero_without() -> None:
@@ -45,8 +51,8 @@ def test_moving_a_message_moves_every_tensor_and_keeps_the_rest() -> None:
 def test_a_mark_is_a_header_and_nothing_else(layout: MessageLayout) -> None:
     slot = slot_of(layout)
     for kind in (Kind.EVALUATED, Kind.END):
-        assert layout.pack(Message(kind, 12, 34), slot) == HEADER_BYTES == layout.message_bytes(kind, 0)
-        arrived = layout.unpack(slot[:HEADER_BYTES])
+        assert len(slot.pack(Message(kind, 12, 34))) == HEADER_BYTES == layout.message_bytes(kind, 0)
+        arrived = slot.unpack()
         assert (arrived.kind, arrived.batch_id, arrived.step, dict(arrived.tensors)) == (kind, 12, 34, {})
 
 
@@ -56,22 +62,22 @@ def test_a_slot_holds_the_largest_kind_at_its_largest(layout: MessageLayout) -> 
 
 
 def test_fewer_rows_use_fewer_bytes(layout: MessageLayout) -> None:
-    assert layout.pack(Message(Kind.TRAIN, 0, tensors=tensors(rows=1)), slot_of(layout)) == 64 + 64 + 128
+    assert len(slot_of(layout).pack(Message(Kind.TRAIN, 0, tensors=tensors(rows=1)))) == 64 + 64 + 128
 
 
 def test_unpacked_tensors_are_views_of_the_slot(layout: MessageLayout) -> None:
     slot = slot_of(layout)
-    layout.pack(Message(Kind.TRAIN, 0, tensors=tensors()), slot)
-    arrived = layout.unpack(slot)
-    slot[HEADER_BYTES:].zero_()
+    slot.pack(Message(Kind.TRAIN, 0, tensors=tensors()))
+    arrived = slot.unpack()
+    slot.memory[HEADER_BYTES:].zero_()
     assert all(not tensor.any() for tensor in arrived.tensors.values())
 
 
 def test_tensors_arrive_in_the_layouts_order_and_format(layout: MessageLayout) -> None:
     slot = slot_of(layout)
     sent = tensors()
-    layout.pack(Message(Kind.TRAIN, 0, tensors=dict(reversed(sent.items()))), slot)
-    arrived = layout.unpack(slot).tensors
+    slot.pack(Message(Kind.TRAIN, 0, tensors=dict(reversed(sent.items()))))
+    arrived = slot.unpack().tensors
     assert list(arrived) == ["labels", "activation"]
     assert torch.equal(arrived["labels"], sent["labels"]) and torch.equal(arrived["activation"], sent["activation"])
     assert arrived["activation"].is_contiguous(memory_format=torch.channels_last)
@@ -94,12 +100,12 @@ def test_a_message_that_does_not_fit_is_refused(
 ) -> None:
     wrong = {name: tensor for name, tensor in (tensors() | changed).items() if tensor is not None}
     with pytest.raises(ValueError, match=message):
-        layout.pack(Message(Kind.TRAIN, 0, tensors=wrong), slot_of(layout))
+        layout.check(Message(Kind.TRAIN, 0, tensors=wrong))
 
 
 def test_a_mark_with_tensors_is_refused(layout: MessageLayout) -> None:
     with pytest.raises(ValueError, match=r"END.*labels"):
-        layout.pack(Message(Kind.END, 0, tensors={"labels": torch.arange(3)}), slot_of(layout))
+        layout.check(Message(Kind.END, 0, tensors={"labels": torch.arange(3)}))
 
 
 @pytest.mark.parametrize(
@@ -118,10 +124,10 @@ def test_a_mark_with_tensors_is_refused(layout: MessageLayout) -> None:
 )
 def test_a_message_of_another_layout_is_refused(other: MessageLayout) -> None:
     mine = MessageLayout(5, {Kind.TRAIN: (LABELS, ACTIVATION)})
-    slot = torch.zeros(max(mine.slot_bytes, other.slot_bytes), dtype=torch.uint8)
-    mine.pack(Message(Kind.TRAIN, 0, tensors=tensors()), slot)
+    memory = memory_of(mine, other)
+    Slot(mine, memory).pack(Message(Kind.TRAIN, 0, tensors=tensors()))
     with pytest.raises(ValueError, match=f"another layout.*{mine.code}.*{other.code}"):
-        other.unpack(slot)
+        Slot(other, memory).unpack()
 
 
 def test_the_code_is_the_same_wherever_and_in_whatever_order_a_layout_is_built() -> None:

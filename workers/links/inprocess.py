@@ -5,9 +5,9 @@ from collections import deque
 
 from torch import Tensor
 
-from workers.links.interface import Received, Receiver, Sender
-from workers.links.packing import new_slot, pack_into_free_slot
-from workers.links.slots import SlotPool
+from workers.links.interface import Received, Receiver
+from workers.links.packing import PackingSender
+from workers.links.slots import Slot, SlotPool, new_slot
 from workers.messages import Message, MessageLayout
 
 
@@ -19,17 +19,17 @@ class Passage:
         self._receiver = receiver
         self._timeout_s = timeout_s
         self._changed = threading.Condition()
-        self._waiting: deque[Tensor] = deque()
+        self._waiting: deque[Slot] = deque()
         self._sender_gone = False
         self._receiver_gone = False
 
-    def put(self, slot: Tensor) -> None:
+    def put(self, slot: Slot) -> None:
         with self._changed:
             self._raise_if_receiver_gone()
             self._waiting.append(slot)
             self._changed.notify_all()
 
-    def get(self) -> Tensor:
+    def get(self) -> Slot:
         with self._changed:
             if not self._changed.wait_for(lambda: self._waiting or self._sender_gone, self._timeout_s):
                 raise TimeoutError(f"waited {self._timeout_s:g} s for a message of {self._sender}")
@@ -72,27 +72,23 @@ def make_inprocess_link(
     passage = Passage(sender, receiver, timeout_s)
     return (
         InProcessSender(layout, pool, passage, timeout_s=timeout_s, peer=receiver),
-        InProcessReceiver(layout, pool, passage),
+        InProcessReceiver(pool, passage),
     )
 
 
-class InProcessSender(Sender):
+class InProcessSender(PackingSender):
     """Copies into a shared slot and passes it on."""
 
     def __init__(
-        self, layout: MessageLayout, pool: SlotPool[Tensor], passage: Passage, *, timeout_s: float, peer: str
+        self, layout: MessageLayout, pool: SlotPool[Slot], passage: Passage, *, timeout_s: float, peer: str
     ) -> None:
-        self._layout, self._pool, self._passage, self._timeout_s, self._peer = layout, pool, passage, timeout_s, peer
+        super().__init__("inprocess", layout, pool, timeout_s=timeout_s, peer=peer)
+        self._passage = passage
         self._lost: ConnectionError | None = None
-
-    @property
-    def wait_room_s(self) -> float:  # type: ignore[override]
-        return self._pool.waited_s
 
     def send(self, message: Message) -> None:
         try:
-            slot, _ = pack_into_free_slot(self._pool, self._layout, message, timeout_s=self._timeout_s, peer=self._peer)
-            self._passage.put(slot)
+            super().send(message)
         except ConnectionError as error:
             self._lost = error
             raise
@@ -102,16 +98,19 @@ class InProcessSender(Sender):
             raise self._lost
         self._passage.wait_until_taken()
 
+    def _pass_on(self, slot: Slot, used: Tensor) -> None:
+        self._passage.put(slot)
+
 
 class InProcessReceiver(Receiver):
     """Takes slots as they come."""
 
-    def __init__(self, layout: MessageLayout, pool: SlotPool[Tensor], passage: Passage) -> None:
-        self._layout, self._pool, self._passage = layout, pool, passage
+    def __init__(self, pool: SlotPool[Slot], passage: Passage) -> None:
+        self._pool, self._passage = pool, passage
 
     def receive(self) -> Received:
         slot = self._passage.get()
-        return Received(self._layout.unpack(slot), lambda: self._pool.release(slot))
+        return Received(slot.unpack(), lambda: self._pool.release(slot))
 
     def close(self) -> None:
         self._passage.give_up()

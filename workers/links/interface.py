@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
@@ -12,22 +13,58 @@ from workers.messages import Message
 class LinkConfig(BaseModel, frozen=True, extra="forbid"):
     """How activations travel between stages."""
 
-    slots: int = Field(2, ge=1, description="messages that a sender holds until the receiver takes them")
+    transport: Literal["auto", "shm", "gloo"] = Field(
+        "auto", description="shm: memory of one host; gloo: also between hosts; auto: shm between CPU stages of one host"
+    )
+    slots: int = Field(2, ge=1, description="messages on their way that hold back no sender, beside those of the buffer")
+    dtype: Literal["same", "bf16", "int8"] = Field(
+        "same", description="of activations on their way; int8: with scale and offset per channel; all but same lose bits"
+    )
 
 
-@dataclass(frozen=True)
-class Received:
+class Received(NamedTuple):
     """A message in a slot of the receiver; `release` gives the slot back and ends the life of the tensors."""
 
     message: Message
     release: Callable[[], None]
 
 
+@dataclass(slots=True)
+class LinkStats:
+    """What a sender has done since it was made.
+
+    Attributes:
+        transport: "inprocess", "shm" or "gloo"; "none" where nothing comes after.
+        slot_bytes: Memory of the slots that this end has allocated.
+        sent_bytes: Headers included.
+        send_s: Seconds that `send` took without its waits: copying, encoding, waking the receiver.
+    """
+
+    transport: str
+    slot_bytes: int = 0
+    messages: int = 0
+    sent_bytes: int = 0
+    send_s: float = 0.0
+    wait_room_s: float = 0.0
+    """Seconds that `send` has waited for a free slot."""
+
+    def count(self, size_bytes: int, send_s: float, wait_room_s: float) -> None:
+        """Adds one message."""
+        self.messages += 1
+        self.sent_bytes += size_bytes
+        self.send_s += send_s
+        self.wait_room_s += wait_room_s
+
+
 class Sender(ABC):
     """The upstream end of a link. One thread calls it."""
 
-    wait_room_s: float = 0.0
-    """Seconds that `send` has waited for a free slot."""
+    stats: LinkStats
+
+    @property
+    def wait_room_s(self) -> float:
+        """Seconds that `send` has waited for a free slot."""
+        return self.stats.wait_room_s
 
     @abstractmethod
     def send(self, message: Message) -> None:
@@ -39,6 +76,7 @@ class Sender(ABC):
         Raises:
             TimeoutError: No slot became free within the link's deadline.
             ConnectionError: The receiver is gone.
+            ValueError: The message does not fit the layout; no slot is taken then.
         """
 
     @abstractmethod
@@ -48,6 +86,9 @@ class Sender(ABC):
 
 class Receiver(ABC):
     """The downstream end of a link: it owns the slots. One thread calls `receive`, any thread releases."""
+
+    slot_bytes: int = 0
+    """Memory of the slots."""
 
     @abstractmethod
     def receive(self) -> Received:
@@ -64,3 +105,11 @@ class Receiver(ABC):
     @abstractmethod
     def close(self) -> None:
         """Gives up the link; idempotent."""
+
+
+class PollingReceiver(Receiver):
+    """A receiver that can look for a message without waiting for one, so that its reader needs no second thread."""
+
+    @abstractmethod
+    def poll(self) -> Received | None:
+        """The next message, or None where `receive` would wait. Raises as `receive` does."""

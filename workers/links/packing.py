@@ -1,29 +1,45 @@
-"""Messages into slots: what every sender does first."""
+"""The part of sending that links with slots of the sender's own process share: wait for a slot, copy, count."""
 
-import torch
+import time
+from abc import abstractmethod
+
 from torch import Tensor
 
-from workers.links.slots import SlotPool
+from workers.links.interface import LinkStats, Sender
+from workers.links.slots import Slot, SlotPool
 from workers.messages import Message, MessageLayout
 
 
-def new_slot(layout: MessageLayout) -> Tensor:
-    """Host memory for the largest message; page-locked where there is CUDA, so that copies to the device are fast."""
-    return torch.zeros(layout.slot_bytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+class PackingSender(Sender):
+    """Copies each message into a slot of a pool; a subclass passes the slot on and releases it.
 
-
-def pack_into_free_slot(
-    pool: SlotPool[Tensor], layout: MessageLayout, message: Message, *, timeout_s: float, peer: str
-) -> tuple[Tensor, int]:
-    """Waits for a free slot and copies the message into it; returns the slot and the bytes used.
-
-    Raises:
-        TimeoutError: No slot became free within `timeout_s`; names `peer`.
-        ValueError: The message does not fit the layout; no slot is taken then.
+    Args:
+        transport: Its name, for the figures.
+        peer: The receiver in words, e.g. "stage 2", for messages.
     """
-    layout.check(message)
-    try:
-        slot = pool.acquire(timeout_s)
-    except TimeoutError:
-        raise TimeoutError(f"waited {timeout_s:g} s for room at {peer}, batch_id {message.batch_id}") from None
-    return slot, layout.pack(message, slot)
+
+    def __init__(self, transport: str, layout: MessageLayout, pool: SlotPool[Slot], *, timeout_s: float, peer: str) -> None:
+        self._layout = layout
+        self._pool = pool
+        self._timeout_s = timeout_s
+        self._peer = peer
+        self.stats = LinkStats(transport)
+
+    def send(self, message: Message) -> None:
+        started = time.perf_counter()
+        self._layout.check(message)
+        waited_before_s = self._pool.waited_s
+        try:
+            slot = self._pool.acquire(self._timeout_s)
+        except TimeoutError:
+            raise TimeoutError(
+                f"waited {self._timeout_s:g} s for room at {self._peer}, batch_id {message.batch_id}"
+            ) from None
+        waited_s = self._pool.waited_s - waited_before_s
+        used = slot.pack(message)
+        self._pass_on(slot, used)
+        self.stats.count(len(used), time.perf_counter() - started - waited_s, waited_s)
+
+    @abstractmethod
+    def _pass_on(self, slot: Slot, used: Tensor) -> None:
+        """Hands a slot to the receiver; `used` is the part that holds the message. Does not block."""

@@ -15,10 +15,10 @@ from datetime import timedelta
 from torch import Tensor
 from torch.distributed import PrefixStore, ProcessGroup, ProcessGroupGloo, Store
 
-from workers.links.interface import Received, Receiver, Sender
-from workers.links.packing import new_slot, pack_into_free_slot
-from workers.links.slots import SlotPool
-from workers.messages import Message, MessageLayout
+from workers.links.interface import Received, Receiver
+from workers.links.packing import PackingSender
+from workers.links.slots import Slot, SlotPool, new_slot
+from workers.messages import MessageLayout
 
 SENDER, RECEIVER = 0, 1
 
@@ -72,7 +72,7 @@ def connect_gloo(store: Store, link: str, own_rank: int, layout: MessageLayout, 
     return Wire(group, own_rank, peer)
 
 
-class ProcessGroupSender(Sender):
+class ProcessGroupSender(PackingSender):
     """Copies messages into slots; a thread of its own hands them to the wire in order.
 
     Args:
@@ -80,24 +80,16 @@ class ProcessGroupSender(Sender):
     """
 
     def __init__(self, wire: Wire, layout: MessageLayout, *, slots: int, timeout_s: float, peer: str) -> None:
+        super().__init__("gloo", layout, SlotPool(slots, lambda: new_slot(layout)), timeout_s=timeout_s, peer=peer)
+        self.stats.slot_bytes = slots * layout.slot_bytes
         self._wire = wire
-        self._layout = layout
-        self._timeout_s = timeout_s
-        self._peer = peer
-        self._slots = SlotPool(slots, lambda: new_slot(layout))
-        self._outgoing: queue.SimpleQueue[tuple[Tensor, int] | None] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[tuple[Slot, Tensor] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._transmit, name=f"send to {peer}", daemon=True)
         self._thread.start()
 
-    @property
-    def wait_room_s(self) -> float:  # type: ignore[override]
-        return self._slots.waited_s
-
-    def send(self, message: Message) -> None:
-        self._outgoing.put(
-            pack_into_free_slot(self._slots, self._layout, message, timeout_s=self._timeout_s, peer=self._peer)
-        )
+    def _pass_on(self, slot: Slot, used: Tensor) -> None:
+        self._outgoing.put((slot, used))
 
     def close(self) -> None:
         self._outgoing.put(None)
@@ -110,12 +102,12 @@ class ProcessGroupSender(Sender):
     def _transmit(self) -> None:
         try:
             while (outgoing := self._outgoing.get()) is not None:
-                slot, size_bytes = outgoing
-                self._wire.send(slot[:size_bytes])
-                self._slots.release(slot)
+                slot, used = outgoing
+                self._wire.send(used)
+                self._pool.release(slot)
         except BaseException as error:  # travels as data: the next call of send or close raises it
             self._error = error
-            self._slots.close(error)
+            self._pool.close(error)
 
 
 class ProcessGroupReceiver(Receiver):
@@ -123,17 +115,17 @@ class ProcessGroupReceiver(Receiver):
 
     def __init__(self, wire: Wire, layout: MessageLayout, *, slots: int, timeout_s: float) -> None:
         self._wire = wire
-        self._layout = layout
         self._timeout_s = timeout_s
         self._slots = SlotPool(slots, lambda: new_slot(layout))
+        self.slot_bytes = slots * layout.slot_bytes
 
     def receive(self) -> Received:
         try:
             slot = self._slots.acquire(self._timeout_s)
         except TimeoutError:
             raise TimeoutError(f"the reader of this stage has released no slot for {self._timeout_s:g} s") from None
-        self._wire.receive(slot)
-        return Received(self._layout.unpack(slot), lambda: self._slots.release(slot))
+        self._wire.receive(slot.memory)
+        return Received(slot.unpack(), lambda: self._slots.release(slot))
 
     def close(self) -> None:
         self._slots.close(ConnectionError("the link was closed here"))

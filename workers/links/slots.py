@@ -1,16 +1,80 @@
-"""A fixed number of preallocated slots, handed out and given back."""
+"""Slots: memory for one message each, in a fixed number, handed out and given back."""
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from workers.encoding import ENCODINGS, Field
+from workers.messages import HEADER_BYTES, Kind, Message, MessageLayout
 
 T = TypeVar("T")
 
 
+class Slot:
+    """Memory for one message of a layout. Views are made once per kind and number of rows, not once per message.
+
+    Args:
+        memory: uint8, on the CPU, at least `layout.slot_bytes` long, aligned to 64 bytes.
+    """
+
+    def __init__(self, layout: MessageLayout, memory: Tensor) -> None:
+        self._layout = layout
+        self._memory = memory
+        self._header = memory[:HEADER_BYTES].view(torch.int64).numpy()
+        self._views: dict[tuple[int, int], tuple[Mapping[str, Field], Tensor]] = {}
+
+    @property
+    def memory(self) -> Tensor:
+        """All of it: where a message of unknown size is received."""
+        return self._memory
+
+    def pack(self, message: Message) -> Tensor:
+        """Copies a message that fits the layout (`MessageLayout.check`) in; returns the bytes used, a view."""
+        kind, rows = message.kind, message.rows
+        fields, used = self._open(kind, rows)
+        self._header[:5] = (kind, message.batch_id, message.step, rows, self._layout.code)
+        for name, field in fields.items():
+            field.write(message.tensors[name])
+        return used
+
+    def unpack(self) -> Message:
+        """Reads the message, whose tensors lie in the slot.
+
+        Raises:
+            ValueError: The sender's layout is another one.
+        """
+        kind, batch_id, step, rows, code = self._header[:5].tolist()
+        if code != self._layout.code:
+            raise ValueError(
+                f"the sender's messages have another layout (code {code}, here {self._layout.code}): {self._layout.specs}"
+            )
+        fields, _ = self._open(kind, rows)
+        return Message(Kind(kind), batch_id, step, {name: field.read() for name, field in fields.items()})
+
+    def _open(self, kind: int, rows: int) -> tuple[Mapping[str, Field], Tensor]:
+        views = self._views.get((kind, rows))
+        if views is None:
+            fields, offset = {}, HEADER_BYTES
+            for spec, size in self._layout.field_sizes(Kind(kind), rows):
+                fields[spec.name] = ENCODINGS[spec.encoding].field(spec, self._memory[offset : offset + size], rows)
+                offset += size
+            views = self._views[kind, rows] = fields, self._memory[:offset]
+        return views
+
+
+def new_slot(layout: MessageLayout) -> Slot:
+    """A slot of this process's own memory; page-locked where there is CUDA, so that copies to the device are fast."""
+    return Slot(layout, torch.zeros(layout.slot_bytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available()))
+
+
 class SlotPool(Generic[T]):
-    """Slots for one thread that acquires and any threads that release.
+    """Slots for one thread that acquires and any threads that release. The one released last is acquired first: it is
+    the likeliest to be in a cache.
 
     Args:
         count: Number of slots, at least 1.
@@ -38,7 +102,7 @@ class SlotPool(Generic[T]):
                 self.waited_s += time.perf_counter() - started
             if self._closed:
                 raise self._closed
-            return self._free.popleft()
+            return self._free.pop()
 
     def release(self, slot: T) -> None:
         """Gives a slot back. Does not block."""

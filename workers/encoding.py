@@ -1,0 +1,172 @@
+"""How a tensor lies in a slot: as it is, or in fewer bytes. An encoding is chosen once, with the layout."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+LEVELS = 255
+"""Steps between the smallest and the largest value of a channel in 8 bits."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor's name, shape without the batch dimension, dtype, memory layout, and how it is encoded in a slot."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    channels_last: bool = False
+    encoding: str = "same"
+
+    @property
+    def channels(self) -> int:
+        """Length of the channel dimension: the first of maps [C, H, W], the last of tokens [T, C] and vectors [C]."""
+        return 1 if not self.shape else self.shape[0] if len(self.shape) == 3 else self.shape[-1]
+
+    def view(self, memory: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
+        """`memory` (uint8, of the right size) as `dtype` in this tensor's shape with `rows` rows."""
+        if self.channels_last and len(self.shape) == 3:
+            channels, height, width = self.shape
+            return memory.view(dtype).view(rows, height, width, channels).permute(0, 3, 1, 2)
+        return memory.view(dtype).view(rows, *self.shape)
+
+
+class EncodedTensor:
+    """A tensor that lies encoded in a slot: valid as long as the slot, decoded by `to`.
+
+    Decoding is left to the reader, so that a batch that nobody reads costs nothing and the bytes that cross to a device
+    are the few.
+    """
+
+    device = None
+    """No device's yet: it is always to be moved."""
+
+    def __init__(self, parts: tuple[Tensor, ...], decode: Callable[..., Tensor]) -> None:
+        self._parts = parts
+        self._decode = decode
+
+    def to(self, device: torch.device) -> Tensor:
+        """A new tensor on `device` in the dtype that was sent; blocks until it no longer needs the slot."""
+        return self._decode(*(part.to(device) for part in self._parts))
+
+
+class Field(Protocol):
+    """The place of one tensor in one slot, its views made once."""
+
+    def write(self, tensor: Tensor) -> None:
+        """Copies a tensor of the spec's shape and dtype into the slot."""
+
+    def read(self) -> Tensor | EncodedTensor:
+        """What the reader gets; it lies in the slot."""
+
+
+class Encoding(Protocol):
+    """One way of laying a tensor into bytes."""
+
+    def size_bytes(self, spec: TensorSpec, rows: int) -> int:
+        """Bytes of `rows` rows, before alignment."""
+
+    def field(self, spec: TensorSpec, memory: Tensor, rows: int) -> Field:
+        """The field at `memory` (uint8, CPU, at least `size_bytes` long)."""
+
+
+class Same:
+    """The bits as they are; read in place."""
+
+    def size_bytes(self, spec: TensorSpec, rows: int) -> int:
+        return math.prod(spec.shape) * spec.dtype.itemsize * rows
+
+    def field(self, spec: TensorSpec, memory: Tensor, rows: int) -> "SameField":
+        return SameField(spec.view(memory[: self.size_bytes(spec, rows)], rows, spec.dtype))
+
+
+class SameField:
+    """A view of the slot."""
+
+    def __init__(self, view: Tensor) -> None:
+        self._view = view
+
+    def write(self, tensor: Tensor) -> None:
+        self._view.copy_(tensor)
+
+    def read(self) -> Tensor:
+        return self._view
+
+
+class Bf16:
+    """Rounded to bfloat16: half of fp32's bytes."""
+
+    def size_bytes(self, spec: TensorSpec, rows: int) -> int:
+        return math.prod(spec.shape) * torch.bfloat16.itemsize * rows
+
+    def field(self, spec: TensorSpec, memory: Tensor, rows: int) -> "Bf16Field":
+        return Bf16Field(spec, spec.view(memory[: self.size_bytes(spec, rows)], rows, torch.bfloat16))
+
+
+class Bf16Field:
+    """A bfloat16 view of the slot."""
+
+    def __init__(self, spec: TensorSpec, view: Tensor) -> None:
+        self._view = view
+        self._encoded = EncodedTensor((view,), lambda codes: codes.to(spec.dtype, copy=True))
+
+    def write(self, tensor: Tensor) -> None:
+        self._view.copy_(tensor)
+
+    def read(self) -> EncodedTensor:
+        return self._encoded
+
+
+class Int8:
+    """8 bits per value, with a scale and an offset (fp32) for each channel of a batch: x = offset + scale * code.
+
+    Codes run from the channel's smallest value (0) to its largest (255), so that behind a ReLU none is wasted on
+    negative numbers and 0 stays exactly 0. The error is at most half a scale. A channel with a value that is not finite
+    is decoded to NaN, which the loss behind it shows.
+    """
+
+    def size_bytes(self, spec: TensorSpec, rows: int) -> int:
+        return 2 * self._row_bytes(spec) + math.prod(spec.shape) * rows
+
+    def field(self, spec: TensorSpec, memory: Tensor, rows: int) -> "Int8Field":
+        row = self._row_bytes(spec)
+        scale, offset = (memory[start : start + row].view(torch.float32) for start in (0, row))
+        codes = spec.view(memory[2 * row : self.size_bytes(spec, rows)], rows, torch.uint8)
+        return Int8Field(spec, scale, offset, codes)
+
+    @staticmethod
+    def _row_bytes(spec: TensorSpec) -> int:
+        return spec.channels * torch.float32.itemsize
+
+
+class Int8Field:
+    """Scale, offset and codes of one tensor."""
+
+    def __init__(self, spec: TensorSpec, scale: Tensor, offset: Tensor, codes: Tensor) -> None:
+        self._along = (1, spec.channels, 1, 1) if len(spec.shape) == 3 else (1,) * len(spec.shape) + (spec.channels,)
+        self._others = tuple(dim for dim, size in enumerate(self._along) if size == 1)
+        self._scale, self._offset, self._codes = scale, offset, codes
+        self._dtype = spec.dtype
+        self._encoded = EncodedTensor((scale, offset, codes), self._decode)
+
+    def write(self, tensor: Tensor) -> None:
+        x = tensor.float()
+        smallest, largest = x.amin(self._others), x.amax(self._others)
+        scale = (largest - smallest) / LEVELS
+        self._offset.copy_(smallest.view(-1))
+        self._scale.copy_(scale.view(-1))
+        scale = torch.where(scale > 0, scale, 1.0).view(self._along)
+        self._codes.copy_((x - smallest.view(self._along)).div_(scale).round_().clamp_(0, LEVELS))
+
+    def read(self) -> EncodedTensor:
+        return self._encoded
+
+    def _decode(self, scale: Tensor, offset: Tensor, codes: Tensor) -> Tensor:
+        return codes.float().mul_(scale.view(self._along)).add_(offset.view(self._along)).to(self._dtype)
+
+
+ENCODINGS: dict[str, Encoding] = {"same": Same(), "bf16": Bf16(), "int8": Int8()}

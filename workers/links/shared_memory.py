@@ -1,0 +1,203 @@
+"""A link between two processes of one host: slots in shared memory, written once by the sender and read in place.
+
+The receiver makes an anonymous file in memory (memfd) that holds the slots, and hands its descriptor to the sender over
+a Unix socket. So the memory has no name that could be left behind: it is gone with the last process that has it open,
+however that one ends, and it does not count against the size of /dev/shm. After that the socket carries slot numbers
+only: downstream those that hold a message, upstream those that are free again.
+"""
+
+import contextlib
+import mmap
+import os
+import socket
+import struct
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+from torch.distributed import PrefixStore, Store
+
+from workers.links.interface import LinkStats, PollingReceiver, Received, Sender
+from workers.links.number_socket import NumberSocket
+from workers.links.slots import Slot
+from workers.messages import Message, MessageLayout
+
+PAGE_BYTES = mmap.PAGESIZE
+GREETING = struct.Struct("=qi")
+"""Layout code and number of slots."""
+MANY = 1024
+TAKEN_POLL_S = 0.002
+"""How often a sender that closes looks whether its last message has been taken: the socket has no event for that."""
+
+
+class Ends(NamedTuple):
+    """One end of a connected link: the socket, and the slots that both ends see."""
+
+    socket: NumberSocket
+    slots: list[Slot]
+
+
+def serve_shared_memory(
+    store: Store, link: str, layout: MessageLayout, *, slots: int, peer: str, timeout_s: float
+) -> "SharedMemoryReceiver":
+    """Makes the slots of a link named `link` and returns its receiver when the sender has attached to them.
+
+    Raises:
+        ConnectionError: The sender did not come within `timeout_s`.
+        ValueError: The sender's messages have another layout.
+    """
+    # In Linux' abstract namespace: no file, gone with the socket.
+    address = f"\0greedypipe-{uuid.uuid4().hex}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(address)
+        listener.listen(1)
+        listener.settimeout(timeout_s)
+        PrefixStore(link, store).set("address", address)
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            raise ConnectionError(f"waited {timeout_s:g} s to connect to {peer}") from None
+    stride = _stride(layout)
+    file = os.memfd_create(link)
+    try:
+        os.ftruncate(file, slots * stride)
+        ours = GREETING.pack(layout.code, slots)
+        with _connecting(connection, peer, timeout_s):
+            socket.send_fds(connection, [ours], [file])
+            theirs, _ = GREETING.unpack(connection.recv(GREETING.size, socket.MSG_WAITALL))
+        _check_layout(theirs, layout, peer)
+        return SharedMemoryReceiver(Ends(NumberSocket(connection, peer), _map_slots(file, slots, layout)), layout,
+                                    timeout_s=timeout_s, peer=peer)  # fmt: skip
+    finally:
+        os.close(file)
+
+
+def attach_shared_memory(
+    store: Store, link: str, layout: MessageLayout, *, peer: str, timeout_s: float
+) -> "SharedMemorySender":
+    """Attaches to the slots of a link named `link`, as `serve_shared_memory` does from the other side. Raises likewise."""
+    store = PrefixStore(link, store)
+    try:
+        store.wait(["address"], timedelta(seconds=timeout_s))
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(store.get("address").decode())
+    except (RuntimeError, OSError) as error:
+        raise ConnectionError(f"waited {timeout_s:g} s to connect to {peer}: {error}") from error
+    with _connecting(connection, peer, timeout_s):
+        packet, files, _, _ = socket.recv_fds(connection, GREETING.size, 1)
+        theirs, slots = GREETING.unpack(packet)
+        connection.send(GREETING.pack(layout.code, slots))
+    try:
+        _check_layout(theirs, layout, peer)
+        ends = Ends(NumberSocket(connection, peer), _map_slots(files[0], slots, layout))
+    finally:
+        os.close(files[0])
+    return SharedMemorySender(ends, layout, timeout_s=timeout_s, peer=peer)
+
+
+class SharedMemorySender(Sender):
+    """Copies each message into a free slot and says which. No thread."""
+
+    def __init__(self, ends: Ends, layout: MessageLayout, *, timeout_s: float, peer: str) -> None:
+        self._socket, self._slots = ends
+        self._layout = layout
+        self._timeout_s = timeout_s
+        self._peer = peer
+        # The slot that was released last is used first: it is the likeliest to be in a cache.
+        self._free = list(range(len(ends.slots)))
+        self._lost: ConnectionError | None = None
+        self._closed = False
+        # The slots are the receiver's: it counts them.
+        self.stats = LinkStats("shm")
+
+    def send(self, message: Message) -> None:
+        started = time.perf_counter()
+        self._layout.check(message)
+        try:
+            waited_s = self._wait_for_room(message)
+            number = self._free.pop()
+            used = self._slots[number].pack(message)
+            self._socket.put(number, self._timeout_s)
+        except ConnectionError as error:
+            self._lost = error
+            raise
+        self.stats.count(len(used), time.perf_counter() - started - waited_s, waited_s)
+
+    def close(self) -> None:
+        if self._lost:
+            raise self._lost
+        if self._closed:
+            return
+        deadline = time.monotonic() + self._timeout_s
+        while not self._socket.all_taken():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {self._timeout_s:g} s for {self._peer} to take the last message")
+            time.sleep(TAKEN_POLL_S)
+        self._closed = True
+        self._socket.close()
+
+    def _wait_for_room(self, message: Message) -> float:
+        """Makes sure that there is a free slot; returns the seconds waited."""
+        self._free += self._socket.take(MANY)
+        if self._free:
+            return 0.0
+        started = time.perf_counter()
+        if not self._socket.wait(self._timeout_s):
+            raise TimeoutError(f"waited {self._timeout_s:g} s for room at {self._peer}, batch_id {message.batch_id}")
+        self._free += self._socket.take(MANY)
+        return time.perf_counter() - started
+
+
+class SharedMemoryReceiver(PollingReceiver):
+    """Reads messages where the sender has put them."""
+
+    def __init__(self, ends: Ends, layout: MessageLayout, *, timeout_s: float, peer: str) -> None:
+        self._socket, self._slots = ends
+        self._timeout_s = timeout_s
+        self._peer = peer
+        self.slot_bytes = len(ends.slots) * _stride(layout)
+
+    def receive(self) -> Received:
+        while (received := self.poll()) is None:
+            if not self._socket.wait(self._timeout_s):
+                raise TimeoutError(f"waited {self._timeout_s:g} s for a message of {self._peer}")
+        return received
+
+    def poll(self) -> Received | None:
+        numbers = self._socket.take(1)
+        if not numbers:
+            return None
+        return Received(self._slots[numbers[0]].unpack(), lambda: self._socket.put_later(numbers[0]))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _map_slots(file: int, slots: int, layout: MessageLayout) -> list[Slot]:
+    """Every slot of the memory file, mapped and present: the first messages are to cost no page faults."""
+    stride = _stride(layout)
+    mapped = mmap.mmap(file, slots * stride, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    memory = torch.frombuffer(mapped, dtype=torch.uint8)
+    return [Slot(layout, memory[start : start + stride]) for start in range(0, slots * stride, stride)]
+
+
+def _stride(layout: MessageLayout) -> int:
+    return -(-layout.slot_bytes // PAGE_BYTES) * PAGE_BYTES
+
+
+def _check_layout(theirs: int, layout: MessageLayout, peer: str) -> None:
+    if theirs != layout.code:
+        ours = f"at most {layout.max_rows} rows of {layout.specs}"
+        raise ValueError(f"{peer} has another message layout (code {theirs}, here {layout.code}): {ours}")
+
+
+@contextlib.contextmanager
+def _connecting(connection: socket.socket, peer: str, timeout_s: float) -> Iterator[None]:
+    connection.settimeout(timeout_s)
+    try:
+        yield
+    except (OSError, struct.error) as error:
+        raise ConnectionError(f"lost {peer} while connecting: {error}") from error
