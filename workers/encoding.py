@@ -159,8 +159,10 @@ class Int8Field:
         scale = (largest - smallest) / LEVELS
         self._offset.copy_(smallest.view(-1))
         self._scale.copy_(scale.view(-1))
-        scale = torch.where(scale > 0, scale, 1.0).view(self._along)
-        self._codes.copy_((x - smallest.view(self._along)).div_(scale).round_().clamp_(0, LEVELS))
+        levels_per_unit = torch.where(scale > 0, 1 / scale, 0.0).view(self._along)
+        # The difference first: it is exact where the range is small beside the values. Copying cuts off what is behind
+        # the point, and LEVELS plus a half is cut off to LEVELS whatever its last bits are.
+        self._codes.copy_((x - smallest.view(self._along)).mul_(levels_per_unit).add_(0.5))
 
     def read(self) -> EncodedTensor:
         return self._encoded

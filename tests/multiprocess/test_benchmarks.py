@@ -38,3 +38,17 @@ def test_accuracy_keeps_every_evaluation_and_draws_the_curves(tmp_path: Path) ->
         assert 0 < summary["accuracy"]["final"] <= 1
         assert summary["command"].startswith("torchrun --nproc_per_node=")
     assert (tmp_path / "digits.png").stat().st_size > 10_000
+
+
+@pytest.mark.timeout(200)
+def test_links_compares_the_transports_and_encodings(tmp_path: Path) -> None:
+    run_benchmark("links", "--out", str(tmp_path / "links"))
+    results = json.loads((tmp_path / "links.json").read_text())
+    assert {(row["transport"], row["encoding"]) for row in results["rows"]} == {
+        ("shm", "same"), ("gloo", "same"), ("shm", "bf16"), ("shm", "int8"),
+    }  # fmt: skip
+    for row in results["rows"]:
+        assert 0 < row["gb_per_s"]["min"] <= row["gb_per_s"]["median"] <= row["gb_per_s"]["max"]
+        assert row["latency_us"]["median"] > 0
+    assert set(results["shm_over_gloo"]["gb_per_s"]) == {"4 KiB", "1 MiB"}
+    assert (tmp_path / "links.png").stat().st_size > 10_000
