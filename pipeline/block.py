@@ -153,6 +153,15 @@ class Block:
         with self.precision.autocast(self.device):
             return activation, self.loss.head(activation).float()
 
+    def compile(self) -> None:
+        """Has torch.compile translate layers and loss, each as a whole, when they are first called.
+
+        Results differ from eager ones in the last bits, as kernels are fused; they do not depend on who hosts the block.
+        """
+        # With dynamic shapes the second block of a process would be given other kernels than it gets where it is alone.
+        self._trunk.compile(dynamic=False)
+        self.loss.compile(dynamic=False)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on bit-exactly; tensors are references, not copies.
 

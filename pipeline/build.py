@@ -26,6 +26,9 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(0, ge=0, description="initialisation, shuffling, augmentation and dropout follow from it")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: torch's autocast; activations travel in bf16")
     channels_last: bool = Field(True, description="keep 4-d tensors in NHWC order")
+    compile: Literal["none", "inductor"] = Field(
+        "none", description="inductor: torch.compile every block's layers and head, at its first batch (needs g++)"
+    )
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Blueprint:
         parameters = [parameter for layer in layers for parameter in layer.module.parameters() if loss.trains_layers]
         config = self.sections.optimizer
         optimizer = build_optimizer(config, [*parameters, *loss.parameters()])
-        return Block(
+        block = Block(
             index,
             layers=layers,
             classifier=self.network.classifier if index == self.num_blocks - 1 else None,
@@ -112,6 +115,9 @@ class Blueprint:
             seed=self.sections.training.seed,
             device=device,
         )
+        if self.sections.training.compile == "inductor":
+            block.compile()
+        return block
 
     def _build_loss(self, index: int) -> LocalLoss:
         if index == self.num_blocks - 1:

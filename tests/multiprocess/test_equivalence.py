@@ -58,6 +58,21 @@ def test_every_variant_equals_the_sequential_reference(variant: str, tmp_path: P
     assert_equals_reference(run_pipeline(overrides, 3, tmp_path), overrides)
 
 
+@pytest.mark.timeout(240)
+def test_compiled_blocks_equal_the_compiled_reference_and_nearly_the_eager_one(tmp_path: Path) -> None:
+    overrides = [
+        *TINY, "partition.blocks=2", "model.name=mlp", "model.width=1.0", "model.depth=2", "model.hidden=16",
+        "head.name=linear", "data.drop_last=true", "training.compile=inductor",
+    ]  # fmt: skip
+    outcome = run_pipeline(overrides, 2, tmp_path, timeout_s=200)
+    assert_equals_reference(outcome, overrides)
+    eager, _, _ = reference([*overrides, "training.compile=none"])
+    compiled = exported(outcome)
+    for name, value in eager.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-4)
+    assert any(not torch.equal(compiled[name], value) for name, value in eager.items()), "nothing was compiled"
+
+
 def test_two_epochs_with_evaluations_between_equal_the_sequential_reference(tmp_path: Path) -> None:
     overrides = [*TINY, "partition.blocks=2", "training.epochs=2"]
     outcome = run_pipeline(overrides, 2, tmp_path)

@@ -50,6 +50,12 @@ def planned(overrides: Sequence[str]) -> Any:
     return plan.blueprint.total_steps, plan.blueprint.partition.starts, layout, plan.data
 
 
+def compiles(overrides: Sequence[str]) -> list[bool]:
+    """Whether layers and loss of a block have a compiled call; nothing is compiled before the first one."""
+    block = plan_of(overrides).blueprint.build_block(0, torch.device("cpu"))
+    return [module._compiled_call_impl is not None for module in (block._trunk, block.loss)]
+
+
 def learning_rates(overrides: Sequence[str]) -> list[float]:
     """Over three epochs of two steps each."""
     plan = plan_of(["data.name=synthetic", "data.samples=64", "data.shape=[1,4,4]", "training.epochs=3", *overrides])
@@ -148,6 +154,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "training.epochs": ("2", planned, []),
     "training.seed": ("1", trained, []),
     "training.precision": ("bf16", trained, []),
+    "training.compile": ("inductor", compiles, []),
     "training.channels_last": ("false", planned, ["model.name=basic_cnn", "model.hidden=256"]),
     "buffers.policy": ("replay", reads, []),
     "buffers.capacity": ("2", reads, []),
