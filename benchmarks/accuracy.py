@@ -40,6 +40,8 @@ REPLAY = ("buffers.policy=replay", "buffers.capacity=4")
 CASES = {
     "bp": Case("back-propagation, 1 process", 1, ("partition.blocks=1", "partition.boundaries=[]")),
     "fifo": Case("DGL, 4 blocks in 2 processes, FIFO", 2, ()),
+    "fifo-bf16": Case("DGL, FIFO, bf16 on the link", 2, ("link.dtype=bf16",)),
+    "fifo-int8": Case("DGL, FIFO, int8 on the link", 2, ("link.dtype=int8",)),
     "replay": Case("DGL, 4 blocks in 2 processes, replay", 2, REPLAY),
     "replay-slow0": Case("DGL, replay, stage 0 slowed 2x", 2, (*REPLAY, "debug.slow_stage=0", "debug.slow_factor=2")),
     "replay-slow1": Case("DGL, replay, stage 1 slowed 2x", 2, (*REPLAY, "debug.slow_stage=1", "debug.slow_factor=2")),

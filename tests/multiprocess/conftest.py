@@ -1,6 +1,9 @@
-"""Starts the fork server once, so that no test pays for its imports."""
+"""Starts the fork server once, so that no test pays for its imports; runs benchmarks in it as well."""
 
+import importlib
 import multiprocessing
+import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -10,3 +13,14 @@ def _fork_server_is_warm() -> None:
     process = multiprocessing.get_context("forkserver").Process(target=int)
     process.start()
     process.join()
+
+
+@pytest.fixture
+def run_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a benchmark's main function here, so that it shares the tests' fork server."""
+
+    def run(name: str, *arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", [f"benchmarks/{name}.py", "--smoke", *arguments])
+        importlib.import_module(f"benchmarks.{name}").main()
+
+    return run

@@ -1,24 +1,14 @@
 """Each benchmark's smallest size gives an answer of the right form."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run_benchmark(name: str, *arguments: str) -> None:
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--smoke", *arguments]
-    result = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-
 
 @pytest.mark.timeout(200)
-def test_failures_says_who_ended_the_run_and_how_long_it_took(tmp_path: Path) -> None:
+def test_failures_says_who_ended_the_run_and_how_long_it_took(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
     run_benchmark("failures", "--out", str(tmp_path / "failures.json"))
     results = json.loads((tmp_path / "failures.json").read_text())
     (outcome,) = results["outcomes"]
@@ -29,7 +19,7 @@ def test_failures_says_who_ended_the_run_and_how_long_it_took(tmp_path: Path) ->
 
 
 @pytest.mark.timeout(200)
-def test_accuracy_keeps_every_evaluation_and_draws_the_curves(tmp_path: Path) -> None:
+def test_accuracy_keeps_every_evaluation_and_draws_the_curves(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
     run_benchmark("accuracy", "--out", str(tmp_path / "digits"))
     results = json.loads((tmp_path / "digits.json").read_text())
     assert list(results["runs"]) == ["bp", "replay-slow1"]
@@ -41,7 +31,7 @@ def test_accuracy_keeps_every_evaluation_and_draws_the_curves(tmp_path: Path) ->
 
 
 @pytest.mark.timeout(200)
-def test_links_compares_the_transports_and_encodings(tmp_path: Path) -> None:
+def test_links_compares_the_transports_and_encodings(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
     run_benchmark("links", "--out", str(tmp_path / "links"))
     results = json.loads((tmp_path / "links.json").read_text())
     assert {(row["transport"], row["encoding"]) for row in results["rows"]} == {
