@@ -9,10 +9,8 @@ that OUT.json has already for a seed are not run again.
 
 import argparse
 import json
-import os
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +20,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.local_run import FORKSERVER_PRELOAD, run_pipeline
 from launch.summary import hardware, versions
 
-ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT_S = 3 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,20 @@ CASES = {
 
 
 def run_case(case: Case, config: str, overrides: Sequence[str], seed: int) -> dict[str, Any]:
-    """Trains once under torchrun and returns what the run's summary says."""
+    """Trains once and returns what the run's summary says, with the command that does the same.
+
+    Raises:
+        RuntimeError: The run failed; with what its processes printed.
+    """
+    settings = [*overrides, *case.overrides, f"training.seed={seed}"]
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [
-            "--config", config, *overrides, *case.overrides, f"training.seed={seed}", f"run.folder={folder}", "run.name=run",
-        ]  # fmt: skip
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={case.num_processes}", "launch/run.py"]
-        subprocess.run([*command, *arguments], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
-        summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
-    shown = [argument for argument in arguments[:-3] if not argument.startswith("data.root=")]
-    launcher = f"torchrun --nproc_per_node={case.num_processes} launch/run.py"
-    summary["command"] = " ".join([launcher, *shown, f"training.seed={seed}"])
+        outcome = run_pipeline(settings, case.num_processes, Path(folder) / "run", TIMEOUT_S, config=config)
+        if any(outcome.exit_codes):
+            raise RuntimeError(f"{case.label} failed:\n" + "\n".join(outcome.printed))
+        summary = outcome.summary
+    shown = [setting for setting in settings if not setting.startswith("data.root=")]
+    launcher = f"torchrun --nproc_per_node={case.num_processes} launch/run.py --config {config}"
+    summary["command"] = " ".join([launcher, *shown])
     return summary
 
 
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="one epoch of digits, two cases")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_args()
+    multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     cases = ["bp", "replay-slow1"] if arguments.smoke else arguments.cases
     overrides = [*arguments.overrides, "training.epochs=1", "model.width=0.1"] if arguments.smoke else arguments.overrides
     path = arguments.out.with_suffix(".json")

@@ -60,19 +60,25 @@ class Outcome:
 
 
 def run_pipeline(
-    overrides: Sequence[str], num_processes: int, folder: Path, timeout_s: float = 60, absent: Sequence[int] = ()
+    overrides: Sequence[str],
+    num_processes: int,
+    folder: Path,
+    timeout_s: float = 60,
+    absent: Sequence[int] = (),
+    config: str | None = None,
 ) -> Outcome:
     """Runs a pipeline to its end; ranks that are still there after `timeout_s` are killed and have exit code -9.
 
     Args:
-        overrides: Of the form section.key=value, upon the defaults.
+        overrides: Of the form section.key=value, upon `config`.
         folder: The run's; made here, must not exist.
         absent: Ranks that are never started.
+        config: A YAML file; None for the defaults.
     """
     folder.mkdir()
     context = multiprocessing.get_context("forkserver")
     ranks = [
-        context.Process(target=_run_rank, args=(list(overrides), rank, num_processes, folder))
+        context.Process(target=_run_rank, args=(config, list(overrides), rank, num_processes, folder))
         for rank in range(num_processes)
         if rank not in absent
     ]
@@ -87,11 +93,11 @@ def run_pipeline(
     return Outcome([process.exitcode for process in ranks], printed, folder)
 
 
-def _run_rank(overrides: list[str], rank: int, num_processes: int, folder: Path) -> None:
+def _run_rank(config: str | None, overrides: list[str], rank: int, num_processes: int, folder: Path) -> None:
     with _output(folder, rank).open("w", buffering=1) as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
-        plan = make_plan(load_config(None, overrides), num_processes)
+        plan = make_plan(load_config(config, overrides), num_processes)
         stores = [FileStore(str(folder / "store"), num_processes) for _ in range(2)]
         process = Process(rank, rank, folder if rank == 0 else None, *stores)
         with contextlib.suppress(KeyboardInterrupt):

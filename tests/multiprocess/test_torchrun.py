@@ -36,18 +36,18 @@ def train_and_export(num_processes: int, tmp_path: Path) -> tuple[dict[str, torc
 
 @pytest.mark.timeout(300)
 def test_any_number_of_processes_gives_the_same_bytes_and_accuracies(tmp_path: Path) -> None:
-    (one, first), (four, last) = (train_and_export(num_processes, tmp_path) for num_processes in (1, 4))
-    assert list(one) == list(four)
-    assert all(torch.equal(one[name], four[name]) for name in one)
+    (one, first), (two, last) = (train_and_export(num_processes, tmp_path) for num_processes in (1, 2))
+    assert list(one) == list(two)
+    assert all(torch.equal(one[name], two[name]) for name in one)
     assert first["accuracy"] == last["accuracy"]
-    assert [stage["blocks"] for stage in last["stages"]] == [[0], [1], [2], [3]]
+    assert [stage["blocks"] for stage in last["stages"]] == [[0, 1], [2, 3]]
     wanted = {"status", "samples_per_s", "bound_samples_per_s", "efficiency", "wall_s", "versions", "hardware"}
     assert wanted <= set(last) and last["status"] == "finished"
 
 
 @pytest.mark.timeout(120)
 def test_a_wrong_configuration_is_said_once_for_all_processes(tmp_path: Path) -> None:
-    result = torchrun(3, "buffers.capcity=3", f"run.folder={tmp_path}")
+    result = torchrun(2, "buffers.capcity=3", f"run.folder={tmp_path}")
     assert result.returncode != 0
     complaints = [line for line in result.stderr.splitlines() if line.startswith("greedypipe: ")]
     assert complaints == ["greedypipe: command line: buffers.capcity: unknown key; did you mean buffers.capacity?"]
