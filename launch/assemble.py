@@ -131,7 +131,7 @@ class _Stage:
         metrics.close()
         for block in self._blocks:
             save_block(self._folder / "checkpoints" / "final", block)
-        return asdict(report_stage(self._stage, self._blocks, worker.watch, inbox.stats()))
+        return asdict(report_stage(self._stage, self._blocks, worker))
 
     def _make_inbox(self) -> MessageStream:
         config = self._plan.config

