@@ -1,0 +1,119 @@
+"""Training in loops that anybody would write: back-propagation, synchronous DGL in one process, DDP, one stage alone."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.engines.timing import TIMEOUT_S, Case, Seat, Step
+from launch.preflight import Plan
+from pipeline.block import Block
+from pipeline.optimizer import build_optimizer, build_schedule
+from workers.data.source import BatchSource
+
+
+class WholeNetwork(nn.Module):
+    """All layers and the classifier, in the precision and memory layout of the run."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        network, self._precision = plan.blueprint.network, plan.blueprint.precision
+        self.layers = nn.Sequential(*(layer.module for layer in (*network.layers, network.classifier)))
+        if self._precision.channels_last:
+            self.layers.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] to logits [N, classes]."""
+        with self._precision.autocast(images.device):
+            return self.layers(self._precision.canonical(images))
+
+
+def back_propagation(case: Case, seat: Seat) -> Step:
+    """Forward through all layers, one loss, backward through all layers, one optimizer."""
+    plan = case.plan(1)
+    device = plan.placement.device_of(seat.rank, plan.config.placement)
+    return _supervised_step(plan, WholeNetwork(plan).to(device), device)
+
+
+def ddp(case: Case, seat: Seat) -> Step:
+    """torch's DistributedDataParallel: every process trains the whole network on its share of each batch."""
+    share = f"data.batch_size={case.batch_size // seat.num_processes}"
+    plan = case.with_overrides(share, f"training.seed={seat.rank}").plan(1)
+    device = plan.placement.device_of(seat.rank, plan.config.placement)
+    join_group(seat, device)
+    return _supervised_step(plan, DistributedDataParallel(WholeNetwork(plan).to(device)), device)
+
+
+def _supervised_step(plan: Plan, network: nn.Module, device: torch.device) -> Step:
+    optimizer = build_optimizer(plan.config.optimizer, list(network.parameters()))
+    blueprint = plan.blueprint
+    schedule = build_schedule(plan.config.optimizer, optimizer, blueprint.task.steps_per_epoch, blueprint.total_steps)
+    batches = BatchSource(plan.config.data, plan.config.training.seed).training_batches()
+
+    def step() -> None:
+        batch = next(batches)
+        loss = functional.cross_entropy(network(batch.images.to(device)).float(), batch.labels.to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+    return step
+
+
+def sequential_dgl(case: Case, seat: Seat) -> Step:
+    """All blocks in one process, one after the other: the work of a decoupled pipeline without its processes."""
+    plan = case.plan(1)
+    device = plan.placement.device_of(seat.rank, plan.config.placement)
+    blocks = [plan.blueprint.build_block(index, device) for index in range(plan.blueprint.num_blocks)]
+    batches = BatchSource(plan.config.data, plan.config.training.seed).training_batches()
+
+    def step() -> None:
+        batch = next(batches)
+        image = batch.images.to(device)
+        _train(blocks, image, batch.labels.to(device), image)
+
+    return step
+
+
+@dataclass(frozen=True)
+class StageAlone:
+    """One stage's own work without any link: stage 0 makes its batches, the others train on one activation again and
+    again. With `stage` None every process takes the stage of its rank: all stages at once, sharing caches and cores."""
+
+    stage: int | None
+
+    def __call__(self, case: Case, seat: Seat) -> Step:
+        stage = seat.rank if self.stage is None else self.stage
+        plan = case.plan(case.num_stages)
+        device = plan.placement.device_of(seat.rank, plan.config.placement)
+        blocks = [plan.blueprint.build_block(index, device) for index in plan.placement.blocks_of(stage)]
+        source = BatchSource(plan.config.data, plan.config.training.seed)
+        batches, batch = source.training_batches(), source.training_batch(0)
+        image, labels = batch.images.to(device), batch.labels.to(device)
+        if stage == 0:
+            return lambda: _train(blocks, (now := next(batches)).images.to(device), now.labels.to(device), image)
+        before = [plan.blueprint.build_block(index, device) for index in range(blocks[0].index)]
+        x = image
+        for block in before:
+            x = block.hand_on(x)
+        return lambda: _train(blocks, x, labels, image)
+
+
+def _train(blocks: list[Block], x: Tensor, labels: Tensor, image: Tensor) -> None:
+    for block in blocks:
+        x = block.forward(x)
+        block.learn(labels, image if block.needs_image else None)
+
+
+def join_group(seat: Seat, device: torch.device) -> None:
+    """NCCL where every process has a GPU of its own, gloo otherwise."""
+    own_gpu = device.type == "cuda" and torch.cuda.device_count() >= seat.num_processes
+    dist.init_process_group(
+        "nccl" if own_gpu else "gloo", store=seat.store, rank=seat.rank, world_size=seat.num_processes,
+        timeout=timedelta(seconds=TIMEOUT_S),
+    )  # fmt: skip

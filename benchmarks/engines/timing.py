@@ -1,0 +1,166 @@
+"""One way of timing for every engine: fresh processes, warm-up, a common start, a fixed number of steps."""
+
+import contextlib
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from threading import Barrier
+from typing import Any, Protocol
+
+import torch
+from torch.distributed import FileStore, Store
+
+from launch.config import load_config
+from launch.preflight import Plan, make_plan
+
+TIMEOUT_S = 240.0
+"""Of one measurement: an engine that takes longer is stuck."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, how long, and in how many pieces.
+
+    Attributes:
+        overrides: Of the form section.key=value, upon the defaults; one block per stage.
+        num_stages: Processes of a pipeline.
+        warmup_steps: Before the clock starts.
+        steps: While it runs.
+    """
+
+    overrides: tuple[str, ...]
+    num_stages: int
+    warmup_steps: int
+    steps: int
+
+    def plan(self, num_processes: int) -> Plan:
+        """The same for everybody who trains this case with `num_processes` processes."""
+        return make_plan(load_config(None, self.overrides), num_processes)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one step."""
+        return load_config(None, self.overrides).data.batch_size
+
+    def with_overrides(self, *overrides: str) -> "Case":
+        """The same case with some settings replaced."""
+        return Case((*self.overrides, *overrides), self.num_stages, self.warmup_steps, self.steps)
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Which process of an engine this one is."""
+
+    rank: int
+    num_processes: int
+    store: Store
+
+
+Step = Callable[[], None]
+"""Trains one batch; returns when it may train the next."""
+
+
+class Worker(Protocol):
+    """What each process of an engine does: builds its part of a case, and returns its step. Picklable."""
+
+    def __call__(self, case: Case, seat: Seat) -> Step: ...
+
+
+class EngineError(RuntimeError):
+    """An engine could not run a case; the first line of what it said."""
+
+
+def seconds_per_step(worker: Worker, case: Case, num_processes: int, threads: int) -> list[float]:
+    """Runs `worker` in fresh processes of `threads` threads and times the steps after the warm-up.
+
+    All processes start their clocks together; each stops its own after its last step.
+
+    Returns:
+        Seconds per step of every process.
+
+    Raises:
+        EngineError: A process failed, or they took longer than TIMEOUT_S.
+    """
+    context = multiprocessing.get_context("forkserver")
+    barrier = context.Barrier(num_processes)
+    with tempfile.TemporaryDirectory() as folder:
+        pipes = [context.Pipe(duplex=False) for _ in range(num_processes)]
+        processes = [
+            context.Process(target=_work, args=(worker, case, rank, num_processes, threads, folder, barrier, pipe[1]))
+            for rank, pipe in enumerate(pipes)
+        ]
+        for process in processes:
+            process.start()
+        for _, theirs in pipes:
+            theirs.close()
+        try:
+            return _collect([ours for ours, _ in pipes])
+        finally:
+            for process in processes:
+                process.join(2)
+                process.kill()
+                process.join()
+
+
+def _collect(pipes: Sequence[Connection]) -> list[float]:
+    deadline, answers = time.monotonic() + TIMEOUT_S, dict[int, float]()
+    while len(answers) < len(pipes):
+        pending = [pipe for rank, pipe in enumerate(pipes) if rank not in answers]
+        ready = wait(pending, max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise EngineError(f"took longer than {TIMEOUT_S:g} s")
+        for pipe in ready:
+            rank = pipes.index(pipe)  # type: ignore[arg-type]
+            try:
+                answers[rank] = _unwrap(pipe.recv())  # type: ignore[union-attr]
+            except EOFError:
+                raise EngineError(f"process {rank} died") from None
+    return [answers[rank] for rank in range(len(pipes))]
+
+
+def _unwrap(answer: float | str) -> float:
+    if isinstance(answer, str):
+        raise EngineError(answer)
+    return answer
+
+
+def _work(
+    worker: Worker, case: Case, rank: int, num_processes: int, threads: int, folder: str, barrier: Barrier, pipe: Connection
+) -> None:
+    torch.set_num_threads(threads)
+    try:
+        step = worker(case, Seat(rank, num_processes, FileStore(str(Path(folder) / "store"), num_processes)))
+        for _ in range(case.warmup_steps):
+            step()
+        _synchronise()
+        barrier.wait(TIMEOUT_S)
+        started = time.perf_counter()
+        for _ in range(case.steps):
+            step()
+        _synchronise()
+        pipe.send((time.perf_counter() - started) / case.steps)
+        # Nobody leaves while others may still need what this process owns.
+        barrier.wait(TIMEOUT_S)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            pipe.send(_first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median and range."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
