@@ -51,6 +51,7 @@ class Feed:
         self._may_stop = may_stop
         self._status = status
         self.wait_s = 0.0
+        self.slot_bytes = 0
         # Per training batch so many that a pass has ended before the next one is due; None: all at once.
         self._burst = -(-(source.num_test_batches + 1) // source.steps_per_epoch) if spread_evaluation else None
 

@@ -28,6 +28,8 @@ class MessageStream(Protocol):
 
     wait_s: float
     """Seconds that the loop has waited for messages of another stage."""
+    slot_bytes: int
+    """Memory of the slots that messages arrive in."""
 
     def __iter__(self) -> Iterator[Delivery]: ...
     def read_each_once(self) -> None: ...
@@ -63,6 +65,7 @@ class Inbox:
         self._waiting = f"waiting for {upstream}"
         self._timeout_s = timeout_s
         self.wait_s = 0.0
+        self.slot_bytes = receiver.slot_bytes
         policy = Policy.from_config(config, seed)
         self._buffer: ReplayBuffer[Received] = ReplayBuffer(
             config.capacity, policy, dispose=lambda received: received.release()

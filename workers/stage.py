@@ -176,6 +176,8 @@ class StageWorker:
             "wait_output_fraction": self._status.wait_output_fraction,
             "staleness_mean": stats.staleness_mean, "staleness_max": stats.staleness_max,
             "reuse_mean": stats.reuse_mean, "occupancy_mean": stats.occupancy_mean, "dropped": stats.dropped,
+            "samples": watch.samples, "train_s": watch.train_s,
+            "sent_bytes": self._outbox.stats.sent_bytes, "send_s": self._outbox.stats.send_s,
         }  # fmt: skip
         self._metrics.write(record)
 
