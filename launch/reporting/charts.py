@@ -1,15 +1,35 @@
 """Line charts and histograms as inline SVG: text, so that a page with all of them stays small and needs no library."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 520, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 40
 MOST_POINTS = 160
-LABEL_PX = 46
-"""Room that an x label needs."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Size of a figure in pixels of its own; the page scales it. What is drawn keeps clear of the labels."""
+
+    width: int
+    height: int
+
+    @property
+    def right(self) -> int:
+        return self.width - RIGHT
+
+    @property
+    def bottom(self) -> int:
+        return self.height - BOTTOM
+
+    def svg(self, content: str, label: str) -> str:
+        """The figure itself."""
+        return f'<svg viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(label)}">{content}</svg>'
+
+
+WIDE, NARROW = Canvas(520, 250), Canvas(330, 200)
 
 
 @dataclass(frozen=True)
@@ -29,6 +49,8 @@ class Axis:
     title: str
     label: Callable[[float], str]
     starts_at_zero: bool = False
+    whole: bool = False
+    """Whether only whole numbers mean something."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +76,9 @@ def percent(value: float) -> str:
     return f"{100 * value:.3g}%"
 
 
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` round values (1, 2 or 5 times a power of ten apart) in [low, high]."""
-    raw = (high - low) / max(most - 1, 1)
+def ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
+    """At most `most` round values (1, 2 or 5 times a power of ten apart) in [low, high], low < high."""
+    raw = max((high - low) / max(most - 1, 1), 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
@@ -74,33 +96,33 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis) -> str:
     series = [Series(line.name, line.colour, _thinned(line.points), line.dashed) for line in series if line.points]
     if not series:
         return '<p class="missing">Nothing was recorded.</p>'
-    across = _scale([point[0] for line in series for point in line.points], x, LEFT, WIDTH - RIGHT)
-    up = _scale([point[1] for line in series for point in line.points], y, HEIGHT - BOTTOM, TOP)
+    across = _scale([point[0] for line in series for point in line.points], x, LEFT, WIDE.right)
+    up = _scale([point[1] for line in series for point in line.points], y, WIDE.bottom, TOP)
+    labels = {value: x.label(value) for value in ticks(across.low, across.high, 8, x.whole)}
+    frame = _y_axis(WIDE, up, y) + _x_axis(WIDE, across, x, labels)
     marks = "".join(_line(line, across, up, x, y) for line in series)
-    return legend((line.name, line.colour) for line in series) + _svg(_frame(across, up, x, y) + marks, y.title)
+    return legend((line.name, line.colour) for line in series) + WIDE.svg(frame + marks, y.title)
 
 
 def histogram(counts: Sequence[int], x: Axis, colour: str, last_and_more: bool) -> str:
     """Shares of `counts[0]`, `counts[1]` ...; `last_and_more`: the last entry stands for all larger values too."""
-    total = sum(counts)
-    shares = [count / total for count in counts]
+    shares = [count / sum(counts) for count in counts]
     y = Axis("share of reads", percent, starts_at_zero=True)
-    up = _scale(shares, y, HEIGHT - BOTTOM, TOP)
-    across = Scale(-0.5, max(len(counts), 4) - 0.5, LEFT, WIDTH - RIGHT)
-    gap = min(3.0, 0.15 * (across(1) - across(0)))
+    up = _scale(shares, y, NARROW.bottom, TOP)
+    across = Scale(-0.5, max(len(counts), 4) - 0.5, LEFT, NARROW.right)
+    pitch = across(1) - across(0)
+    gap = min(3.0, 0.15 * pitch)
     bars = "".join(
-        f'<rect x="{across(value - 0.5) + gap:.1f}" y="{up(share):.1f}" width="{across(1) - across(0) - 2 * gap:.1f}" '
+        f'<rect x="{across(value - 0.5) + gap:.1f}" y="{up(share):.1f}" width="{pitch - 2 * gap:.1f}" '
         f'height="{up(0) - up(share):.1f}" fill="{colour}" rx="2">'
         f"<title>{x.title} {value}: {counts[value]:,} reads, {share:.1%}</title></rect>"
         for value, share in enumerate(shares)
     )
-    every = math.ceil(LABEL_PX / 2 / (across(1) - across(0)))
-    names = {value: f"{value}" for value in range(0, len(counts), every)}
+    last = len(counts) - 1
+    labels = {value: f"{value:g}" for value in ticks(0, last, 9, whole=True)} if last else {0: "0"}
     if last_and_more:
-        names[len(counts) - 1] = f"{len(counts) - 1}+"
-    labels = "".join(_text(across(value), HEIGHT - BOTTOM + 16, name, "middle") for value, name in names.items())
-    title = _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x.title, "middle", "title")
-    return _svg(_y_axis(up, y) + bars + labels + title, x.title)
+        labels[last] = f"{last}+"
+    return NARROW.svg(_y_axis(NARROW, up, y) + bars + _x_axis(NARROW, across, x, labels), x.title)
 
 
 def _scale(values: Sequence[float], axis: Axis, start: float, end: float) -> Scale:
@@ -112,21 +134,18 @@ def _scale(values: Sequence[float], axis: Axis, start: float, end: float) -> Sca
     return Scale(low if axis.starts_at_zero else low - margin, high + margin, start, end)
 
 
-def _frame(across: Scale, up: Scale, x: Axis, y: Axis) -> str:
-    labels = "".join(
-        _text(across(value), HEIGHT - BOTTOM + 16, x.label(value), "middle")
-        for value in ticks(across.low, across.high, int((WIDTH - LEFT) / LABEL_PX / 1.4))
+def _x_axis(canvas: Canvas, across: Scale, x: Axis, labels: Mapping[float, str]) -> str:
+    base = f'<line class="base" x1="{LEFT}" x2="{canvas.right}" y1="{canvas.bottom}" y2="{canvas.bottom}"/>'
+    texts = "".join(_text(across(value), canvas.bottom + 16, label, "middle") for value, label in labels.items())
+    return base + texts + _text((LEFT + canvas.right) / 2, canvas.height - 4, x.title, "middle", "title")
+
+
+def _y_axis(canvas: Canvas, up: Scale, y: Axis) -> str:
+    return "".join(
+        f'<line class="grid" x1="{LEFT}" x2="{canvas.right}" y1="{up(value):.1f}" y2="{up(value):.1f}"/>'
+        + _text(LEFT - 7, up(value) + 4, y.label(value), "end")
+        for value in ticks(up.low, up.high, 6)
     )
-    base = f'<line class="base" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>'
-    return _y_axis(up, y) + base + labels + _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x.title, "middle", "title")
-
-
-def _y_axis(up: Scale, y: Axis) -> str:
-    parts = []
-    for value in ticks(up.low, up.high, 6):
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(value):.1f}" y2="{up(value):.1f}"/>')
-        parts.append(_text(LEFT - 7, up(value) + 4, y.label(value), "end"))
-    return "".join(parts)
 
 
 def _line(line: Series, across: Scale, up: Scale, x: Axis, y: Axis) -> str:
@@ -152,6 +171,3 @@ def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, flo
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
-
-def _svg(content: str, label: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{content}</svg>'

@@ -1,5 +1,6 @@
 """The figures of a report: how well the heads do, where the time goes, how old what is read is."""
 
+import math
 from collections.abc import Callable
 from html import escape
 from itertools import pairwise
@@ -17,6 +18,8 @@ SHARES = {
 }
 LEAST_LABELLED = 0.06
 """Narrower parts of a bar have no room for their label."""
+MOST_RATES = 40
+"""Points of a throughput curve: shorter intervals show the noise of a few steps."""
 SECONDS = Axis("seconds of the stage", number, starts_at_zero=True)
 
 
@@ -25,15 +28,15 @@ def accuracy_figure(run: RunRecord) -> str:
     count = max((len(evaluation["blocks"]) for evaluation in run.evaluations), default=0)
     series = [
         Series(
-            f"block {block}" if block < count - 1 else f"block {block}, the classifier", depth_colour(block, count),
+            f"block {block}" if block < count - 1 else f"block {block} (classifier)", depth_colour(block, count),
             [(evaluation["epoch"], evaluation["blocks"][block]) for evaluation in run.evaluations],
         )
         for block in range(count)
     ]  # fmt: skip
     if count > 1:
         together = [(evaluation["epoch"], evaluation["ensemble"]) for evaluation in run.evaluations]
-        series.append(Series("all heads together", TOGETHER, together, dashed=True))
-    return line_chart(series, Axis("epoch of stage 0", number), Axis("accuracy", percent))
+        series.append(Series("ensemble", TOGETHER, together, dashed=True))
+    return line_chart(series, Axis("epoch of stage 0", number, whole=True), Axis("accuracy", percent))
 
 
 def loss_figure(run: RunRecord) -> str:
@@ -44,18 +47,19 @@ def loss_figure(run: RunRecord) -> str:
             points = [(record["step"], record["loss"]) for record in run.steps(stage)
                       if record["block"] == block and record["loss"] is not None]  # fmt: skip
             series.append(Series(f"block {block}", depth_colour(block, run.num_blocks), points))
-    return line_chart(series, Axis("step of the block", number), Axis("local loss", number))
+    return line_chart(series, Axis("step of the block", number, whole=True), Axis("local loss", number))
 
 
 def throughput_figure(run: RunRecord) -> str:
     """Training samples per second between one record and the next, waits included, evaluation not."""
 
     def rates(records: list[dict[str, Any]]) -> list[tuple[float, float]]:
-        return [
-            (after["time_s"], (after["samples"] - before["samples"]) / (after["train_s"] - before["train_s"]))
-            for before, after in pairwise(records)
-            if after["train_s"] > before["train_s"]
-        ]
+        points = []
+        for before, after in pairwise(records[:: math.ceil(len(records) / MOST_RATES)]):
+            if train_s := after["train_s"] - before["train_s"]:
+                # Not after["time_s"]: an evaluation or a long end without training may lie between the two.
+                points.append((before["time_s"] + train_s, (after["samples"] - before["samples"]) / train_s))
+        return points
 
     return line_chart(_by_stage(run, rates), SECONDS, Axis("samples per second", number, starts_at_zero=True))
 

@@ -57,15 +57,19 @@ def cards(run: RunRecord) -> str:
     summary, entries = run.summary, []
     if run.evaluations:
         last = run.evaluations[-1]
-        entries.append((f"{100 * last['blocks'][-1]:.2f}%", f"accuracy after epoch {last['epoch']}"))
+        entries.append((f"{100 * last['blocks'][-1]:.2f}%", f"accuracy, epoch {last['epoch']}"))
         if len(last["blocks"]) > 1:
-            entries.append((f"{100 * last['ensemble']:.2f}%", "all heads together"))
+            entries.append((f"{100 * last['ensemble']:.2f}%", "ensemble of all heads"))
     if run.status == "finished":
-        entries.append((f"{summary['samples_per_s']:,.0f}", "samples/s"))
-        if not run.is_replay:  # free stages are bound by none of the others
-            entries.append((f"{summary['efficiency']:.0%}", "of what the slowest stage allows"))
+        if run.is_replay:  # free stages are bound by none of the others
+            entries.append((f"{summary['samples_per_s']:,.0f}", "samples/s of the last stage"))
+        else:
+            entries.append((f"{summary['samples_per_s']:,.0f}", "samples/s"))
+            entries.append((f"{summary['efficiency']:.0%}", f"of the bound, {summary['bound_samples_per_s']:,.0f}/s"))
         entries.append((seconds(summary["train_s"]), "training"))
         entries.append((seconds(summary["wall_s"]), "whole run"))
+    elif steps := [record["step"] for stage in range(len(run.metrics)) for record in run.steps(stage)]:
+        entries.append((f"{max(steps):,}", "steps, as last recorded"))
     return "".join(f"<div class='card'><b>{value}</b><span>{escape(name)}</span></div>" for value, name in entries)
 
 

@@ -1,6 +1,6 @@
 """A few batches of all stages on one clock, from trace.json, as inline SVG."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -30,6 +30,11 @@ class Window:
         """Whether any part of a span lies in it."""
         return span.end_s > self.start_s and span.start_s < self.end_s
 
+    def overlap_s(self, others: Iterable["Window"]) -> float:
+        """Seconds that it shares with others, summed."""
+        shared = (min(self.end_s, other.end_s) - max(self.start_s, other.start_s) for other in others)
+        return sum(max(0.0, seconds) for seconds in shared)
+
 
 def timeline(run: RunRecord) -> str:
     """The figure with its legend, or how to get one."""
@@ -45,6 +50,7 @@ def timeline(run: RunRecord) -> str:
     parts = [
         *_axis(across, window, height),
         *(_label(run, stage, row) for stage, row in rows.items()),
+        *(_unrecorded(row) for stage, row in rows.items() if all(span.stage != stage for span in spans)),
         *(_span(span, rows[span.stage], across, span.batch_id == followed) for span in spans),
         *_arrows(spans, rows, across, followed),
     ]
@@ -56,17 +62,16 @@ def timeline(run: RunRecord) -> str:
 
 
 def choose_window(spans: Sequence[Span]) -> Window:
-    """As much as BATCHES batches of the slowest stage, where all stages were recorded, with the least evaluation in it."""
+    """As much as BATCHES batches of the slowest stage, where most of the stages were recorded and least evaluated."""
     by_stage = [[span for span in spans if span.stage == stage] for stage in {span.stage for span in spans}]
-    start_s = max(stage[0].start_s for stage in by_stage)
-    end_s = min(max(span.end_s for span in stage) for stage in by_stage)
-    if start_s >= end_s:  # the stages were never recorded at the same time
-        start_s, end_s = min(span.start_s for span in spans), max(span.end_s for span in spans)
+    recorded = [Window(stage[0].start_s, max(span.end_s for span in stage)) for stage in by_stage]
+    start_s, end_s = min(window.start_s for window in recorded), max(window.end_s for window in recorded)
     period_s = max(_period_s(stage, end_s - start_s) for stage in by_stage)
     length_s = min(BATCHES * period_s, end_s - start_s)
-    count = int((end_s - start_s - length_s) / period_s) + 1
-    windows = [Window(start_s + shift * period_s, start_s + shift * period_s + length_s) for shift in range(count)]
-    return min(windows, key=lambda window: _evaluation_s(spans, window))
+    shifts = range(int((end_s - start_s - length_s) / period_s) + 1)
+    windows = [Window(start_s + shift * period_s, start_s + shift * period_s + length_s) for shift in shifts]
+    evaluations = [Window(span.start_s, span.end_s) for span in spans if span.activity == "evaluate"]
+    return max(windows, key=lambda window: window.overlap_s(recorded) - window.overlap_s(evaluations))
 
 
 def _period_s(spans: Sequence[Span], otherwise_s: float) -> float:
@@ -78,11 +83,6 @@ def _period_s(spans: Sequence[Span], otherwise_s: float) -> float:
 
 def _forwards(spans: Sequence[Span]) -> list[Span]:
     return [span for span in spans if span.activity in ("forward", "hand_on")]
-
-
-def _evaluation_s(spans: Sequence[Span], window: Window) -> float:
-    inside = [span for span in spans if span.activity == "evaluate" and window.shows(span)]
-    return sum(min(span.end_s, window.end_s) - max(span.start_s, window.start_s) for span in inside)
 
 
 def _followed(spans: Sequence[Span], window: Window) -> int:
@@ -111,6 +111,12 @@ def _label(run: RunRecord, stage: int, row: int) -> str:
     hosted = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]}-{blocks[-1]}"
     return (f'<text class="stage" x="0" y="{middle - 2:.1f}">stage {stage}</text>'
             f'<text class="tick" x="0" y="{middle + 12:.1f}">{escape(hosted)}</text>')  # fmt: skip
+
+
+def _unrecorded(row: int) -> str:
+    middle = TOP + ROW * row + ROW / 2
+    text = "recorded at another time: the stages had drifted apart"
+    return f'<text class="title" x="{LEFT + 12}" y="{middle + 4:.1f}">{text}</text>'
 
 
 def _span(span: Span, row: int, across: Scale, is_followed: bool) -> str:
