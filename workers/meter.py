@@ -23,7 +23,7 @@ class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
     trace_batches: int = Field(
         0, ge=0, le=100_000, description="training batches of each stage that trace.json shows; 0: no trace"
     )
-    trace_start: int = Field(20, ge=0, description="first training batch of each stage in the trace, counted from 0")
+    trace_start: int = Field(20, ge=0, description="batch_id from which on each stage fills its trace")
 
 
 class MetricsFile:

@@ -46,14 +46,17 @@ class Activity(IntEnum):
 class Recorder:
     """Spans of one stage in arrays made beforehand: adding one formats and allocates nothing that stays.
 
+    It starts with the first training batch that is at least as new as `first_batch_id`, so that stages that have drifted
+    apart record the same time, and ends after `batches` training batches, whichever they are.
+
     Args:
-        first, batches: The window: which of the stage's training batches, counted from 0 as it reads them.
         capacity: Spans that are kept; later ones are counted as lost.
     """
 
-    def __init__(self, first: int, batches: int, capacity: int) -> None:
-        self._first, self._end = first, first + batches
-        self._read = 0
+    def __init__(self, first_batch_id: int, batches: int, capacity: int) -> None:
+        self._first_batch_id = first_batch_id
+        self._batches_left = batches
+        self._has_started = False
         self._capacity = capacity
         self._starts, self._ends = array("d", bytes(8 * capacity)), array("d", bytes(8 * capacity))
         self._codes, self._blocks = array("b", bytes(capacity)), array("h", bytes(2 * capacity))
@@ -61,20 +64,19 @@ class Recorder:
         self._count = 0
         self._lost = 0
         self.batch_id = -1
-        self.recording = False
-        """Whether the message at hand is a training batch of the window: what blocks and outbox look at."""
+        self.is_training = False
+        """Whether the message at hand is a recorded training batch: what blocks and outbox look at."""
 
-    @property
-    def in_window(self) -> bool:
-        """Whether the training batch that is read next belongs to the window; so do evaluation batches before it."""
-        return self._first <= self._read < self._end
-
-    def begin(self, message: Message) -> None:
-        """A message has been read; spans are its own from here on."""
+    def begin(self, message: Message) -> bool:
+        """A message has been read; returns whether it is recorded: spans are its own from here on."""
         self.batch_id = message.batch_id
-        training = message.kind == Kind.TRAIN
-        self.recording = training and self.in_window
-        self._read += training
+        if message.kind != Kind.TRAIN:
+            self.is_training = False
+            return self._has_started and self._batches_left > 0 and message.kind != Kind.END
+        self._has_started = self._has_started or message.batch_id >= self._first_batch_id
+        self.is_training = self._has_started and self._batches_left > 0
+        self._batches_left -= self.is_training
+        return self.is_training
 
     def add(self, activity: Activity, start: float, end: float, block: int = -1) -> None:
         """Keeps a span of the message at hand; seconds of `time.perf_counter`."""
@@ -132,12 +134,13 @@ class TracedInbox:
             asked = time.perf_counter()
             if (delivery := next(deliveries, None)) is None:
                 return
-            given, in_window, is_first = time.perf_counter(), recorder.in_window, recorder.batch_id < 0
-            recorder.begin(delivery.message)
-            if in_window and not is_first:  # waiting for the very first message is start-up, not training
+            # Waiting for the very first message is start-up, not training.
+            given, is_first = time.perf_counter(), recorder.batch_id < 0
+            is_recorded = recorder.begin(delivery.message)
+            if is_recorded and not is_first:
                 recorder.add(self._waiting, asked, given)
             yield delivery
-            if in_window and delivery.message.kind in (Kind.EVALUATE, Kind.EVALUATED):
+            if is_recorded and not recorder.is_training:
                 recorder.add(Activity.EVALUATE, given, time.perf_counter())
 
 
@@ -150,7 +153,7 @@ class TracedOutbox(Sender):
         self.stats = outbox.stats
 
     def send(self, message: Message) -> None:
-        if not self._recorder.recording:
+        if not self._recorder.is_training:
             return self._outbox.send(message)
         waited_before_s, started = self.stats.wait_room_s, time.perf_counter()
         self._outbox.send(message)
@@ -193,7 +196,7 @@ class TracedBlock:
         return activation
 
     def _record(self, activity: Activity, started: float) -> None:
-        if self._recorder.recording:
+        if self._recorder.is_training:
             self._recorder.add(activity, started, time.perf_counter(), self._index)
 
 

@@ -11,7 +11,7 @@ h1 { font-size: 30px; line-height: 1.2; margin: 2px 0 4px; font-weight: 650; let
 h2 { font-size: 17px; margin: 0 0 4px; font-weight: 640; }
 h3 { font-size: 13.5px; margin: 0 0 8px; font-weight: 600; color: var(--ink); }
 .method, .lead { color: var(--soft); margin: 0 0 12px; }
-.lead { max-width: 110ch; }
+.lead { max-width: 110ch; text-wrap: pretty; }
 section, .card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; }
 section { padding: 22px 24px; margin-top: 18px; }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 18px; }

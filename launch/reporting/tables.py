@@ -59,7 +59,7 @@ def cards(run: RunRecord) -> str:
         last = run.evaluations[-1]
         entries.append((f"{100 * last['blocks'][-1]:.2f}%", f"accuracy, epoch {last['epoch']}"))
         if len(last["blocks"]) > 1:
-            entries.append((f"{100 * last['ensemble']:.2f}%", "ensemble of all heads"))
+            entries.append((f"{100 * last['ensemble']:.2f}%", "ensemble"))
     if run.status == "finished":
         if run.is_replay:  # free stages are bound by none of the others
             entries.append((f"{summary['samples_per_s']:,.0f}", "samples/s of the last stage"))

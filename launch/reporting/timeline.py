@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from statistics import median_high
 
 from launch.reporting.charts import Scale, legend, number, ticks
 from launch.reporting.colours import ACTIVITIES, WORDS
 from launch.reporting.record import RunRecord, Span
 
 BATCHES = 7
-"""Shown, of the slowest stage."""
+"""Shown, of a middling stage: with replay their paces differ."""
 WIDTH, LEFT, RIGHT = 1060, 66, 10
 ROW, BAR, THIN = 50, 26, 9
 """Pixels of a stage's row, of what it does in it, and of what it waits for."""
@@ -62,11 +63,11 @@ def timeline(run: RunRecord) -> str:
 
 
 def choose_window(spans: Sequence[Span]) -> Window:
-    """As much as BATCHES batches of the slowest stage, where most of the stages were recorded and least evaluated."""
+    """As much as BATCHES batches of a middling stage, where most of the stages were recorded and least evaluated."""
     by_stage = [[span for span in spans if span.stage == stage] for stage in {span.stage for span in spans}]
     recorded = [Window(stage[0].start_s, max(span.end_s for span in stage)) for stage in by_stage]
     start_s, end_s = min(window.start_s for window in recorded), max(window.end_s for window in recorded)
-    period_s = max(_period_s(stage, end_s - start_s) for stage in by_stage)
+    period_s = median_high(_period_s(stage, end_s - start_s) for stage in by_stage)
     length_s = min(BATCHES * period_s, end_s - start_s)
     shifts = range(int((end_s - start_s - length_s) / period_s) + 1)
     windows = [Window(start_s + shift * period_s, start_s + shift * period_s + length_s) for shift in shifts]
@@ -77,8 +78,8 @@ def choose_window(spans: Sequence[Span]) -> Window:
 def _period_s(spans: Sequence[Span], otherwise_s: float) -> float:
     """Median seconds from one training batch of a stage to the next."""
     starts = [after.start_s for before, after in pairwise(_forwards(spans)) if after.batch_id != before.batch_id]
-    periods = sorted(after - before for before, after in pairwise(starts))
-    return periods[len(periods) // 2] if periods else otherwise_s
+    periods = [after - before for before, after in pairwise(starts)]
+    return median_high(periods) if periods else otherwise_s
 
 
 def _forwards(spans: Sequence[Span]) -> list[Span]:
