@@ -21,13 +21,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from benchmarks.engines.one_f_one_b import train_one_f_one_b
 from benchmarks.local_run import FORKSERVER_PRELOAD, run_pipeline
-from launch.summary import hardware, peak_resident_bytes, versions
+from launch.memory import peak_memory_bytes
+from launch.summary import hardware, versions
 
 STAGES = 4
 NETWORKS = ("resnet20", "resnet32", "resnet56", "resnet110")
@@ -64,7 +66,7 @@ def baseline_bytes() -> int:
 
 
 def _report_peak(pipe: Connection) -> None:
-    pipe.send(peak_resident_bytes())
+    pipe.send(peak_memory_bytes(torch.device("cpu")))
 
 
 def measure(engine: str, network: str, overrides: Sequence[str], baseline: int) -> Peak:

@@ -167,7 +167,7 @@ class ReplayBuffer(Generic[T]):
     def stats(self) -> BufferStats:
         """A copy of the figures so far."""
         with self._changed:
-            return replace(self._stats)
+            return replace(self._stats, staleness_counts=self._stats.staleness_counts.copy())
 
     @property
     def occupancy(self) -> float:

@@ -1,6 +1,9 @@
 """What a buffer has seen: the figures behind staleness, reuse, occupancy and waiting."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+STALENESS_LIMIT = 32
+"""Stalenesses from here on are counted together."""
 
 
 @dataclass(slots=True)
@@ -16,6 +19,8 @@ class BufferStats:
     """Items replaced by newer ones before anybody read them."""
     staleness_sum: int = 0
     staleness_max: int = 0
+    staleness_counts: list[int] = field(default_factory=lambda: [0] * (STALENESS_LIMIT + 1))
+    """Reads by staleness; the last entry counts all of STALENESS_LIMIT or more."""
     occupancy_sum: float = 0.0
     wait_input_s: float = 0.0
     """Seconds that readers waited for an item."""
@@ -26,6 +31,7 @@ class BufferStats:
         self.reads += 1
         self.distinct_reads += first_time
         self.staleness_sum += staleness
+        self.staleness_counts[min(staleness, STALENESS_LIMIT)] += 1
         self.staleness_max = max(self.staleness_max, staleness)
         self.occupancy_sum += held / self.capacity
 

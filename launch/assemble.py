@@ -12,11 +12,13 @@ from rich.console import Console
 from torch.distributed import Store
 
 from launch.config import dump_config
+from launch.memory import reset_peak_memory
 from launch.monitor import Monitor
 from launch.preflight import Plan
 from launch.summary import report_stage, summarise, write_summary
 from launch.supervisor import Supervisor, host_name
 from launch.tables import end_table, headline, result_lines, start_table
+from launch.trace_file import write_trace
 from launch.tracking import make_trackers
 from workers.board import Board
 from workers.checkpoint import save_block
@@ -29,6 +31,7 @@ from workers.links.interface import Sender
 from workers.meter import MetricsFile
 from workers.stage import DeadEnd, Evaluation, StageWorker
 from workers.status import StageStatus
+from workers.trace import make_tracing
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def run_stage(plan: Plan, process: Process, console: Console) -> dict[str, Any] 
         In stage 0 the summary of the whole run, once every stage has reported; None elsewhere.
     """
     started = time.perf_counter()
+    reset_peak_memory()
     torch.set_num_threads(plan.config.placement.threads)
     stage = plan.placement.stage_of(process.rank)
     board = Board(process.board_store, plan.placement.num_stages)
@@ -78,6 +82,7 @@ def run_stage(plan: Plan, process: Process, console: Console) -> dict[str, Any] 
             reports = _wait_for_reports(board, status, plan.config.faults.timeout_s)
         summary = summarise(reports, monitor.evaluations, time.perf_counter() - started)
         write_summary(folder, summary)
+        write_trace(folder, board.read("trace"), [report["blocks"] for report in reports])
         console.print(end_table(summary))
         console.print(result_lines(summary, folder), highlight=False, soft_wrap=True)
         return summary
@@ -122,8 +127,10 @@ class _Stage:
         inbox = self._make_inbox()
         outbox = self._make_outbox()
         metrics = MetricsFile(self._folder / "metrics" / f"stage{self._stage}.jsonl")
+        tracing = make_tracing(self._plan.config.logging, self._stage, len(self._blocks))
+        blocks = tracing.blocks(trouble(self._blocks, self._stage, self._plan.config.debug))
         worker = StageWorker(
-            trouble(self._blocks, self._stage, self._plan.config.debug), inbox, outbox,
+            blocks, tracing.inbox(inbox), tracing.outbox(outbox),
             sends_image=self._plan.sends_image(self._stage), status=self._status, metrics=metrics,
             interval_steps=self._plan.config.logging.interval_steps, publish=self._publish,
         )  # fmt: skip
@@ -131,7 +138,9 @@ class _Stage:
         metrics.close()
         for block in self._blocks:
             save_block(self._folder / "checkpoints" / "final", block)
-        return asdict(report_stage(self._stage, self._blocks, worker))
+        if spans := tracing.spans():
+            self._board.post("trace", self._stage, spans)
+        return asdict(report_stage(self._stage, self._blocks, worker.watch, inbox, outbox))
 
     def _make_inbox(self) -> MessageStream:
         config = self._plan.config

@@ -152,6 +152,8 @@ def _combinations(config: RunConfig, origins: Origins) -> Iterator[str]:
         yield "optimizer.schedule=multistep needs optimizer.milestones, e.g. [150, 225]"
     if optimizer.nesterov and not optimizer.momentum:
         yield "optimizer.nesterov=true needs optimizer.momentum above 0"
+    if config.logging.trace_start != type(config.logging)().trace_start and not config.logging.trace_batches:
+        yield "logging.trace_start has no effect without logging.trace_batches"
     if config.debug.slow_factor > 1 and config.debug.slow_stage < 0:
         yield "debug.slow_factor slows nothing without debug.slow_stage"
 

@@ -3,16 +3,17 @@
 import json
 import os
 import platform
-import resource
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from launch.memory import peak_memory_bytes
 from pipeline.block import Block
-from workers.stage import StageWorker
+from workers.inbox import MessageStream
+from workers.links.interface import Sender
+from workers.meter import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,11 @@ class StageReport:
     """One stage of `summary.json`. Times are of training batches alone; see workers.meter.Stopwatch.
 
     Attributes:
-        link: workers.links.interface.LinkStats of the link to the next stage.
-        slot_bytes: Memory of the slots that this stage has allocated. Slots in shared memory are the receiver's, but
-            the sender's process maps them too, and its `peak_memory_bytes` counts them.
+        peak_memory_bytes: See launch.memory; slots in shared memory count at both ends of their link.
+        slot_bytes: Memory of the slots of this stage's links that this stage has made, part of its peak.
+        link: What it has sent, evaluation included: transport, messages, sent_bytes, send_s, wait_room_s.
+        staleness_counts: Reads by staleness 0, 1, 2 and so on, as far as there were any; the entry at
+            buffers.stats.STALENESS_LIMIT counts that much and more.
     """
 
     stage: int
@@ -46,13 +49,16 @@ class StageReport:
     reuse_mean: float
     occupancy_mean: float
     dropped: int
-    link: dict[str, Any]
+    staleness_counts: list[int]
     slot_bytes: int
+    link: dict[str, Any]
 
 
-def report_stage(stage: int, blocks: list[Block], worker: StageWorker) -> StageReport:
+def report_stage(
+    stage: int, blocks: list[Block], watch: Stopwatch, inbox: MessageStream, outbox: Sender
+) -> StageReport:
     """Collects the report of the calling process's stage."""
-    watch, stats, link = worker.watch, worker.inbox.stats(), worker.outbox.stats
+    stats, link = inbox.stats(), asdict(outbox.stats)
     return StageReport(
         stage=stage,
         blocks=[block.index for block in blocks],
@@ -68,15 +74,16 @@ def report_stage(stage: int, blocks: list[Block], worker: StageWorker) -> StageR
         train_s=watch.train_s,
         hand_on_s=watch.hand_on_s,
         evaluate_s=watch.evaluate_s,
-        peak_memory_bytes=_peak_memory_bytes(blocks[0].device),
+        peak_memory_bytes=peak_memory_bytes(blocks[0].device),
         threads=torch.get_num_threads(),
         staleness_mean=stats.staleness_mean,
         staleness_max=stats.staleness_max,
         reuse_mean=stats.reuse_mean,
         occupancy_mean=stats.occupancy_mean,
         dropped=stats.dropped,
-        link=asdict(link),
-        slot_bytes=worker.inbox.slot_bytes + link.slot_bytes,
+        staleness_counts=stats.staleness_counts[: stats.staleness_max + 1] if stats.reads else [],
+        slot_bytes=inbox.slot_bytes + link.pop("slot_bytes"),
+        link=link,
     )
 
 
@@ -129,21 +136,3 @@ def hardware() -> dict[str, Any]:
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.exists() else []
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return peak_resident_bytes()
-
-
-def peak_resident_bytes() -> int:
-    """Most memory that the calling process has had at once, shared pages included.
-
-    Not getrusage's: that keeps the peak of whichever program the process was before it became this one.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(peak.split()[1]) * 1024

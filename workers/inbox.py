@@ -29,7 +29,7 @@ class MessageStream(Protocol):
     wait_s: float
     """Seconds that the loop has waited for messages of another stage."""
     slot_bytes: int
-    """Memory of the slots that messages of another stage come into."""
+    """Memory of the slots that messages arrive in."""
 
     def __iter__(self) -> Iterator[Delivery]: ...
     def read_each_once(self) -> None: ...

@@ -20,6 +20,10 @@ class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
     console_interval_s: float = Field(5.0, gt=0, description="seconds between progress lines where output is no terminal")
     wandb: bool = Field(False, description="log to Weights & Biases (extra 'wandb'; offline without a key)")
     tensorboard: bool = Field(False, description="write TensorBoard events into the run's folder (extra 'tensorboard')")
+    trace_batches: int = Field(
+        0, ge=0, le=100_000, description="training batches of each stage that trace.json shows; 0: no trace"
+    )
+    trace_start: int = Field(20, ge=0, description="batch_id from which on each stage fills its trace")
 
 
 class MetricsFile:

@@ -66,8 +66,8 @@ class StageWorker:
     ) -> None:
         self._blocks = blocks
         self._device = blocks[0].device
-        self.inbox = inbox
-        self.outbox = outbox
+        self._inbox = inbox
+        self._outbox = outbox
         self._sends_image = sends_image
         self._status = status
         self._metrics = metrics
@@ -81,13 +81,13 @@ class StageWorker:
         handlers = {Kind.TRAIN: self._train, Kind.EVALUATE: self._evaluate, Kind.EVALUATED: self._finish_evaluation,
                     Kind.END: self._end}  # fmt: skip
         clock = waited_input = waited_output = None
-        for delivery in self.inbox:
+        for delivery in self._inbox:
             if clock is None:  # waiting for the very first message is start-up, not training
-                clock, waited_input, waited_output = time.perf_counter(), self.inbox.wait_s, self.outbox.wait_room_s
+                clock, waited_input, waited_output = time.perf_counter(), self._inbox.wait_s, self._outbox.wait_room_s
             message = delivery.message.to(self._device)
             training = message.kind == Kind.TRAIN and not self._status.finished
             handlers[message.kind](message)
-            now, wait_input, wait_output = time.perf_counter(), self.inbox.wait_s, self.outbox.wait_room_s
+            now, wait_input, wait_output = time.perf_counter(), self._inbox.wait_s, self._outbox.wait_room_s
             seconds = now - clock
             if training:
                 self.watch.count_training(seconds, wait_input - waited_input, wait_output - waited_output, message.rows)
@@ -112,7 +112,7 @@ class StageWorker:
         self._status.step = self._blocks[0].step
         if not self._status.finished and all(block.finished for block in self._blocks):
             self._status.finished = True
-            self.inbox.read_each_once()
+            self._inbox.read_each_once()
 
     def _send_training(self, message: Message, x: Tensor, step: int) -> None:
         tensors = {"labels": message.tensors["labels"], "activation": x}
@@ -134,7 +134,7 @@ class StageWorker:
         for block in self._blocks:
             self._write_metrics(block)
         accuracies, ensemble = self._counts.read()
-        evaluation = Evaluation(message.batch_id, accuracies, ensemble if isinstance(self.outbox, DeadEnd) else None)
+        evaluation = Evaluation(message.batch_id, accuracies, ensemble if isinstance(self._outbox, DeadEnd) else None)
         self._status.accuracy = accuracies
         self._metrics.write({"evaluation": evaluation.epoch, "accuracy": accuracies, "ensemble": evaluation.ensemble})
         self._publish(evaluation)
@@ -143,12 +143,12 @@ class StageWorker:
     def _end(self, message: Message) -> None:
         self._send(message)
         self._status.now("waiting for the next stage to take the last message")
-        self.outbox.close()
-        self.inbox.close()
+        self._outbox.close()
+        self._inbox.close()
 
     def _send(self, message: Message) -> None:
         self._status.now("waiting for room")
-        self.outbox.send(message)
+        self._outbox.send(message)
         self._status.now("computing")
 
     def _check_and_write(self, block: Block, message: Message) -> None:
@@ -163,7 +163,7 @@ class StageWorker:
         loss = self._meters[block.index].read()
         if loss is None:
             return
-        watch, stats, link = self.watch, self.inbox.stats(), self.outbox.stats
+        watch, stats = self.watch, self._inbox.stats()
         self._status.loss = self._status.loss | {block.index: loss}
         self._status.samples_per_s = watch.samples_per_s
         self._status.wait_input_fraction = watch.fraction(watch.wait_input_s)
@@ -176,7 +176,8 @@ class StageWorker:
             "wait_output_fraction": self._status.wait_output_fraction,
             "staleness_mean": stats.staleness_mean, "staleness_max": stats.staleness_max,
             "reuse_mean": stats.reuse_mean, "occupancy_mean": stats.occupancy_mean, "dropped": stats.dropped,
-            "sent_bytes": link.sent_bytes, "send_s": link.send_s,
+            "samples": watch.samples, "train_s": watch.train_s,
+            "sent_bytes": self._outbox.stats.sent_bytes, "send_s": self._outbox.stats.send_s,
         }  # fmt: skip
         self._metrics.write(record)
 

@@ -23,8 +23,8 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.nn import functional
 
 from launch.config import load_config
+from launch.memory import peak_memory_bytes
 from launch.preflight import Plan, make_plan
-from launch.summary import peak_resident_bytes
 from pipeline.optimizer import build_optimizer, build_schedule
 from pipeline.precision import Precision
 from workers.data.source import BatchSource
@@ -115,7 +115,7 @@ def _run_rank(
     dist.init_process_group("gloo", store=store, rank=rank, world_size=num_stages, timeout=timedelta(seconds=60))
     module = StageModule(plan, rank)
     samples_per_s = _train(plan, rank, module, warmup_steps)
-    store.set(f"peak{rank}", str(peak_resident_bytes()))
+    store.set(f"peak{rank}", str(peak_memory_bytes(torch.device("cpu"))))
     torch.save(module.state_dict(), Path(folder) / f"stage{rank}.pt")
     dist.barrier()
     if rank == num_stages - 1:

@@ -11,7 +11,7 @@ import pytest
 
 from buffers.replay import CONTROL_CAPACITY, Policy, Read, ReplayBuffer
 from buffers.selectors import newest
-from buffers.stats import BufferStats
+from buffers.stats import STALENESS_LIMIT, BufferStats
 
 TIMEOUT_S = 10.0
 
@@ -225,8 +225,26 @@ def test_the_figures_count_what_happened_to_training_items() -> None:
         take(buffer)
     buffer.insert("D", 0.0)  # B is replaced, but has been read
     assert buffer.stats() == BufferStats(
-        capacity=2, inserted=4, reads=3, distinct_reads=2, dropped=1, staleness_sum=1, staleness_max=1, occupancy_sum=3.0
-    )
+        capacity=2, inserted=4, reads=3, distinct_reads=2, dropped=1, staleness_sum=1, staleness_max=1,
+        staleness_counts=[2, 1] + [0] * (STALENESS_LIMIT - 1), occupancy_sum=3.0,
+    )  # fmt: skip
+
+
+def test_the_histogram_counts_every_read_and_large_stalenesses_together() -> None:
+    stats = BufferStats(capacity=1)
+    for staleness in (0, 3, 3, STALENESS_LIMIT - 1, STALENESS_LIMIT, 1000):
+        stats.count_read(staleness, first_time=True, held=1)
+    counted = {staleness: count for staleness, count in enumerate(stats.staleness_counts) if count}
+    assert counted == {0: 1, 3: 2, STALENESS_LIMIT - 1: 1, STALENESS_LIMIT: 2}
+    assert sum(stats.staleness_counts) == stats.reads
+
+
+def test_figures_that_were_asked_for_do_not_change_with_later_reads() -> None:
+    buffer = filled(2, Policy.replay(), "A")
+    before = buffer.stats()
+    take(buffer)
+    assert before == BufferStats(capacity=2, inserted=1)
+    assert sum(buffer.stats().staleness_counts) == 1
 
 
 @pytest.mark.parametrize(

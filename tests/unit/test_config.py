@@ -92,6 +92,9 @@ WRONG = {
     "warm-up longer than the run": (["optimizer.warmup_steps=100000"], "optimizer.warmup_steps: got 100000, allowed: "),
     "one sample left over": (["data.batch_size=1437"], "data.batch_size=1437 leaves 1 of 1438 samples for the last batch"),
     "slow stage outside": (["debug.slow_stage=7", "debug.slow_factor=2"], "debug.slow_stage: got 7, allowed: below 4"),
+    "a trace that starts, but is not": (
+        ["logging.trace_start=5"], "logging.trace_start has no effect without logging.trace_batches"
+    ),
     "slowed, but which": (["debug.slow_factor=2"], "debug.slow_factor slows nothing without debug.slow_stage"),
     "nesterov without momentum": (
         ["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer.nesterov=true needs optimizer.momentum above 0"

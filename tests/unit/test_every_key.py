@@ -19,9 +19,11 @@ from pipeline.reference import train
 from workers.data.source import BatchSource
 from workers.debug import FaultyBlock, SlowedBlock, trouble
 from workers.feed import Feed
-from workers.messages import Kind
+from workers.inbox import Delivery
+from workers.messages import Kind, Message
 from workers.meter import Meter
 from workers.status import StageStatus
+from workers.trace import make_tracing
 
 TINY = ("data.batch_size=32", "model.name=mlp", "model.hidden=16", "training.epochs=1")
 
@@ -96,6 +98,15 @@ def records(overrides: Sequence[str]) -> int:
     return [meter.record(torch.zeros(()), step) for step in range(plan.config.logging.interval_steps)].index(True)
 
 
+def traced(overrides: Sequence[str]) -> list[int]:
+    """The training batches of ten that a stage records."""
+    tracing = make_tracing(load_config(None, overrides).logging, stage=1, num_blocks=1)
+    deliveries = [Delivery(Message(Kind.TRAIN, batch_id), 0, 1) for batch_id in range(10)]
+    for _ in tracing.inbox(deliveries):  # type: ignore[arg-type]
+        pass
+    return (tracing.spans() or {"batch_id": []})["batch_id"]
+
+
 def troubled(overrides: Sequence[str]) -> list[Any]:
     config = load_config(None, overrides).debug
     blocks = [SimpleNamespace(index=index, step=0) for index in range(2)]
@@ -163,6 +174,8 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "link.dtype": ("int8", planned, []),
     "evaluation.every_epochs": ("3", feed, []),
     "logging.interval_steps": ("3", records, []),
+    "logging.trace_batches": ("4", traced, ["logging.trace_batches=2", "logging.trace_start=3"]),
+    "logging.trace_start": ("5", traced, ["logging.trace_batches=2", "logging.trace_start=3"]),
     "debug.slow_stage": ("1", troubled, ["debug.slow_factor=2", "debug.slow_stage=0"]),
     "debug.slow_factor": ("3", troubled, ["debug.slow_stage=1"]),
     "debug.fault": ("raise", troubled, []),
@@ -202,7 +215,7 @@ def test_changing_a_key_changes_what_it_governs(key: str) -> None:
     assert governed([*base, f"{key}={value}"]) != governed(base)
 
 
-@pytest.mark.parametrize("governed", [trained, planned, learning_rates, reads, feed, records, troubled, silent])
+@pytest.mark.parametrize("governed", [trained, planned, learning_rates, reads, feed, records, traced, troubled, silent])
 def test_nothing_changes_without_a_change(governed: Callable[[Sequence[str]], Any]) -> None:
     assert governed([]) == governed([])
 

@@ -1,0 +1,32 @@
+"""The peak of a process is its own, and of the time since it was reset."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from launch.memory import peak_memory_bytes, reset_peak_memory
+
+CPU = torch.device("cpu")
+SIZE_BYTES = 200 << 20
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel has no /proc/self/clear_refs")
+def test_a_reset_forgets_what_has_been_freed() -> None:
+    reset_peak_memory()
+    before = peak_memory_bytes(CPU)
+    memory = torch.ones(SIZE_BYTES, dtype=torch.uint8)
+    held = peak_memory_bytes(CPU)
+    del memory
+    assert held - before > 0.9 * SIZE_BYTES
+    assert held - peak_memory_bytes(CPU) < 0.1 * SIZE_BYTES, "the peak stays; the kernel counts in batches of pages"
+    reset_peak_memory()
+    assert held - peak_memory_bytes(CPU) > 0.9 * SIZE_BYTES
+
+
+def test_without_a_kernel_that_tells_the_peak_is_that_of_getrusage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("launch.memory.STATUS", tmp_path / "none")
+    monkeypatch.setattr("launch.memory.CLEAR", tmp_path / "none" / "none")
+    reset_peak_memory()
+    assert peak_memory_bytes(CPU) > 1 << 20

@@ -1,0 +1,90 @@
+"""The report's figures say what they are given."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launch.reporting.charts import MOST_POINTS, Axis, Series, histogram, line_chart, number, percent, ticks
+from launch.reporting.colours import ACTIVITIES, DEPTH, WORDS, depth_colour
+from launch.reporting.record import Span
+from launch.reporting.tables import seconds
+from launch.reporting.timeline import choose_window
+from workers.trace import Activity
+
+X, Y = Axis("step", number), Axis("loss", number)
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e6), st.integers(3, 12))
+def test_ticks_are_few_even_and_inside(low: float, size: float, most: int) -> None:
+    values = ticks(low, low + size, most)
+    assert len(values) <= most
+    assert all(low - 1e-6 * size <= value <= low + size * (1 + 1e-6) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "whole", "expected"),
+    [
+        (0, 1, 6, False, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (1, 6, 8, True, [1, 2, 3, 4, 5, 6]),
+        (0.5, 1.5, 8, True, [1]),
+        (0, 4310, 6, False, [0, 1000, 2000, 3000, 4000]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, most: int, whole: bool, expected: list[float]) -> None:
+    assert ticks(low, high, most, whole) == expected
+
+
+def test_every_point_of_a_line_tells_its_values() -> None:
+    chart = line_chart([Series("block <0>", "#123456", [(1, 0.5), (2, 0.25)])], X, Axis("accuracy", percent))
+    assert re.findall(r"<title>(.*?)</title>", chart) == [
+        "block &lt;0&gt;: 50% at step 1", "block &lt;0&gt;: 25% at step 2",
+    ]  # fmt: skip
+
+
+def test_a_long_line_is_thinned_to_means() -> None:
+    chart = line_chart([Series("a", "#123456", [(step, 2.0 * step) for step in range(1600)])], X, Y)
+    titles = re.findall(r"<title>a: (\S+) at step (\S+)</title>", chart)
+    assert len(titles) == MOST_POINTS and titles[0] == ("9", "4.5")
+
+
+@pytest.mark.parametrize("points", [[(1.0, 2.0)], [(0.0, 0.0), (0.0, 0.0)]])
+def test_a_line_without_extent_can_be_drawn(points: list[tuple[float, float]]) -> None:
+    assert "nan" not in line_chart([Series("a", "#123456", points)], X, Axis("loss", number, starts_at_zero=True))
+
+
+def test_no_points_are_said_in_words() -> None:
+    assert "Nothing was recorded" in line_chart([Series("a", "#123456", [])], X, Y)
+
+
+def test_a_histogram_shows_shares_and_marks_the_open_end() -> None:
+    chart = histogram([1, 0, 3], Axis("staleness", number), "#123456", last_and_more=True)
+    assert "staleness 0: 1 reads, 25.0%" in chart and "staleness 2: 3 reads, 75.0%" in chart
+    assert ">2+</text>" in chart
+
+
+def test_colours_go_from_the_first_to_the_last_block() -> None:
+    assert [depth_colour(index, 6) for index in range(6)] == list(DEPTH)
+    assert depth_colour(0, 1) == DEPTH[0]
+    assert len({depth_colour(index, 30) for index in range(30)}) == 30
+
+
+def test_every_activity_has_a_colour_and_words() -> None:
+    assert set(ACTIVITIES) == set(WORDS) == {activity.name.lower() for activity in Activity}
+
+
+def span(stage: int, activity: str, start_s: float, batch_id: int) -> Span:
+    return Span(stage, activity, activity, start_s, start_s + 1, batch_id)
+
+
+def test_the_timeline_shows_where_all_stages_were_recorded_and_nothing_was_evaluated() -> None:
+    first = [span(0, "forward" if second < 30 or second > 34 else "evaluate", second, second) for second in range(60)]
+    second = [span(1, "forward", second, second) for second in range(25, 80)]
+    window = choose_window(sorted(first + second, key=lambda one: one.start_s))
+    assert window.start_s >= 35 and window.end_s <= 60
+
+
+@pytest.mark.parametrize(("value", "text"), [(2.04, "2.0 s"), (300, "5.0 min"), (9000, "2.5 h")])
+def test_durations_have_the_unit_that_suits_them(value: float, text: str) -> None:
+    assert seconds(value) == text

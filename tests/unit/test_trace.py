@@ -1,0 +1,162 @@
+"""What a stage's recorder keeps, and how the stages' spans become one file."""
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from launch.trace_file import write_trace
+from tests.unit.tiny import batch, make_block
+from workers.inbox import Delivery
+from workers.links.interface import LinkStats
+from workers.messages import Kind, Message
+from workers.meter import LoggingConfig
+from workers.stage import DeadEnd
+from workers.trace import Activity, Recorder, TracedInbox, TracedOutbox, clock_origin_s, make_tracing
+
+
+class Outbox:
+    """Waits for room as long as it is told, by its own account."""
+
+    def __init__(self) -> None:
+        self.stats = LinkStats("test")
+        self.sent: list[int] = []
+        self.closed = False
+
+    def send(self, message: Message) -> None:
+        time.sleep(0.001)
+        self.stats.count(8, send_s=0.0, wait_room_s=0.0005 if message.batch_id % 2 else 0.0)
+        self.sent.append(message.batch_id)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def deliveries(*messages: tuple[Kind, int]) -> list[Delivery]:
+    return [Delivery(Message(kind, batch_id), 0, 1) for kind, batch_id in messages]
+
+
+def recorded(recorder: Recorder) -> list[tuple[str, int]]:
+    spans = recorder.spans()
+    return list(zip(spans["activity"], spans["batch_id"], strict=True))
+
+
+def train(*batch_ids: int) -> list[Delivery]:
+    return deliveries(*((Kind.TRAIN, batch_id) for batch_id in batch_ids))
+
+
+def test_a_window_starts_with_a_new_enough_batch_and_ends_after_so_many() -> None:
+    recorder = Recorder(first_batch_id=5, batches=3, capacity=99)
+    for _ in TracedInbox(train(3, 4, 7, 6, 6, 8), recorder, Activity.WAIT_INPUT):  # type: ignore[arg-type]
+        pass
+    assert recorded(recorder) == [("wait_input", 7), ("wait_input", 6), ("wait_input", 6)]
+
+
+def test_evaluation_is_recorded_among_the_batches_of_the_window_only() -> None:
+    recorder = Recorder(first_batch_id=1, batches=2, capacity=99)
+    stream = deliveries(
+        (Kind.TRAIN, 0), (Kind.EVALUATE, 0), (Kind.TRAIN, 1), (Kind.EVALUATE, 0), (Kind.EVALUATED, 1), (Kind.TRAIN, 2),
+        (Kind.EVALUATE, 0), (Kind.END, 3),
+    )  # fmt: skip
+    assert list(TracedInbox(stream, recorder, Activity.DATA)) == stream  # type: ignore[arg-type]
+    assert recorded(recorder) == [
+        ("data", 1), ("data", 0), ("evaluate", 0), ("data", 1), ("evaluate", 1), ("data", 2),
+    ]  # fmt: skip
+
+
+def test_waiting_for_the_very_first_message_is_no_span() -> None:
+    recorder = Recorder(first_batch_id=0, batches=2, capacity=99)
+    list(TracedInbox(train(0, 1), recorder, Activity.WAIT_INPUT))  # type: ignore[arg-type]
+    assert recorded(recorder) == [("wait_input", 1)]
+
+
+def test_a_full_recorder_counts_what_it_loses() -> None:
+    recorder = Recorder(first_batch_id=0, batches=9, capacity=2)
+    list(TracedInbox(train(0, 1, 2, 3, 4), recorder, Activity.WAIT_INPUT))  # type: ignore[arg-type]
+    assert recorded(recorder) == [("wait_input", 1), ("wait_input", 2)]
+    assert recorder.spans()["lost"] == 2
+
+
+def test_a_send_is_split_into_waiting_and_sending_and_sends_of_other_messages_pass_through() -> None:
+    recorder, inner = Recorder(first_batch_id=1, batches=2, capacity=99), Outbox()
+    outbox = TracedOutbox(inner, recorder)  # type: ignore[arg-type]
+    for delivery in train(0, 1, 2, 3):
+        recorder.begin(delivery.message)
+        outbox.send(delivery.message)
+    outbox.close()
+    assert inner.sent == [0, 1, 2, 3] and inner.closed
+    assert recorded(recorder) == [("wait_room", 1), ("send", 1), ("send", 2)]
+    spans = recorder.spans()
+    assert spans["end_s"][0] - spans["start_s"][0] == pytest.approx(0.0005)
+    assert spans["end_s"][0] == spans["start_s"][1] and outbox.wait_room_s == inner.stats.wait_room_s
+
+
+def test_a_traced_block_computes_what_the_block_does() -> None:
+    plain, tracing = make_block(), make_tracing(LoggingConfig(trace_batches=4, trace_start=0), 0, 1)
+    (traced,) = tracing.blocks([make_block()])
+    x, labels, _ = batch(plain)
+    (delivery,) = train(0)
+    for _ in tracing.inbox([delivery]):  # type: ignore[arg-type]
+        assert torch.equal(traced.forward(x), plain.forward(x))
+        assert torch.equal(traced.learn(labels), plain.learn(labels))
+        assert torch.equal(traced.hand_on(x), plain.hand_on(x))
+        assert torch.equal(traced.predict(x)[1], plain.predict(x)[1])
+    assert traced.step == plain.step == 1
+    assert (tracing.spans() or {})["activity"] == ["forward", "learn", "hand_on"]
+
+
+def test_without_a_trace_every_part_stays_itself() -> None:
+    tracing = make_tracing(LoggingConfig(), 0, 1)
+    blocks, inbox, outbox = [make_block()], SimpleNamespace(), DeadEnd()
+    assert tracing.blocks(blocks) is blocks
+    assert tracing.inbox(inbox) is inbox  # type: ignore[comparison-overlap]
+    assert tracing.outbox(outbox) is outbox
+    assert tracing.spans() is None
+
+
+def test_the_last_stage_keeps_its_dead_end() -> None:
+    outbox = DeadEnd()
+    assert make_tracing(LoggingConfig(trace_batches=1), 1, 1).outbox(outbox) is outbox
+
+
+def test_the_clock_origin_is_that_of_the_wall_clock() -> None:
+    assert clock_origin_s() + time.perf_counter() == pytest.approx(time.time(), abs=0.5)
+
+
+def spans_of(host: str, epoch_s: float, *spans: tuple[str, float, float, int, int]) -> dict[str, Any]:
+    names = ("activity", "start_s", "end_s", "block", "batch_id")
+    columns = {name: list(column) for name, column in zip(names, zip(*spans, strict=True), strict=True)}
+    return {"host": host, "epoch_s": epoch_s, "lost": 0} | columns
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "trace.json").read_text())["traceEvents"]
+
+
+def test_stages_of_other_hosts_are_put_on_the_first_ones_clock(tmp_path: Path) -> None:
+    first = spans_of("a", 1000.0, ("forward", 5.0, 5.5, 0, 7), ("send", 5.5, 5.75, -1, 7))
+    same_host = spans_of("a", 1000.25, ("forward", 6.0, 6.5, 1, 7))
+    other_host = spans_of("b", 900.0, ("forward", 107.0, 108.0, 2, 7))
+    write_trace(tmp_path, [first, same_host, other_host], [[0], [1], [2]])
+    spans = [(event["pid"], event["name"], event["ts"], event["dur"]) for event in events(tmp_path) if event["ph"] == "X"]
+    assert spans == [
+        (0, "forward 0", 0, 500_000), (0, "send", 500_000, 250_000), (1, "forward 1", 1_000_000, 500_000),
+        (2, "forward 2", 2_000_000, 1_000_000),
+    ]  # fmt: skip
+
+
+def test_an_arrow_leads_from_a_send_to_the_first_forward_of_its_batch(tmp_path: Path) -> None:
+    first = spans_of("a", 0.0, ("send", 1.0, 1.5, -1, 7), ("send", 2.0, 2.5, -1, 8))
+    second = spans_of("a", 0.0, ("forward", 3.0, 3.5, 1, 7), ("forward", 4.0, 4.5, 1, 7), ("forward", 5.0, 6.0, 1, 9))
+    write_trace(tmp_path, [first, second], [[0], [1]])
+    arrows = [(event["ph"], event["pid"], event["ts"], event["id"]) for event in events(tmp_path) if event["ph"] in "sf"]
+    assert arrows == [("s", 0, 0, "0/7"), ("f", 1, 2_000_000, "0/7")]
+
+
+def test_nothing_is_written_where_nothing_was_recorded(tmp_path: Path) -> None:
+    write_trace(tmp_path, [None, None], [[0], [1]])
+    assert list(tmp_path.iterdir()) == []
