@@ -5,6 +5,7 @@ A process then starts in a tenth of a second instead of several, so that many sh
 
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -41,18 +42,23 @@ class Outcome:
         lines = (self.folder / "metrics" / f"stage{stage}.jsonl").read_text().splitlines()
         return [record for line in lines if "step" in (record := json.loads(line))]
 
-    def steady_samples_per_s(self, stage: int, batch_size: int, warmup_steps: int) -> float:
+    def steady_samples_per_s(
+        self, stage: int, batch_size: int, warmup_steps: int, last_step: float = math.inf
+    ) -> float:
         """Samples per second of a stage's last block between its first record after `warmup_steps` and its last one.
 
         `logging.interval_steps` sets how close to the warm-up the clock can start; an evaluation pass between the two
         records counts as time, so benchmarks use one epoch.
 
+        Args:
+            last_step: Later records do not count: what a stage does when those before it have ended is no steady state.
+
         Raises:
-            ValueError: There are fewer than two records after the warm-up.
+            ValueError: There are fewer than two records in between.
         """
         records = self.records(stage)
         block = records[-1]["block"]
-        steady = [record for record in records if record["block"] == block and record["step"] > warmup_steps]
+        steady = [one for one in records if one["block"] == block and warmup_steps < one["step"] <= last_step]
         if len(steady) < 2:
             raise ValueError(f"stage {stage} left {len(steady)} records after {warmup_steps} steps, needed 2")
         first, last = steady[0], steady[-1]

@@ -1,5 +1,6 @@
 """This project's own runs, as a user starts them."""
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 from benchmarks.engines.timing import TIMEOUT_S, Case, EngineError
 from benchmarks.local_run import run_pipeline
 
-INTERVAL_STEPS = 2
-"""Steps between the records that a rate is taken from."""
+TAIL_STEPS = 12
+"""Steps behind the timed ones: at least as many as a stage can be ahead of the next, so that all of them train while
+the clock runs."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +23,26 @@ class Ran:
 
 
 def run(case: Case, num_processes: int, *overrides: str) -> Ran:
-    """Trains warm-up and steps in one epoch and reads the rate of the last stage from its records.
+    """Trains warm-up, timed steps and tail without an evaluation between, and reads the rate from the stages' records.
 
-    The first record after the warm-up starts the clock.
+    The rate is that of the last stage, from its first record after the warm-up on.
 
     Raises:
         EngineError: The run failed.
     """
-    samples = (case.warmup_steps + case.steps) * case.batch_size
-    length = [f"data.samples={samples}"] if "data.name=synthetic" in case.overrides else []
-    settings = [*case.overrides, *length, f"logging.interval_steps={INTERVAL_STEPS}", *overrides]
+    steps, interval = case.warmup_steps + case.steps, max(2, case.steps // 4)
+    settings = [*case.overrides, *overrides, *_length(case, steps + TAIL_STEPS), f"logging.interval_steps={interval}"]
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_pipeline(settings, num_processes, Path(folder) / "run", TIMEOUT_S)
         if any(outcome.exit_codes):
-            raise EngineError(" ".join(outcome.printed)[-300:])
-        rate = outcome.steady_samples_per_s(num_processes - 1, case.batch_size, case.warmup_steps - INTERVAL_STEPS)
+            raise EngineError(" ".join(" ".join(outcome.printed).split())[-300:])
+        rate = outcome.steady_samples_per_s(num_processes - 1, case.batch_size, case.warmup_steps - interval, steps)
         return Ran(rate, outcome.summary["stages"])
+
+
+def _length(case: Case, steps: int) -> list[str]:
+    """Settings for at least so many steps: one epoch of synthetic data, or as many as it takes."""
+    if "data.name=synthetic" in case.overrides:
+        return [f"data.samples={steps * case.batch_size}"]
+    epochs = math.ceil(steps / case.plan(1).blueprint.task.steps_per_epoch)
+    return [f"training.epochs={epochs}", f"evaluation.every_epochs={epochs}"]

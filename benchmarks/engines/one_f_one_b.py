@@ -1,35 +1,33 @@
 """1F1B of torch.distributed.pipelining, trained to the end on the data of a run: accuracy, throughput and memory.
 
-The network, its initial weights, the cut, the batches, the optimizer and the schedule are those of the run that the same
+One block per stage. The network, its initial weights, the cut, the batches, the optimizer and the schedule are those of the run that the same
 configuration gives; the loss is the cross-entropy of the network's classifier alone. Batch normalisation sees
 micro-batches instead of batches, as in every pipeline engine that has micro-batches.
 """
 
 import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
-from torch.nn import functional
 
+from benchmarks.engines.plain import join_group
+from benchmarks.engines.timing import Seat
+from benchmarks.engines.torch_pipelining import ChunkModule, cross_entropy, training_step
 from launch.config import load_config
 from launch.memory import peak_memory_bytes
 from launch.preflight import Plan, make_plan
-from pipeline.optimizer import build_optimizer, build_schedule
-from pipeline.precision import Precision
 from workers.data.source import BatchSource
 
-MICRO_BATCHES = 8
+MICRO_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -110,11 +108,11 @@ def _run_rank(
 ) -> None:
     plan = make_plan(load_config(None, overrides), num_stages)
     torch.set_num_threads(plan.config.placement.threads)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = dist.FileStore(str(Path(folder) / "store"), num_stages)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=num_stages, timeout=timedelta(seconds=60))
-    module = StageModule(plan, rank)
-    samples_per_s = _train(plan, rank, module, warmup_steps)
+    seat = Seat(rank, num_stages, store)
+    join_group(seat, torch.device("cpu"))
+    module = ChunkModule(plan, rank)
+    samples_per_s = _train(plan, seat, module, warmup_steps)
     store.set(f"peak{rank}", str(peak_memory_bytes(torch.device("cpu"))))
     torch.save(module.state_dict(), Path(folder) / f"stage{rank}.pt")
     dist.barrier()
@@ -124,68 +122,26 @@ def _run_rank(
     dist.destroy_process_group()
 
 
-class _Enter(torch.autograd.Function):
-    """From the engine's contiguous activations to the run's memory layout; gradients the other way."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, precision: Precision) -> Tensor:
-        return precision.canonical(x)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.contiguous(), None
-
-
-class StageModule(nn.Module):
-    """The layers of a stage's blocks without auxiliary heads; the last stage has the network's classifier too.
-
-    Inside, 4-d activations have the run's memory layout; at its ends they are contiguous, as the engine demands.
-    """
-
-    def __init__(self, plan: Plan, stage: int) -> None:
-        super().__init__()
-        self._precision = plan.blueprint.precision
-        hosted = plan.placement.blocks_of(stage)
-        layers = [layer.module for block in hosted for layer in plan.blueprint.layers_of(block)]
-        if stage == plan.placement.num_stages - 1:
-            layers.append(plan.blueprint.network.classifier.module)
-        self.layers = nn.Sequential(*layers)
-        if self._precision.channels_last:
-            self.layers.to(memory_format=torch.channels_last)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, *input shape] to [N, *output shape], in the precision of the run."""
-        with self._precision.autocast(x.device):
-            return self.layers(_Enter.apply(x, self._precision)).contiguous()
-
-
-def _train(plan: Plan, rank: int, module: StageModule, warmup_steps: int) -> float:
+def _train(plan: Plan, seat: Seat, module: ChunkModule, warmup_steps: int) -> float:
     """Samples per second after the warm-up."""
-    config, last = plan.config, plan.placement.num_stages - 1
-    optimizer = build_optimizer(config.optimizer, list(module.parameters()))
-    steps = plan.blueprint.total_steps
-    lr_schedule = build_schedule(config.optimizer, optimizer, plan.blueprint.task.steps_per_epoch, steps)
-    factor = config.debug.slow_factor if config.debug.slow_stage == rank else 1.0
-    stage = SlowedStage(module, rank, last + 1, torch.device("cpu"), factor=factor)
-    schedule = Schedule1F1B(stage, MICRO_BATCHES, loss_fn=functional.cross_entropy)
-    source = BatchSource(config.data, config.training.seed)
-    for step in range(steps):
-        if step == warmup_steps:
-            dist.barrier()
-            started = time.perf_counter()
-        batch = source.training_batch(step) if rank in (0, last) else None
-        optimizer.zero_grad(set_to_none=True)
-        inputs = (batch.images,) if rank == 0 and batch else ()
-        schedule.step(*inputs, **({"target": batch.labels} if rank == last and batch else {}))
-        optimizer.step()
-        lr_schedule.step()
-    return (steps - warmup_steps) * config.data.batch_size / (time.perf_counter() - started)
+    slowed = plan.config.debug.slow_stage == seat.rank
+    factor = plan.config.debug.slow_factor if slowed else 1.0
+    stage = SlowedStage(module, seat.rank, seat.num_processes, torch.device("cpu"), factor=factor)
+    schedule = Schedule1F1B(stage, MICRO_BATCHES, loss_fn=cross_entropy)
+    step, steps = training_step(plan, seat, [module], schedule, torch.device("cpu")), plan.blueprint.total_steps
+    for _ in range(warmup_steps):
+        step()
+    dist.barrier()
+    started = time.perf_counter()
+    for _ in range(steps - warmup_steps):
+        step()
+    return (steps - warmup_steps) * plan.config.data.batch_size / (time.perf_counter() - started)
 
 
 @torch.no_grad()
 def _accuracy(plan: Plan, folder: str) -> float:
     """Of the whole network, in evaluation mode, on the held-out part."""
-    modules = [StageModule(plan, stage).eval() for stage in range(plan.placement.num_stages)]
+    modules = [ChunkModule(plan, stage).eval() for stage in range(plan.placement.num_stages)]
     for stage, module in enumerate(modules):
         module.load_state_dict(torch.load(Path(folder) / f"stage{stage}.pt"))
     network = nn.Sequential(*modules)

@@ -1,0 +1,121 @@
+"""Throughput of decoupled training beside everything a user might pick instead, in one run.
+
+    python -m benchmarks.throughput [section.key=value ...] --out benchmarks/results/throughput [--repeats 5]
+        [--sections headline crowded tiny] [--steps 8] [--smoke]
+
+Three sections. headline: one network in 2 stages, trained by back-propagation on one thread and on all cores, DDP, DGL in
+one loop, the schedules of torch.distributed.pipelining, this project's runs, and the bound: each stage alone, in a
+process like its own, without links. crowded: 4 stages. tiny: steps of about a millisecond.
+
+How it is fair: every row builds the same network from the same configuration, with the same batch size, precision,
+memory layout and optimizer, and draws its batches from the same source (synthetic images, no augmentation). Every
+process has one thread, save where the row says otherwise. Every measurement starts fresh processes; warm-up steps are
+not timed; all processes start their clocks together. Rows take turns, so that a repeat has each of them once; ratios
+are taken within a repeat, and medians and ranges over the repeats are reported. What cannot be equal: the pipelining
+schedules train the same layers and the classifier with end-to-end gradients and compute no auxiliary heads; their
+interleaved variants have two chunks per process, cut evenly. Their numbers of micro-batches are all measured in the
+first repeat; later repeats measure the best one of each schedule again.
+"""
+
+import argparse
+import json
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.engines.timing import Case, EngineError
+from benchmarks.local_run import FORKSERVER_PRELOAD
+from benchmarks.throughput_rows import SCHEDULES, Row, Section, crowded, headline, tiny
+from benchmarks.throughput_tables import answer_of, figures_table, plot, profile_table, rates_table
+from launch.summary import hardware, versions
+
+DEFAULTS = (
+    "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=128", "data.samples=12800",
+    "data.drop_last=true", "model.name=vgg8b", "model.width=0.25", "head.name=mlp_sr", "partition.blocks=2",
+    "partition.boundaries=[conv4]", "optimizer.momentum=0.9",
+)  # fmt: skip
+FOUR = ("partition.blocks=4", "partition.boundaries=[conv2,conv4,conv5]")
+DIGITS = (
+    "data.name=digits", "data.batch_size=64", "data.drop_last=true", "data.augment=none", "model.name=mlp", "model.depth=4",
+    "model.hidden=128", "model.width=1.0", "head.name=linear", "partition.blocks=2", "training.epochs=100",
+)  # fmt: skip
+SMALL = ("model.width=0.05", "data.batch_size=16", "data.shape=[3,8,8]", "data.samples=1600")
+MICRO_BATCHES = (1, 2, 4, 8, 16)
+ROUND_STEPS = 2
+Rates = dict[str, float | str]
+
+
+def sections_of(arguments: argparse.Namespace) -> list[Section]:
+    """What the command line asks for."""
+    overrides, steps = (*DEFAULTS, *arguments.overrides), arguments.steps
+    micro_batches: Sequence[int] = MICRO_BATCHES
+    if arguments.smoke:
+        overrides, steps, micro_batches = (*DEFAULTS, *SMALL), 4, (2,)
+    wide, crowd = Case(overrides, 2, 4, steps), Case((*overrides, *FOUR), 4, 4, steps)
+    small = Case(DIGITS, 2, 100, 20 if arguments.smoke else 1000)
+    made = {"headline": headline(wide, micro_batches, FOUR), "crowded": crowded(crowd), "tiny": tiny(small)}
+    return [made[name] for name in arguments.sections]
+
+
+def run_section(section: Section, repeats: int, console: Console) -> list[dict[str, Any]]:
+    """Measures all rows in turn; of each repeat the rates by row, errors in words, and the stages of our runs."""
+    rows, done = list(section.rows), []
+    for repeat in range(repeats):
+        rates: Rates = {}
+        stages: dict[str, Any] = {}
+        for row in rows:
+            console.print(f"{section.name}, repeat {repeat + 1}/{repeats}: {row.name}", highlight=False)
+            try:
+                rate = row.measure()
+                rates[row.name] = rate.samples_per_s
+                stages |= {row.name: list(rate.stages)} if rate.stages else {}
+            except EngineError as error:
+                rates[row.name] = str(error)
+        done.append({"rates": rates, "stages": stages})
+        rows = _worth_repeating(rows, rates)
+    return done
+
+
+def _worth_repeating(rows: Sequence[Row], rates: Rates) -> list[Row]:
+    """Without what cannot run, and with each pipelining schedule at its best number of micro-batches alone."""
+    able = [row for row in rows if not isinstance(rates[row.name], str)]
+    best = [
+        max(same, key=lambda row: float(rates[row.name]))
+        for schedule in SCHEDULES
+        if (same := [row for row in able if row.name.startswith(f"{schedule}, ")])
+    ]
+    return [row for row in able if row.group != "torch pipelining" or row in best]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json and .png")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8, help="timed steps of a measurement; even")
+    parser.add_argument("--sections", nargs="+", choices=("headline", "crowded", "tiny"),
+                        default=["headline", "crowded", "tiny"])  # fmt: skip
+    parser.add_argument("--smoke", action="store_true", help="a small network, few steps, once")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    arguments = parser.parse_args()
+    if arguments.steps < 2 * ROUND_STEPS or arguments.steps % ROUND_STEPS:
+        parser.error(f"--steps: got {arguments.steps}, allowed: even, from {2 * ROUND_STEPS} on")
+    multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
+    console, errors = Console(width=150), Console(stderr=True)
+    answer: dict[str, Any] = {
+        "command": "python -m benchmarks.throughput " + " ".join(sys.argv[1:]),
+        "hardware": hardware(), "versions": versions(), "sections": {},
+    }  # fmt: skip
+    for section in sections_of(arguments):
+        repeats = run_section(section, 1 if arguments.smoke else arguments.repeats, errors)
+        answer["sections"][section.name] = found = answer_of(section, repeats)
+        console.print(rates_table(section.name, found), figures_table(found), profile_table(found))
+        arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+    plot(answer, arguments.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
