@@ -104,7 +104,7 @@ def plot(answer: Mapping[str, Any], path: Path) -> None:
         axes.set_title(name, loc="left", fontsize=10, fontweight="bold")
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[-1, 0].set_xlabel("samples/s: median, range as whisker")
+    panels[-1, 0].set_xlabel("samples/s: median, range as whisker", fontsize=9)
     handles = [Patch(color=colour, label=group) for group, colour in COLOURS.items()]
-    panels[0, 0].legend(handles=handles, fontsize=8, loc="lower right")
+    figure.legend(handles=handles, fontsize=8, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.savefig(path, dpi=120)

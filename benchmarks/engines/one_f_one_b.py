@@ -1,8 +1,8 @@
 """1F1B of torch.distributed.pipelining, trained to the end on the data of a run: accuracy, throughput and memory.
 
-One block per stage. The network, its initial weights, the cut, the batches, the optimizer and the schedule are those of the run that the same
-configuration gives; the loss is the cross-entropy of the network's classifier alone. Batch normalisation sees
-micro-batches instead of batches, as in every pipeline engine that has micro-batches.
+One block per stage. The network, its initial weights, the cut, the batches, the optimizer and the schedule are those of
+the run that the same configuration gives; the loss is the cross-entropy of the network's classifier alone. Batch
+normalisation sees micro-batches instead of batches, as in every pipeline engine that has micro-batches.
 """
 
 import multiprocessing
