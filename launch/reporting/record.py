@@ -76,7 +76,7 @@ class RunRecord:
     def spans(self) -> list[Span]:
         """The spans of the trace, in order of their start."""
         return [
-            Span(event["pid"], event["cat"], event["name"], event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6,
+            Span(event["args"]["stage"], event["cat"], event["name"], event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6,
                  event["args"]["batch_id"])
             for event in self.trace
             if event["ph"] == "X"

@@ -142,7 +142,7 @@ def test_stages_of_other_hosts_are_put_on_the_first_ones_clock(tmp_path: Path) -
     same_host = spans_of("a", 1000.25, ("forward", 6.0, 6.5, 1, 7))
     other_host = spans_of("b", 900.0, ("forward", 107.0, 108.0, 2, 7))
     write_trace(tmp_path, [first, same_host, other_host], [[0], [1], [2]])
-    spans = [(event["pid"], event["name"], event["ts"], event["dur"]) for event in events(tmp_path) if event["ph"] == "X"]
+    spans = [(event["args"]["stage"], event["name"], event["ts"], event["dur"]) for event in events(tmp_path) if event["ph"] == "X"]
     assert spans == [
         (0, "forward 0", 0, 500_000), (0, "send", 500_000, 250_000), (1, "forward 1", 1_000_000, 500_000),
         (2, "forward 2", 2_000_000, 1_000_000),
@@ -154,7 +154,15 @@ def test_an_arrow_leads_from_a_send_to_the_first_forward_of_its_batch(tmp_path: 
     second = spans_of("a", 0.0, ("forward", 3.0, 3.5, 1, 7), ("forward", 4.0, 4.5, 1, 7), ("forward", 5.0, 6.0, 1, 9))
     write_trace(tmp_path, [first, second], [[0], [1]])
     arrows = [(event["ph"], event["pid"], event["ts"], event["id"]) for event in events(tmp_path) if event["ph"] in "sf"]
-    assert arrows == [("s", 0, 0, "0/7"), ("f", 1, 2_000_000, "0/7")]
+    assert arrows == [("s", 1, 0, 7), ("f", 2, 2_000_000, 7)]
+
+
+def test_stages_are_processes_and_threads_that_perfetto_tells_apart(tmp_path: Path) -> None:
+    trace = spans_of("a", 0.0, ("forward", 1.0, 1.5, 0, 7))
+    write_trace(tmp_path, [trace, trace], [[0], [1, 2]])
+    processes = [event for event in events(tmp_path) if event["name"] == "process_name"]
+    names = {(event["pid"], event["tid"]): event["args"]["name"] for event in processes}
+    assert names == {(1, 1): "stage 0 (block 0)", (2, 2): "stage 1 (blocks 1-2)"}
 
 
 def test_nothing_is_written_where_nothing_was_recorded(tmp_path: Path) -> None:
