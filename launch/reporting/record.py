@@ -47,6 +47,11 @@ class RunRecord:
         """Whether stages read old batches again instead of waiting for new ones."""
         return self.setting("buffers", "policy") == "replay"
 
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether its stages ran on GPUs."""
+        return bool(self.summary.get("hardware", {}).get("gpus")) and self.setting("placement", "device") != "cpu"
+
     def setting(self, section: str, key: str) -> Any:
         """A value of config.yaml, None where there is none."""
         return self.config.get(section, {}).get(key)

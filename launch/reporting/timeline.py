@@ -58,6 +58,8 @@ def timeline(run: RunRecord) -> str:
     seen = {span.activity for span in spans}
     entries = [(WORDS[activity], colour) for activity, colour in ACTIVITIES.items() if activity in seen]
     note = f"Batch {followed} is outlined: follow it from stage to stage. Numbers are batch_ids; waits are thin."
+    if run.uses_gpu:
+        note += " Times are the hosts': on a GPU a span shows the launching of kernels, which may run later."
     figure = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="timeline">{"".join(parts)}</svg>'
     return f'{legend(entries)}{figure}<p class="note">{note} All of it: open trace.json in ui.perfetto.dev.</p>'
 
