@@ -61,8 +61,8 @@ def test_every_recorded_batch_has_a_forward_and_a_learn_span_of_every_block(span
 def test_spans_of_a_stage_do_not_overlap(spans: list[dict[str, Any]]) -> None:
     for stage in BLOCKS:
         ordered = sorted((span["ts"], span["ts"] + span["dur"]) for span in spans if span["args"]["stage"] == stage)
-        # Times are rounded to nanoseconds.
-        assert all(before[1] <= after[0] + 0.002 for before, after in pairwise(ordered))
+        # Times are rounded to a tenth of a microsecond.
+        assert all(before[1] <= after[0] + 0.3 for before, after in pairwise(ordered))
 
 
 def test_a_batch_is_computed_downstream_only_after_its_send_began(spans: list[dict[str, Any]]) -> None:
