@@ -64,7 +64,8 @@ def timeline(run: RunRecord) -> str:
     if run.uses_gpu:
         note += " Times are the hosts': on a GPU a span shows the launching of kernels, which may run later."
     figure = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="timeline">{"".join(parts)}</svg>'
-    return f'{legend(entries)}<div class="wide">{figure}</div><p class="note">{note} All of it: open trace.json in ui.perfetto.dev.</p>'
+    note += " All of it: open trace.json in ui.perfetto.dev."
+    return f'{legend(entries)}<div class="wide">{figure}</div><p class="note">{note}</p>'
 
 
 def choose_window(spans: Sequence[Span]) -> Window:
