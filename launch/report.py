@@ -57,6 +57,7 @@ def _learning(run: RunRecord) -> str:
 
 def _time(run: RunRecord) -> str:
     content = figures.time_bars(run) + f'<div class="gap">{tables.stage_table(run)}</div>'
+    content += f'<p class="note">{tables.MEMORY_NOTE}</p>'
     if predicted := tables.prediction(run):
         content += f'<div class="gap">{_figure("Predicted and measured", predicted)}</div>'
     return _section("Where the training time went", content, tables.bottleneck(run))

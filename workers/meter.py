@@ -21,7 +21,7 @@ class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
     wandb: bool = Field(False, description="log to Weights & Biases (extra 'wandb'; offline without a key)")
     tensorboard: bool = Field(False, description="write TensorBoard events into the run's folder (extra 'tensorboard')")
     trace_batches: int = Field(
-        0, ge=0, le=100_000, description="training batches of each stage that trace.json shows; 0: no trace"
+        0, ge=0, le=5000, description="training batches of each stage that trace.json shows; 0: no trace"
     )
     trace_start: int = Field(20, ge=0, description="batch_id from which on each stage fills its trace")
 

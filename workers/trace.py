@@ -20,7 +20,10 @@ EVALUATION_SPANS = 4096
 """Room for evaluation batches that fall among the recorded training batches; those beyond it are not recorded."""
 SPANS_PER_BATCH, SPANS_PER_BLOCK = 3, 2
 """Waiting for input, waiting for room and sending; forward and learn."""
+MOST_SPANS = 100_000
+"""Their JSON must fit into one value of the rendezvous store, which takes 8 MiB (torch's TCPStore)."""
 CLOCK_READINGS = 16
+CLOCK_DIGITS = 7
 
 
 class Activity(IntEnum):
@@ -99,8 +102,8 @@ class Recorder:
         return {
             "host": memory_of_host(),
             "epoch_s": clock_origin_s(),
-            "start_s": self._starts[:count].tolist(),
-            "end_s": self._ends[:count].tolist(),
+            "start_s": [round(start, CLOCK_DIGITS) for start in self._starts[:count]],
+            "end_s": [round(end, CLOCK_DIGITS) for end in self._ends[:count]],
             "activity": [Activity(code).name.lower() for code in self._codes[:count]],
             "block": self._blocks[:count].tolist(),
             "batch_id": self._batch_ids[:count].tolist(),
@@ -251,4 +254,4 @@ def make_tracing(config: LoggingConfig, stage: int, num_blocks: int) -> Tracing:
     if not config.trace_batches:
         return Untraced()
     capacity = config.trace_batches * (SPANS_PER_BATCH + SPANS_PER_BLOCK * num_blocks) + EVALUATION_SPANS
-    return Traced(Recorder(config.trace_start, config.trace_batches, capacity), stage)
+    return Traced(Recorder(config.trace_start, config.trace_batches, min(capacity, MOST_SPANS)), stage)

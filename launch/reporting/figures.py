@@ -55,7 +55,7 @@ def throughput_figure(run: RunRecord) -> str:
 
     def rates(records: list[dict[str, Any]]) -> list[tuple[float, float]]:
         points = []
-        for before, after in pairwise(records[:: math.ceil(len(records) / MOST_RATES)]):
+        for before, after in pairwise(records[:: math.ceil(len(records) / MOST_RATES) or 1]):
             if train_s := after["train_s"] - before["train_s"]:
                 # Not after["time_s"]: an evaluation or a long end without training may lie between the two.
                 points.append((before["time_s"] + train_s, (after["samples"] - before["samples"]) / train_s))

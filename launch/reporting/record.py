@@ -27,7 +27,7 @@ class RunRecord:
 
     Attributes:
         metrics: Records of every stage's metrics file, in the order of stages.
-        trace: Events of trace.json.
+        trace: trace.json.
     """
 
     folder: Path
@@ -35,7 +35,7 @@ class RunRecord:
     summary: dict[str, Any]
     evaluations: list[dict[str, Any]]
     metrics: list[list[dict[str, Any]]]
-    trace: list[dict[str, Any]]
+    trace: dict[str, Any]
 
     @property
     def status(self) -> str:
@@ -46,6 +46,11 @@ class RunRecord:
     def is_replay(self) -> bool:
         """Whether stages read old batches again instead of waiting for new ones."""
         return self.setting("buffers", "policy") == "replay"
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether its stages ran on GPUs."""
+        return bool(self.summary.get("hardware", {}).get("gpus")) and self.setting("placement", "device") != "cpu"
 
     def setting(self, section: str, key: str) -> Any:
         """A value of config.yaml, None where there is none."""
@@ -72,13 +77,18 @@ class RunRecord:
         """The stages of summary.json; of a run that has not finished, what their last records say."""
         return self.summary.get("stages") or [_stage_so_far(stage, self) for stage in range(len(self.metrics))]
 
+    @property
+    def lost_spans(self) -> dict[str, int]:
+        """By stage, those that its recorder had no room for."""
+        return self.trace.get("otherData", {}).get("spans_without_room", {})
+
     @cached_property
     def spans(self) -> list[Span]:
         """The spans of the trace, in order of their start."""
         return [
-            Span(event["pid"], event["cat"], event["name"], event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6,
+            Span(event["args"]["stage"], event["cat"], event["name"], event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6,
                  event["args"]["batch_id"])
-            for event in self.trace
+            for event in self.trace.get("traceEvents", [])
             if event["ph"] == "X"
         ]  # fmt: skip
 
@@ -100,7 +110,7 @@ def read_run(folder: Path) -> RunRecord:
         summary=_read_json(folder / "summary.json"),
         evaluations=_read_lines(folder / "metrics" / "evaluations.jsonl"),
         metrics=[_read_lines(folder / "metrics" / f"stage{stage}.jsonl") for stage in range(number)],
-        trace=_read_json(folder / "trace.json").get("traceEvents", []),
+        trace=_read_json(folder / "trace.json"),
     )
 
 

@@ -20,9 +20,10 @@ section { padding: 22px 24px; margin-top: 18px; }
 .card span { color: var(--soft); font-size: 13px; }
 .failure { margin-top: 18px; background: #fdf0ec; border: 1px solid #efc2b3; border-radius: 10px; padding: 13px 18px; }
 .failure b { color: #a53a17; margin-right: 8px; text-transform: capitalize; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 26px 34px; }
+.pair { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 26px 34px; }
 .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 22px 28px; }
 .pair > div, .many > div { display: flex; flex-direction: column; } .pair svg, .many svg { margin-top: auto; }
+.many svg { max-width: 400px; } .wide > svg { min-width: 820px; }
 .gap { margin-top: 24px; }
 .legend { display: flex; flex-wrap: wrap; gap: 3px 16px; font-size: 12.5px; color: #3f4650; margin: 2px 0 8px; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; vertical-align: -1px; }

@@ -23,9 +23,13 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("sent MB", "evaluation included"),
     ("ms/send", "encoding and copying one message, without waiting"),
     ("slots MB", "memory of the slots that it has made"),
-    ("peak MB", "largest memory; on a CPU resident memory, which counts shared slots at both ends of a link"),
+    ("peak MB", "largest memory, see below"),
 )
 NOTHING = "-"
+MEMORY_NOTE = (
+    "Peak memory of a CPU stage is its process's resident memory, Python and torch included; pages of slots in shared "
+    "memory count at both ends of their link. Of a GPU stage it is what torch has allocated there."
+)
 
 
 def headline(run: RunRecord) -> str:

@@ -57,9 +57,15 @@ def timeline(run: RunRecord) -> str:
     ]
     seen = {span.activity for span in spans}
     entries = [(WORDS[activity], colour) for activity, colour in ACTIVITIES.items() if activity in seen]
-    note = f"Batch {followed} is outlined: follow it from stage to stage. Numbers are batch_ids; waits are thin."
+    note = f"Batch {followed} is outlined{': follow it from stage to stage' if len(rows) > 1 else ''}. "
+    note += "Numbers are batch_ids; waits are thin."
+    if run.lost_spans:
+        note += f" There was no room for {sum(run.lost_spans.values()):,} spans of {', '.join(run.lost_spans)}."
+    if run.uses_gpu:
+        note += " Times are the hosts': on a GPU a span shows the launching of kernels, which may run later."
     figure = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="timeline">{"".join(parts)}</svg>'
-    return f'{legend(entries)}{figure}<p class="note">{note} All of it: open trace.json in ui.perfetto.dev.</p>'
+    note += " All of it: open trace.json in ui.perfetto.dev."
+    return f'{legend(entries)}<div class="wide">{figure}</div><p class="note">{note}</p>'
 
 
 def choose_window(spans: Sequence[Span]) -> Window:

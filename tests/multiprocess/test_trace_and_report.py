@@ -50,19 +50,19 @@ def test_a_traced_run_equals_the_sequential_reference(outcome: Outcome) -> None:
 def test_every_recorded_batch_has_a_forward_and_a_learn_span_of_every_block(spans: list[dict[str, Any]]) -> None:
     for stage, blocks in BLOCKS.items():
         for activity in ("forward", "learn"):
-            of_stage = [span for span in spans if span["pid"] == stage and span["cat"] == activity]
+            of_stage = [span for span in spans if span["args"]["stage"] == stage and span["cat"] == activity]
             found = [(span["args"]["batch_id"], span["name"]) for span in of_stage]
             assert sorted(found) == sorted((batch, f"{activity} {block}") for batch in RECORDED for block in blocks)
     assert {span["args"]["batch_id"] for span in spans if span["cat"] == "send"} == RECORDED
-    assert {span["cat"] for span in spans if span["pid"] == 0} <= {"data", "forward", "learn", "send", "wait_room"}
-    assert {span["cat"] for span in spans if span["pid"] == 1} == {"wait_input", "forward", "learn"}
+    assert {span["cat"] for span in spans if span["args"]["stage"] == 0} <= {"data", "forward", "learn", "send", "wait_room"}
+    assert {span["cat"] for span in spans if span["args"]["stage"] == 1} == {"wait_input", "forward", "learn"}
 
 
 def test_spans_of_a_stage_do_not_overlap(spans: list[dict[str, Any]]) -> None:
     for stage in BLOCKS:
-        ordered = sorted((span["ts"], span["ts"] + span["dur"]) for span in spans if span["pid"] == stage)
-        # Times are rounded to nanoseconds.
-        assert all(before[1] <= after[0] + 0.002 for before, after in pairwise(ordered))
+        ordered = sorted((span["ts"], span["ts"] + span["dur"]) for span in spans if span["args"]["stage"] == stage)
+        # Times are rounded to a tenth of a microsecond.
+        assert all(before[1] <= after[0] + 0.3 for before, after in pairwise(ordered))
 
 
 def test_a_batch_is_computed_downstream_only_after_its_send_began(spans: list[dict[str, Any]]) -> None:

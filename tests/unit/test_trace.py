@@ -16,7 +16,7 @@ from workers.links.interface import LinkStats
 from workers.messages import Kind, Message
 from workers.meter import LoggingConfig
 from workers.stage import DeadEnd
-from workers.trace import Activity, Recorder, TracedInbox, TracedOutbox, clock_origin_s, make_tracing
+from workers.trace import MOST_SPANS, Activity, Recorder, TracedInbox, TracedOutbox, clock_origin_s, make_tracing
 
 
 class Outbox:
@@ -81,6 +81,16 @@ def test_a_full_recorder_counts_what_it_loses() -> None:
     assert recorder.spans()["lost"] == 2
 
 
+def test_a_full_recorder_fits_into_one_value_of_the_rendezvous_store() -> None:
+    recorder, limit_bytes = Recorder(first_batch_id=0, batches=1, capacity=MOST_SPANS), 8 << 20
+    recorder.begin(Message(Kind.TRAIN, 10**7))
+    ten_years_s = 3e8
+    for span in range(MOST_SPANS):
+        recorder.add(Activity.WAIT_INPUT, ten_years_s + span / 3, ten_years_s + span / 3 + 1e-5, block=100)
+    assert len(json.dumps(recorder.spans())) < limit_bytes
+    assert make_tracing(LoggingConfig(trace_batches=5000), 0, 100)._recorder._capacity == MOST_SPANS
+
+
 def test_a_send_is_split_into_waiting_and_sending_and_sends_of_other_messages_pass_through() -> None:
     recorder, inner = Recorder(first_batch_id=1, batches=2, capacity=99), Outbox()
     outbox = TracedOutbox(inner, recorder)  # type: ignore[arg-type]
@@ -91,7 +101,7 @@ def test_a_send_is_split_into_waiting_and_sending_and_sends_of_other_messages_pa
     assert inner.sent == [0, 1, 2, 3] and inner.closed
     assert recorded(recorder) == [("wait_room", 1), ("send", 1), ("send", 2)]
     spans = recorder.spans()
-    assert spans["end_s"][0] - spans["start_s"][0] == pytest.approx(0.0005)
+    assert spans["end_s"][0] - spans["start_s"][0] == pytest.approx(0.0005, abs=1e-6)
     assert spans["end_s"][0] == spans["start_s"][1] and outbox.wait_room_s == inner.stats.wait_room_s
 
 
@@ -142,7 +152,8 @@ def test_stages_of_other_hosts_are_put_on_the_first_ones_clock(tmp_path: Path) -
     same_host = spans_of("a", 1000.25, ("forward", 6.0, 6.5, 1, 7))
     other_host = spans_of("b", 900.0, ("forward", 107.0, 108.0, 2, 7))
     write_trace(tmp_path, [first, same_host, other_host], [[0], [1], [2]])
-    spans = [(event["pid"], event["name"], event["ts"], event["dur"]) for event in events(tmp_path) if event["ph"] == "X"]
+    shown = [event for event in events(tmp_path) if event["ph"] == "X"]
+    spans = [(event["args"]["stage"], event["name"], event["ts"], event["dur"]) for event in shown]
     assert spans == [
         (0, "forward 0", 0, 500_000), (0, "send", 500_000, 250_000), (1, "forward 1", 1_000_000, 500_000),
         (2, "forward 2", 2_000_000, 1_000_000),
@@ -154,7 +165,21 @@ def test_an_arrow_leads_from_a_send_to_the_first_forward_of_its_batch(tmp_path: 
     second = spans_of("a", 0.0, ("forward", 3.0, 3.5, 1, 7), ("forward", 4.0, 4.5, 1, 7), ("forward", 5.0, 6.0, 1, 9))
     write_trace(tmp_path, [first, second], [[0], [1]])
     arrows = [(event["ph"], event["pid"], event["ts"], event["id"]) for event in events(tmp_path) if event["ph"] in "sf"]
-    assert arrows == [("s", 0, 0, "0/7"), ("f", 1, 2_000_000, "0/7")]
+    assert arrows == [("s", 1, 0, 7), ("f", 2, 2_000_000, 7)]
+
+
+def test_stages_are_processes_and_threads_that_perfetto_tells_apart(tmp_path: Path) -> None:
+    trace = spans_of("a", 0.0, ("forward", 1.0, 1.5, 0, 7))
+    write_trace(tmp_path, [trace, trace], [[0], [1, 2]])
+    processes = [event for event in events(tmp_path) if event["name"] == "process_name"]
+    names = {(event["pid"], event["tid"]): event["args"]["name"] for event in processes}
+    assert names == {(1, 1): "stage 0 (block 0)", (2, 2): "stage 1 (blocks 1-2)"}
+
+
+def test_spans_without_room_are_told_of(tmp_path: Path) -> None:
+    trace = spans_of("a", 0.0, ("forward", 1.0, 1.5, 0, 7))
+    write_trace(tmp_path, [trace, trace | {"lost": 3}], [[0], [1]])
+    assert json.loads((tmp_path / "trace.json").read_text())["otherData"] == {"spans_without_room": {"stage 1": 3}}
 
 
 def test_nothing_is_written_where_nothing_was_recorded(tmp_path: Path) -> None:
