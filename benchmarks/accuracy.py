@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.local_run import FORKSERVER_PRELOAD, run_pipeline
+from launch.local_run import FORKSERVER_PRELOAD, run_pipeline
 from launch.summary import hardware, versions
 
 TIMEOUT_S = 3 * 3600.0

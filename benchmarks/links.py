@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.distributed import FileStore
 
-from benchmarks.local_run import FORKSERVER_PRELOAD
+from launch.local_run import FORKSERVER_PRELOAD
 from launch.summary import hardware, versions
 from workers.encoding import TensorSpec
 from workers.links.connect import LinkEnd

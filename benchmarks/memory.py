@@ -27,7 +27,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.engines.one_f_one_b import train_one_f_one_b
-from benchmarks.local_run import FORKSERVER_PRELOAD, run_pipeline
+from launch.local_run import FORKSERVER_PRELOAD, run_pipeline
 from launch.memory import peak_memory_bytes
 from launch.summary import hardware, versions
 

@@ -28,8 +28,8 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.engines.one_f_one_b import train_one_f_one_b
-from benchmarks.local_run import FORKSERVER_PRELOAD, run_pipeline
 from launch.config import load_config
+from launch.local_run import FORKSERVER_PRELOAD, run_pipeline
 from launch.summary import hardware, versions
 
 POLICIES = {

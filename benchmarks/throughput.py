@@ -28,9 +28,9 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.engines.timing import Case, EngineError
-from benchmarks.local_run import FORKSERVER_PRELOAD
 from benchmarks.throughput_rows import SCHEDULES, Row, Section, crowded, headline, tiny
 from benchmarks.throughput_tables import answer_of, figures_table, plot, profile_table, rates_table
+from launch.local_run import FORKSERVER_PRELOAD
 from launch.summary import hardware, versions
 
 DEFAULTS = (

@@ -12,6 +12,7 @@ from rich.console import Console
 from torch.distributed import Store
 
 from launch.config import dump_config
+from launch.cutting import settle_cut
 from launch.memory import reset_peak_memory
 from launch.monitor import Monitor
 from launch.preflight import Plan
@@ -63,6 +64,8 @@ def run_stage(plan: Plan, process: Process, console: Console) -> dict[str, Any] 
     stage = plan.placement.stage_of(process.rank)
     board = Board(process.board_store, plan.placement.num_stages)
     folder = Path(board.share("folder", str(process.folder.absolute()) if process.folder else None))
+    device = plan.placement.device_of(process.local_rank, plan.config.placement)
+    plan, predicted = settle_cut(plan, board, device if stage == 0 else None)
     status = StageStatus(stage, list(plan.placement.blocks_of(stage)), os.getpid(), host_name())
     monitor = _open_monitor(plan, board, folder, console) if stage == 0 else None
     supervisor = Supervisor(
@@ -80,11 +83,11 @@ def run_stage(plan: Plan, process: Process, console: Console) -> dict[str, Any] 
         with monitor:
             board.post("report", stage, _Stage(plan, process, board, status, folder).run())
             reports = _wait_for_reports(board, status, plan.config.faults.timeout_s)
-        summary = summarise(reports, monitor.evaluations, time.perf_counter() - started)
+        summary = summarise(reports, monitor.evaluations, predicted, time.perf_counter() - started)
         write_summary(folder, summary)
         write_trace(folder, board.read("trace"), [report["blocks"] for report in reports])
         console.print(end_table(summary))
-        console.print(result_lines(summary, folder), highlight=False, soft_wrap=True)
+        console.print(result_lines(summary, folder), highlight=False, soft_wrap=True, markup=False)
         return summary
 
 

@@ -87,12 +87,15 @@ def report_stage(
     )
 
 
-def summarise(reports: list[dict[str, Any]], evaluations: list[dict[str, Any]], wall_s: float) -> dict[str, Any]:
+def summarise(
+    reports: list[dict[str, Any]], evaluations: list[dict[str, Any]], predicted: dict[str, Any], wall_s: float
+) -> dict[str, Any]:
     """Everything that `summary.json` holds.
 
     Args:
         reports: `StageReport`s as dictionaries, in the order of stages.
         evaluations: `epoch`, `blocks` (accuracies in the network's order) and `ensemble`, in the order of epochs.
+        predicted: What was foretold of the run (launch.cutting.Forecast); empty where nothing was.
         wall_s: Seconds of the whole run.
     """
     slowest = max(reports, key=lambda report: report["step_time_s"] / max(report["samples"], 1) * report["batches"])
@@ -105,6 +108,7 @@ def summarise(reports: list[dict[str, Any]], evaluations: list[dict[str, Any]], 
         "samples_per_s": measured,
         "bound_samples_per_s": bound,
         "efficiency": measured / bound if bound else 0.0,
+        **({"predicted": predicted} if predicted else {}),
         "wall_s": wall_s,
         "train_s": max(report["train_s"] for report in reports),
         "stages": reports,

@@ -98,8 +98,18 @@ def result_lines(summary: dict[str, Any], folder: Path) -> str:
         f"accuracy {accuracy['final']:.4f}{heads}\n"
         f"trained for {summary['train_s']:.1f} s at {summary['samples_per_s']:,.0f} samples/s, "
         f"{summary['efficiency']:.0%} of what the slowest stage allows; whole run {summary['wall_s']:.1f} s\n"
+        f"{_foretold(summary)}"
         f"{folder}"
     )
+
+
+def _foretold(summary: dict[str, Any]) -> str:
+    if "predicted" not in summary:
+        return ""
+    predicted = summary["predicted"]
+    quotient = predicted["samples_per_s"] / summary["samples_per_s"] if summary["samples_per_s"] else 0.0
+    cut = ", ".join(predicted["boundaries"])
+    return f"cut at [{cut}]; predicted {predicted['samples_per_s']:,.0f} samples/s, {quotient:.2f} of the measured ones\n"
 
 
 def headline(plan: Plan) -> str:

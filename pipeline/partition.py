@@ -3,18 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from pipeline.networks.layer import Layer
+
+AUTO = "auto"
 
 
 class PartitionConfig(BaseModel, frozen=True, extra="forbid"):
     """Where the network is cut into blocks."""
 
     blocks: int = Field(4, ge=1, description="number of blocks; 1 is ordinary back-propagation")
-    boundaries: tuple[str, ...] = Field(
-        (), description="names of the layers that begin blocks 1, 2, ...; empty: an even share of the weighted layers"
+    boundaries: tuple[str, ...] | Literal["auto"] = Field(
+        (),
+        description="names of the layers that begin blocks 1, 2, ...; empty: an even share of the weighted layers; "
+        "auto: the slowest stage as fast as possible, from measured layers",
+    )
+    profile_s: float = Field(
+        5.0, gt=0, description="seconds for which layers are measured", json_schema_extra={"only_with": {"boundaries": AUTO}}
     )
 
 
@@ -46,13 +54,13 @@ class Partition:
 
 
 def make_partition(config: PartitionConfig, layers: Sequence[Layer]) -> Partition:
-    """Cuts at the named boundaries, or evenly.
+    """Cuts at the named boundaries, or evenly; evenly as well for "auto", until somebody has measured.
 
     Raises:
         ValueError: More blocks than weighted layers, or a boundary that names no layer, the first, or breaks the order.
     """
-    if config.boundaries:
-        return Partition((0, *_positions(config, layers)), len(layers))
+    if config.boundaries and config.boundaries != AUTO:
+        return Partition((0, *_positions(config.boundaries, config.blocks, layers)), len(layers))
     return Partition(tuple(even_starts(layers, config.blocks)), len(layers))
 
 
@@ -68,20 +76,20 @@ def even_starts(layers: Sequence[Layer], blocks: int) -> list[int]:
     return [0, *(weighted[block * len(weighted) // blocks] for block in range(1, blocks))]
 
 
-def _positions(config: PartitionConfig, layers: Sequence[Layer]) -> list[int]:
-    if len(config.boundaries) != config.blocks - 1:
+def _positions(boundaries: tuple[str, ...], blocks: int, layers: Sequence[Layer]) -> list[int]:
+    if len(boundaries) != blocks - 1:
         raise ValueError(
-            f"partition.boundaries: {config.blocks} blocks have {config.blocks - 1} boundaries, "
-            f"got {len(config.boundaries)}: {', '.join(config.boundaries)}"
+            f"partition.boundaries: {blocks} blocks have {blocks - 1} boundaries, "
+            f"got {len(boundaries)}: {', '.join(boundaries)}"
         )
     names = [layer.name for layer in layers]
-    unknown = [name for name in config.boundaries if name not in names[1:]]
+    unknown = [name for name in boundaries if name not in names[1:]]
     if unknown:
         raise ValueError(
             f"partition.boundaries: {', '.join(map(repr, unknown))} cannot begin a block; "
             f"the network's layers after the first are {', '.join(names[1:])}"
         )
-    positions = [names.index(name) for name in config.boundaries]
+    positions = [names.index(name) for name in boundaries]
     if sorted(set(positions)) != positions:
-        raise ValueError(f"partition.boundaries must be in the network's order, got {', '.join(config.boundaries)}")
+        raise ValueError(f"partition.boundaries must be in the network's order, got {', '.join(boundaries)}")
     return positions

@@ -5,7 +5,7 @@ import multiprocessing
 import pytest
 import torch
 
-from benchmarks.local_run import FORKSERVER_PRELOAD
+from launch.local_run import FORKSERVER_PRELOAD
 
 
 def pytest_configure() -> None:

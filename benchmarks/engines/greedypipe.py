@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engines.timing import TIMEOUT_S, Case, EngineError
-from benchmarks.local_run import run_pipeline
+from launch.local_run import run_pipeline
 
 TAIL_STEPS = 12
 """Steps behind the timed ones: at least as many as a stage can be ahead of the next, so that all of them train while
@@ -43,6 +43,7 @@ def run(case: Case, num_processes: int, *overrides: str) -> Ran:
 def _length(case: Case, steps: int) -> list[str]:
     """Settings for at least so many steps: one epoch of synthetic data, or as many as it takes."""
     if "data.name=synthetic" in case.overrides:
-        return [f"data.samples={steps * case.batch_size}"]
-    epochs = math.ceil(steps / case.plan(1).blueprint.task.steps_per_epoch)
-    return [f"training.epochs={epochs}", f"evaluation.every_epochs={epochs}"]
+        length, epochs = [f"data.samples={steps * case.batch_size}"], 1
+    else:
+        length, epochs = [], math.ceil(steps / case.plan(1).blueprint.task.steps_per_epoch)
+    return [*length, f"training.epochs={epochs}", f"evaluation.every_epochs={epochs}"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks import local_run
-from benchmarks.local_run import Outcome
+from launch import local_run
 from launch.export import network_state
+from launch.local_run import Outcome
 
 TINY = (
     "data.name=digits", "data.batch_size=128", "model.name=vgg8b", "model.width=0.1", "training.epochs=1",
@@ -20,7 +20,7 @@ TINY = (
 def run_pipeline(
     overrides: Sequence[str], num_processes: int, tmp_path: Path, timeout_s: float = 60, absent: Sequence[int] = ()
 ) -> Outcome:
-    """Runs a pipeline in the next free folder below `tmp_path`; see benchmarks.local_run."""
+    """Runs a pipeline in the next free folder below `tmp_path`; see launch.local_run."""
     return local_run.run_pipeline(
         overrides, num_processes, tmp_path / f"run{len(list(tmp_path.iterdir()))}", timeout_s, absent
     )

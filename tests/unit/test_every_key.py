@@ -1,15 +1,18 @@
 """Every configuration key changes something: each is changed alone, and what it governs must differ."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
 
 from buffers.replay import Policy, ReplayBuffer
+from launch import layer_costs
 from launch.config import load_config
 from launch.folder import claim_folder
 from launch.preflight import Plan, make_plan
@@ -50,6 +53,14 @@ def planned(overrides: Sequence[str]) -> Any:
     plan = plan_of(overrides)
     layout = plan.layout_after(0).specs[Kind.TRAIN]
     return plan.blueprint.total_steps, plan.blueprint.partition.starts, layout, plan.data
+
+
+def rounds_of_profile(overrides: Sequence[str]) -> int:
+    """How often the planner measures every layer, by a clock that goes on 10 ms whenever it is asked."""
+    ticks, calls = itertools.count(step=0.01), Mock(return_value=(1.0, 1.0, 1.0))
+    with patch.object(layer_costs._Unit, "measure", calls), patch("time.perf_counter", lambda: next(ticks)):
+        layer_costs.profile_layers(plan_of(overrides), torch.device("cpu"))
+    return calls.call_count
 
 
 def compiles(overrides: Sequence[str]) -> list[bool]:
@@ -146,6 +157,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "model.activation": ("leaky_relu", trained, []),
     "partition.blocks": ("2", trained, []),
     "partition.boundaries": ("[fc4]", trained, ["partition.blocks=2"]),
+    "partition.profile_s": ("0.5", rounds_of_profile, ["partition.boundaries=auto"]),
     "head.name": ("linear", trained, []),
     "head.hidden": ("8", trained, ["head.name=mlp"]),
     "loss.name": ("predsim", trained, []),

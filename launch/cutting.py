@@ -1,0 +1,94 @@
+"""`partition.boundaries=auto`: from measured layers to a plan with explicit boundaries."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from launch.layer_costs import Profile, profile_layers
+from launch.preflight import Plan, make_plan
+from pipeline.balance import balanced_starts
+from pipeline.partition import AUTO, PartitionConfig
+from workers.board import Board
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the measured costs of single layers say about a cut.
+
+    Attributes:
+        boundaries: As in `partition.boundaries`.
+        stage_s: Own seconds per batch of every stage.
+        back_propagation_s: Seconds per batch of the network as one block.
+        bound_samples_per_s: What the slowest stage allows.
+        samples_per_s: What it allows where stages share cores as well.
+    """
+
+    boundaries: tuple[str, ...]
+    stage_s: tuple[float, ...]
+    back_propagation_s: float
+    bound_samples_per_s: float
+    samples_per_s: float
+
+    @property
+    def imbalance(self) -> float:
+        """Epsilon: the slowest stage's time over the mean one."""
+        return max(self.stage_s) * len(self.stage_s) / sum(self.stage_s)
+
+    @property
+    def head_overhead(self) -> float:
+        """Alpha: by how much the stages' work exceeds back-propagation's, as a share of it."""
+        return sum(self.stage_s) / self.back_propagation_s - 1
+
+
+def forecast(plan: Plan, profile: Profile, cores: int) -> Forecast:
+    """Cuts so that the slowest stage is as fast as possible; where the plan names its boundaries, judges those.
+
+    Args:
+        cores: That all stages share; 0 where each has its own device.
+
+    Raises:
+        ValueError: There are more blocks than units, or a named boundary begins none.
+    """
+    hosting = [plan.placement.blocks_of(stage) for stage in range(plan.placement.num_stages)]
+    named = plan.config.partition.boundaries
+    starts = balanced_starts(profile.costs, hosting) if named == AUTO else profile.starts(named)
+    stage_s = tuple(profile.costs.stage_s(starts, blocks) for blocks in hosting)
+    crowded_s = sum(stage_s) * plan.config.placement.threads / cores if cores else 0.0
+    batch = plan.config.data.batch_size
+    return Forecast(
+        profile.boundaries(starts), stage_s, profile.costs.back_propagation_s,
+        batch / max(stage_s), batch / max(*stage_s, crowded_s),
+    )  # fmt: skip
+
+
+def shared_cores(device: torch.device) -> int:
+    """Cores that the CPU stages of this host share; 0 for GPUs. Stages of several hosts are taken to share one's."""
+    return len(os.sched_getaffinity(0)) if device.type == "cpu" else 0
+
+
+def cut(plan: Plan, boundaries: tuple[str, ...]) -> Plan:
+    """The same plan with these boundaries."""
+    partition = PartitionConfig(blocks=plan.config.partition.blocks, boundaries=boundaries)
+    return make_plan(plan.config.model_copy(update={"partition": partition}), plan.placement.num_stages)
+
+
+def settle_cut(plan: Plan, board: Board, device: torch.device | None) -> tuple[Plan, dict[str, Any]]:
+    """Replaces `auto` by boundaries that stage 0 finds and all others are told; leaves explicit ones as they are.
+
+    Stage 0 profiles for about `partition.profile_s` seconds; the others wait for it at the store, whose deadline is
+    `faults.timeout_s`.
+
+    Args:
+        device: Stage 0's, where it profiles; None elsewhere.
+
+    Returns:
+        The plan, and the forecast as a dictionary, empty where there was none to make.
+    """
+    if plan.config.partition.boundaries != AUTO:
+        return plan, {}
+    found = asdict(forecast(plan, profile_layers(plan, device), shared_cores(device))) if device else None
+    predicted = json.loads(board.share("cut", json.dumps(found) if found else None))
+    return cut(plan, tuple(predicted["boundaries"])), predicted

@@ -1,0 +1,123 @@
+"""Where to cut a network so that the slowest stage is as fast as possible: exact, over all contiguous cuts."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+Rank = Callable[[float, int], tuple[float, float]]
+
+TIE = 0.01
+"""Stage times within this share of the best count as equal: what is sent decides between such cuts."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What training one batch costs, unit by unit; a unit is the least that can be a block.
+
+    Attributes:
+        first_s: Seconds of forward, backward and optimizer of unit i where it begins a block: no gradient of its input
+            is computed.
+        inner_s: The same where it does not.
+        head_s: Seconds of the head, loss and optimizer of a block that ends with unit i; the last one is the classifier.
+        sent_bytes: What a link behind unit i carries.
+
+    Raises:
+        ValueError: The lengths differ, or there is no unit.
+    """
+
+    first_s: tuple[float, ...]
+    inner_s: tuple[float, ...]
+    head_s: tuple[float, ...]
+    sent_bytes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.first_s), len(self.inner_s), len(self.head_s), len(self.sent_bytes)}
+        if lengths == {0} or len(lengths) > 1:
+            raise ValueError(f"every unit has each cost once, got lengths {sorted(lengths)}")
+
+    @property
+    def num_units(self) -> int:
+        return len(self.first_s)
+
+    def block_s(self, start: int, stop: int) -> float:
+        """Seconds per batch of a block of the units start to stop - 1, its head included."""
+        return self.first_s[start] + self._before[stop] - self._before[start + 1] + self.head_s[stop - 1]
+
+    def stage_s(self, starts: Sequence[int], blocks: range) -> float:
+        """Seconds per batch of a stage that hosts `blocks` of a cut."""
+        edges = (*starts, self.num_units)
+        return sum(self.block_s(edges[block], edges[block + 1]) for block in blocks)
+
+    @property
+    def back_propagation_s(self) -> float:
+        """Seconds per batch of all units as one block: what decoupling is compared with."""
+        return self.block_s(0, self.num_units)
+
+    @cached_property
+    def _before(self) -> list[float]:
+        return [0.0, *itertools.accumulate(self.inner_s)]
+
+
+def balanced_starts(costs: Costs, hosting: Sequence[range]) -> tuple[int, ...]:
+    """The units at which blocks begin so that the largest stage time is least; of cuts within TIE of that one with the
+    fewest bytes sent between stages. Pooling shrinks what is sent, so a cut behind it wins where times are equal.
+
+    Args:
+        hosting: The blocks of every stage, in order.
+
+    Raises:
+        ValueError: More blocks than units.
+    """
+    num_blocks = hosting[-1].stop
+    if num_blocks > costs.num_units:
+        raise ValueError(f"partition.blocks: got {num_blocks}, but the network has {costs.num_units} layers with parameters")
+    stages = _Stages(costs, [len(blocks) for blocks in hosting])
+    (least_s, _), _ = stages.best(lambda slowest_s, sent: (slowest_s, sent), math.inf)
+    _, starts = stages.best(lambda slowest_s, sent: (sent, slowest_s), least_s * (1 + TIE))
+    return starts
+
+
+class _Stages:
+    """Dynamic program over the stages; `blocks[s]` blocks of stage s are cut inside it as cheaply as possible."""
+
+    def __init__(self, costs: Costs, blocks: Sequence[int]) -> None:
+        self._costs = costs
+        self._blocks = blocks
+        self._inside = {count: _cut_inside(costs, count) for count in set(blocks)}
+
+    def best(self, rank: Rank, limit_s: float) -> tuple[tuple[float, float], tuple[int, ...]]:
+        """The least rank of (slowest stage's seconds, bytes sent) with no stage above `limit_s`, and its block starts."""
+        units = self._costs.num_units
+        reached: dict[int, tuple[float, int, tuple[int, ...]]] = {0: (0.0, 0, ())}
+        for stage, count in enumerate(self._blocks):
+            behind: dict[int, tuple[float, int, tuple[int, ...]]] = {}
+            for start, (slowest_s, sent, starts) in reached.items():
+                for stop in range(start + count, units + 1):
+                    seconds, cut = self._inside[count][start, stop]
+                    if seconds > limit_s or (stage == len(self._blocks) - 1) != (stop == units):
+                        continue
+                    carried = sent + (self._costs.sent_bytes[stop - 1] if stop < units else 0)
+                    found = max(slowest_s, seconds), carried, (*starts, *cut)
+                    if stop not in behind or rank(*found[:2]) < rank(*behind[stop][:2]):
+                        behind[stop] = found
+            reached = behind
+        slowest_s, sent, starts = reached[units]
+        return rank(slowest_s, sent), starts
+
+
+def _cut_inside(costs: Costs, blocks: int) -> dict[tuple[int, int], tuple[float, tuple[int, ...]]]:
+    """For all units start to stop - 1: the least seconds of `blocks` blocks made of them, and where these begin."""
+    spans = list(itertools.combinations(range(costs.num_units + 1), 2))
+    found = {(start, stop): (costs.block_s(start, stop), (start,)) for start, stop in spans}
+    for count in range(2, blocks + 1):
+        found = {
+            (start, stop): min(
+                (found[start, middle][0] + costs.block_s(middle, stop), (*found[start, middle][1], middle))
+                for middle in range(start + count - 1, stop)
+            )
+            for start, stop in spans
+            if stop - start >= count
+        }
+    return found

@@ -1,0 +1,67 @@
+"""The planner's cut against all cuts."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launch.placement import Placement
+from pipeline.balance import TIE, Costs, balanced_starts
+
+SECONDS = st.floats(0.01, 10)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Costs, list[range]]:
+    units = draw(st.integers(1, 7))
+    columns = [tuple(draw(st.lists(SECONDS, min_size=units, max_size=units))) for _ in range(3)]
+    sent = tuple(draw(st.lists(st.integers(1, 1000), min_size=units, max_size=units)))
+    blocks = draw(st.integers(1, units))
+    placement = Placement(draw(st.integers(1, blocks)), blocks)
+    return Costs(*columns, sent), [placement.blocks_of(stage) for stage in range(placement.num_stages)]
+
+
+def slowest_s(costs: Costs, hosting: list[range], starts: tuple[int, ...]) -> float:
+    return max(costs.stage_s(starts, blocks) for blocks in hosting)
+
+
+def sent_bytes(costs: Costs, hosting: list[range], starts: tuple[int, ...]) -> int:
+    return sum(costs.sent_bytes[starts[blocks.start] - 1] for blocks in hosting[1:])
+
+
+@given(problems())
+def test_no_cut_is_faster_and_no_equally_fast_one_sends_less(problem: tuple[Costs, list[range]]) -> None:
+    costs, hosting = problem
+    starts = balanced_starts(costs, hosting)
+    every = [(0, *rest) for rest in itertools.combinations(range(1, costs.num_units), hosting[-1].stop - 1)]
+    assert starts in every
+    least = min(slowest_s(costs, hosting, cut) for cut in every)
+    assert slowest_s(costs, hosting, starts) <= least * (1 + TIE) * (1 + 1e-9)
+    if all(len(blocks) == 1 for blocks in hosting):
+        equal = [cut for cut in every if slowest_s(costs, hosting, cut) <= least * (1 + TIE) * (1 - 1e-9)]
+        assert sent_bytes(costs, hosting, starts) <= min(sent_bytes(costs, hosting, cut) for cut in equal or [starts])
+
+
+def test_a_cut_behind_pooling_wins_where_times_are_equal() -> None:
+    seconds = (1.0, 0.005, 1.0)
+    assert balanced_starts(Costs(seconds, seconds, (0.0,) * 3, (400, 100, 100)), [range(1), range(1, 2)]) == (0, 2)
+    assert balanced_starts(Costs(seconds, seconds, (0.0,) * 3, (100, 400, 400)), [range(1), range(1, 2)]) == (0, 1)
+
+
+def test_heads_count() -> None:
+    """Without them the middle would be best; a head there costs more than two units."""
+    costs = Costs((1.0,) * 4, (1.0,) * 4, (0.1, 3.0, 0.1, 0.1), (1,) * 4)
+    assert balanced_starts(costs, [range(1), range(1, 2)]) != (0, 2)
+
+
+def test_the_gradient_of_its_input_costs_a_unit_only_inside_a_block() -> None:
+    costs = Costs((1.0, 1.0), (9.0, 2.0), (0.5, 0.5), (1, 1))
+    assert costs.block_s(0, 2) == costs.back_propagation_s == 1 + 2 + 0.5
+    assert costs.block_s(1, 2) == 1.5
+    assert costs.stage_s((0, 1), range(2)) == 3.0
+
+
+def test_more_blocks_than_units_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 3, but the network has 2 layers"):
+        balanced_starts(Costs((1.0,) * 2, (1.0,) * 2, (1.0,) * 2, (1, 1)), [range(3)])
