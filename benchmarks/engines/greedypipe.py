@@ -16,16 +16,21 @@ the clock runs."""
 
 @dataclass(frozen=True)
 class Ran:
-    """What one run gave: samples per second after the warm-up, and the stages of its summary."""
+    """What one run gave: every stage's samples per second after the warm-up, and the stages of its summary."""
 
-    samples_per_s: float
+    stage_samples_per_s: list[float]
     stages: list[dict[str, Any]]
+
+    @property
+    def samples_per_s(self) -> float:
+        """The last stage's."""
+        return self.stage_samples_per_s[-1]
 
 
 def run(case: Case, num_processes: int, *overrides: str) -> Ran:
     """Trains warm-up, timed steps and tail without an evaluation between, and reads the rate from the stages' records.
 
-    The rate is that of the last stage, from its first record after the warm-up on.
+    A rate counts from a stage's first record after the warm-up on.
 
     Raises:
         EngineError: The run failed.
@@ -36,8 +41,11 @@ def run(case: Case, num_processes: int, *overrides: str) -> Ran:
         outcome = run_pipeline(settings, num_processes, Path(folder) / "run", TIMEOUT_S)
         if any(outcome.exit_codes):
             raise EngineError(" ".join(" ".join(outcome.printed).split())[-300:])
-        rate = outcome.steady_samples_per_s(num_processes - 1, case.batch_size, case.warmup_steps - interval, steps)
-        return Ran(rate, outcome.summary["stages"])
+        rates = [
+            outcome.steady_samples_per_s(stage, case.batch_size, case.warmup_steps - interval, steps)
+            for stage in range(num_processes)
+        ]
+        return Ran(rates, outcome.summary["stages"])
 
 
 def _length(case: Case, steps: int) -> list[str]:
