@@ -32,7 +32,7 @@ from launch.memory import peak_memory_bytes
 from launch.summary import hardware, versions
 
 STAGES = 4
-NETWORKS = ("resnet20", "resnet32", "resnet56", "resnet110")
+NETWORKS = ("resnet20", "resnet56", "resnet110")
 DEFAULTS = (
     "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.samples=640", "data.batch_size=128",
     "data.drop_last=true", "head.name=mlp_sr", "training.epochs=1", "optimizer.lr=0.1",

@@ -43,7 +43,7 @@ STAGES = 2
 DEFAULTS = (
     "data.name=digits", "data.batch_size=64", "data.drop_last=true", "model.name=vgg8b", "model.width=0.25",
     "partition.blocks=2", "partition.boundaries=[conv4]", "head.name=mlp_sr",
-    "optimizer.lr=0.05", "optimizer.schedule=cosine", "training.epochs=8", "evaluation.every_epochs=8",
+    "optimizer.lr=0.05", "optimizer.schedule=cosine", "training.epochs=6", "evaluation.every_epochs=6",
     "logging.interval_steps=4",
 )  # fmt: skip
 WARMUP_STEPS = 8

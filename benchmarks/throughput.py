@@ -3,45 +3,49 @@
     python -m benchmarks.throughput [section.key=value ...] --out benchmarks/results/throughput [--repeats 5]
         [--sections headline crowded tiny] [--steps 8] [--smoke]
 
-Three sections. headline: one network in 2 stages, trained by back-propagation on one thread and on all cores, DDP, DGL in
-one loop, the schedules of torch.distributed.pipelining, this project's runs, and the bound: each stage alone, in a
-process like its own, without links. crowded: 4 stages. tiny: steps of about a millisecond.
+Cuts are the planner's (launch/plan.py), made before anything is timed. Three sections. headline: one network in 2
+stages, trained by back-propagation on one thread and on all cores, DDP, DGL in one loop, the schedules of
+torch.distributed.pipelining, this project's runs, and the bound: each stage alone, in a process like its own, without
+links. crowded: 4 stages. tiny: steps of about a millisecond.
 
 How it is fair: every row builds the same network from the same configuration, with the same batch size, precision,
-memory layout and optimizer, and draws its batches from the same source (synthetic images, no augmentation). Every
-process has one thread, save where the row says otherwise. Every measurement starts fresh processes; warm-up steps are
-not timed; all processes start their clocks together. Rows take turns, so that a repeat has each of them once; ratios
-are taken within a repeat, and medians and ranges over the repeats are reported. What cannot be equal: the pipelining
-schedules train the same layers and the classifier with end-to-end gradients and compute no auxiliary heads; their
-interleaved variants have two chunks per process, cut evenly. Their numbers of micro-batches are all measured in the
-first repeat; later repeats measure the best one of each schedule again.
+memory layout and optimizer, and draws its batches from the same source (synthetic images). Every process has one
+thread, save where the row says otherwise. Every measurement starts fresh processes; warm-up steps are not timed; all
+processes start their clocks together. Rows take turns, so that a repeat has each of them once; ratios are taken within
+a repeat, and medians and ranges over the repeats are reported. What cannot be equal: the pipelining schedules train the
+same layers and the classifier with end-to-end gradients and compute no auxiliary heads; their interleaved variants have
+two chunks per process, cut by the same measured layers without heads. Their numbers of micro-batches are all measured
+in the first repeat; later repeats measure the best one of each schedule again.
 """
 
 import argparse
 import json
 import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from benchmarks.engines.timing import Case, EngineError
 from benchmarks.throughput_rows import SCHEDULES, Row, Section, crowded, headline, tiny
 from benchmarks.throughput_tables import answer_of, figures_table, plot, profile_table, rates_table
+from launch.cutting import forecast
+from launch.layer_costs import profile_layers
 from launch.local_run import FORKSERVER_PRELOAD
 from launch.summary import hardware, versions
+from pipeline.balance import balanced_starts
 
 DEFAULTS = (
     "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=128", "data.samples=12800",
-    "data.drop_last=true", "model.name=vgg8b", "model.width=0.25", "head.name=mlp_sr", "partition.blocks=2",
-    "partition.boundaries=[conv4]", "optimizer.momentum=0.9",
+    "data.drop_last=true", "model.name=vgg8b", "model.width=0.25", "head.name=mlp_sr", "optimizer.momentum=0.9",
 )  # fmt: skip
-FOUR = ("partition.blocks=4", "partition.boundaries=[conv2,conv4,conv5]")
 DIGITS = (
     "data.name=digits", "data.batch_size=64", "data.drop_last=true", "data.augment=none", "model.name=mlp", "model.depth=4",
-    "model.hidden=128", "model.width=1.0", "head.name=linear", "partition.blocks=2", "training.epochs=100",
+    "model.hidden=128", "model.width=1.0", "head.name=linear", "training.epochs=100",
 )  # fmt: skip
 SMALL = ("model.width=0.05", "data.batch_size=16", "data.shape=[3,8,8]", "data.samples=1600")
 MICRO_BATCHES = (1, 2, 4, 8, 16)
@@ -55,10 +59,32 @@ def sections_of(arguments: argparse.Namespace) -> list[Section]:
     micro_batches: Sequence[int] = MICRO_BATCHES
     if arguments.smoke:
         overrides, steps, micro_batches = (*DEFAULTS, *SMALL), 4, (2,)
-    wide, crowd = Case(overrides, 2, 4, steps), Case((*overrides, *FOUR), 4, 4, steps)
-    small = Case(DIGITS, 2, 100, 20 if arguments.smoke else 1000)
-    made = {"headline": headline(wide, micro_batches, FOUR), "crowded": crowded(crowd), "tiny": tiny(small)}
-    return [made[name] for name in arguments.sections]
+    wide, chunks = cut_by_planner(Case(overrides, 2, 4, steps), arguments.profile_s)
+    make: dict[str, Callable[[], Section]] = {
+        "headline": lambda: headline(wide, micro_batches, chunks),
+        "crowded": lambda: crowded(cut_by_planner(Case(overrides, 4, 4, steps), arguments.profile_s)[0]),
+        "tiny": lambda: tiny(cut_by_planner(Case(DIGITS, 2, 100, 20 if arguments.smoke else 1000), arguments.profile_s)[0]),
+    }
+    return [make[name]() for name in arguments.sections]
+
+
+def cut_by_planner(case: Case, profile_s: float) -> tuple[Case, tuple[str, ...]]:
+    """The case with one block per stage where the planner cuts; and settings of twice as many blocks without heads."""
+    stages = case.num_stages
+    torch.set_num_threads(1)
+    plan = case.with_overrides(
+        f"partition.blocks={stages}", "partition.boundaries=auto", f"partition.profile_s={profile_s}"
+    ).plan(stages)
+    profile = profile_layers(plan, plan.placement.device_of(0, plan.config.placement))
+    found = forecast(plan, profile, 0).boundaries
+    headless = replace(profile.costs, head_s=(0.0,) * (profile.costs.num_units - 1) + profile.costs.head_s[-1:])
+    chunks = min(2 * stages, profile.costs.num_units)
+    finer = profile.boundaries(balanced_starts(headless, [range(chunk, chunk + 1) for chunk in range(chunks)]))
+    return case.with_overrides(*_settings(stages, found)), _settings(chunks, finer)
+
+
+def _settings(blocks: int, boundaries: Sequence[str]) -> tuple[str, ...]:
+    return f"partition.blocks={blocks}", f"partition.boundaries=[{','.join(boundaries)}]"
 
 
 def run_section(section: Section, repeats: int, console: Console) -> list[dict[str, Any]]:
@@ -98,11 +124,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a measurement; even")
     parser.add_argument("--sections", nargs="+", choices=("headline", "crowded", "tiny"),
                         default=["headline", "crowded", "tiny"])  # fmt: skip
+    parser.add_argument("--profile-s", type=float, default=20.0, help="seconds for which the planner measures layers")
     parser.add_argument("--smoke", action="store_true", help="a small network, few steps, once")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_args()
     if arguments.steps < 2 * ROUND_STEPS or arguments.steps % ROUND_STEPS:
         parser.error(f"--steps: got {arguments.steps}, allowed: even, from {2 * ROUND_STEPS} on")
+    if arguments.smoke:
+        arguments.profile_s = 0.1
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     console, errors = Console(width=150), Console(stderr=True)
     answer: dict[str, Any] = {

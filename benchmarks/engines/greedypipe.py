@@ -36,7 +36,8 @@ def run(case: Case, num_processes: int, *overrides: str) -> Ran:
         EngineError: The run failed.
     """
     steps, interval = case.warmup_steps + case.steps, max(2, case.steps // 4)
-    settings = [*case.overrides, *overrides, *_length(case, steps + TAIL_STEPS), f"logging.interval_steps={interval}"]
+    tail = TAIL_STEPS if num_processes > 1 else 0
+    settings = [*case.overrides, *overrides, *_length(case, steps + tail), f"logging.interval_steps={interval}"]
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_pipeline(settings, num_processes, Path(folder) / "run", TIMEOUT_S)
         if any(outcome.exit_codes):
