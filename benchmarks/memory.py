@@ -27,6 +27,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.engines.one_f_one_b import train_one_f_one_b
+from benchmarks.engines.timing import spread
 from launch.local_run import FORKSERVER_PRELOAD, run_pipeline
 from launch.memory import peak_memory_bytes
 from launch.summary import hardware, versions
@@ -100,14 +101,10 @@ def summarise(peaks: Sequence[Peak]) -> list[dict[str, Any]]:
             "engine": engine, "network": network, "repeats": len(group),
             "process_bytes": [statistics.median(values) for values in zip(*(p.process_bytes for p in group), strict=True)],
             "slot_bytes": group[0].slot_bytes,
-            "largest_bytes": _spread(largest),
-            "largest_over_bp": _spread([one / other for one, other in zip(largest, base, strict=True)]),
+            "largest_bytes": spread(largest),
+            "largest_over_bp": spread([one / other for one, other in zip(largest, base, strict=True)]),
         })  # fmt: skip
     return rows
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:

@@ -28,6 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.engines.one_f_one_b import train_one_f_one_b
+from benchmarks.engines.timing import spread
 from launch.config import load_config
 from launch.local_run import FORKSERVER_PRELOAD, run_pipeline
 from launch.summary import hardware, versions
@@ -109,10 +110,10 @@ def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
         others = [min(_without(one, case.slow_stage)) for one in ratios]
         rows.append(asdict(case) | {
             "seeds": len(group),
-            "others_over_unslowed": _spread(others),
-            "last_stage_over_unslowed": _spread([one[-1] for one in ratios]),
-            "samples_per_s": [_spread(list(rates)) for rates in zip(*(one.samples_per_s for one in group), strict=True)],
-            "accuracy": _spread([one.accuracy for one in group]),
+            "others_over_unslowed": spread(others),
+            "last_stage_over_unslowed": spread([one[-1] for one in ratios]),
+            "samples_per_s": [spread(list(rates)) for rates in zip(*(one.samples_per_s for one in group), strict=True)],
+            "accuracy": spread([one.accuracy for one in group]),
             "staleness_mean": statistics.median(one.staleness_mean for one in group),
             "reuse_mean": statistics.median(one.reuse_mean for one in group),
             "dropped": statistics.median(one.dropped for one in group),
@@ -126,10 +127,6 @@ def _ratios(rates: Sequence[float], unslowed: Sequence[float]) -> list[float]:
 
 def _without(ratios: Sequence[float], slow_stage: int) -> list[float]:
     return [ratio for stage, ratio in enumerate(ratios) if stage != slow_stage]
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
