@@ -50,7 +50,7 @@ def forecast(plan: Plan, profile: Profile, cores: int) -> Forecast:
         cores: That all stages share; 0 where each has its own device.
 
     Raises:
-        ValueError: There are more blocks than units, or a named boundary begins none.
+        ValueError: There are more blocks than units.
     """
     hosting = [plan.placement.blocks_of(stage) for stage in range(plan.placement.num_stages)]
     named = plan.config.partition.boundaries

@@ -12,6 +12,7 @@ from launch.preflight import Plan, make_plan
 from pipeline.balance import Costs
 from pipeline.block import Block
 from pipeline.optimizer import build_optimizer
+from pipeline.partition import AUTO
 from workers.encoding import TensorSpec
 from workers.messages import Kind, MessageLayout
 
@@ -31,17 +32,23 @@ class Profile:
 
 
     def starts(self, boundaries: tuple[str, ...]) -> tuple[int, ...]:
-        """The units at which blocks begin.
-
-        Raises:
-            ValueError: A boundary is a layer without parameters: what it costs has not been measured for itself.
-        """
-        unknown = [name for name in boundaries if name not in self.names]
-        if unknown:
-            raise ValueError(
-                f"partition.boundaries: {', '.join(unknown)} cannot be judged; layers that can: {', '.join(self.names[1:])}"
-            )
+        """The units at which these blocks begin."""
         return (0, *(self.names.index(name) for name in boundaries))
+
+
+def check_boundaries(plan: Plan) -> None:
+    """Whether a cut at the plan's boundaries can be judged.
+
+    Raises:
+        ValueError: A boundary is a layer without parameters, which is not measured for itself.
+    """
+    names = _unit_names(_finest(plan))
+    boundaries = plan.config.partition.boundaries
+    unknown = [] if boundaries == AUTO else [name for name in boundaries if name not in names]
+    if unknown:
+        raise ValueError(
+            f"partition.boundaries: {', '.join(unknown)} cannot be judged; layers that can: {', '.join(names[1:])}"
+        )
 
 
 def profile_layers(plan: Plan, device: torch.device) -> Profile:
@@ -60,8 +67,7 @@ def profile_layers(plan: Plan, device: torch.device) -> Profile:
         rounds.append([unit.measure() for unit in units])
     # The first round warms up: allocator, kernels, optimizer state.
     first, inner, head = zip(*(_medians(column) for column in zip(*rounds[1:], strict=True)), strict=True)
-    names = tuple(finest.blueprint.layers_of(unit.index)[0].name for unit in units)
-    return Profile(names, Costs(first, inner, head, tuple(_sent_bytes(finest, unit.index) for unit in units)))
+    return Profile(_unit_names(finest), Costs(first, inner, head, tuple(_sent_bytes(finest, unit.index) for unit in units)))
 
 
 def _medians(rounds: tuple[tuple[float, float, float], ...]) -> tuple[float, float, float]:
@@ -75,6 +81,10 @@ def _finest(plan: Plan) -> Plan:
     config = plan.config
     partition = config.partition.model_copy(update={"blocks": units, "boundaries": ()})
     return make_plan(config.model_copy(update={"partition": partition}), plan.placement.num_stages)
+
+
+def _unit_names(finest: Plan) -> tuple[str, ...]:
+    return tuple(finest.blueprint.layers_of(unit)[0].name for unit in range(finest.blueprint.num_blocks))
 
 
 def _sent_bytes(plan: Plan, unit: int) -> int:

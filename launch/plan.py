@@ -21,7 +21,7 @@ from rich.console import Console
 
 from launch.config import load_config
 from launch.cutting import Forecast, cut, forecast, shared_cores
-from launch.layer_costs import profile_layers
+from launch.layer_costs import check_boundaries, profile_layers
 from launch.local_run import FORKSERVER_PRELOAD
 from launch.plan_tables import plan_lines, plan_table
 from launch.preflight import Plan, make_plan
@@ -32,6 +32,7 @@ from pipeline.partition import AUTO
 
 def make_forecast(plan: Plan) -> tuple[Plan, Forecast]:
     """The plan with the best cut, or its own where it names one, and what its layers cost. Blocks while measuring."""
+    check_boundaries(plan)
     torch.set_num_threads(plan.config.placement.threads)
     device = plan.placement.device_of(0, plan.config.placement)
     if not plan.config.partition.boundaries:

@@ -100,7 +100,9 @@ def summarise(
     """
     slowest = max(reports, key=lambda report: report["step_time_s"] / max(report["samples"], 1) * report["batches"])
     bound = slowest["samples"] / (slowest["step_time_s"] * slowest["batches"]) if slowest["step_time_s"] else 0.0
-    measured = reports[-1]["samples_per_s"]
+    # A stage alone may be ahead of the others for a while: what counts is when all have trained on all.
+    train_s = max(report["train_s"] for report in reports)
+    measured = reports[-1]["samples"] / train_s if train_s else 0.0
     last = evaluations[-1]
     return {
         "status": "finished",
@@ -110,7 +112,7 @@ def summarise(
         "efficiency": measured / bound if bound else 0.0,
         **({"predicted": predicted} if predicted else {}),
         "wall_s": wall_s,
-        "train_s": max(report["train_s"] for report in reports),
+        "train_s": train_s,
         "stages": reports,
         "evaluations": evaluations,
         "versions": versions(),

@@ -66,7 +66,7 @@ def cards(run: RunRecord) -> str:
             entries.append((f"{100 * last['ensemble']:.2f}%", "ensemble"))
     if run.status == "finished":
         if run.is_replay:  # free stages are bound by none of the others
-            entries.append((f"{summary['samples_per_s']:,.0f}", "samples/s of the last stage"))
+            entries.append((f"{summary['samples_per_s']:,.0f}", "samples/s until all stages had trained"))
         else:
             entries.append((f"{summary['samples_per_s']:,.0f}", "samples/s"))
             entries.append((f"{summary['efficiency']:.0%}", f"of the bound, {summary['bound_samples_per_s']:,.0f}/s"))
