@@ -10,8 +10,8 @@ links. crowded: 4 stages. tiny: steps of about a millisecond.
 
 How it is fair: every row builds the same network from the same configuration, with the same batch size, precision,
 memory layout and optimizer, and draws its batches from the same source (synthetic images). Every process has one
-thread, save where the row says otherwise. Every measurement starts fresh processes; warm-up steps are not timed; all
-processes start their clocks together. Rows take turns, so that a repeat has each of them once; ratios are taken within
+thread, save where the row says otherwise, and the same allocator settings (workers/allocator.py). Every measurement
+starts fresh processes; warm-up steps are not timed; all processes start their clocks together. Rows take turns, so that a repeat has each of them once; ratios are taken within
 a repeat, and medians and ranges over the repeats are reported. What cannot be equal: the pipelining schedules train the
 same layers and the classifier with end-to-end gradients and compute no auxiliary heads; their interleaved variants have
 two chunks per process, cut by the same measured layers without heads. Their numbers of micro-batches are all measured
@@ -38,6 +38,7 @@ from launch.layer_costs import profile_layers
 from launch.local_run import FORKSERVER_PRELOAD
 from launch.summary import hardware, versions
 from pipeline.balance import balanced_starts
+from workers.allocator import keep_freed_memory
 
 DEFAULTS = (
     "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=128", "data.samples=12800",
@@ -59,7 +60,7 @@ def sections_of(arguments: argparse.Namespace) -> list[Section]:
     micro_batches: Sequence[int] = MICRO_BATCHES
     if arguments.smoke:
         overrides, steps, micro_batches = (*DEFAULTS, *SMALL), 4, (2,)
-    wide, chunks = cut_by_planner(Case(overrides, 2, 4, steps), arguments.profile_s)
+    wide, chunks = cut_by_planner(Case(overrides, 2, 2, steps), arguments.profile_s)
     make: dict[str, Callable[[], Section]] = {
         "headline": lambda: headline(wide, micro_batches, chunks),
         "crowded": lambda: crowded(cut_by_planner(Case(overrides, 4, 4, steps), arguments.profile_s)[0]),
@@ -72,6 +73,7 @@ def cut_by_planner(case: Case, profile_s: float) -> tuple[Case, tuple[str, ...]]
     """The case with one block per stage where the planner cuts; and settings of twice as many blocks without heads."""
     stages = case.num_stages
     torch.set_num_threads(1)
+    keep_freed_memory()
     plan = case.with_overrides(
         f"partition.blocks={stages}", "partition.boundaries=auto", f"partition.profile_s={profile_s}"
     ).plan(stages)

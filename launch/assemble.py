@@ -21,6 +21,7 @@ from launch.supervisor import Supervisor, host_name
 from launch.tables import end_table, headline, result_lines, start_table
 from launch.trace_file import write_trace
 from launch.tracking import make_trackers
+from workers.allocator import keep_freed_memory
 from workers.board import Board
 from workers.checkpoint import save_block
 from workers.data.source import BatchSource
@@ -61,6 +62,7 @@ def run_stage(plan: Plan, process: Process, console: Console) -> dict[str, Any] 
     started = time.perf_counter()
     reset_peak_memory()
     torch.set_num_threads(plan.config.placement.threads)
+    keep_freed_memory()
     stage = plan.placement.stage_of(process.rank)
     board = Board(process.board_store, plan.placement.num_stages)
     folder = Path(board.share("folder", str(process.folder.absolute()) if process.folder else None))

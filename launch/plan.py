@@ -28,12 +28,14 @@ from launch.preflight import Plan, make_plan
 from launch.rehearsal import Rehearsal, rehearse
 from launch.run import DEFAULT_CONFIG, WRONG_CONFIGURATION
 from pipeline.partition import AUTO
+from workers.allocator import keep_freed_memory
 
 
 def make_forecast(plan: Plan) -> tuple[Plan, Forecast]:
     """The plan with the best cut, or its own where it names one, and what its layers cost. Blocks while measuring."""
     check_boundaries(plan)
     torch.set_num_threads(plan.config.placement.threads)
+    keep_freed_memory()
     device = plan.placement.device_of(0, plan.config.placement)
     if not plan.config.partition.boundaries:
         partition = plan.config.partition.model_copy(update={"boundaries": AUTO})

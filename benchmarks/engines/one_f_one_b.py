@@ -25,6 +25,7 @@ from benchmarks.engines.torch_pipelining import ChunkModule, cross_entropy, trai
 from launch.config import load_config
 from launch.memory import peak_memory_bytes
 from launch.preflight import Plan, make_plan
+from workers.allocator import keep_freed_memory
 from workers.data.source import BatchSource
 
 MICRO_BATCHES = 4
@@ -108,6 +109,7 @@ def _run_rank(
 ) -> None:
     plan = make_plan(load_config(None, overrides), num_stages)
     torch.set_num_threads(plan.config.placement.threads)
+    keep_freed_memory()
     store = dist.FileStore(str(Path(folder) / "store"), num_stages)
     seat = Seat(rank, num_stages, store)
     join_group(seat, torch.device("cpu"))

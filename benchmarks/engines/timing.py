@@ -17,6 +17,7 @@ from torch.distributed import FileStore, Store
 
 from launch.config import load_config
 from launch.preflight import Plan, make_plan
+from workers.allocator import keep_freed_memory
 
 TIMEOUT_S = 240.0
 """Of one measurement: an engine that takes longer is stuck."""
@@ -133,6 +134,7 @@ def _work(
     worker: Worker, case: Case, rank: int, num_processes: int, threads: int, folder: str, barrier: Barrier, pipe: Connection
 ) -> None:
     torch.set_num_threads(threads)
+    keep_freed_memory()
     try:
         step = worker(case, Seat(rank, num_processes, FileStore(str(Path(folder) / "store"), num_processes)))
         for _ in range(case.warmup_steps):
