@@ -11,11 +11,12 @@ links. crowded: 4 stages. tiny: steps of about a millisecond.
 How it is fair: every row builds the same network from the same configuration, with the same batch size, precision,
 memory layout and optimizer, and draws its batches from the same source (synthetic images). Every process has one
 thread, save where the row says otherwise, and the same allocator settings (workers/allocator.py). Every measurement
-starts fresh processes; warm-up steps are not timed; all processes start their clocks together. Rows take turns, so that a repeat has each of them once; ratios are taken within
-a repeat, and medians and ranges over the repeats are reported. What cannot be equal: the pipelining schedules train the
-same layers and the classifier with end-to-end gradients and compute no auxiliary heads; their interleaved variants have
-two chunks per process, cut by the same measured layers without heads. Their numbers of micro-batches are all measured
-in the first repeat; later repeats measure the best one of each schedule again.
+starts fresh processes; warm-up steps are not timed; all processes start their clocks together. Rows take turns, so
+that a repeat has each of them once; ratios are taken within a repeat, and medians and ranges over the repeats are
+reported. What cannot be equal: the pipelining schedules train the same layers and the classifier with end-to-end
+gradients and compute no auxiliary heads; their interleaved variants have two chunks per process, cut by the same
+measured layers without heads. Their numbers of micro-batches are all measured in the first repeat; later repeats
+measure the best one of each schedule again.
 """
 
 import argparse
