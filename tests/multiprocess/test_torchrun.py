@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.multiprocess.harness import TINY, assert_equal_states, exported, run_pipeline
+from launch import local_run
+from tests.multiprocess.harness import TINY, assert_equal_states, exported
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +28,7 @@ def finish(command: list[str], cwd: Path = ROOT) -> "subprocess.CompletedProcess
 
 @pytest.mark.timeout(300)
 def test_torchrun_and_export_give_the_bytes_and_accuracies_of_one_process(tmp_path: Path) -> None:
-    alone = run_pipeline([*TINY, "partition.blocks=4"], 1, tmp_path)
+    alone = local_run.run_pipeline(TINY, 1, tmp_path / "alone", config=str(ROOT / "configs" / "digits.yaml"))
     folder, model = tmp_path / "with2", tmp_path / "model.pt"
     result = torchrun(2, *TINY, f"run.folder={tmp_path}", f"run.name={folder.name}", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
