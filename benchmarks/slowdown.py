@@ -6,8 +6,8 @@ Each stage in turn takes S times as long for a batch (it sleeps, so the slowing 
 S = 1.0, 1.2, 1.5, 2.0: with FIFO buffers, with replay buffers of M = 1, 5 and 30 batches, and with 1F1B of
 torch.distributed.pipelining on the same network in the same cut. All get the same steps, data, optimizer and schedule.
 
-Throughput is each stage's own: the samples per second that it trains on, between its first record after the warm-up and
-its last one, and is compared with the same stage, policy and seed at S = 1. For "the others" the lowest ratio counts. Of
+Throughput is each stage's own: the samples per second that it trains on after the warm-up, while all stages train, and
+is compared with the same stage, policy and seed at S = 1. For "the others" the lowest ratio counts. Of
 1F1B all stages have the same throughput. Accuracy is that of the network's own classifier on the held-out part at the
 end. One seed is one repeat: it runs every case in turn; figures are medians over the seeds with the range.
 """
@@ -92,7 +92,7 @@ def run_case(case: Case, overrides: Sequence[str], seed: int) -> Result:
         if any(outcome.exit_codes):
             raise RuntimeError(f"{case} failed:\n" + "\n".join(outcome.printed))
         summary, size = outcome.summary, load_config(None, settings).data.batch_size
-        rates = [outcome.steady_samples_per_s(stage, size, WARMUP_STEPS) for stage in range(STAGES)]
+        rates = outcome.steady_samples_per_s(size, WARMUP_STEPS)
         stages = summary["stages"]
     return Result(
         case, seed, rates, summary["accuracy"]["final"], max(stage["staleness_mean"] for stage in stages[1:]),

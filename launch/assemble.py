@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from launch.tables import end_table, headline, result_lines, start_table
 from launch.trace_file import write_trace
 from launch.tracking import make_trackers
 from workers.allocator import keep_freed_memory
-from workers.board import Board
+from workers.board import Board, wait_for
 from workers.checkpoint import save_block
 from workers.data.source import BatchSource
 from workers.debug import trouble
@@ -67,30 +68,26 @@ def run_stage(plan: Plan, process: Process, console: Console) -> dict[str, Any] 
     board = Board(process.board_store, plan.placement.num_stages)
     folder = Path(board.share("folder", str(process.folder.absolute()) if process.folder else None))
     device = plan.placement.device_of(process.local_rank, plan.config.placement)
-    plan, predicted = settle_cut(plan, board, device if stage == 0 else None)
     status = StageStatus(stage, list(plan.placement.blocks_of(stage)), os.getpid(), host_name())
-    monitor = _open_monitor(plan, board, folder, console) if stage == 0 else None
-    supervisor = Supervisor(
-        board, status, plan.config.faults,
-        stop_console=monitor.release_terminal if monitor else lambda: None,
-        folder=folder,
-    )  # fmt: skip
-    if monitor is None:
-        with supervisor:
-            report = _Stage(plan, process, board, status, folder).run()
-        # Nothing is asked of the store after this: its host may be gone as soon as it has all reports.
-        board.post("report", stage, report)
-        return None
-    with supervisor:
-        with monitor:
-            board.post("report", stage, _Stage(plan, process, board, status, folder).run())
-            reports = _wait_for_reports(board, status, plan.config.faults.timeout_s)
-        summary = summarise(reports, monitor.evaluations, predicted, time.perf_counter() - started)
-        write_summary(folder, summary)
-        write_trace(folder, board.read("trace"), [report["blocks"] for report in reports])
-        console.print(end_table(summary))
-        console.print(result_lines(summary, folder), highlight=False, soft_wrap=True, markup=False)
-        return summary
+    terminal = ExitStack()
+    with Supervisor(board, status, plan.config.faults, stop_console=terminal.close, folder=folder):
+        plan, predicted = settle_cut(plan, board, status, device)
+        if stage == 0:
+            monitor = _open_monitor(plan, board, folder, console)
+            terminal.callback(monitor.release_terminal)
+            with monitor:
+                board.post("report", stage, _Stage(plan, process, board, status, folder).run())
+                reports = _wait_for_reports(board, status, plan.config.faults.timeout_s)
+            summary = summarise(reports, monitor.evaluations, predicted, time.perf_counter() - started)
+            write_summary(folder, summary)
+            write_trace(folder, board.read("trace"), [report["blocks"] for report in reports])
+            console.print(end_table(summary))
+            console.print(result_lines(summary, folder), highlight=False, soft_wrap=True, markup=False)
+            return summary
+        report = _Stage(plan, process, board, status, folder).run()
+    # Nothing is asked of the store after this: its host may be gone as soon as it has all reports.
+    board.post("report", stage, report)
+    return None
 
 
 def _open_monitor(plan: Plan, board: Board, folder: Path, console: Console) -> Monitor:
@@ -104,12 +101,11 @@ def _open_monitor(plan: Plan, board: Board, folder: Path, console: Console) -> M
 
 def _wait_for_reports(board: Board, status: StageStatus, timeout_s: float) -> list[dict[str, Any]]:
     status.now("waiting for the other stages' reports")
-    deadline = time.monotonic() + timeout_s
-    while not board.is_complete("report"):
-        if time.monotonic() > deadline:
-            missing = [stage for stage, report in enumerate(board.read("report")) if report is None]
-            raise TimeoutError(f"waited {timeout_s:g} s for the reports of stages {missing}")
-        time.sleep(0.02)
+
+    def missing() -> str:
+        return f"the reports of stages {[stage for stage, report in enumerate(board.read('report')) if report is None]}"
+
+    wait_for(lambda: board.is_complete("report") or None, timeout_s, missing)
     return [report for report in board.read("report") if report]
 
 

@@ -1,6 +1,5 @@
 """`partition.boundaries=auto`: from measured layers to a plan with explicit boundaries."""
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +10,8 @@ from launch.layer_costs import Profile, profile_layers
 from launch.preflight import Plan, make_plan
 from pipeline.balance import balanced_starts
 from pipeline.partition import AUTO, PartitionConfig
-from workers.board import Board
+from workers.board import Board, wait_for
+from workers.status import StageStatus
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,24 @@ def cut(plan: Plan, boundaries: tuple[str, ...]) -> Plan:
     return make_plan(plan.config.model_copy(update={"partition": partition}), plan.placement.num_stages)
 
 
-def settle_cut(plan: Plan, board: Board, device: torch.device | None) -> tuple[Plan, dict[str, Any]]:
+def settle_cut(plan: Plan, board: Board, status: StageStatus, device: torch.device) -> tuple[Plan, dict[str, Any]]:
     """Replaces `auto` by boundaries that stage 0 finds and all others are told; leaves explicit ones as they are.
 
-    Stage 0 profiles for about `partition.profile_s` seconds; the others wait for it at the store, whose deadline is
-    `faults.timeout_s`.
-
-    Args:
-        device: Stage 0's, where it profiles; None elsewhere.
+    Stage 0 measures layers for about `partition.profile_s` seconds on its `device`; the others wait for it that long and
+    `faults.timeout_s` more.
 
     Returns:
         The plan, and the forecast as a dictionary, empty where there was none to make.
+
+    Raises:
+        TimeoutError: Stage 0 has found nothing.
     """
     if plan.config.partition.boundaries != AUTO:
         return plan, {}
-    found = asdict(forecast(plan, profile_layers(plan, device), shared_cores(device))) if device else None
-    predicted = json.loads(board.share("cut", json.dumps(found) if found else None))
+    if status.stage == 0:
+        status.now("measuring layers")
+        board.post("cut", 0, asdict(forecast(plan, profile_layers(plan, device), shared_cores(device))))
+    status.now("waiting for stage 0 to measure layers")
+    timeout_s = plan.config.partition.profile_s + plan.config.faults.timeout_s
+    predicted = wait_for(lambda: board.read("cut")[0], timeout_s, lambda: "stage 0 to measure layers")
     return cut(plan, tuple(predicted["boundaries"])), predicted

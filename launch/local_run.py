@@ -5,7 +5,6 @@ A process then starts in a tenth of a second instead of several, so that many sh
 
 import contextlib
 import json
-import math
 import multiprocessing
 import os
 import sys
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from torch.distributed import FileStore
 
@@ -42,27 +42,35 @@ class Outcome:
         lines = (self.folder / "metrics" / f"stage{stage}.jsonl").read_text().splitlines()
         return [record for line in lines if "step" in (record := json.loads(line))]
 
-    def steady_samples_per_s(
-        self, stage: int, batch_size: int, warmup_steps: int, last_step: float = math.inf
-    ) -> float:
-        """Samples per second of a stage's last block between its first record after `warmup_steps` and its last one.
+    def steady_samples_per_s(self, batch_size: int, warmup_steps: int) -> list[float]:
+        """Samples per second of every stage's last block, all over the same time: while every stage trains.
 
-        `logging.interval_steps` sets how close to the warm-up the clock can start; an evaluation pass between the two
-        records counts as time, so benchmarks use one epoch.
-
-        Args:
-            last_step: Later records do not count: what a stage does when those before it have ended is no steady state.
+        That begins when the last stage has its first `warmup_steps` behind it and ends with the first stage's last
+        record, so no rate is one of working off what others have sent ahead. With FIFO the least one is the pipeline's.
+        Steps between two records are taken to be evenly spaced, so `logging.interval_steps` should be small against
+        the run; an evaluation pass counts as time, so benchmarks use one epoch.
 
         Raises:
-            ValueError: There are fewer than two records in between.
+            ValueError: No such time is left.
         """
+        steps, clocks = zip(*(self._progress(stage) for stage in range(len(self.summary["stages"]))), strict=True)
+        begin_s = max(
+            float(np.interp(warmup_steps, done, clock)) for done, clock in zip(steps, clocks, strict=True)
+        )  # fmt: skip
+        end_s = min(clock[-1] for clock in clocks)
+        if end_s <= begin_s:
+            raise ValueError(f"no time in which all stages train is left after {warmup_steps} steps")
+        return [
+            float(np.diff(np.interp([begin_s, end_s], clock, done))[0]) * batch_size / (end_s - begin_s)
+            for done, clock in zip(steps, clocks, strict=True)
+        ]
+
+    def _progress(self, stage: int) -> tuple[list[int], list[float]]:
+        """Steps done by a stage's last block, and when."""
         records = self.records(stage)
         block = records[-1]["block"]
-        steady = [one for one in records if one["block"] == block and warmup_steps < one["step"] <= last_step]
-        if len(steady) < 2:
-            raise ValueError(f"stage {stage} left {len(steady)} records after {warmup_steps} steps, needed 2")
-        first, last = steady[0], steady[-1]
-        return (last["step"] - first["step"]) * batch_size / (last["time_s"] - first["time_s"])
+        mine = [one for one in records if one["block"] == block]
+        return [one["step"] for one in mine], [one["unix_s"] for one in mine]
 
 
 def run_pipeline(

@@ -12,8 +12,8 @@ from launch.preflight import Plan
 from workers.data.config import DataConfig
 
 WARMUP_STEPS, LEAST_STEPS, MOST_STEPS = 4, 12, 400
-TAIL_STEPS = 12
-"""Steps behind the timed ones, while which the first stage may have ended already."""
+AHEAD_STEPS = 12
+"""How far a stage can be ahead of the next at the default capacity and slots, rounded up."""
 TIMEOUT_S = 600.0
 
 
@@ -36,18 +36,15 @@ def rehearse(plan: Plan, step_s: float, seconds: float) -> Rehearsal:
     Raises:
         RuntimeError: A process failed; with what it printed.
     """
-    steps = min(MOST_STEPS, max(LEAST_STEPS, int(seconds / step_s)))
-    interval = max(2, steps // 4)
+    steps, ahead = min(MOST_STEPS, max(LEAST_STEPS, int(seconds / step_s))), AHEAD_STEPS * (plan.placement.num_stages - 1)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
-        config.write_text(yaml.safe_dump(_settings(plan, WARMUP_STEPS + steps + TAIL_STEPS, interval)))
+        config.write_text(yaml.safe_dump(_settings(plan, WARMUP_STEPS + steps + ahead, max(2, steps // 8))))
         outcome = run_pipeline([], plan.placement.num_stages, Path(folder) / "run", TIMEOUT_S, config=str(config))
         if any(outcome.exit_codes):
             raise RuntimeError("the rehearsal failed:\n" + "\n".join(outcome.printed))
-        rate = outcome.steady_samples_per_s(
-            plan.placement.num_stages - 1, plan.config.data.batch_size, WARMUP_STEPS - interval, WARMUP_STEPS + steps
-        )
-        return Rehearsal(rate, outcome.summary["stages"])
+        rates = outcome.steady_samples_per_s(plan.config.data.batch_size, WARMUP_STEPS)
+        return Rehearsal(min(rates), outcome.summary["stages"])
 
 
 def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """The status board: heartbeats, results and the first cause of a failure, in the rendezvous store, off the data path."""
 
 import json
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from torch.distributed import PrefixStore, Store
 
 CAUSE = "cause"
+POLL_S = 0.02
+T = TypeVar("T")
 
 
 class Board:
@@ -49,3 +53,17 @@ class Board:
     def _peek(self, key: str) -> dict[str, Any] | None:
         # get() would block until the key exists.
         return json.loads(self._store.get(key)) if self._store.check([key]) else None
+
+
+def wait_for(look: Callable[[], T | None], timeout_s: float, whom: Callable[[], str]) -> T:
+    """Looks until there is something. Blocks, for `timeout_s` seconds at most.
+
+    Raises:
+        TimeoutError: There was nothing; says `whom` it still waited for.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (found := look()) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout_s:g} s for {whom()}")
+        time.sleep(POLL_S)
+    return found

@@ -35,8 +35,10 @@ class MetricsFile:
         self._started = time.perf_counter()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Appends one record with the seconds since the file was opened. Non-finite numbers become null."""
-        record = {"time_s": round(time.perf_counter() - self._started, 4)} | record
+        """Appends one record with the seconds since the file was opened, and with Unix time, which is one clock for all
+        stages of a host. Non-finite numbers become null."""
+        clocks = {"time_s": round(time.perf_counter() - self._started, 4), "unix_s": round(time.time(), 4)}
+        record = clocks | record
         self._file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
 
     def close(self) -> None:

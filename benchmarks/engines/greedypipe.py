@@ -8,10 +8,7 @@ from typing import Any
 
 from benchmarks.engines.timing import TIMEOUT_S, Case, EngineError
 from launch.local_run import run_pipeline
-
-TAIL_STEPS = 12
-"""Steps behind the timed ones: at least as many as a stage can be ahead of the next, so that all of them train while
-the clock runs."""
+from launch.rehearsal import AHEAD_STEPS
 
 
 @dataclass(frozen=True)
@@ -23,30 +20,26 @@ class Ran:
 
     @property
     def samples_per_s(self) -> float:
-        """The last stage's."""
-        return self.stage_samples_per_s[-1]
+        """The slowest stage's: what the pipeline can keep up."""
+        return min(self.stage_samples_per_s)
 
 
 def run(case: Case, num_processes: int, *overrides: str) -> Ran:
-    """Trains warm-up, timed steps and tail without an evaluation between, and reads the rate from the stages' records.
+    """Trains without an evaluation between, and reads the rates from the stages' records.
 
-    A rate counts from a stage's first record after the warm-up on.
+    All stages train for at least `case.steps` steps while the clock runs (see Outcome.steady_samples_per_s): the run is
+    longer by what the first stage can be ahead of the last.
 
     Raises:
         EngineError: The run failed.
     """
-    steps, interval = case.warmup_steps + case.steps, max(2, case.steps // 4)
-    tail = TAIL_STEPS if num_processes > 1 else 0
-    settings = [*case.overrides, *overrides, *_length(case, steps + tail), f"logging.interval_steps={interval}"]
+    steps = case.warmup_steps + case.steps + AHEAD_STEPS * (num_processes - 1)
+    settings = [*case.overrides, *overrides, *_length(case, steps), f"logging.interval_steps={max(2, case.steps // 8)}"]
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_pipeline(settings, num_processes, Path(folder) / "run", TIMEOUT_S)
         if any(outcome.exit_codes):
             raise EngineError(" ".join(" ".join(outcome.printed).split())[-300:])
-        rates = [
-            outcome.steady_samples_per_s(stage, case.batch_size, case.warmup_steps - interval, steps)
-            for stage in range(num_processes)
-        ]
-        return Ran(rates, outcome.summary["stages"])
+        return Ran(outcome.steady_samples_per_s(case.batch_size, case.warmup_steps), outcome.summary["stages"])
 
 
 def _length(case: Case, steps: int) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import FileStore, HashStore, Store
 
-from workers.board import Board
+from workers.board import Board, wait_for
 
 
 @pytest.fixture(params=["hash", "file"])
@@ -45,3 +45,10 @@ def test_the_first_cause_stays_and_only_its_reporter_learns_that_it_was_first(st
 def test_a_shared_value_is_the_one_that_was_set(store: Store) -> None:
     assert Board(store, 2).share("folder", "here") == "here"
     assert Board(store, 2).share("folder") == "here"
+
+
+def test_waiting_ends_with_what_is_found_or_names_whom_it_waited_for() -> None:
+    answers = iter([None, None, "there"])
+    assert wait_for(lambda: next(answers), 5, lambda: "stage 1") == "there"
+    with pytest.raises(TimeoutError, match=r"waited 0\.05 s for stage 1"):
+        wait_for(lambda: None, 0.05, lambda: "stage 1")
