@@ -20,6 +20,7 @@ from torch.distributed import FileStore
 from launch.assemble import Process, run_stage
 from launch.config import load_config
 from launch.preflight import make_plan
+from launch.resume import Origin, find_origin
 
 FORKSERVER_PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "launch.assemble", "sklearn.datasets"]
 
@@ -80,19 +81,22 @@ def run_pipeline(
     timeout_s: float = 60,
     absent: Sequence[int] = (),
     config: str | None = None,
+    goes_on: bool = False,
 ) -> Outcome:
     """Runs a pipeline to its end; ranks that are still there after `timeout_s` are killed and have exit code -9.
 
     Args:
         overrides: Of the form section.key=value, upon `config`.
-        folder: The run's; made here, must not exist.
+        folder: The run's; made here.
         absent: Ranks that are never started.
         config: A YAML file; None for the defaults.
+        goes_on: The folder is one that an earlier run has left: go on from its newest complete checkpoint.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=goes_on)
+    (folder / "store").unlink(missing_ok=True)
     context = multiprocessing.get_context("forkserver")
     ranks = [
-        context.Process(target=_run_rank, args=(config, list(overrides), rank, num_processes, folder))
+        context.Process(target=_run_rank, args=(config, list(overrides), rank, num_processes, folder, goes_on))
         for rank in range(num_processes)
         if rank not in absent
     ]
@@ -107,15 +111,20 @@ def run_pipeline(
     return Outcome([process.exitcode for process in ranks], printed, folder)
 
 
-def _run_rank(config: str | None, overrides: list[str], rank: int, num_processes: int, folder: Path) -> None:
+def _run_rank(
+    config: str | None, overrides: list[str], rank: int, num_processes: int, folder: Path, goes_on: bool
+) -> None:
     with _output(folder, rank).open("w", buffering=1) as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
         plan = make_plan(load_config(config, overrides), num_processes)
         stores = [FileStore(str(folder / "store"), num_processes) for _ in range(2)]
-        process = Process(rank, rank, folder if rank == 0 else None, *stores)
+        console = Console(file=output, width=120)
+        origin = None
+        if rank == 0:
+            origin = find_origin(None, plan, folder, console.print) if goes_on else Origin(folder)
         with contextlib.suppress(KeyboardInterrupt):
-            run_stage(plan, process, Console(file=output, width=120))
+            sys.exit(run_stage(plan, Process(rank, rank, origin, *stores), console))
 
 
 def _output(folder: Path, rank: int) -> Path:

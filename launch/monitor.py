@@ -1,17 +1,19 @@
 """One process's view of all stages: reads the board and shows it, logs it, keeps the evaluations."""
 
+import contextlib
 import json
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
 
 from launch.preflight import Plan
+from launch.resume import Origin
+from launch.status import write_status
 from launch.tables import evaluation_line, live_table, progress_line
 from workers.board import Board
 
@@ -38,14 +40,16 @@ class Monitor:
     `logging.console_interval_s`. Evaluations are printed as lines in both, and kept in metrics/evaluations.jsonl.
     """
 
-    def __init__(self, board: Board, plan: Plan, folder: Path, trackers: Sequence[Tracker], console: Console) -> None:
+    def __init__(self, board: Board, plan: Plan, origin: Origin, trackers: Sequence[Tracker], console: Console) -> None:
         self._board = board
         self._plan = plan
         self._trackers = trackers
         self._console = console
-        self._epochs = self._expected_epochs()
-        self._file = (folder / "metrics" / "evaluations.jsonl").open("w", buffering=1)
-        self.evaluations: list[dict[str, Any]] = []
+        self._folder = origin.folder
+        self._epochs = self._expected_epochs(origin)
+        path = origin.folder / "metrics" / "evaluations.jsonl"
+        self.evaluations = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self._file = path.open("a", buffering=1)
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._spoken = time.monotonic()
         self._stopping = threading.Event()
@@ -80,6 +84,8 @@ class Monitor:
         rows = self._board.read("status")
         self._read_evaluations()
         total_steps = self._plan.blueprint.total_steps
+        with contextlib.suppress(OSError):  # a full disk must not end the run
+            write_status(self._folder, rows, total_steps)
         if self._live:
             self._live.update(live_table(rows, total_steps), refresh=True)
         elif time.monotonic() - self._spoken > self._plan.config.logging.console_interval_s:
@@ -104,9 +110,12 @@ class Monitor:
             for tracker in self._trackers:
                 tracker.log_evaluation(evaluation)
 
-    def _expected_epochs(self) -> list[int]:
+    def _expected_epochs(self, origin: Origin) -> list[int]:
+        """Those that the feed still evaluates (workers.feed.Feed): the last one due may have been lost with its run."""
         epochs, every = self._plan.config.training.epochs, self._plan.config.evaluation.every_epochs
-        return [*range(every, epochs, every), epochs]
+        due = origin.batch_id // self._plan.blueprint.task.steps_per_epoch
+        expected = [*range(every, epochs, every), epochs]
+        return [epoch for epoch in expected if epoch >= due - due % every and epoch not in origin.evaluated]
 
     def _print(self, line: str) -> None:
         self._spoken = time.monotonic()

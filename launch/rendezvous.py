@@ -3,8 +3,12 @@
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore
+
+FOLDER = "greedypipe/folder"
+"""Key that outlives a restart, unlike all others."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,16 @@ class Environment:
             attempt=number("TORCHELASTIC_RESTART_COUNT", 0),
         )  # fmt: skip
 
+    def earlier_folder(self, store: Store) -> Path | None:
+        """The folder that an earlier attempt of this run has noted with `note_folder`; None in the first attempt."""
+        base = _unprefixed(store)
+        return Path(base.get(FOLDER).decode()) if self.attempt and base.check([FOLDER]) else None
+
+    @staticmethod
+    def note_folder(store: Store, folder: Path) -> None:
+        """Lets later attempts of this run find its folder."""
+        _unprefixed(store).set(FOLDER, str(folder.absolute()))
+
     def connect(self, connections: int, timeout_s: float) -> list[Store]:
         """Opens independent connections to the run's store, which torchrun's agent hosts.
 
@@ -45,3 +59,7 @@ class Environment:
             store = TCPStore(host, port, self.world_size, is_host, timedelta(seconds=timeout_s), wait_for_workers=False)
             stores.append(PrefixStore(f"greedypipe/{self.attempt}", store))
         return stores
+
+
+def _unprefixed(store: Store) -> Store:
+    return store.underlying_store if isinstance(store, PrefixStore) else store

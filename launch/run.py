@@ -1,6 +1,6 @@
 """Trains a network block by block, one process per stage.
 
-    torchrun --nproc_per_node=4 launch/run.py [--config configs/x.yaml] [section.key=value ...]
+    torchrun --nproc_per_node=4 launch/run.py [--config configs/x.yaml] [--resume auto|PATH] [section.key=value ...]
 """
 
 import argparse
@@ -15,12 +15,14 @@ if ROOT not in sys.path:
     # torchrun puts launch/ on the path, not the folder above it.
     sys.path.insert(0, ROOT)
 
+from torch.distributed import Store  # noqa: E402
+
 from launch.assemble import Process, run_stage  # noqa: E402
 from launch.config import ConfigError, describe_keys, dump_config, load_config  # noqa: E402
-from launch.folder import claim_folder  # noqa: E402
 from launch.monitor import make_console  # noqa: E402
-from launch.preflight import make_plan  # noqa: E402
+from launch.preflight import Plan, make_plan  # noqa: E402
 from launch.rendezvous import Environment  # noqa: E402
+from launch.resume import Origin, find_origin  # noqa: E402
 
 DEFAULT_CONFIG = os.path.relpath(Path(ROOT, "configs", "digits.yaml"))
 WRONG_CONFIGURATION = 2
@@ -35,15 +37,24 @@ def main() -> None:
             _say(environment, dump_config(config).rstrip())
             return
         plan = make_plan(config, environment.world_size)
-        folder = claim_folder(config) if environment.rank == 0 else None
     except ConfigError as error:
         _refuse(environment, error)
     with contextlib.suppress(KeyboardInterrupt):
         store, board_store = environment.connect(2, config.faults.timeout_s)
-        process = Process(environment.rank, environment.local_rank, folder, store, board_store)
-        run_stage(plan, process, make_console())
-        return
+        origin = _begin(environment, arguments.resume, plan, board_store) if environment.rank == 0 else None
+        process = Process(environment.rank, environment.local_rank, origin, store, board_store)
+        sys.exit(run_stage(plan, process, make_console()))
     sys.exit(130)
+
+
+def _begin(environment: Environment, resume: str | None, plan: Plan, store: Store) -> Origin:
+    """Where the run begins, which rank 0 decides."""
+    try:
+        origin = find_origin(resume, plan, environment.earlier_folder(store), lambda text: print(text, flush=True))
+    except ConfigError as error:
+        _refuse(environment, error)
+    environment.note_folder(store, origin.folder)
+    return origin
 
 
 def _parse() -> argparse.Namespace:
@@ -53,6 +64,9 @@ def _parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument("--resume", metavar="auto|PATH",
+                        help="go on: auto, in the newest folder of this run at its newest complete checkpoint; PATH, in a "
+                        "new folder from a run's or a checkpoint's")  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
     return parser.parse_args()
 

@@ -13,6 +13,7 @@ from pipeline.losses import LossConfig
 from pipeline.networks.build import ModelConfig
 from pipeline.optimizer import OptimizerConfig
 from pipeline.partition import PartitionConfig
+from workers.checkpoint import CheckpointConfig
 from workers.data.config import DataConfig
 from workers.debug import DebugConfig
 from workers.feed import EvaluationConfig
@@ -43,6 +44,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     placement: PlacementConfig = PlacementConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     logging: LoggingConfig = LoggingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     faults: FaultsConfig = FaultsConfig()
     debug: DebugConfig = DebugConfig()
 

@@ -15,6 +15,8 @@ from workers.inbox import MessageStream
 from workers.links.interface import Sender
 from workers.meter import Stopwatch
 
+FINISHED, STOPPED = "finished", "stopped"
+
 
 @dataclass(frozen=True)
 class StageReport:
@@ -22,6 +24,7 @@ class StageReport:
 
     Attributes:
         peak_memory_bytes: See launch.memory; slots in shared memory count at both ends of their link.
+        save_stalled_s: What checkpoints have kept it from training.
         slot_bytes: Memory of the slots of this stage's links that this stage has made, part of its peak.
         link: What it has sent, evaluation included: transport, messages, sent_bytes, send_s, wait_room_s.
         staleness_counts: Reads by staleness 0, 1, 2 and so on, as far as there were any; the entry at
@@ -51,11 +54,12 @@ class StageReport:
     dropped: int
     staleness_counts: list[int]
     slot_bytes: int
+    save_stalled_s: float
     link: dict[str, Any]
 
 
 def report_stage(
-    stage: int, blocks: list[Block], watch: Stopwatch, inbox: MessageStream, outbox: Sender
+    stage: int, blocks: list[Block], watch: Stopwatch, inbox: MessageStream, outbox: Sender, save_stalled_s: float
 ) -> StageReport:
     """Collects the report of the calling process's stage."""
     stats, link = inbox.stats(), asdict(outbox.stats)
@@ -83,30 +87,38 @@ def report_stage(
         dropped=stats.dropped,
         staleness_counts=stats.staleness_counts[: stats.staleness_max + 1] if stats.reads else [],
         slot_bytes=inbox.slot_bytes + link.pop("slot_bytes"),
+        save_stalled_s=save_stalled_s,
         link=link,
     )
 
 
 def summarise(
-    reports: list[dict[str, Any]], evaluations: list[dict[str, Any]], predicted: dict[str, Any], wall_s: float
-) -> dict[str, Any]:
+    reports: list[dict[str, Any]], evaluations: list[dict[str, Any]], wall_s: float, *, is_finished: bool,
+    predicted: dict[str, Any], checkpoints: dict[str, int], began_at: int,
+) -> dict[str, Any]:  # fmt: skip
     """Everything that `summary.json` holds.
 
     Args:
         reports: `StageReport`s as dictionaries, in the order of stages.
         evaluations: `epoch`, `blocks` (accuracies in the network's order) and `ensemble`, in the order of epochs.
+        wall_s: Seconds of the whole run; of a resumed one, since it went on.
+        is_finished: Not told to stop before its end.
         predicted: What was foretold of the run (launch.cutting.Forecast); empty where nothing was.
-        wall_s: Seconds of the whole run.
+        checkpoints: How many were complete and incomplete.
+        began_at: The first training batch; above 0 in a run that went on from a checkpoint.
     """
     slowest = max(reports, key=lambda report: report["step_time_s"] / max(report["samples"], 1) * report["batches"])
     bound = slowest["samples"] / (slowest["step_time_s"] * slowest["batches"]) if slowest["step_time_s"] else 0.0
     # A stage alone may be ahead of the others for a while: what counts is when all have trained on all.
     train_s = max(report["train_s"] for report in reports)
     measured = reports[-1]["samples"] / train_s if train_s else 0.0
-    last = evaluations[-1]
+    last = evaluations[-1] if evaluations else None
+    accuracy = last and {"blocks": last["blocks"], "final": last["blocks"][-1], "ensemble": last["ensemble"]}
     return {
-        "status": "finished",
-        "accuracy": {"blocks": last["blocks"], "final": last["blocks"][-1], "ensemble": last["ensemble"]},
+        "status": FINISHED if is_finished else STOPPED,
+        "accuracy": accuracy,
+        "began_at_batch_id": began_at,
+        "checkpoints": checkpoints,
         "samples_per_s": measured,
         "bound_samples_per_s": bound,
         "efficiency": measured / bound if bound else 0.0,

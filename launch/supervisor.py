@@ -22,6 +22,7 @@ from workers.stage import InheritedFailure
 from workers.status import StageStatus
 
 HEARTBEAT_S = 0.25
+STOP = "stop"
 GRACE_S = 2.0
 """How long a stage that only suffers from another one's failure looks for the cause before it reports its own."""
 
@@ -37,7 +38,7 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class Terminated(BaseException):
-    """SIGTERM has arrived: somebody outside ends the run."""
+    """SIGTERM has arrived twice: somebody outside ends the run at once."""
 
 
 ECHOES = (ConnectionError, TimeoutError, InheritedFailure, Terminated)
@@ -51,6 +52,8 @@ class Supervisor:
     when another stage's heartbeat stops, when this stage computes for too long, or when the parent process is gone.
     Whoever finds a cause first writes it to the board and prints it; all others leave without a word. Leaving is
     os._exit: threads may sit in a wait of gloo that nobody will ever end.
+
+    SIGTERM to any process of the run tells all of them to save and stop (`told_to_stop`); a second one ends it at once.
 
     Args:
         stop_console: Called before anything is printed; gives the terminal back.
@@ -69,11 +72,13 @@ class Supervisor:
         self._pulses = Pulses(board.num_stages, config.heartbeat_timeout_s)
         self._failing = threading.Lock()
         self._closing = threading.Event()
+        self._stopping = threading.Event()
+        self._has_told = False
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _raise_terminated)
+            signal.signal(signal.SIGTERM, self._terminate)
         # At once, not with the first heartbeat: a stage that dies before that must be known by its process.
         self._board.post("status", self._status.stage, self._status.row())
         self._thread.start()
@@ -88,6 +93,24 @@ class Supervisor:
         self._closing.set()
         self._thread.join()
         self._board.post("status", self._status.stage, self._status.row())
+
+    def told_to_stop(self) -> bool:
+        """Whether the run is to save itself and end. Does not block."""
+        return self._stopping.is_set()
+
+    def _terminate(self, signal_number: int, frame: FrameType | None) -> None:
+        if self._stopping.is_set():
+            raise Terminated
+        self._stopping.set()
+
+    def _spread_stop(self) -> None:
+        """Tells the others, or learns from them."""
+        if not self._stopping.is_set():
+            if any(self._board.read(STOP)):
+                self._stopping.set()
+        elif not self._has_told:
+            self._board.post(STOP, self._status.stage, {"stop": True})
+            self._has_told = True
 
     def _fail(self, error: BaseException) -> NoReturn:
         # From here on being told to end changes nothing, and the watching thread must not leave first.
@@ -135,6 +158,7 @@ class Supervisor:
     def _beat(self) -> None:
         row = self._status.row()
         self._board.post("status", self._status.stage, row)
+        self._spread_stop()
         if cause := self._board.cause() or self._own_hang(row) or self._others_hang():
             if self._failing.acquire(blocking=False):
                 self._leave_with(cause)
@@ -225,10 +249,6 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def _raise_terminated(signal_number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
 
 
 def _write_error_file(message: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from launch.preflight import Plan
+from launch.summary import FINISHED
 
 
 def start_table(plan: Plan) -> Table:
@@ -92,15 +93,24 @@ def end_table(summary: dict[str, Any]) -> Table:
 
 def result_lines(summary: dict[str, Any], folder: Path) -> str:
     """What the run came to."""
-    accuracy = summary["accuracy"]
-    heads = f", ensemble of all heads {accuracy['ensemble']:.4f}" if len(accuracy["blocks"]) > 1 else ""
     return (
-        f"accuracy {accuracy['final']:.4f}{heads}\n"
+        f"{_stopped(summary)}{_accuracy(summary)}"
         f"trained for {summary['train_s']:.1f} s at {summary['samples_per_s']:,.0f} samples/s, "
         f"{summary['efficiency']:.0%} of what the slowest stage allows; whole run {summary['wall_s']:.1f} s\n"
         f"{_foretold(summary)}"
         f"{folder}"
     )
+
+
+def _stopped(summary: dict[str, Any]) -> str:
+    return "" if summary["status"] == FINISHED else "told to stop: saved; --resume auto goes on from here\n"
+
+
+def _accuracy(summary: dict[str, Any]) -> str:
+    if not (accuracy := summary["accuracy"]):
+        return ""
+    heads = f", ensemble of all heads {accuracy['ensemble']:.4f}" if len(accuracy["blocks"]) > 1 else ""
+    return f"accuracy {accuracy['final']:.4f}{heads}\n"
 
 
 def _foretold(summary: dict[str, Any]) -> str:

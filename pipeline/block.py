@@ -165,14 +165,17 @@ class Block:
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on bit-exactly; tensors are references, not copies.
 
-        `layers` uses the ordinary network's parameter names, so that it is independent of the partition.
+        `layers` uses the ordinary network's parameter names, so that it is independent of the partition, and
+        `parameters` names what the optimizer's numbers stand for, `loss.` before those of the loss.
         """
         return {
             "index": self.index,
             "step": self.step,
+            "last_layer": self.layers[-1].name,
             "layers": self.layer_state(),
             "loss": self.loss.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "parameters": self._parameter_names(),
             "schedule": self._schedule.state_dict(),
         }
 
@@ -208,3 +211,10 @@ class Block:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
+    def _parameter_names(self) -> list[str]:
+        """Of what the optimizer trains, in its order."""
+        names = {id(parameter): f"loss.{key}" for key, parameter in self.loss.named_parameters()}
+        for layer in self.layers:
+            names |= {id(parameter): layer.qualified(key) for key, parameter in layer.module.named_parameters()}
+        return [names[id(parameter)] for parameter in self._parameters()]

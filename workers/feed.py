@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from pydantic import BaseModel, Field
@@ -20,6 +21,14 @@ class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
     every_epochs: int = Field(1, ge=1, description="epochs of stage 0 between evaluations; the last epoch has one")
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where the stream of stage 0 begins: the first training batch, and the last epoch that has been evaluated."""
+
+    batch_id: int = 0
+    evaluated_epoch: int = 0
+
+
 class Feed:
     """Iterates over what stage 0 computes, in the place of an inbox.
 
@@ -29,8 +38,12 @@ class Feed:
 
     Args:
         total_steps: Training batches of one step budget.
+        start: Where the stream begins; all at 0 in a run that does not go on from a checkpoint.
+        checkpoint_steps: Training batches between marks, 0 for none. An evaluation pass in one piece is followed by a mark
+            as well, so that the accuracy of a checkpoint can be known.
         spread_evaluation: Whether evaluation batches take turns with training batches.
         may_stop: Asked from `total_steps` on before each further training batch; True ends the stream.
+        must_stop: Asked before every training batch; True ends the stream at once, with a mark and no evaluation.
     """
 
     def __init__(
@@ -43,9 +56,15 @@ class Feed:
         spread_evaluation: bool,
         may_stop: Callable[[], bool],
         status: StageStatus,
+        start: Start = Start(),
+        checkpoint_steps: int = 0,
+        must_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._source = source
-        self._every_steps = config.every_epochs * source.steps_per_epoch
+        self._start = start
+        self._checkpoint_steps = checkpoint_steps
+        self._must_stop = must_stop
+        self._every_epochs = config.every_epochs
         self._total_steps = total_steps
         self._num_classes = num_classes
         self._may_stop = may_stop
@@ -74,16 +93,37 @@ class Feed:
 
     def _messages(self) -> Iterator[Message]:
         pending: Iterator[Message] = iter(())
-        for batch in self._source.training_batches():
-            due = batch.batch_id and batch.batch_id % self._every_steps == 0 and batch.batch_id < self._total_steps
-            if due:
-                pending = self._pass(batch.batch_id // self._source.steps_per_epoch)
+        evaluated = self._start.evaluated_epoch
+        for batch in self._source.training_batches(self._start.batch_id):
+            due = self._epoch_due_before(batch.batch_id)
+            if evaluates := due > evaluated and batch.batch_id < self._total_steps:
+                pending, evaluated = self._pass(due), due
             yield from itertools.islice(pending, self._burst)
+            if self._must_stop():
+                yield from self._ending(batch.batch_id, with_mark=True)
+                return
             if batch.batch_id >= self._total_steps and self._may_stop():
                 break
+            if self._is_marked(batch.batch_id, evaluates):
+                yield Message(Kind.CHECKPOINT, batch.batch_id)
             yield Message(Kind.TRAIN, batch.batch_id, tensors={**_tensors(batch), "image": batch.images})
         yield from self._pass(self._total_steps // self._source.steps_per_epoch)
-        yield Message(Kind.END, self._total_steps)
+        yield from self._ending(self._total_steps, with_mark=False)
+
+    def _epoch_due_before(self, batch_id: int) -> int:
+        """The last epoch that should have been evaluated before this batch."""
+        epoch = batch_id // self._source.steps_per_epoch
+        return epoch - epoch % self._every_epochs
+
+    def _is_marked(self, batch_id: int, evaluates: bool) -> bool:
+        if not self._checkpoint_steps or batch_id == self._start.batch_id:
+            return False
+        return batch_id % self._checkpoint_steps == 0 or (evaluates and self._burst is None)
+
+    def _ending(self, batch_id: int, with_mark: bool) -> Iterator[Message]:
+        if with_mark:
+            yield Message(Kind.CHECKPOINT, batch_id)
+        yield Message(Kind.END, batch_id)
 
     def _pass(self, epoch: int) -> Iterator[Message]:
         for batch in self._source.test_batches():

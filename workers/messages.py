@@ -26,7 +26,9 @@ class Kind(IntEnum):
     EVALUATED = 2
     """The end of an evaluation pass; `batch_id` is the epoch that it followed. No tensors."""
     END = 3
-    """The end of the stream. No tensors."""
+    """The end of the stream; `batch_id` is that of the first training batch that was not sent. No tensors."""
+    CHECKPOINT = 4
+    """A mark: save what has been learned from the batches before it; `batch_id` as with END. No tensors."""
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,19 @@ class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class MetricsFile:
-    """One JSON object per line, flushed line by line so that a killed process leaves whole lines."""
+    """One JSON object per line, flushed line by line so that a killed process leaves whole lines.
+
+    A file that a run has left, to go on in it, is appended to; its last line must be whole.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = path.open("w", buffering=1)
-        self._started = time.perf_counter()
+        before = path.read_text().splitlines() if path.exists() else []
+        self._started = time.perf_counter() - (json.loads(before[-1])["time_s"] if before else 0.0)
+        self._file: TextIO = path.open("a", buffering=1)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Appends one record with the seconds since the file was opened, and with Unix time, which is one clock for all
+        """Appends one record with the seconds that the run has been at work, and with Unix time, which is one clock for all
         stages of a host. Non-finite numbers become null."""
         clocks = {"time_s": round(time.perf_counter() - self._started, 4), "unix_s": round(time.time(), 4)}
         record = clocks | record

@@ -50,6 +50,7 @@ class StageWorker:
         outbox: To the next stage; `DeadEnd` in the last one.
         sends_image: Whether a block downstream wants the input images.
         publish: Called with every finished evaluation.
+        save: Called at every checkpoint mark with its batch_id; must return soon.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class StageWorker:
         metrics: MetricsFile,
         interval_steps: int,
         publish: Callable[[Evaluation], None],
+        save: Callable[[int], None],
     ) -> None:
         self._blocks = blocks
         self._device = blocks[0].device
@@ -72,14 +74,17 @@ class StageWorker:
         self._status = status
         self._metrics = metrics
         self._publish = publish
+        self._save = save
         self._meters = {block.index: Meter(block, interval_steps) for block in blocks}
         self._counts = Counts(blocks)
         self.watch = Stopwatch()
+        self.ended_at = 0
+        """Once it has run: the first training batch of stage 0 that never came."""
 
     def run(self) -> None:
         """Runs until the stream ends; returns when the next stage has taken everything."""
         handlers = {Kind.TRAIN: self._train, Kind.EVALUATE: self._evaluate, Kind.EVALUATED: self._finish_evaluation,
-                    Kind.END: self._end}  # fmt: skip
+                    Kind.CHECKPOINT: self._checkpoint, Kind.END: self._end}  # fmt: skip
         clock = waited_input = waited_output = None
         for delivery in self._inbox:
             if clock is None:  # waiting for the very first message is start-up, not training
@@ -140,7 +145,12 @@ class StageWorker:
         self._publish(evaluation)
         self._send(message)
 
+    def _checkpoint(self, message: Message) -> None:
+        self._send(message)
+        self._save(message.batch_id)
+
     def _end(self, message: Message) -> None:
+        self.ended_at = message.batch_id
         self._send(message)
         self._status.now("waiting for the next stage to take the last message")
         self._outbox.close()

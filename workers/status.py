@@ -36,5 +36,5 @@ class StageStatus:
         self.since = time.monotonic()
 
     def row(self) -> dict[str, Any]:
-        """The status as JSON-able values, with the seconds spent at what it does."""
-        return asdict(self) | {"for_s": time.monotonic() - self.since}
+        """The status as JSON-able values, with the seconds spent at what it does and the Unix time of saying so."""
+        return asdict(self) | {"for_s": time.monotonic() - self.since, "unix_s": time.time()}

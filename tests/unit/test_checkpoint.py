@@ -1,13 +1,20 @@
+"""Blocks on disk, and the saver that writes them beside the training."""
+
+import threading
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from launch.config import load_config
-from launch.export import network_state
+from launch.export import layers_of
 from launch.preflight import make_plan
 from pipeline.block import Block
-from workers.checkpoint import load_blocks, save_block
+from tests.unit.tiny import differing, make_block, train
+from workers import checkpoint
+from workers.checkpoint import FINAL, Saved, Saver, load_blocks, write_block
 
 
 def blocks(num_blocks: int) -> tuple[list[Block], dict[str, torch.Tensor]]:
@@ -16,24 +23,71 @@ def blocks(num_blocks: int) -> tuple[list[Block], dict[str, torch.Tensor]]:
     return built, plan.blueprint.network.state_dict()
 
 
+def told() -> tuple[dict[str, Saved], Any]:
+    saved: dict[str, Saved] = {}
+    return saved, saved.__setitem__
+
+
 @pytest.mark.parametrize("num_blocks", [1, 3])
 def test_the_saved_blocks_are_the_whole_network_under_its_own_names(num_blocks: int, tmp_path: Path) -> None:
     built, expected = blocks(num_blocks)
-    for block in built:
-        save_block(tmp_path / "checkpoints" / "final", block)
-    state = network_state(tmp_path)
+    saver = Saver(tmp_path / "checkpoints", lambda name, saved: None)
+    saver.save_now(FINAL, built)
+    saver.close()
+    state = layers_of(load_blocks(tmp_path / "checkpoints" / FINAL))
     assert list(state) == list(expected)
     assert all(torch.equal(state[name], expected[name]) for name in state)
 
 
 def test_nothing_but_whole_files_is_left(tmp_path: Path) -> None:
-    save_block(tmp_path, blocks(2)[0][0])
+    write_block(tmp_path, make_block().state_dict())
     assert [path.name for path in tmp_path.iterdir()] == ["block0.pt"]
 
 
 def test_a_missing_block_is_an_error(tmp_path: Path) -> None:
-    save_block(tmp_path, blocks(2)[0][1])
+    write_block(tmp_path, make_block(1).state_dict())
     with pytest.raises(ValueError, match="1 files, block 0 missing"):
         load_blocks(tmp_path)
     with pytest.raises(ValueError, match="0 files"):
         load_blocks(tmp_path / "empty")
+
+
+def test_what_is_saved_is_the_block_as_it_was_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block, undisturbed = make_block(), make_block()
+    train(block, range(2))
+    train(undisturbed, range(2))
+    may_write, write = threading.Event(), write_block
+    monkeypatch.setattr(checkpoint, "write_block", lambda *call: (may_write.wait(10), write(*call))[1])
+    saved, tell = told()
+    saver = Saver(tmp_path, tell)
+    saver.save("one", [block])
+    train(block, range(2, 4))
+    may_write.set()
+    saver.close()
+    (state,) = load_blocks(tmp_path / "one")
+    assert not differing(state, undisturbed.state_dict())
+    assert saved["one"].steps == {0: 2} and list(saved["one"].files) == ["block0.pt"]
+
+
+def test_a_full_disk_is_told_leaves_nothing_and_does_not_hinder_the_next_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, tell = told()
+    saver = Saver(tmp_path, tell)
+    with monkeypatch.context() as full:
+        full.setattr(checkpoint.os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
+        saver.save("one", [make_block()])
+        saver._wait()
+    saver.save("two", [make_block()])
+    saver.close()
+    assert "No space left" in saved["one"].failure and not saved["one"].files
+    assert list((tmp_path / "one").iterdir()) == []
+    assert saved["two"].files and not saved["two"].failure
+    assert saver.stalled_s > 0
+
+
+def test_the_end_of_a_run_must_be_saved(tmp_path: Path) -> None:
+    (tmp_path / FINAL).write_text("in the way")
+    saver = Saver(tmp_path, lambda name, saved: pytest.fail("told"))
+    with pytest.raises(OSError, match=FINAL):
+        saver.save_now(FINAL, [make_block()])

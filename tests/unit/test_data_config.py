@@ -53,6 +53,7 @@ EFFECTS: dict[str, tuple[dict, object, Callable[[DataConfig], object]]] = {
     "download": ({"name": "mnist", "root": "{other}"}, False, is_accepted),
     "batch_size": (SYNTHETIC, 6, steps_per_epoch),
     "augment": (SYNTHETIC, "crop_flip", first_images),
+    "calibration_samples": (SYNTHETIC, 4, describe),
     "drop_last": (SYNTHETIC, True, steps_per_epoch),
     "image_size": (FOLDER, 6, describe),
     "shape": (SYNTHETIC, [3, 8, 8], describe),

@@ -175,3 +175,19 @@ def test_closing_twice_is_allowed_where_there_is_nothing_to_close() -> None:
     with BatchSource(synthetic(), seed=1) as source:
         source.close()
     assert_same(source.training_batch(0), BatchSource(synthetic(), seed=1).training_batch(0))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_samples_that_are_kept_back_are_trained_on_in_no_epoch_and_are_those_of_every_seed(seed: int) -> None:
+    whole = BatchSource(synthetic(augment="none"), seed)
+    source = BatchSource(synthetic(augment="none", calibration_samples=6), seed)
+    kept_back = fingerprints(list(source.calibration_batches()))
+    epochs = [
+        fingerprints(list(itertools.islice(source.training_batches(epoch * source.steps_per_epoch), source.steps_per_epoch)))
+        for epoch in range(2)
+    ]
+    everything = fingerprints(list(itertools.islice(whole.training_batches(), whole.steps_per_epoch)))
+    assert len(kept_back) == 6 and epochs[0] == epochs[1]
+    assert sorted([*kept_back, *epochs[0]]) == everything
+    assert kept_back == fingerprints(list(BatchSource(synthetic(calibration_samples=6), seed + 1).calibration_batches()))
+    assert list(whole.calibration_batches()) == []

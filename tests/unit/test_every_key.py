@@ -98,6 +98,7 @@ def feed(overrides: Sequence[str]) -> list[tuple[Kind, int]]:
     messages = Feed(
         BatchSource(plan.config.data, 0), plan.config.evaluation, total_steps=plan.blueprint.total_steps,
         num_classes=10, spread_evaluation=False, may_stop=lambda: True, status=status,
+        checkpoint_steps=plan.config.checkpoint.interval_steps,
     )  # fmt: skip
     return [(delivery.message.kind, delivery.message.batch_id) for delivery in messages]
 
@@ -145,6 +146,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "data.name": ("synthetic", planned, []),
     "data.batch_size": ("16", planned, []),
     "data.augment": ("none", trained, []),
+    "data.calibration_samples": ("100", planned, []),
     "data.drop_last": ("true", planned, []),
     "data.shape": ("[2,4,4]", planned, ["data.name=synthetic"]),
     "data.classes": ("3", planned, SYNTHETIC),
@@ -185,6 +187,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "buffers.max_reuse": ("1", reads, ["buffers.policy=replay"]),
     "link.dtype": ("int8", planned, []),
     "evaluation.every_epochs": ("3", feed, []),
+    "checkpoint.interval_steps": ("2", feed, []),
     "logging.interval_steps": ("3", records, []),
     "logging.trace_batches": ("4", traced, ["logging.trace_batches=2", "logging.trace_start=3"]),
     "logging.trace_start": ("5", traced, ["logging.trace_batches=2", "logging.trace_start=3"]),
@@ -204,6 +207,7 @@ ELSEWHERE = {
     "data.memory_limit_mb": "tests/unit/test_data_images.py",
     "run.folder": "test_the_folder_keys_say_where_a_run_writes",
     "run.name": "test_the_folder_keys_say_where_a_run_writes",
+    "checkpoint.keep": "tests/multiprocess/test_resume.py",
     "link.slots": "tests/unit/test_connect.py",
     "link.transport": "tests/unit/test_connect.py",
     "placement.device": "tests/unit/test_config.py",

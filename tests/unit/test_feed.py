@@ -9,11 +9,11 @@ import torch
 from workers.data.batch import Batch
 from workers.data.config import DataConfig
 from workers.data.source import BatchSource
-from workers.feed import EvaluationConfig, Feed
+from workers.feed import EvaluationConfig, Feed, Start
 from workers.messages import Kind, Message
 from workers.status import StageStatus
 
-LETTERS = {Kind.TRAIN: "T", Kind.EVALUATE: "E", Kind.EVALUATED: "M", Kind.END: "END"}
+LETTERS = {Kind.TRAIN: "T", Kind.EVALUATE: "E", Kind.EVALUATED: "M", Kind.CHECKPOINT: "C", Kind.END: "END"}
 
 
 class Numbers:
@@ -52,10 +52,12 @@ def make_status() -> StageStatus:
 def make_feed(
     source: "Numbers | BatchSource", epochs: int, *, every_epochs: int = 1, spread: bool = False,
     may_stop: Callable[[], bool] = lambda: True, num_classes: int = 3, status: StageStatus | None = None,
+    start: Start | None = None, checkpoint_steps: int = 0, must_stop: Callable[[], bool] = lambda: False,
 ) -> Feed:  # fmt: skip
     return Feed(
         source, EvaluationConfig(every_epochs=every_epochs), total_steps=epochs * source.steps_per_epoch,  # type: ignore[arg-type]
         num_classes=num_classes, spread_evaluation=spread, may_stop=may_stop, status=status or make_status(),
+        start=start or Start(), checkpoint_steps=checkpoint_steps, must_stop=must_stop,
     )  # fmt: skip
 
 
@@ -205,3 +207,33 @@ def test_a_feed_waits_for_no_stage_and_holds_nothing() -> None:
     assert picture(feed) == "T0 T1 E0 M1 END2"
     assert feed.wait_s == 0.0
     assert (feed.stats().capacity, feed.stats().reads, feed.stats().inserted) == (1, 0, 0)
+
+
+def test_marks_stand_at_their_batches_and_behind_an_evaluation_in_one_piece() -> None:
+    marked = picture(make_feed(tiny_source(), epochs=2, checkpoint_steps=2))
+    assert marked == "T0 T1 C2 T2 E0 M1 C3 T3 C4 T4 T5 E0 M2 END6"
+
+
+def test_a_stream_that_goes_on_has_the_same_batches_and_no_mark_at_its_beginning() -> None:
+    whole = messages(make_feed(tiny_source(), epochs=3))
+    for first in range(1, 9):
+        rest = messages(make_feed(tiny_source(), epochs=3, start=Start(first, first // 3), checkpoint_steps=2))
+        kept = [one for one in rest if one.kind != Kind.CHECKPOINT]
+        assert rest[0].kind != Kind.CHECKPOINT
+        for left, right in zip(kept, whole[-len(kept) :], strict=True):
+            assert (left.kind, left.batch_id) == (right.kind, right.batch_id)
+            assert all(torch.equal(left.tensors[name], right.tensors[name]) for name in right.tensors)
+        assert kept[0].batch_id == first
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_an_evaluation_that_was_lost_is_made_again(spread: bool) -> None:
+    again = picture(make_feed(tiny_source(), epochs=2, spread=spread, start=Start(4, 0))).split()
+    assert [one for one in again if one.startswith("T")] == ["T4", "T5"]
+    assert [one for one in again if not one.startswith("T")] == ["E0", "M1", "E0", "M2", "END6"]
+    assert "M1" not in picture(make_feed(tiny_source(), epochs=2, spread=spread, start=Start(4, 1)))
+
+
+def test_a_stream_that_must_stop_ends_with_a_mark_and_without_an_evaluation() -> None:
+    answers = iter([False, False, True])
+    assert picture(make_feed(tiny_source(), epochs=3, must_stop=lambda: next(answers))) == "T0 T1 C2 END2"

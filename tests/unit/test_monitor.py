@@ -11,6 +11,7 @@ from torch.distributed import HashStore
 from launch.config import load_config
 from launch.monitor import Monitor
 from launch.preflight import Plan, make_plan
+from launch.resume import Origin
 from launch.tables import evaluation_line, headline, live_table, progress_line, start_table
 from workers.board import Board
 from workers.status import StageStatus
@@ -59,7 +60,7 @@ def watch(tmp_path: Path, plan: Plan, console: Console, *, evaluate: bool) -> tu
         if evaluate:
             part = {"epoch": 1, "blocks": {stage: 0.5 + stage / 4}, "ensemble": 0.8 if stage else None}
             board.post("evaluation/1", stage, part)
-    with Monitor(board, plan, tmp_path, [tracker], console) as monitor:
+    with Monitor(board, plan, Origin(tmp_path), [tracker], console) as monitor:
         pass
     return monitor, tracker
 

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from workers.data.augment import normalise
 from workers.data.catalog import DataInfo
-from workers.data.order import SequentialOrder, ShuffledOrder
+from workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder
 from workers.data.readers import Reader
 
 
@@ -24,7 +24,7 @@ class Batch:
 class NumberedBatches(Dataset[Batch]):
     """Maps a batch_id to its batch: the same bits in every process that holds a copy. Picklable."""
 
-    def __init__(self, order: ShuffledOrder | SequentialOrder, reader: Reader, info: DataInfo) -> None:
+    def __init__(self, order: ShuffledOrder | SequentialOrder | SubsetOrder, reader: Reader, info: DataInfo) -> None:
         self._order = order
         self._reader = reader
         self._info = info

@@ -1,7 +1,7 @@
 """What every process must know of a data set before anyone has loaded it, and whether it can be loaded."""
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from workers.data.archives import check_archive, require_torchvision
@@ -12,7 +12,10 @@ from workers.data.images import NUM_DIGITS, NUM_HELD_OUT_DIGITS
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Shape and size of a data set; `mean` and `std` are per channel, of pixels scaled to [0, 1]."""
+    """Shape and size of a data set; `mean` and `std` are per channel, of pixels scaled to [0, 1].
+
+    `train_samples` are those that are trained on, without `data.calibration_samples`.
+    """
 
     input_shape: tuple[int, int, int]  # channels, height, width
     num_classes: int
@@ -43,8 +46,16 @@ def describe(config: DataConfig) -> DataInfo:
     Decodes and downloads nothing. For an image folder it lists the directories and reads one image header.
 
     Raises:
-        ValueError: The image folder is missing or malformed.
+        ValueError: The image folder is missing or malformed, or nothing is left to train on.
     """
+    info = _describe_whole(config)
+    left = info.train_samples - config.calibration_samples
+    if left < 1:
+        raise ValueError(f"data.calibration_samples: got {config.calibration_samples}, allowed: below {info.train_samples}")
+    return replace(info, train_samples=left)
+
+
+def _describe_whole(config: DataConfig) -> DataInfo:
     match config.name:
         case "image_folder":
             return _describe_folder(config)

@@ -31,6 +31,9 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
         description="change of the training images: random crop after padding by height // 8 pixels "
         "(RandomResizedCrop above memory_limit_mb); crop_flip also mirrors half of them, wrong for digits",
     )
+    calibration_samples: int = Field(
+        0, ge=0, description="training samples that no step trains on: launch/evaluate.py calibrates confidences with them"
+    )
     drop_last: bool = Field(False, description="leave out the smaller last training batch of an epoch")
     image_size: int = Field(
         0, ge=0, json_schema_extra=_FOLDER,

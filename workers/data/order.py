@@ -37,6 +37,37 @@ class ShuffledOrder:
         return self._permutation[first : first + self._batch_size]
 
 
+class SubsetOrder:
+    """Another order's batches over some samples only.
+
+    Args:
+        order: Over as many samples as there are `samples`.
+        samples: Their numbers, int64.
+    """
+
+    def __init__(self, order: "ShuffledOrder | SequentialOrder", samples: Tensor) -> None:
+        self.num_batches = order.num_batches
+        self._order = order
+        self._samples = samples
+
+    def epoch(self, batch_id: int) -> int:
+        """That of the order."""
+        return self._order.epoch(batch_id)
+
+    def indices(self, batch_id: int) -> Tensor:
+        """Sample numbers of a batch, int64 [rows]."""
+        return self._samples.index_select(0, self._order.indices(batch_id))
+
+
+def split_for_calibration(num_samples: int, num_kept_back: int) -> tuple[Tensor, Tensor]:
+    """Sample numbers to train on and to calibrate with, each in ascending order.
+
+    They do not depend on the run's seed: what was kept back from one run must not be trained on by the next.
+    """
+    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(derive_seed("calibration")))
+    return order[num_kept_back:].sort().values, order[:num_kept_back].sort().values
+
+
 class SequentialOrder:
     """Held-out order: every sample once, as stored, the uneven last batch included."""
 

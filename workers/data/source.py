@@ -10,7 +10,7 @@ from workers.data.catalog import describe
 from workers.data.config import DataConfig
 from workers.data.folder import FolderImages
 from workers.data.images import load
-from workers.data.order import SequentialOrder, ShuffledOrder
+from workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder, split_for_calibration
 from workers.data.prefetch import PrefetchedBatches
 from workers.data.readers import UnchangedReader, training_reader
 
@@ -34,12 +34,17 @@ class BatchSource:
     def __init__(self, config: DataConfig, seed: int) -> None:
         info = describe(config)
         train, test = load(config)
-        if (len(train), len(test)) != (info.train_samples, info.test_samples):
+        expected = info.train_samples + config.calibration_samples
+        if (len(train), len(test)) != (expected, info.test_samples):
             raise ValueError(
                 f"data.name={config.name} holds {len(train)} training and {len(test)} held-out samples, "
-                f"expected {info.train_samples} and {info.test_samples}: delete the files and get them again"
+                f"expected {expected} and {info.test_samples}: delete the files and get them again"
             )
-        order = ShuffledOrder(len(train), config.batch_size, config.drop_last, seed)
+        trained_on, kept_back = split_for_calibration(len(train), config.calibration_samples)
+        order = SubsetOrder(ShuffledOrder(len(trained_on), config.batch_size, config.drop_last, seed), trained_on)
+        calibration = SubsetOrder(SequentialOrder(len(kept_back), config.batch_size), kept_back)
+        self._calibration = NumberedBatches(calibration, UnchangedReader(train), info)
+        self._num_calibration_batches = calibration.num_batches
         test_order = SequentialOrder(len(test), config.batch_size)
         self._steps_per_epoch = order.num_batches
         self._num_test_batches = test_order.num_batches
@@ -72,6 +77,10 @@ class BatchSource:
         for them. One reading at a time: a second call ends the first.
         """
         return self._training_stream.read(itertools.count(first))
+
+    def calibration_batches(self) -> Iterator[Batch]:
+        """Makes what no training batch holds, once, as stored: `data.calibration_samples` samples."""
+        return self._calibration.read(range(self._num_calibration_batches))
 
     def test_batches(self) -> Iterator[Batch]:
         """Returns the held-out part once, as stored, batch_id from 0. One reading at a time."""

@@ -1,0 +1,83 @@
+"""Makes checkpoints complete while the run goes on: the one process that writes manifests."""
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+from launch.checkpoints import Manifest, checkpoints_of, commit, prune
+from launch.preflight import Plan
+from launch.summary import versions
+from workers.board import Board
+from workers.checkpoint import FINAL
+
+LOOK_S = 0.2
+
+
+class Committer:
+    """Waits for all stages' parts of each checkpoint and then writes its manifest; removes what is no longer kept.
+
+    Runs in stage 0, in a thread. A checkpoint that some stage could not save is left incomplete, said and counted; so is
+    one whose manifest cannot be written.
+    """
+
+    def __init__(self, board: Board, plan: Plan, run: Path) -> None:
+        self._board = board
+        self._plan = plan
+        self._run = run
+        self._expected: dict[str, int] = {}
+        self._complete = 0
+        self._incomplete = 0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="committer", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closing.set()
+        self._thread.join()
+        self._step()
+
+    def counts(self) -> dict[str, int]:
+        """Checkpoints of this run that are complete, and that could not be completed."""
+        return {"complete": self._complete, "incomplete": self._incomplete}
+
+    def expect(self, name: str, batch_id: int) -> None:
+        """Tells that all stages save a checkpoint of this name, at this mark."""
+        self._expected[name] = batch_id
+
+    def _watch(self) -> None:
+        while not self._closing.wait(LOOK_S):
+            self._step()
+
+    def _step(self) -> None:
+        for name, batch_id in list(self._expected.items()):
+            topic = f"checkpoint/{name}"
+            if self._board.is_complete(topic):
+                del self._expected[name]
+                self._finish(name, batch_id, [row for row in self._board.read(topic) if row])
+
+    def _finish(self, name: str, batch_id: int, rows: list[dict[str, Any]]) -> None:
+        try:
+            if failures := [f"stage {stage}: {row['failure']}" for stage, row in enumerate(rows) if row["failure"]]:
+                raise OSError("; ".join(failures))
+            files = {file: digest for row in rows for file, digest in row["files"].items()}
+            steps = {int(block): step for row in rows for block, step in row["steps"].items()}
+            config = self._plan.config.model_dump(mode="json")
+            manifest = Manifest(batch_id, steps, files, self._accuracy_at(batch_id), config, versions())
+            commit(checkpoints_of(self._run) / name, manifest)
+            prune(self._run, self._plan.config.checkpoint.keep, FINAL)
+            self._complete += 1
+        except OSError as error:
+            self._incomplete += 1
+            print(f"greedypipe: checkpoint {name} is incomplete, training goes on: {error}", file=sys.stderr, flush=True)
+
+    def _accuracy_at(self, batch_id: int) -> float | None:
+        """With FIFO an evaluation between the same two batches saw exactly these parameters."""
+        epoch, rest = divmod(batch_id, self._plan.blueprint.task.steps_per_epoch)
+        rows = self._board.read(f"evaluation/{epoch}")
+        if rest or rows[-1] is None or self._plan.config.buffers.policy != "fifo":
+            return None
+        return float(list(rows[-1]["blocks"].values())[-1])

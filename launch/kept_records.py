@@ -1,0 +1,56 @@
+"""What a resumed run keeps of the records that it wrote before: those up to the checkpoint that it goes on from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from launch.checkpoints import Manifest
+from launch.preflight import Plan
+
+
+def keep_evaluations(metrics: Path, manifest: Manifest, plan: Plan) -> tuple[int, ...]:
+    """Drops evaluations of later parameters; returns the epochs that are left."""
+    path = metrics / "evaluations.jsonl"
+    last = manifest.batch_id // plan.blueprint.task.steps_per_epoch
+    kept = [record for record in _records(path) if record["epoch"] <= last]
+    _write(path, kept)
+    return tuple(record["epoch"] for record in kept)
+
+
+def keep_metrics(metrics: Path, manifest: Manifest, plan: Plan) -> None:
+    """Drops records of later steps, and gives each block's records to the stage that hosts it now.
+
+    With another cut they are of other blocks: then all of them are put aside.
+    """
+    files = sorted(metrics.glob("stage*.jsonl"))
+    partition = manifest.config["partition"]
+    now = plan.config.partition.model_dump(mode="json")
+    if (partition["blocks"], partition["boundaries"]) != (now["blocks"], now["boundaries"]) and now["boundaries"] != "auto":
+        for file in files:
+            file.replace(file.with_suffix(f".before-{manifest.batch_id}"))
+        return
+    records = [record for file in files for record in _records(file)]
+    for file in files:
+        file.unlink()
+    for stage in range(plan.placement.num_stages):
+        blocks = plan.placement.blocks_of(stage)
+        _write(metrics / f"stage{stage}.jsonl", [
+            record for record in records
+            if record.get("block") in blocks and record["step"] <= manifest.steps[record["block"]]
+        ])  # fmt: skip
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """Whole lines; a killed process can leave half of one."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def _write(path: Path, records: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -1,0 +1,88 @@
+"""Prints what every stage of a run is doing, whom it waits for and since when.
+
+    python launch/status.py RUN [--follow]
+
+Reads status.json, which the first stage of a live run writes twice a second; works on any host that reaches the folder.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
+
+from rich.console import Console  # noqa: E402
+from rich.live import Live  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from workers.verdict import judge  # noqa: E402
+
+STATUS = "status.json"
+REFRESH_S = 0.5
+STALE_S = 5.0
+
+
+def write_status(folder: Path, rows: list[dict[str, Any] | None], total_steps: int) -> None:
+    """Replaces the run's status.json; does not block for the disk."""
+    aside = folder / f"{STATUS}.partial"
+    aside.write_text(json.dumps({"unix_s": time.time(), "total_steps": total_steps, "stages": rows}))
+    aside.replace(folder / STATUS)
+
+
+def status_table(status: dict[str, Any], now_s: float) -> Table:
+    """One line per stage."""
+    age_s = now_s - status["unix_s"]
+    title = f"as of {age_s:,.1f} s ago" + (": this run has ended or stands still" if age_s > STALE_S else "")
+    table = Table("stage", "process", "batch_id", "step", "doing", "for s", "which means", title=title, title_justify="left")
+    rows = status["stages"]
+    for stage, (row, verdict) in enumerate(zip(rows, judge(rows, status["unix_s"]), strict=True)):
+        if row is None:
+            table.add_row(str(stage), *[""] * 5, verdict)
+            continue
+        table.add_row(
+            str(stage), f"{row['pid']} on {row['host']}", str(row["batch_id"]), f"{row['step']}/{status['total_steps']}",
+            row["doing"], f"{row['for_s']:.1f}", verdict,
+        )  # fmt: skip
+    return table
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What `write_status` has left.
+
+    Raises:
+        ValueError: The folder holds no run that has begun.
+    """
+    try:
+        return json.loads((folder / STATUS).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{folder}: got no {STATUS}, allowed: the folder of a run that has begun") from None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the run's folder, e.g. runs/vgg8b-digits-1")
+    parser.add_argument("--follow", action="store_true", help="go on printing until Ctrl-C")
+    arguments = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    try:
+        table = status_table(read_status(arguments.run), time.time())
+        if not arguments.follow:
+            console.print(table)
+            return
+        with Live(table, console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(REFRESH_S)
+                live.update(status_table(read_status(arguments.run), time.time()), refresh=True)
+    except ValueError as error:
+        sys.exit(f"greedypipe: {error}")
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()
