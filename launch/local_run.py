@@ -49,7 +49,7 @@ class Outcome:
         That begins when the last stage has its first `warmup_steps` behind it and ends with the first stage's last
         record, so no rate is one of working off what others have sent ahead. With FIFO the least one is the pipeline's.
         Steps between two records are taken to be evenly spaced, so `logging.interval_steps` should be small against
-        the run; an evaluation pass counts as time, so benchmarks use one epoch.
+        the run; an evaluation pass in between counts as time, so benchmarks evaluate at the end alone.
 
         Raises:
             ValueError: No such time is left.
@@ -67,11 +67,13 @@ class Outcome:
         ]
 
     def _progress(self, stage: int) -> tuple[list[int], list[float]]:
-        """Steps done by a stage's last block, and when."""
+        """Steps done by a stage's last block, and when; without the record of what is left over before an evaluation,
+        which is written after it."""
         records = self.records(stage)
         block = records[-1]["block"]
         mine = [one for one in records if one["block"] == block]
-        return [one["step"] for one in mine], [one["unix_s"] for one in mine]
+        regular = [one for one in mine if one["step"] % mine[0]["step"] == 0]
+        return [one["step"] for one in regular], [one["unix_s"] for one in regular]
 
 
 def run_pipeline(

@@ -76,13 +76,26 @@ class EngineError(RuntimeError):
     """An engine could not run a case; the first line of what it said."""
 
 
+@dataclass(frozen=True)
+class StepTime:
+    """What a step of one process takes: seconds on the clock, and seconds of its cores."""
+
+    wall_s: float
+    cpu_s: float
+
+
 def seconds_per_step(worker: Worker, case: Case, num_processes: int, threads: int) -> list[float]:
+    """Seconds on the clock of `step_times`."""
+    return [one.wall_s for one in step_times(worker, case, num_processes, threads)]
+
+
+def step_times(worker: Worker, case: Case, num_processes: int, threads: int) -> list[StepTime]:
     """Runs `worker` in fresh processes of `threads` threads and times the steps after the warm-up.
 
     All processes start their clocks together; each stops its own after its last step.
 
     Returns:
-        Seconds per step of every process.
+        What a step of every process takes.
 
     Raises:
         EngineError: A process failed, or they took longer than TIMEOUT_S.
@@ -108,8 +121,8 @@ def seconds_per_step(worker: Worker, case: Case, num_processes: int, threads: in
                 process.join()
 
 
-def _collect(pipes: Sequence[Connection]) -> list[float]:
-    deadline, answers = time.monotonic() + TIMEOUT_S, dict[int, float]()
+def _collect(pipes: Sequence[Connection]) -> list[StepTime]:
+    deadline, answers = time.monotonic() + TIMEOUT_S, dict[int, StepTime]()
     while len(answers) < len(pipes):
         pending = [pipe for rank, pipe in enumerate(pipes) if rank not in answers]
         ready = wait(pending, max(0.0, deadline - time.monotonic()))
@@ -124,7 +137,7 @@ def _collect(pipes: Sequence[Connection]) -> list[float]:
     return [answers[rank] for rank in range(len(pipes))]
 
 
-def _unwrap(answer: float | str) -> float:
+def _unwrap(answer: StepTime | str) -> StepTime:
     if isinstance(answer, str):
         raise EngineError(answer)
     return answer
@@ -141,11 +154,13 @@ def _work(
             step()
         _synchronise()
         barrier.wait(TIMEOUT_S)
-        started = time.perf_counter()
+        started, started_cpu = time.perf_counter(), time.process_time()
         for _ in range(case.steps):
             step()
         _synchronise()
-        pipe.send((time.perf_counter() - started) / case.steps)
+        pipe.send(
+            StepTime((time.perf_counter() - started) / case.steps, (time.process_time() - started_cpu) / case.steps)
+        )
         # Nobody leaves while others may still need what this process owns.
         barrier.wait(TIMEOUT_S)
     except Exception as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.engines import greedypipe
 from benchmarks.engines.plain import StageAlone
-from benchmarks.engines.timing import Case, seconds_per_step
+from benchmarks.engines.timing import Case, step_times
 from benchmarks.simulation.costs import Pipeline, StageCost
 from benchmarks.simulation.decoupled import simulate
 from launch.config import load_config
@@ -54,14 +54,14 @@ TRIALS = (
 
 
 def own_seconds(case: Case) -> list[float]:
-    """Every stage's own seconds per batch without links: all at once where each has a core, else one after the other."""
+    """Every stage's own seconds per batch without links, while all stages are at work: what they take from each other
+    besides cores (caches, memory) is in them. Where there are more stages than cores, seconds of a core."""
     unslowed = Case(
         tuple(one for one in case.overrides if not one.startswith(("debug.", "buffers.", "link."))),
         case.num_stages, case.warmup_steps, case.steps,
     )  # fmt: skip
-    if case.num_stages <= CORES:
-        return seconds_per_step(StageAlone(None), unslowed, case.num_stages, 1)
-    return [seconds_per_step(StageAlone(stage), unslowed, 1, 1)[0] for stage in range(case.num_stages)]
+    times = step_times(StageAlone(None), unslowed, case.num_stages, 1)
+    return [one.wall_s if case.num_stages <= CORES else one.cpu_s for one in times]
 
 
 def foretell(case: Case, own_s: Sequence[float], slow: tuple[int, float] | None) -> list[float]:
