@@ -40,6 +40,12 @@ def keep_metrics(metrics: Path, manifest: Manifest, plan: Plan) -> None:
         ])  # fmt: skip
 
 
+def forget_records(metrics: Path) -> None:
+    """Removes what an attempt has written that left no checkpoint."""
+    for file in metrics.glob("*.jsonl"):
+        file.unlink()
+
+
 def _records(path: Path) -> list[dict[str, Any]]:
     """Whole lines; a killed process can leave half of one."""
     found = []

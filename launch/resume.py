@@ -9,7 +9,7 @@ from typing import Any
 from launch.checkpoints import MANIFEST, Damaged, Manifest, newest_valid, parse_manifest, read_manifest
 from launch.config import ConfigError
 from launch.folder import claim_folder, newest_folder
-from launch.kept_records import keep_evaluations, keep_metrics
+from launch.kept_records import forget_records, keep_evaluations, keep_metrics
 from launch.preflight import Plan, make_plan
 from launch.settings import RunConfig
 from pipeline.partition import AUTO, PartitionConfig
@@ -68,48 +68,43 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
     Raises:
         ConfigError: There is no such checkpoint, it is damaged, or it is of another network, data or optimizer.
     """
-    config = plan.config
-    if resume not in (None, AUTOMATIC) and not earlier:
-        origin = _origin_at(Path(str(resume)), say)
-        check_compatible(origin.manifest, config)
-        return Origin(claim_folder(config), origin.checkpoint, origin.manifest)
-    folder = earlier or (newest_folder(config) if resume else None)
-    if folder is None:
-        if resume:
-            say("nothing to resume: the run begins anew")
-        return Origin(claim_folder(config))
-    found = newest_valid(folder, say)
-    if found is None:
-        say(f"{folder} has no complete checkpoint: the run begins anew in it")
-        return Origin(folder)
-    checkpoint, manifest = found
-    check_compatible(manifest, config)
-    say(f"goes on at batch {manifest.batch_id} of {checkpoint}")
-    keep_metrics(folder / "metrics", manifest, plan)
-    return Origin(folder, checkpoint, manifest, keep_evaluations(folder / "metrics", manifest, plan))
+    config, metrics = plan.config, "metrics"
+    folder = earlier or (newest_folder(config) if resume == AUTOMATIC else None)
+    own = newest_valid(folder, say) if folder else None
+    found = own or (_checkpoint_at(Path(resume), say) if resume not in (None, AUTOMATIC) else None)
+    if found:
+        check_compatible(found[1], config)
+        say(f"goes on at batch {found[1].batch_id} of {found[0]}")
+    elif resume or earlier:
+        say("nothing to resume: the run begins anew")
+    folder = folder or claim_folder(config)
+    if own is None:
+        forget_records(folder / metrics)
+        return Origin(folder, *(found or ()))
+    keep_metrics(folder / metrics, own[1], plan)
+    return Origin(folder, *own, keep_evaluations(folder / metrics, own[1], plan))
 
 
-def _origin_at(path: Path, say: Callable[[str], None]) -> Origin:
+def _checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[Path, Manifest]:
     try:
         if (path / MANIFEST).exists():
-            return Origin(path, path, read_manifest(path))
+            return path, read_manifest(path)
     except Damaged as error:
         raise ConfigError([f"--resume: {error}"]) from None
     found = newest_valid(path, say) if path.is_dir() else None
     if found is None:
         raise ConfigError([f"--resume: got {path}, allowed: auto, or the folder of a run or checkpoint that is complete"])
-    return Origin(path, *found)
+    return found
 
 
-def check_compatible(manifest: Manifest | None, config: RunConfig) -> None:
+def check_compatible(manifest: Manifest, config: RunConfig) -> None:
     """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's."""
-    assert manifest is not None
     now: dict[str, dict[str, Any]] = config.model_dump(mode="json")
     lines = [
-        f"{section}.{key}: got {value!r}, the checkpoint has {manifest.config[section][key]!r}: it cannot go on from there"
+        f"{section}.{key}: got {value!r}, the checkpoint has {saved!r}: it cannot go on from there"
         for section in FIXED
         for key, value in now[section].items()
-        if key not in FREE.get(section, ()) and manifest.config[section].get(key) != value
+        if key not in FREE.get(section, ()) and (saved := manifest.config[section].get(key)) != value
     ]
     if lines:
         raise ConfigError(lines)

@@ -1,6 +1,7 @@
 """Deliberate trouble: a slowed stage and scripted faults, to see how a pipeline bears them."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -11,14 +12,18 @@ from torch import Tensor
 
 from pipeline.block import Block
 
+FULL_BYTES = 64 << 10
+
 
 class DebugConfig(BaseModel, frozen=True, extra="forbid"):
     """Slowed stages and scripted faults; all off by default."""
 
     slow_stage: int = Field(-1, ge=-1, description="stage that is slowed; -1: none")
     slow_factor: float = Field(1.0, ge=1, description="its own time per batch is multiplied by this")
-    fault: Literal["none", "raise", "exit", "stop", "hang", "nan"] = Field(
-        "none", description="raise an exception; exit without a word; stop: SIGSTOP; hang for ever; nan: weights become NaN"
+    fault: Literal["none", "raise", "exit", "stop", "hang", "nan", "full_disk"] = Field(
+        "none",
+        description="raise an exception; exit without a word; stop: SIGSTOP; hang for ever; nan: weights become NaN; "
+        "full_disk: from then on no file of the process grows beyond 64 KiB",
     )
     fault_stage: int = Field(0, ge=0, description="stage with the fault")
     fault_step: int = Field(0, ge=0, description="optimizer step of its first block at which it happens")
@@ -84,6 +89,8 @@ class FaultyBlock:
                 os.kill(os.getpid(), signal.SIGSTOP)
             case "hang":
                 time.sleep(1e9)
+            case "full_disk":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_BYTES, resource.RLIM_INFINITY))
             case "nan":
                 for layer in self._block.layers:
                     for parameter in layer.module.parameters():

@@ -14,6 +14,7 @@ from launch.preflight import Plan
 from pipeline.block import Block
 from pipeline.optimizer import build_optimizer, build_schedule
 from workers.data.source import BatchSource
+from workers.debug import trouble
 
 
 class WholeNetwork(nn.Module):
@@ -83,7 +84,8 @@ def sequential_dgl(case: Case, seat: Seat) -> Step:
 @dataclass(frozen=True)
 class StageAlone:
     """One stage's own work without any link: stage 0 makes its batches, the others train on one activation again and
-    again. With `stage` None every process takes the stage of its rank: all stages at once, sharing caches and cores."""
+    again. With `stage` None every process takes the stage of its rank: all stages at once, sharing caches and cores. A
+    stage that `debug` slows is slowed here too."""
 
     stage: int | None
 
@@ -91,7 +93,8 @@ class StageAlone:
         stage = seat.rank if self.stage is None else self.stage
         plan = case.plan(case.num_stages)
         device = plan.placement.device_of(seat.rank, plan.config.placement)
-        blocks = [plan.blueprint.build_block(index, device) for index in plan.placement.blocks_of(stage)]
+        own = [plan.blueprint.build_block(index, device) for index in plan.placement.blocks_of(stage)]
+        blocks = trouble(own, stage, plan.config.debug)
         source = BatchSource(plan.config.data, plan.config.training.seed)
         batches, batch = source.training_batches(), source.training_batch(0)
         image, labels = batch.images.to(device), batch.labels.to(device)

@@ -17,21 +17,22 @@ class StageCost:
     Attributes:
         forward_s: Up to sending; includes the copy into the next stage's slot where that is the sender's.
         learn_s: From sending to the next read.
-        sleep_s: After that, without a core.
+        slow_factor: After that it sleeps, without a core, until the batch has taken so many times what it took to compute;
+            as workers.debug.SlowedBlock does.
         jitter: Coefficient of variation of the whole; lognormal, drawn anew for every batch.
         replicas: Processes that share the stage's batches in turn.
     """
 
     forward_s: float
     learn_s: float
-    sleep_s: float = 0.0
+    slow_factor: float = 1.0
     jitter: float = 0.0
     replicas: int = 1
 
     @property
     def own_s(self) -> float:
         """All of it."""
-        return self.forward_s + self.learn_s + self.sleep_s
+        return (self.forward_s + self.learn_s) * self.slow_factor
 
 
 @dataclass(frozen=True)

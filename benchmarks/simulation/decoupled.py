@@ -110,12 +110,15 @@ class _Worker:
             batch = read.item if read else self._next_batch
             self._next_batch += self._cost.replicas
             factor = next(self._factors)
+            began_s = self._clock.now_s
             yield Compute(self._cost.forward_s * factor)
+            forward_s = self._clock.now_s - began_s
             if self._following:
                 yield from self._send(batch)
+            began_s = self._clock.now_s
             yield Compute(self._cost.learn_s * factor)
-            if self._cost.sleep_s:
-                yield Sleep(self._cost.sleep_s * factor)
+            if self._cost.slow_factor > 1:
+                yield Sleep((self._cost.slow_factor - 1) * (forward_s + self._clock.now_s - began_s))
             self._stage.ends_s.append(self._clock.now_s)
             if read:
                 read.done()

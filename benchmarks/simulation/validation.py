@@ -55,21 +55,25 @@ TRIALS = (
 
 def own_seconds(case: Case) -> list[float]:
     """Every stage's own seconds per batch without links, while all stages are at work: what they take from each other
-    besides cores (caches, memory) is in them. Where there are more stages than cores, seconds of a core."""
-    unslowed = Case(
-        tuple(one for one in case.overrides if not one.startswith(("debug.", "buffers.", "link."))),
+    besides cores (caches, memory), and what a sleep costs when it is over, is in them; the sleep itself is not. Where there
+    are more stages than cores, seconds of a core."""
+    uncoupled = Case(
+        tuple(one for one in case.overrides if not one.startswith(("buffers.", "link."))),
         case.num_stages, case.warmup_steps, case.steps,
     )  # fmt: skip
-    times = step_times(StageAlone(None), unslowed, case.num_stages, 1)
-    return [one.wall_s if case.num_stages <= CORES else one.cpu_s for one in times]
+    debug = load_config(None, case.overrides).debug
+    times = step_times(StageAlone(None), uncoupled, case.num_stages, 1)
+    if case.num_stages > CORES:
+        return [one.cpu_s for one in times]
+    return [one.wall_s / (debug.slow_factor if stage == debug.slow_stage else 1) for stage, one in enumerate(times)]
 
 
-def foretell(case: Case, own_s: Sequence[float], slow: tuple[int, float] | None) -> list[float]:
+def foretell(case: Case, own_s: Sequence[float]) -> list[float]:
     """Samples per second of every stage, simulated."""
     config = load_config(None, case.overrides)
     stages = [
         StageCost(FORWARD_SHARE * seconds, (1 - FORWARD_SHARE) * seconds,
-                  sleep_s=seconds * (slow[1] - 1) if slow and slow[0] == stage else 0.0)
+                  slow_factor=config.debug.slow_factor if stage == config.debug.slow_stage else 1.0)
         for stage, seconds in enumerate(own_s)
     ]  # fmt: skip
     pipeline = Pipeline(stages, buffers=config.buffers, link_slots=config.link.slots, cores=CORES)
@@ -86,7 +90,7 @@ def validate(repeats: int, steps: int, smoke: bool) -> list[dict[str, Any]]:
             ran = greedypipe.run(case, case.num_stages)
             found.append({
                 "trial": trial.name, "repeat": repeat, "own_s": own_s,
-                "simulated_samples_per_s": foretell(case, own_s, trial.slow),
+                "simulated_samples_per_s": foretell(case, own_s),
                 "measured_samples_per_s": ran.stage_samples_per_s,
             })  # fmt: skip
     return found

@@ -42,3 +42,21 @@ def test_links_compares_the_transports_and_encodings(tmp_path: Path, run_benchma
         assert row["latency_us"]["median"] > 0
     assert set(results["shm_over_gloo"]["gb_per_s"]) == {"4 KiB", "1 MiB"}
     assert (tmp_path / "links.png").stat().st_size > 10_000
+
+
+@pytest.mark.timeout(200)
+def test_checkpoints_compares_runs_with_and_without(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
+    run_benchmark("checkpoints", "--interval", "4", "--out", str(tmp_path / "checkpoints"))
+    results = json.loads((tmp_path / "checkpoints.json").read_text())
+    assert results["ratio"]["median"] > 0 and 0 < results["stalled_share"]["median"] < 1
+
+
+@pytest.mark.timeout(200)
+def test_no_fault_of_a_small_campaign_loses_anything(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
+    run_benchmark("faults", "--out", str(tmp_path / "faults"))
+    trials = json.loads((tmp_path / "faults.json").read_text())["trials"]
+    assert len({one["trial"]["fault"] for one in trials}) == len(trials) == 7
+    assert [one["trial"] for one in trials if not one["is_right"]] == []
+    assert all(one["orphans"] == 0 and one["leaked"] == [] for one in trials)
+    struck = [one for one in trials if one["trial"]["fault"] in ("kill -9", "exception", "SIGTERM")]
+    assert all(one["attempts"] > 1 and one["detect_s"] < 10 for one in struck)

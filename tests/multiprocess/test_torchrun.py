@@ -2,14 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 
 from launch import local_run
+from launch.export import network_state
+from launch.status import read_status
 from tests.multiprocess.harness import TINY, assert_equal_states, exported
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +45,35 @@ def test_torchrun_and_export_give_the_bytes_and_accuracies_of_one_process(tmp_pa
     assert [stage["blocks"] for stage in summary["stages"]] == [[0, 1], [2, 3]]
     wanted = {"status", "samples_per_s", "bound_samples_per_s", "efficiency", "wall_s", "versions", "hardware"}
     assert wanted <= set(summary) and summary["status"] == "finished"
+
+
+def kill_a_stage_behind_a_checkpoint(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if list(folder.glob("checkpoints/*/manifest.json")) and (folder / "status.json").exists():
+            os.kill(read_status(folder)["stages"][1]["pid"], signal.SIGKILL)
+            return
+        time.sleep(0.01)
+
+
+@pytest.mark.timeout(180)
+def test_a_run_that_torchrun_restarts_goes_on_by_itself_with_the_same_bits(tmp_path: Path) -> None:
+    overrides = [*TINY, "training.epochs=12", "evaluation.every_epochs=12", "checkpoint.interval_steps=5"]
+    killer = Thread(target=kill_a_stage_behind_a_checkpoint, args=(tmp_path / "run",))
+    killer.start()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=1"]
+    result = finish([*launcher, str(ROOT / "launch/run.py"), *overrides, f"run.folder={tmp_path}", "run.name=run"])
+    killer.join()
+    assert result.returncode == 0, result.stderr
+    assert "goes on at batch" in result.stdout and "died without a word" in result.stderr
+    alone = local_run.run_pipeline(overrides, 1, tmp_path / "alone", config=str(ROOT / "configs" / "digits.yaml"))
+    assert_equal_states(network_state(tmp_path / "run"), exported(alone))
+    alone_again = [sys.executable, "launch/run.py", *overrides, f"run.folder={tmp_path}"]
+    again = finish([*alone_again, "run.name=run", "--resume", "auto"])
+    assert again.returncode == 0 and "goes on at batch 144" in again.stdout, again.stderr
+    refused = finish([*alone_again, "optimizer.lr=0.7", "--resume", str(tmp_path / "run")])
+    assert refused.returncode == 2
+    assert "optimizer.lr: got 0.7, the checkpoint has 0.05: it cannot go on from there" in refused.stderr
 
 
 @pytest.mark.timeout(120)

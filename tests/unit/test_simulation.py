@@ -53,7 +53,7 @@ def test_more_stages_than_cores_share_them() -> None:
 
 
 def test_sleeping_takes_no_core() -> None:
-    asleep, awake = StageCost(1.0, 2.0, sleep_s=3.0), StageCost(1.0, 5.0)
+    asleep, awake = StageCost(1.0, 2.0, slow_factor=2.0), StageCost(1.0, 5.0)
     assert simulate(Pipeline([EVEN, asleep], cores=2), 120, 40)[-1].batches_per_s == pytest.approx(1 / 6)
     rates = [simulate(Pipeline([stage] * 3, cores=2), 120, 40)[-1].batches_per_s for stage in (asleep, awake)]
     assert rates[0] > 1.2 * rates[1] and rates[1] == pytest.approx(2 / 18, rel=0.05)

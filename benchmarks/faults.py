@@ -1,0 +1,249 @@
+"""A campaign of faults: runs that are struck at random moments in random stages, go on, and must lose nothing.
+
+    python -m benchmarks.faults --count 100 --seed 0 --out benchmarks/results/faults [--smoke]
+
+Every trial draws a policy, a fault, a stage and a moment. The run is started again in its folder, as torchrun and --resume
+auto would, until it ends by itself. With FIFO its parameters must then equal those of a run that was never struck, bit for
+bit; with replay its accuracy must be within TOLERANCE of it. Detection is counted from the strike to the end of all
+processes, and "training again" from the restart to the first training record behind it (processes come from a fork
+server: without the seconds in which Python and torch are imported).
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from launch.checkpoints import complete_folders
+from launch.export import network_state
+from launch.local_run import FORKSERVER_PRELOAD, Outcome, run_pipeline
+from launch.status import read_status
+from launch.summary import hardware, versions
+
+STAGES = 3
+TOLERANCE = 0.05
+TIMEOUT_S = 120.0
+RUN = (
+    "data.name=digits", "data.batch_size=72", "data.drop_last=true", "model.name=vgg8b", "model.width=0.1",
+    "partition.blocks=3", "training.epochs=3", "evaluation.every_epochs=3", "optimizer.lr=0.05",
+    "checkpoint.interval_steps=6", "logging.interval_steps=1", "faults.heartbeat_timeout_s=3", "faults.timeout_s=20",
+)  # fmt: skip
+"""3 epochs of 19 steps."""
+FAULTS = ("kill -9", "SIGSTOP, SIGCONT", "SIGTERM", "exception", "full disk", "truncated checkpoint", "slow stage")
+SCRIPTED = {"exception": "raise", "full disk": "full_disk"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is done to one run: `step` counts in the stage that is struck."""
+
+    policy: str
+    fault: str
+    stage: int
+    step: int
+
+    @property
+    def overrides(self) -> list[str]:
+        """Of the first attempt."""
+        if self.fault in SCRIPTED:
+            kind = SCRIPTED[self.fault]
+            return [f"debug.fault={kind}", f"debug.fault_stage={self.stage}", f"debug.fault_step={self.step}"]
+        return [f"debug.slow_stage={self.stage}", "debug.slow_factor=3"] if self.fault == "slow stage" else []
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a trial ended; seconds are None where nothing had to be found out or begun again."""
+
+    trial: Trial
+    is_right: bool
+    attempts: int
+    exit_codes: list[list[int | None]]
+    began_at: int
+    detect_s: float | None
+    again_s: float | None
+    orphans: int
+    leaked: list[str]
+    accuracy: float
+
+
+def run_trial(trial: Trial, folder: Path, reference: Callable[[str], tuple[dict[str, Tensor], float]]) -> Result:
+    """Runs one trial to its end."""
+    settings = [*RUN, f"buffers.policy={trial.policy}"]
+    shared_before = set(os.listdir("/dev/shm"))
+    striker = Striker(trial, folder)
+    outcome = run_pipeline([*settings, *trial.overrides], STAGES, folder, TIMEOUT_S)
+    ended_s, codes, again_s = time.time(), [outcome.exit_codes], None
+    striker.join()
+    while any(codes[-1]) and len(codes) < 4:
+        if trial.fault == "truncated checkpoint" and len(codes) == 1:
+            _truncate_newest(folder)
+        started_s = time.time()
+        outcome = run_pipeline(settings, STAGES, folder, TIMEOUT_S, goes_on=True)
+        again_s = again_s or _first_record_after(folder, started_s)
+        codes.append(outcome.exit_codes)
+    accuracy = outcome.summary["accuracy"]["final"] if not any(codes[-1]) else 0.0
+    parameters, expected = reference(trial.policy)
+    right = accuracy >= expected - TOLERANCE
+    if trial.policy == "fifo" and right:
+        found = network_state(folder)
+        right = all(torch.equal(found[name], value) for name, value in parameters.items())
+    leaked = [str(path.relative_to(folder)) for path in folder.rglob("*.partial")]
+    leaked += sorted(set(os.listdir("/dev/shm")) - shared_before)
+    detect_s = ended_s - struck_s if (struck_s := striker.struck_s or _struck_at(outcome, trial)) and any(codes[0]) else None
+    orphans = sum(Path(f"/proc/{pid}").exists() for pid in striker.pids)
+    return Result(trial, right, len(codes), codes, outcome.summary.get("began_at_batch_id", 0), detect_s, again_s, orphans,
+                  leaked, accuracy)  # fmt: skip
+
+
+class Striker:
+    """Waits in a thread until a stage has come to its step, and strikes it from outside."""
+
+    def __init__(self, trial: Trial, folder: Path) -> None:
+        self._trial = trial
+        self._folder = folder
+        self.pids: list[int] = []
+        self.struck_s: float | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join(1)
+
+    def _run(self) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        metrics = self._folder / "metrics" / f"stage{self._trial.stage}.jsonl"
+        while time.monotonic() < deadline:
+            if metrics.exists() and (self._folder / "status.json").exists():
+                rows = read_status(self._folder)["stages"]
+                self.pids = [row["pid"] for row in rows if row]
+                if all(rows) and metrics.read_text().count("\n") >= self._trial.step:
+                    break
+            time.sleep(0.005)
+        if self._trial.fault not in SCRIPTED and self._trial.fault != "slow stage" and self.pids:
+            self._strike(self.pids[self._trial.stage])
+
+    def _strike(self, pid: int) -> None:
+        self.struck_s = time.time()
+        try:
+            if self._trial.fault.startswith("SIGSTOP"):
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(1)
+                os.kill(pid, signal.SIGCONT)
+            else:
+                os.kill(pid, signal.SIGTERM if self._trial.fault == "SIGTERM" else signal.SIGKILL)
+        except ProcessLookupError:
+            self.struck_s = None
+
+
+def _struck_at(outcome: Outcome, trial: Trial) -> float | None:
+    """When the record before a scripted fault was written."""
+    if trial.fault not in SCRIPTED:
+        return None
+    times = [one["unix_s"] for one in outcome.records(trial.stage) if one["step"] <= trial.step]
+    return times[-1] if times else None
+
+
+def _truncate_newest(folder: Path) -> None:
+    newest = complete_folders(folder)[:1]
+    for checkpoint in newest:
+        file = checkpoint / "block1.pt"
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _first_record_after(folder: Path, started_s: float) -> float | None:
+    times = [
+        json.loads(line).get("unix_s", 0.0)
+        for path in (folder / "metrics").glob("stage*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    later = [clock - started_s for clock in times if clock > started_s]
+    return min(later) if later else None
+
+
+def draw(count: int, seed: int) -> list[Trial]:
+    """Every fault about as often as every other, at random moments in random stages."""
+    generator = random.Random(seed)
+    return [
+        Trial(generator.choice(("fifo", "replay")), FAULTS[number % len(FAULTS)], generator.randrange(STAGES),
+              generator.randrange(2, 50))
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def make_reference(folder: Path) -> Callable[[str], tuple[dict[str, Tensor], float]]:
+    """Parameters and accuracy of runs that are never struck."""
+    found: dict[str, tuple[dict[str, Tensor], float]] = {}
+    for policy in ("fifo", "replay"):
+        outcome = run_pipeline([*RUN, f"buffers.policy={policy}"], STAGES, folder / f"never-{policy}", TIMEOUT_S)
+        if any(outcome.exit_codes):
+            raise RuntimeError("the run that is never struck failed:\n" + "\n".join(outcome.printed))
+        found[policy] = network_state(outcome.folder), outcome.summary["accuracy"]["final"]
+    return found.__getitem__
+
+
+def table(results: list[Result]) -> Table:
+    """One line per policy and fault."""
+    shown = Table("policy", "fault", "trials", "right", "detected s: p50", "p95", "training again s: p50", "p95", "orphans",
+                  "leaked")  # fmt: skip
+    for policy, fault in sorted(Counter((one.trial.policy, one.trial.fault) for one in results)):
+        group = [one for one in results if (one.trial.policy, one.trial.fault) == (policy, fault)]
+        shown.add_row(
+            policy, fault, str(len(group)), str(sum(one.is_right for one in group)),
+            *_percentiles([one.detect_s for one in group]), *_percentiles([one.again_s for one in group]),
+            str(sum(one.orphans for one in group)), str(sum(len(one.leaked) for one in group)),
+        )  # fmt: skip
+    return shown
+
+
+def _percentiles(values: list[float | None]) -> tuple[str, str]:
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return "", ""
+    return f"{statistics.median(known):.2f}", f"{known[min(len(known) - 1, int(0.95 * len(known)))]:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json")
+    parser.add_argument("--smoke", action="store_true", help="one trial of every fault")
+    arguments = parser.parse_args()
+    multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
+    trials = draw(len(FAULTS) if arguments.smoke else arguments.count, arguments.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        reference = make_reference(Path(folder))
+        results = [
+            run_trial(trial, Path(folder) / f"trial{number}", reference)
+            for number, trial in enumerate(track(trials, "trials", console=Console(stderr=True)))
+        ]
+    Console(width=140).print(table(results), f"{sum(one.is_right for one in results)} of {len(results)} right")
+    answer: dict[str, Any] = {
+        "command": "python -m benchmarks.faults " + " ".join(sys.argv[1:]), "settings": list(RUN),
+        "hardware": hardware(), "versions": versions(), "right": sum(one.is_right for one in results),
+        "trials": [asdict(one) for one in results],
+    }  # fmt: skip
+    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Where a run begins, and what it keeps of its records."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from launch.checkpoints import Manifest, checkpoints_of, commit, name_of
+from launch.config import ConfigError, load_config
+from launch.preflight import Plan, make_plan
+from launch.resume import AUTOMATIC, Origin, find_origin, resumed_plan
+from workers.checkpoint import write_block
+
+
+def make(tmp_path: Path, *overrides: str, stages: int = 2) -> Plan:
+    tiny = ["model.name=mlp", "model.hidden=16", "model.width=1.0", "partition.blocks=2", "data.batch_size=64"]
+    return make_plan(load_config(None, [*tiny, f"run.folder={tmp_path / 'runs'}", *overrides]), stages)
+
+
+def save(plan: Plan, run: Path, batch_id: int) -> Path:
+    folder = checkpoints_of(run) / name_of(batch_id)
+    blocks = [plan.blueprint.build_block(index, torch.device("cpu")) for index in range(2)]
+    files = dict(write_block(folder, block.state_dict()) for block in blocks)
+    config = plan.config.model_dump(mode="json")
+    commit(folder, Manifest(batch_id, {0: batch_id, 1: batch_id}, files, None, config, {}))
+    return folder
+
+
+def write_records(run: Path, *steps: int) -> None:
+    (run / "metrics").mkdir(parents=True)
+    for stage in range(2):
+        lines = [json.dumps({"time_s": step / 10, "block": stage, "step": step}) for step in steps]
+        (run / "metrics" / f"stage{stage}.jsonl").write_text("\n".join(lines) + '\n{"time_s": 9, "blo')
+    lines = [json.dumps({"epoch": epoch}) for epoch in (1, 2, 3)]
+    (run / "metrics" / "evaluations.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def steps_of(run: Path, stage: int) -> list[tuple[int, int]]:
+    lines = (run / "metrics" / f"stage{stage}.jsonl").read_text().splitlines()
+    return [(record["block"], record["step"]) for record in map(json.loads, lines)]
+
+
+def test_without_resume_a_run_begins_anew_beside_what_is_there(tmp_path: Path) -> None:
+    plan = make(tmp_path)
+    save(plan, tmp_path / "runs" / "mlp-digits-1", 20)
+    assert find_origin(None, plan, None, pytest.fail) == Origin(tmp_path / "runs" / "mlp-digits-2")
+
+
+def test_auto_goes_on_in_the_newest_folder_at_its_newest_checkpoint(tmp_path: Path) -> None:
+    plan, said = make(tmp_path), list[str]()
+    save(plan, tmp_path / "runs" / "mlp-digits-9", 60)
+    run = tmp_path / "runs" / "mlp-digits-10"
+    save(plan, run, 20)
+    newest = save(plan, run, 50)
+    write_records(run, 10, 50, 70)
+    origin = find_origin(AUTOMATIC, plan, None, said.append)
+    assert (origin.folder, origin.checkpoint, origin.batch_id) == (run, newest, 50)
+    assert said == [f"goes on at batch 50 of {newest}"]
+    # 23 batches are an epoch: the third evaluation was of later parameters.
+    assert origin.evaluated == (1, 2)
+    assert steps_of(run, 0) == [(0, 10), (0, 50)] and steps_of(run, 1) == [(1, 10), (1, 50)]
+    told = Origin.read(origin.as_json())
+    assert told == origin
+
+
+def test_records_follow_their_blocks_to_another_number_of_processes(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "mlp-digits-1"
+    save(make(tmp_path), run, 50)
+    write_records(run, 10)
+    find_origin(AUTOMATIC, make(tmp_path, stages=1), None, lambda text: None)
+    assert steps_of(run, 0) == [(0, 10), (1, 10)] and not (run / "metrics" / "stage1.jsonl").exists()
+
+
+def test_a_path_begins_a_new_folder_from_a_run_or_a_checkpoint(tmp_path: Path) -> None:
+    plan, run = make(tmp_path), tmp_path / "elsewhere"
+    older, newer = save(plan, run, 20), save(plan, run, 50)
+    for number, (path, expected) in enumerate(((run, newer), (older, older)), 1):
+        origin = find_origin(str(path), plan, None, lambda text: None)
+        assert (origin.folder, origin.checkpoint) == (tmp_path / "runs" / f"mlp-digits-{number}", expected)
+        assert origin.evaluated == ()
+
+
+def test_nothing_to_resume_is_said_and_an_attempt_without_a_checkpoint_leaves_no_records(tmp_path: Path) -> None:
+    plan, said = make(tmp_path), list[str]()
+    first = find_origin(AUTOMATIC, plan, None, said.append)
+    write_records(first.folder, 10)
+    assert find_origin(None, plan, first.folder, said.append) == first
+    assert said == ["nothing to resume: the run begins anew"] * 2
+    assert not list((first.folder / "metrics").iterdir())
+
+
+def test_a_restart_before_the_first_checkpoint_begins_where_the_run_began(tmp_path: Path) -> None:
+    plan = make(tmp_path)
+    checkpoint = save(plan, tmp_path / "elsewhere", 20)
+    first = find_origin(str(checkpoint), plan, None, lambda text: None)
+    assert find_origin(str(checkpoint), plan, first.folder, lambda text: None) == first
+
+
+def test_what_cannot_be_gone_on_from_is_said_in_a_line_each(tmp_path: Path) -> None:
+    plan = make(tmp_path)
+    checkpoint = save(plan, tmp_path / "elsewhere", 20)
+    with pytest.raises(ConfigError) as caught:
+        find_origin(str(checkpoint), make(tmp_path, "optimizer.lr=0.7", "data.batch_size=32"), None, pytest.fail)
+    assert str(caught.value).splitlines() == [
+        "data.batch_size: got 32, the checkpoint has 64: it cannot go on from there",
+        "optimizer.lr: got 0.7, the checkpoint has 0.1: it cannot go on from there",
+    ]
+    (checkpoint / "block1.pt").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"block1\.pt is damaged"):
+        find_origin(str(checkpoint), plan, None, pytest.fail)
+    with pytest.raises(ConfigError, match="allowed: auto, or the folder"):
+        find_origin(str(tmp_path / "nowhere"), plan, None, pytest.fail)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_may_be_longer_and_elsewhere_and_cut_anew(tmp_path: Path) -> None:
+    checkpoint = save(make(tmp_path), tmp_path / "elsewhere", 20)
+    other = make(tmp_path, "training.epochs=99", "partition.blocks=4", "buffers.policy=replay", stages=1)
+    assert find_origin(str(checkpoint), other, None, lambda text: None).batch_id == 20
+
+
+def test_a_cut_that_is_left_open_is_the_checkpoints(tmp_path: Path) -> None:
+    saved = make(tmp_path, "partition.boundaries=[fc2]")
+    origin = find_origin(str(save(saved, tmp_path / "elsewhere", 20)), saved, None, lambda text: None)
+    open_cut = make(tmp_path, "partition.boundaries=auto")
+    assert resumed_plan(open_cut, origin).config.partition.boundaries == ("fc2",)
+    more_blocks = make(tmp_path, "partition.boundaries=auto", "partition.blocks=3")
+    assert resumed_plan(more_blocks, origin) is more_blocks
+    assert resumed_plan(saved, origin) is saved
