@@ -21,8 +21,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,22 @@ from launch.status import read_status
 from launch.summary import hardware, versions
 
 STAGES = 3
-TOLERANCE = 0.05
+TOLERANCE, REPLAYS = 0.05, 3
 TIMEOUT_S = 120.0
 RUN = (
     "data.name=digits", "data.batch_size=72", "data.drop_last=true", "model.name=vgg8b", "model.width=0.1",
-    "partition.blocks=3", "training.epochs=3", "evaluation.every_epochs=3", "optimizer.lr=0.05",
-    "checkpoint.interval_steps=6", "logging.interval_steps=1", "faults.heartbeat_timeout_s=3", "faults.timeout_s=20",
+    "partition.blocks=3", "training.epochs=12", "evaluation.every_epochs=12", "optimizer.lr=0.05",
+    "optimizer.schedule=cosine", "checkpoint.interval_steps=12", "logging.interval_steps=1",
+    "faults.heartbeat_timeout_s=3", "faults.timeout_s=20",
 )  # fmt: skip
-"""3 epochs of 19 steps."""
+"""12 epochs of 19 steps."""
 FAULTS = ("kill -9", "SIGSTOP, SIGCONT", "SIGTERM", "exception", "full disk", "truncated checkpoint", "slow stage")
+FATAL = {"kill -9", "SIGTERM", "exception", "truncated checkpoint"}
 SCRIPTED = {"exception": "raise", "full disk": "full_disk"}
+
+
+Reference = Callable[[str], tuple[dict[str, Tensor], float]]
+"""By policy: parameters and least accuracy of a run that is never struck."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +91,15 @@ class Result:
     accuracy: float
 
 
-def run_trial(trial: Trial, folder: Path, reference: Callable[[str], tuple[dict[str, Tensor], float]]) -> Result:
+def run_trial(trial: Trial, run: Sequence[str], folder: Path, reference: Reference) -> Result:
     """Runs one trial to its end."""
-    settings = [*RUN, f"buffers.policy={trial.policy}"]
+    settings = [*run, f"buffers.policy={trial.policy}"]
     shared_before = set(os.listdir("/dev/shm"))
     striker = Striker(trial, folder)
     outcome = run_pipeline([*settings, *trial.overrides], STAGES, folder, TIMEOUT_S)
     ended_s, codes, again_s = time.time(), [outcome.exit_codes], None
     striker.join()
+    struck_s = striker.struck_s or _raised_at(outcome, trial)
     while any(codes[-1]) and len(codes) < 4:
         if trial.fault == "truncated checkpoint" and len(codes) == 1:
             _truncate_newest(folder)
@@ -108,7 +115,7 @@ def run_trial(trial: Trial, folder: Path, reference: Callable[[str], tuple[dict[
         right = all(torch.equal(found[name], value) for name, value in parameters.items())
     leaked = [str(path.relative_to(folder)) for path in folder.rglob("*.partial")]
     leaked += sorted(set(os.listdir("/dev/shm")) - shared_before)
-    detect_s = ended_s - struck_s if (struck_s := striker.struck_s or _struck_at(outcome, trial)) and any(codes[0]) else None
+    detect_s = ended_s - struck_s if struck_s and any(codes[0]) else None
     orphans = sum(Path(f"/proc/{pid}").exists() for pid in striker.pids)
     return Result(trial, right, len(codes), codes, outcome.summary.get("began_at_batch_id", 0), detect_s, again_s, orphans,
                   leaked, accuracy)  # fmt: skip
@@ -154,9 +161,9 @@ class Striker:
             self.struck_s = None
 
 
-def _struck_at(outcome: Outcome, trial: Trial) -> float | None:
-    """When the record before a scripted fault was written."""
-    if trial.fault not in SCRIPTED:
+def _raised_at(outcome: Outcome, trial: Trial) -> float | None:
+    """When the record before a scripted exception was written."""
+    if trial.fault != "exception":
         return None
     times = [one["unix_s"] for one in outcome.records(trial.stage) if one["step"] <= trial.step]
     return times[-1] if times else None
@@ -179,24 +186,34 @@ def _first_record_after(folder: Path, started_s: float) -> float | None:
     return min(later) if later else None
 
 
-def draw(count: int, seed: int) -> list[Trial]:
+def draw(count: int, seed: int, last_step: int) -> list[Trial]:
     """Every fault about as often as every other, at random moments in random stages."""
     generator = random.Random(seed)
     return [
         Trial(generator.choice(("fifo", "replay")), FAULTS[number % len(FAULTS)], generator.randrange(STAGES),
-              generator.randrange(2, 50))
+              generator.randrange(2, last_step))
         for number in range(count)
     ]  # fmt: skip
 
 
-def make_reference(folder: Path) -> Callable[[str], tuple[dict[str, Tensor], float]]:
-    """Parameters and accuracy of runs that are never struck."""
+def draw_few(seed: int, last_step: int) -> list[Trial]:
+    """One of each fault that ends a run, with FIFO links."""
+    return [replace(trial, policy="fifo") for trial in draw(len(FAULTS), seed, last_step) if trial.fault in FATAL]
+
+
+def make_reference(run: Sequence[str], folder: Path, policies: set[str]) -> Reference:
+    """Parameters and lowest accuracy of runs that are never struck."""
     found: dict[str, tuple[dict[str, Tensor], float]] = {}
-    for policy in ("fifo", "replay"):
-        outcome = run_pipeline([*RUN, f"buffers.policy={policy}"], STAGES, folder / f"never-{policy}", TIMEOUT_S)
-        if any(outcome.exit_codes):
-            raise RuntimeError("the run that is never struck failed:\n" + "\n".join(outcome.printed))
-        found[policy] = network_state(outcome.folder), outcome.summary["accuracy"]["final"]
+    for policy in policies:
+        outcomes = [
+            run_pipeline([*run, f"buffers.policy={policy}"], STAGES, folder / f"never-{policy}-{number}", TIMEOUT_S)
+            for number in range(REPLAYS if policy == "replay" else 1)
+        ]
+        for outcome in outcomes:
+            if any(outcome.exit_codes):
+                raise RuntimeError("a run that is never struck failed:\n" + "\n".join(outcome.printed))
+        lowest = min(outcome.summary["accuracy"]["final"] for outcome in outcomes)
+        found[policy] = network_state(outcomes[0].folder), lowest
     return found.__getitem__
 
 
@@ -226,19 +243,20 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json")
-    parser.add_argument("--smoke", action="store_true", help="one trial of every fault")
+    parser.add_argument("--smoke", action="store_true", help="one trial of each fault that ends a run, on a shorter run")
     arguments = parser.parse_args()
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
-    trials = draw(len(FAULTS) if arguments.smoke else arguments.count, arguments.seed)
+    run = (*RUN, "training.epochs=3", "evaluation.every_epochs=3") if arguments.smoke else RUN
+    trials = draw_few(arguments.seed, 40) if arguments.smoke else draw(arguments.count, arguments.seed, 200)
     with tempfile.TemporaryDirectory() as folder:
-        reference = make_reference(Path(folder))
+        reference = make_reference(run, Path(folder), {trial.policy for trial in trials})
         results = [
-            run_trial(trial, Path(folder) / f"trial{number}", reference)
+            run_trial(trial, run, Path(folder) / f"trial{number}", reference)
             for number, trial in enumerate(track(trials, "trials", console=Console(stderr=True)))
         ]
     Console(width=140).print(table(results), f"{sum(one.is_right for one in results)} of {len(results)} right")
     answer: dict[str, Any] = {
-        "command": "python -m benchmarks.faults " + " ".join(sys.argv[1:]), "settings": list(RUN),
+        "command": "python -m benchmarks.faults " + " ".join(sys.argv[1:]), "settings": list(run),
         "hardware": hardware(), "versions": versions(), "right": sum(one.is_right for one in results),
         "trials": [asdict(one) for one in results],
     }  # fmt: skip

@@ -85,7 +85,7 @@ class Stage:
         metrics.close()
         self._status.now("saving")
         saver.close()
-        self.is_finished = worker.ended_at >= self._plan.blueprint.total_steps
+        self.is_finished = worker.ended_at == self._plan.blueprint.total_steps
         if self.is_finished:
             saver.save_now(FINAL, self._blocks)
             expect(FINAL, worker.ended_at)

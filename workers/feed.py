@@ -99,7 +99,8 @@ class Feed:
             if evaluates := due > evaluated and batch.batch_id < self._total_steps:
                 pending, evaluated = self._pass(due), due
             yield from itertools.islice(pending, self._burst)
-            if self._must_stop():
+            # At its end a stream need not be stopped; and an end there says that it is the whole stream.
+            if batch.batch_id != self._total_steps and self._must_stop():
                 yield from self._ending(batch.batch_id, with_mark=True)
                 return
             if batch.batch_id >= self._total_steps and self._may_stop():

@@ -26,7 +26,8 @@ class Kind(IntEnum):
     EVALUATED = 2
     """The end of an evaluation pass; `batch_id` is the epoch that it followed. No tensors."""
     END = 3
-    """The end of the stream; `batch_id` is that of the first training batch that was not sent. No tensors."""
+    """The end of the stream; `batch_id` is the step budget where the whole stream was sent, and that of the first batch
+    which was not where it was stopped. No tensors."""
     CHECKPOINT = 4
     """A mark: save what has been learned from the batches before it; `batch_id` as with END. No tensors."""
 

@@ -237,3 +237,11 @@ def test_an_evaluation_that_was_lost_is_made_again(spread: bool) -> None:
 def test_a_stream_that_must_stop_ends_with_a_mark_and_without_an_evaluation() -> None:
     answers = iter([False, False, True])
     assert picture(make_feed(tiny_source(), epochs=3, must_stop=lambda: next(answers))) == "T0 T1 C2 END2"
+
+
+def test_a_stop_at_the_very_end_changes_nothing_and_one_behind_it_is_no_end() -> None:
+    late = make_feed(tiny_source(), epochs=1, must_stop=lambda: True, start=Start(3, 0))
+    assert picture(late) == "E0 M1 END3"
+    answers = iter([False, False])
+    behind = make_feed(tiny_source(), epochs=1, may_stop=lambda: next(answers), must_stop=lambda: True, start=Start(3, 1))
+    assert picture(behind) == "T3 C4 END4"
