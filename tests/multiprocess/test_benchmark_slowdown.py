@@ -13,12 +13,11 @@ def test_slowdown_compares_policies_with_each_stage_slowed(
 ) -> None:
     run_benchmark("slowdown", "--out", str(tmp_path / "slowdown"))
     rows = json.loads((tmp_path / "slowdown.json").read_text())["rows"]
-    wanted = [(policy, stage) for policy in ("1F1B", "FIFO", "replay M=5") for stage in (-1, 0, 1)]
+    wanted = [(policy, stage) for policy in ("1F1B", "replay M=5") for stage in (-1, 0, 1)]
     assert [(row["policy"], row["slow_stage"]) for row in rows] == wanted
     for row in rows:
         assert row["others_over_unslowed"]["median"] > 0 and 0 < row["accuracy"]["median"] <= 1
     # Whoever waits for everybody learns the same, however slow one of them is.
-    for policy in ("1F1B", "FIFO"):
-        assert len({row["accuracy"]["median"] for row in rows if row["policy"] == policy}) == 1
+    assert len({row["accuracy"]["median"] for row in rows if row["policy"] == "1F1B"}) == 1
     assert "replay M=5" in capsys.readouterr().out
     assert (tmp_path / "slowdown.png").stat().st_size > 10_000

@@ -58,7 +58,7 @@ def kill_a_stage_behind_a_checkpoint(folder: Path) -> None:
 
 @pytest.mark.timeout(180)
 def test_a_run_that_torchrun_restarts_goes_on_by_itself_with_the_same_bits(tmp_path: Path) -> None:
-    overrides = [*TINY, "training.epochs=12", "evaluation.every_epochs=12", "checkpoint.interval_steps=5"]
+    overrides = [*TINY, "training.epochs=8", "evaluation.every_epochs=8", "checkpoint.interval_steps=5"]
     killer = Thread(target=kill_a_stage_behind_a_checkpoint, args=(tmp_path / "run",))
     killer.start()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=1"]
@@ -68,12 +68,9 @@ def test_a_run_that_torchrun_restarts_goes_on_by_itself_with_the_same_bits(tmp_p
     assert "goes on at batch" in result.stdout and "died without a word" in result.stderr
     alone = local_run.run_pipeline(overrides, 1, tmp_path / "alone", config=str(ROOT / "configs" / "digits.yaml"))
     assert_equal_states(network_state(tmp_path / "run"), exported(alone))
-    alone_again = [sys.executable, "launch/run.py", *overrides, f"run.folder={tmp_path}"]
-    again = finish([*alone_again, "run.name=run", "--resume", "auto"])
-    assert again.returncode == 0 and "goes on at batch 144" in again.stdout, again.stderr
-    refused = finish([*alone_again, "optimizer.lr=0.7", "--resume", str(tmp_path / "run")])
-    assert refused.returncode == 2
-    assert "optimizer.lr: got 0.7, the checkpoint has 0.05: it cannot go on from there" in refused.stderr
+    by_hand = [sys.executable, "launch/run.py", *overrides, f"run.folder={tmp_path}", "run.name=run", "--resume", "auto"]
+    again = finish(by_hand)
+    assert again.returncode == 0 and "goes on at batch 96" in again.stdout, again.stderr
 
 
 @pytest.mark.timeout(120)
