@@ -1,6 +1,5 @@
 """Blocks on disk: one file each, named by the block's index, never by rank."""
 
-import copy
 import hashlib
 import os
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, Field
+from torch import Tensor
 
 from pipeline.block import Block
 
@@ -61,6 +61,7 @@ class Saver:
         self._tell = tell
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._last: Future[None] | None = None
+        self._copies: Any = None
         self.stalled_s = 0.0
         """Seconds that `save` has kept its caller."""
 
@@ -68,8 +69,8 @@ class Saver:
         """Starts saving the blocks as they are now; waits while the checkpoint before is still being written."""
         started = time.perf_counter()
         self._wait()
-        states = [copy.deepcopy(block.state_dict()) for block in blocks]
-        self._last = self._executor.submit(self._try_to_write, name, states)
+        self._copies = copied([block.state_dict() for block in blocks], self._copies)
+        self._last = self._executor.submit(self._try_to_write, name, self._copies)
         self.stalled_s += time.perf_counter() - started
 
     def save_now(self, name: str, blocks: Sequence[Block]) -> None:
@@ -98,6 +99,25 @@ class Saver:
     def _write(self, name: str, states: Sequence[dict[str, Any]]) -> Saved:
         files = dict(write_block(self._root / name, state) for state in states)
         return Saved(files, {state["index"]: state["step"] for state in states})
+
+
+def copied(value: Any, into: Any) -> Any:
+    """A copy of nested dictionaries and lists of tensors; where `into`, an earlier copy, has a tensor of the same kind in
+    the same place, in its memory.
+
+    New memory would be taken from what a step has just freed (workers.allocator), and the next step would have to map
+    other memory anew.
+    """
+    if isinstance(value, Tensor):
+        fits = isinstance(into, Tensor) and (into.shape, into.dtype) == (value.shape, value.dtype)
+        return into.copy_(value) if fits else value.detach().clone()
+    if isinstance(value, dict):
+        known = into if isinstance(into, dict) else {}
+        return {key: copied(entry, known.get(key)) for key, entry in value.items()}
+    if isinstance(value, list):
+        known = into if isinstance(into, list) and len(into) == len(value) else [None] * len(value)
+        return [copied(entry, earlier) for entry, earlier in zip(value, known, strict=True)]
+    return value
 
 
 def write_block(folder: Path, state: dict[str, Any]) -> tuple[str, str]:

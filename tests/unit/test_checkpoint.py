@@ -12,7 +12,7 @@ from launch.config import load_config
 from launch.export import layers_of
 from launch.preflight import make_plan
 from pipeline.block import Block
-from tests.unit.tiny import differing, make_block, train
+from tests.unit.tiny import differing, flat, make_block, train
 from workers import checkpoint
 from workers.checkpoint import FINAL, Saved, Saver, load_blocks, write_block
 
@@ -67,6 +67,21 @@ def test_what_is_saved_is_the_block_as_it_was_when_asked(tmp_path: Path, monkeyp
     (state,) = load_blocks(tmp_path / "one")
     assert not differing(state, undisturbed.state_dict())
     assert saved["one"].steps == {0: 2} and list(saved["one"].files) == ["block0.pt"]
+
+
+def test_every_save_after_the_first_copies_into_the_same_memory(tmp_path: Path) -> None:
+    block, saver = make_block(), Saver(tmp_path, lambda name, saved: None)
+    where, contents = [], []
+    for step in range(3):
+        train(block, range(step, step + 1))
+        saver.save(str(step), [block])
+        saver._wait()
+        copies = [leaf for leaf in flat(saver._copies).values() if isinstance(leaf, torch.Tensor)]
+        where.append([leaf.data_ptr() for leaf in copies])
+        contents.append(load_blocks(tmp_path / str(step))[0])
+    assert where[0] == where[1] == where[2]
+    assert differing(contents[1], contents[2]) and not differing(contents[2], block.state_dict())
+    saver.close()
 
 
 def test_a_full_disk_is_told_leaves_nothing_and_does_not_hinder_the_next_save(
