@@ -115,11 +115,13 @@ def plot(found: dict[str, Any], path: Path) -> None:
     points = sorted(found["early_exit"], key=lambda one: one["cost"])
     axes.plot([100 * one["cost"] for one in points], [100 * one["accuracy"] for one in points], "o-", label="early exit")
     for one in found["exits"]:
-        axes.plot(100 * one["cost"], 100 * one["accuracy"], "ks", label="one exit for all" if one["block"] == 0 else None)
-        axes.annotate(one["after"], (100 * one["cost"], 100 * one["accuracy"]), xytext=(5, -12), textcoords="offset points")
+        point = 100 * one["cost"], 100 * one["accuracy"]
+        axes.plot(*point, "ks", label="one exit for all" if one["block"] == 0 else None)
+        axes.annotate(f"after {one['after']}", point, xytext=(5, -12), textcoords="offset points")
     axes.axhline(100 * found["ensemble_accuracy"], color="0.6", linestyle=":", label="ensemble of all heads")
     axes.set_xlabel("mean multiply-adds per sample, % of the network without auxiliary heads")
     axes.set_ylabel("accuracy, %")
+    axes.margins(x=0.1, y=0.12)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

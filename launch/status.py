@@ -37,7 +37,8 @@ def write_status(folder: Path, rows: list[dict[str, Any] | None], total_steps: i
 def status_table(status: dict[str, Any], now_s: float) -> Table:
     """One line per stage."""
     age_s = now_s - status["unix_s"]
-    title = f"as of {age_s:,.1f} s ago" + (": this run has ended or stands still" if age_s > STALE_S else "")
+    ended = status.get("ended") or ("ended without a word, or stands still" if age_s > STALE_S else "")
+    title = f"as of {age_s:,.1f} s ago" + (f": {ended}" if ended else "")
     table = Table("stage", "process", "batch_id", "step", "doing", "for s", "which means", title=title, title_justify="left")
     rows = status["stages"]
     for stage, (row, verdict) in enumerate(zip(rows, judge(rows, status["unix_s"]), strict=True)):
@@ -52,13 +53,18 @@ def status_table(status: dict[str, Any], now_s: float) -> Table:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What `write_status` has left.
+    """What `write_status` has left, and how the run has ended where it has.
 
     Raises:
         ValueError: The folder holds no run that has begun.
     """
     try:
-        return json.loads((folder / STATUS).read_text())
+        status = json.loads((folder / STATUS).read_text())
+        summary = folder / "summary.json"
+        # An older summary is of the time before the run went on.
+        if summary.exists() and summary.stat().st_mtime >= (folder / STATUS).stat().st_mtime:
+            status["ended"] = json.loads(summary.read_text())["status"]
+        return status
     except FileNotFoundError:
         raise ValueError(f"{folder}: got no {STATUS}, allowed: the folder of a run that has begun") from None
 

@@ -52,16 +52,19 @@ def loss_figure(run: RunRecord) -> str:
 
 def throughput_figure(run: RunRecord) -> str:
     """Training samples per second between one record and the next, waits included, evaluation not."""
-
-    def rates(records: list[dict[str, Any]]) -> list[tuple[float, float]]:
-        points = []
-        for before, after in pairwise(records[:: math.ceil(len(records) / MOST_RATES) or 1]):
-            if train_s := after["train_s"] - before["train_s"]:
-                # Not after["time_s"]: an evaluation or a long end without training may lie between the two.
-                points.append((before["time_s"] + train_s, (after["samples"] - before["samples"]) / train_s))
-        return points
-
     return line_chart(_by_stage(run, rates), SECONDS, Axis("samples per second", number, starts_at_zero=True))
+
+
+def rates(records: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """Seconds of the run, and samples per second, of a stage's records."""
+    points = []
+    for before, after in pairwise(records[:: math.ceil(len(records) / MOST_RATES) or 1]):
+        # A run that goes on from a checkpoint counts from 0 again.
+        counted = before if before["train_s"] <= after["train_s"] else before | {"train_s": 0.0, "samples": 0}
+        if train_s := after["train_s"] - counted["train_s"]:
+            # Not after["time_s"]: an evaluation or a long end without training may lie between the two.
+            points.append((before["time_s"] + train_s, (after["samples"] - counted["samples"]) / train_s))
+    return points
 
 
 def occupancy_figure(run: RunRecord) -> str:

@@ -91,7 +91,8 @@ def test_the_status_of_a_run_names_every_stage(
     outcome: Outcome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call(status.main, monkeypatch, str(outcome.folder))
-    assert "has ended" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "has ended" in printed and "s ago: finished" in printed
     rows = status.read_status(outcome.folder)["stages"]
     assert [row["stage"] for row in rows] == [0, 1] and all(row["unix_s"] <= time.time() for row in rows)
 

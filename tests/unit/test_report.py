@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from launch.reporting.charts import MOST_POINTS, Axis, Series, histogram, line_chart, number, percent, ticks
 from launch.reporting.colours import ACTIVITIES, DEPTH, WORDS, depth_colour
+from launch.reporting.figures import rates
 from launch.reporting.record import Span
 from launch.reporting.tables import seconds
 from launch.reporting.timeline import choose_window
@@ -72,6 +73,12 @@ def test_colours_go_from_the_first_to_the_last_block() -> None:
 
 def test_every_activity_has_a_colour_and_words() -> None:
     assert set(ACTIVITIES) == set(WORDS) == {activity.name.lower() for activity in Activity}
+
+
+def test_throughput_goes_on_behind_a_resumption_that_counts_from_0_again() -> None:
+    counted = [(1.0, 1.0, 100), (2.0, 2.0, 300), (2.5, 0.4, 200), (4.0, 1.4, 500)]
+    records = [{"time_s": time_s, "train_s": train_s, "samples": samples} for time_s, train_s, samples in counted]
+    assert rates(records) == [(2.0, 200.0), (2.4, 500.0), (3.5, 300.0)]
 
 
 def span(stage: int, activity: str, start_s: float, batch_id: int) -> Span:
