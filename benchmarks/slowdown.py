@@ -180,13 +180,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json and .png")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--factors", type=float, nargs="+", default=FACTORS, metavar="S", help="1 first (default: all)")
-    parser.add_argument("--smoke", action="store_true", help="a small network, one epoch, two policies, S = 2 alone")
+    parser.add_argument("--smoke", action="store_true", help="a small network, three epochs, two policies, S = 2 alone")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_args()
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     overrides, seeds, cases = arguments.overrides, arguments.seeds, all_cases(POLICIES, arguments.factors)
     if arguments.smoke:
-        overrides, seeds = ["model.width=0.05", "training.epochs=1", "evaluation.every_epochs=1"], [0]
+        overrides, seeds = ["model.width=0.05", "training.epochs=3", "evaluation.every_epochs=3"], [0]
         cases = all_cases(("1F1B", "replay M=5"), (2.0,))
     jobs = [(case, seed) for seed in seeds for case in cases]
     console = Console(width=140)

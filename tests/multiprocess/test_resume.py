@@ -93,13 +93,14 @@ def test_another_cut_goes_on_with_its_layers_and_says_which_heads_are_fresh(
 
 
 def test_replay_goes_on_with_every_blocks_own_steps(tmp_path: Path) -> None:
-    replay = [*RUN, "buffers.policy=replay", "debug.slow_stage=1", "debug.slow_factor=1.5"]
-    interrupted = run_pipeline([*replay, "debug.fault=exit", "debug.fault_stage=0", "debug.fault_step=22"], 2, tmp_path)
+    replay = [*RUN, "buffers.policy=replay", "training.epochs=6", "debug.slow_stage=1", "debug.slow_factor=1.5"]
+    interrupted = run_pipeline([*replay, "debug.fault=exit", "debug.fault_stage=0", "debug.fault_step=60"], 2, tmp_path)
     assert all(interrupted.exit_codes)
     resumed = go_on(interrupted, replay, 2)
     assert resumed.exit_codes == [0, 0], resumed.printed
     final = read_manifest(resumed.folder / "checkpoints" / "final")
-    assert final.steps == dict.fromkeys(range(4), 24)
+    assert resumed.summary["began_at_batch_id"] > 0
+    assert final.steps == dict.fromkeys(range(4), 72)
     assert resumed.summary["accuracy"]["final"] > 0.2
 
 
@@ -128,14 +129,14 @@ def ranks_below(pid: int) -> list[int]:
 
 
 def test_sigterm_saves_and_asks_to_be_started_again(tmp_path: Path) -> None:
-    long = [*RUN, "training.epochs=20", "evaluation.every_epochs=20", "checkpoint.interval_steps=0"]
+    long = [*RUN, "training.epochs=10", "evaluation.every_epochs=10", "checkpoint.interval_steps=0"]
     thread = when_trained(tmp_path, lambda ranks: os.kill(ranks[-1], signal.SIGTERM))
     stopped = run_pipeline(long, 2, tmp_path)
     thread.join()
     assert stopped.exit_codes == [REQUEUE, REQUEUE], stopped.printed
     assert stopped.summary["status"] == "stopped" and "--resume auto" in stopped.printed[0]
     (only,) = complete_folders(stopped.folder)
-    assert 0 < read_manifest(only).batch_id < 240
+    assert 0 < read_manifest(only).batch_id < 120
     resumed = go_on(stopped, long, 2)
     assert resumed.exit_codes == [0, 0], resumed.printed
     assert_equal_states(exported(resumed), exported(run_pipeline(long, 1, tmp_path)))

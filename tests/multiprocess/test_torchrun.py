@@ -58,7 +58,7 @@ def kill_a_stage_behind_a_checkpoint(folder: Path) -> None:
 
 @pytest.mark.timeout(180)
 def test_a_run_that_torchrun_restarts_goes_on_by_itself_with_the_same_bits(tmp_path: Path) -> None:
-    overrides = [*TINY, "training.epochs=8", "evaluation.every_epochs=8", "checkpoint.interval_steps=5"]
+    overrides = [*TINY, "training.epochs=6", "evaluation.every_epochs=6", "checkpoint.interval_steps=5"]
     killer = Thread(target=kill_a_stage_behind_a_checkpoint, args=(tmp_path / "run",))
     killer.start()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=1"]
@@ -70,7 +70,7 @@ def test_a_run_that_torchrun_restarts_goes_on_by_itself_with_the_same_bits(tmp_p
     assert_equal_states(network_state(tmp_path / "run"), exported(alone))
     by_hand = [sys.executable, "launch/run.py", *overrides, f"run.folder={tmp_path}", "run.name=run", "--resume", "auto"]
     again = finish(by_hand)
-    assert again.returncode == 0 and "goes on at batch 96" in again.stdout, again.stderr
+    assert again.returncode == 0 and "goes on at batch 72" in again.stdout, again.stderr
 
 
 @pytest.mark.timeout(120)
