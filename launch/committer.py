@@ -1,8 +1,10 @@
 """Makes checkpoints complete while the run goes on: the one process that writes manifests."""
 
+import contextlib
 import sys
 import threading
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 from launch.checkpoints import Manifest, checkpoints_of, commit, prune
@@ -35,10 +37,14 @@ class Committer:
         self._thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._closing.set()
         self._thread.join()
-        self._step()
+        # A run that fails still completes what it can; a store that is gone must not hide why it fails.
+        with contextlib.suppress(*([RuntimeError] if kind else [])):
+            self._step()
 
     def counts(self) -> dict[str, int]:
         """Checkpoints of this run that are complete, and that could not be completed."""
@@ -49,8 +55,10 @@ class Committer:
         self._expected[name] = batch_id
 
     def _watch(self) -> None:
-        while not self._closing.wait(LOOK_S):
-            self._step()
+        # A store that is gone is the supervisor's matter.
+        with contextlib.suppress(RuntimeError):
+            while not self._closing.wait(LOOK_S):
+                self._step()
 
     def _step(self) -> None:
         for name, batch_id in list(self._expected.items()):

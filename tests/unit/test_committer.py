@@ -1,0 +1,80 @@
+"""When a checkpoint becomes complete: when every stage has saved its part, and not before."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed import HashStore
+
+from launch.checkpoints import checkpoints_of, complete_folders, name_of, read_manifest
+from launch.committer import Committer
+from launch.config import load_config
+from launch.preflight import Plan, make_plan
+from workers.board import Board
+from workers.checkpoint import Saved, write_block
+
+
+def make(*overrides: str) -> Plan:
+    tiny = ["model.name=mlp", "model.hidden=16", "model.width=1.0", "partition.blocks=2", "data.batch_size=64"]
+    return make_plan(load_config(None, [*tiny, *overrides]), 2)
+
+
+def tell(board: Board, plan: Plan, run: Path, batch_id: int, stages: tuple[int, ...] = (0, 1)) -> None:
+    """What the stages' savers do."""
+    for stage in stages:
+        state = plan.blueprint.build_block(stage, torch.device("cpu")).state_dict()
+        name, digest = write_block(checkpoints_of(run) / name_of(batch_id), state)
+        board.post(f"checkpoint/{name_of(batch_id)}", stage, asdict(Saved({name: digest}, {stage: batch_id})))
+
+
+def test_a_checkpoint_is_complete_when_all_stages_have_saved(tmp_path: Path) -> None:
+    plan, board = make(), Board(HashStore(), 2)
+    with Committer(board, plan, tmp_path) as committer:
+        for batch_id in (10, 20):
+            committer.expect(name_of(batch_id), batch_id)
+        tell(board, plan, tmp_path, 10)
+        tell(board, plan, tmp_path, 20, stages=(1,))
+    (only,) = complete_folders(tmp_path)
+    manifest = read_manifest(only)
+    assert (manifest.batch_id, manifest.steps) == (10, {0: 10, 1: 10})
+    assert manifest.config == plan.config.model_dump(mode="json")
+    assert committer.counts() == {"complete": 1, "incomplete": 0}
+
+
+def test_one_that_a_stage_could_not_save_is_said_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan, board = make(), Board(HashStore(), 2)
+    with Committer(board, plan, tmp_path) as committer:
+        committer.expect(name_of(10), 10)
+        tell(board, plan, tmp_path, 10, stages=(0,))
+        board.post(f"checkpoint/{name_of(10)}", 1, asdict(Saved(failure="OSError: no space left")))
+    assert complete_folders(tmp_path) == [] and committer.counts() == {"complete": 0, "incomplete": 1}
+    assert "checkpoint batch-00000010 is incomplete, training goes on: stage 1: OSError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("policy", "batch_id", "accuracy"), [("fifo", 23, 0.75), ("fifo", 24, None), ("fifo", 46, None), ("replay", 23, None)]
+)
+def test_the_accuracy_is_that_of_an_evaluation_of_the_same_parameters(
+    policy: str, batch_id: int, accuracy: float | None, tmp_path: Path
+) -> None:
+    plan, board = make(f"buffers.policy={policy}"), Board(HashStore(), 2)
+    assert plan.blueprint.task.steps_per_epoch == 23
+    board.post("evaluation/1", 1, {"epoch": 1, "blocks": {1: 0.75}, "ensemble": 0.8})
+    with Committer(board, plan, tmp_path) as committer:
+        committer.expect(name_of(batch_id), batch_id)
+        tell(board, plan, tmp_path, batch_id)
+    assert read_manifest(complete_folders(tmp_path)[0]).accuracy == accuracy
+
+
+def test_a_run_that_fails_is_not_hidden_by_a_store_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, board = make(), Board(HashStore(), 2)
+
+    def gone(topic: str) -> bool:
+        raise RuntimeError("the store is gone")
+
+    with pytest.raises(ConnectionError), Committer(board, plan, tmp_path) as committer:
+        monkeypatch.setattr(board, "is_complete", gone)
+        committer.expect(name_of(10), 10)
+        raise ConnectionError("stage 1")
+    assert committer.counts() == {"complete": 0, "incomplete": 0}
