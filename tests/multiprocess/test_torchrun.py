@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 import torch
 
-from launch import local_run
+from launch import local_run, run
 from launch.export import network_state
 from launch.status import read_status
 from tests.multiprocess.harness import TINY, assert_equal_states, exported
@@ -58,7 +58,7 @@ def kill_a_stage_behind_a_checkpoint(folder: Path) -> None:
 
 @pytest.mark.timeout(180)
 def test_a_run_that_torchrun_restarts_goes_on_by_itself_with_the_same_bits(tmp_path: Path) -> None:
-    overrides = [*TINY, "training.epochs=6", "evaluation.every_epochs=6", "checkpoint.interval_steps=5"]
+    overrides = [*TINY, "training.epochs=16", "evaluation.every_epochs=16", "checkpoint.interval_steps=5"]
     killer = Thread(target=kill_a_stage_behind_a_checkpoint, args=(tmp_path / "run",))
     killer.start()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=1"]
@@ -70,7 +70,7 @@ def test_a_run_that_torchrun_restarts_goes_on_by_itself_with_the_same_bits(tmp_p
     assert_equal_states(network_state(tmp_path / "run"), exported(alone))
     by_hand = [sys.executable, "launch/run.py", *overrides, f"run.folder={tmp_path}", "run.name=run", "--resume", "auto"]
     again = finish(by_hand)
-    assert again.returncode == 0 and "goes on at batch 72" in again.stdout, again.stderr
+    assert again.returncode == 0 and "goes on at batch 192" in again.stdout, again.stderr
 
 
 @pytest.mark.timeout(120)
@@ -82,10 +82,15 @@ def test_a_wrong_configuration_is_said_once_for_all_processes(tmp_path: Path) ->
     assert not list(tmp_path.iterdir()), "nothing may have been started"
 
 
-def test_the_printed_configuration_gives_the_same_configuration_again(tmp_path: Path) -> None:
-    first = finish([sys.executable, "launch/run.py", "--print-config", "buffers.capacity=7"])
+def test_the_printed_configuration_gives_the_same_configuration_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["launch/run.py", "--print-config", *arguments])
+        run.main()
+        return capsys.readouterr().out
+
+    first = printed("buffers.capacity=7")
     path = tmp_path / "printed.yaml"
-    path.write_text(first.stdout)
-    again = finish([sys.executable, "launch/run.py", "--print-config", "--config", str(path)])
-    assert first.returncode == again.returncode == 0
-    assert first.stdout == again.stdout and "capacity: 7" in first.stdout
+    path.write_text(first)
+    assert printed("--config", str(path)) == first and "capacity: 7" in first
