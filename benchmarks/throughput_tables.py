@@ -99,7 +99,9 @@ def plot(answer: Mapping[str, Any], path: Path) -> None:
         axes.barh([row["name"] for row in rows], middle, xerr=whiskers, color=[COLOURS[row["group"]] for row in rows],
                   ecolor="0.2", capsize=2, height=0.75)  # fmt: skip
         for position, value in enumerate(middle):
-            axes.text(value * 0.99, position, f"{value:,.0f}", va="center", ha="right", fontsize=7, color="white")
+            # At the foot of the bar: its end is where the whisker lies.
+            axes.text(0, position, f"  {value:,.0f}", va="center", ha="left", fontsize=7, color="white")
+        axes.margins(y=0.01)
         axes.invert_yaxis()
         axes.set_title(name, loc="left", fontsize=10, fontweight="bold")
         axes.tick_params(labelsize=8)
