@@ -13,7 +13,7 @@ from launch.summary import versions
 from workers.board import Board
 from workers.checkpoint import FINAL
 
-LOOK_S = 0.2
+LOOK_S = 0.05
 
 
 class Committer:

