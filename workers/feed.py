@@ -101,7 +101,8 @@ class Feed:
             yield from itertools.islice(pending, self._burst)
             # At its end a stream need not be stopped; and an end there says that it is the whole stream.
             if batch.batch_id != self._total_steps and self._must_stop():
-                yield from self._ending(batch.batch_id, with_mark=True)
+                yield Message(Kind.CHECKPOINT, batch.batch_id)
+                yield Message(Kind.END, batch.batch_id)
                 return
             if batch.batch_id >= self._total_steps and self._may_stop():
                 break
@@ -109,7 +110,7 @@ class Feed:
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
             yield Message(Kind.TRAIN, batch.batch_id, tensors={**_tensors(batch), "image": batch.images})
         yield from self._pass(self._total_steps // self._source.steps_per_epoch)
-        yield from self._ending(self._total_steps, with_mark=False)
+        yield Message(Kind.END, self._total_steps)
 
     def _epoch_due_before(self, batch_id: int) -> int:
         """The last epoch that should have been evaluated before this batch."""
@@ -120,11 +121,6 @@ class Feed:
         if not self._checkpoint_steps or batch_id == self._start.batch_id:
             return False
         return batch_id % self._checkpoint_steps == 0 or (evaluates and self._burst is None)
-
-    def _ending(self, batch_id: int, with_mark: bool) -> Iterator[Message]:
-        if with_mark:
-            yield Message(Kind.CHECKPOINT, batch_id)
-        yield Message(Kind.END, batch_id)
 
     def _pass(self, epoch: int) -> Iterator[Message]:
         for batch in self._source.test_batches():
