@@ -40,7 +40,7 @@ def measure(case: Case, seconds: float, repeats: int) -> list[dict[str, Any]]:
     """Per repeat: boundaries, the two predictions and the measured throughput, in samples per second."""
     found, settled = [], None
     for _ in range(repeats):
-        plan, forecast = make_forecast(case.plan(case.num_stages))
+        plan, forecast = make_forecast(case.plan(case.num_stages).config, case.num_stages)
         settled = settled or forecast.boundaries
         plan = cut(plan, settled)
         rehearsal = rehearse(plan, case.batch_size / forecast.samples_per_s, seconds)

@@ -52,37 +52,37 @@ def run_stage(plan: Plan, process: Process, console: Console) -> int:
     """Runs this process's stage to the end; ends the process if the run fails (see Supervisor).
 
     Returns:
-        The exit code: 0, or REQUEUE where the run has saved itself because it was told to stop. Stage 0 returns when
-        every stage has reported.
+        The exit code: 0, or REQUEUE where the run has saved itself because it was told to stop. Rank 0 returns when
+        every process has reported.
     """
     started = time.perf_counter()
     reset_peak_memory()
     torch.set_num_threads(plan.config.placement.threads)
     keep_freed_memory()
-    stage = plan.placement.stage_of(process.rank)
-    board = Board(process.board_store, plan.placement.num_stages)
+    seat = plan.placement.seat_of(process.rank)
+    board = Board(process.board_store, plan.placement.num_processes)
     origin = Origin.read(board.share("origin", process.origin.as_json() if process.origin else None))
     device = plan.placement.device_of(process.local_rank, plan.config.placement)
-    status = StageStatus(stage, list(plan.placement.blocks_of(stage)), os.getpid(), host_name())
+    status = StageStatus(seat, list(plan.placement.blocks_of(seat.stage)), os.getpid(), host_name())
     terminal = ExitStack()
     with Supervisor(board, status, plan.config.faults, stop_console=terminal.close, folder=origin.folder) as supervisor:
         plan, predicted = settle_cut(resumed_plan(plan, origin), board, status, device)
         run = Run(plan, origin, board, status)
         this = Stage(run, process.store, device, must_stop=supervisor.told_to_stop)
-        if stage == 0:
+        if seat.rank == 0:
             _lead(run, this, console, terminal, predicted, started)
         else:
             report = this.run(lambda name, batch_id: None)
-    if stage > 0:
+    if seat.rank > 0:
         # Nothing is asked of the store after this: its host may be gone as soon as it has all reports.
-        board.post("report", stage, report)
+        board.post("report", seat.rank, report)
     return 0 if this.is_finished else REQUEUE
 
 
 def _lead(
     run: Run, this: Stage, console: Console, terminal: ExitStack, predicted: dict[str, Any], started: float
 ) -> None:
-    """Stage 0: runs like any other, shows the run to its user, and leaves its results behind."""
+    """Rank 0: runs like any other, shows the run to its user, and leaves its results behind."""
     folder, board = run.origin.folder, run.board
     with Committer(board, run.plan, folder) as committer:
         monitor = _open_monitor(run, console)
@@ -95,7 +95,7 @@ def _lead(
         checkpoints=committer.counts(), began_at=run.origin.batch_id,
     )  # fmt: skip
     write_summary(folder, summary)
-    write_trace(folder, board.read("trace"), [report["blocks"] for report in reports])
+    write_trace(folder, board.read("trace"), list(run.plan.placement.seats()), [report["blocks"] for report in reports])
     console.print(end_table(summary))
     console.print(result_lines(summary, folder), highlight=False, soft_wrap=True, markup=False)
 
@@ -111,10 +111,10 @@ def _open_monitor(run: Run, console: Console) -> Monitor:
 
 
 def _wait_for_reports(board: Board, status: StageStatus, timeout_s: float) -> list[dict[str, Any]]:
-    status.now("waiting for the other stages' reports")
+    status.now("waiting for the other processes' reports")
 
     def missing() -> str:
-        return f"the reports of stages {[stage for stage, report in enumerate(board.read('report')) if report is None]}"
+        return f"the reports of ranks {[rank for rank, report in enumerate(board.read('report')) if report is None]}"
 
     wait_for(lambda: board.is_complete("report") or None, timeout_s, missing)
     return [report for report in board.read("report") if report]

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from launch.checkpoints import Manifest, checkpoints_of, commit, prune
+from launch.evaluations import combined
 from launch.preflight import Plan
 from launch.summary import versions
 from workers.board import Board
@@ -69,7 +70,8 @@ class Committer:
 
     def _finish(self, name: str, batch_id: int, rows: list[dict[str, Any]]) -> None:
         try:
-            if failures := [f"stage {stage}: {row['failure']}" for stage, row in enumerate(rows) if row["failure"]]:
+            told = zip(self._plan.placement.seats(), rows, strict=True)
+            if failures := [f"{seat.name}: {row['failure']}" for seat, row in told if row["failure"]]:
                 raise OSError("; ".join(failures))
             files = {file: digest for row in rows for file, digest in row["files"].items()}
             steps = {int(block): step for row in rows for block, step in row["steps"].items()}
@@ -85,7 +87,7 @@ class Committer:
     def _accuracy_at(self, batch_id: int) -> float | None:
         """With FIFO an evaluation between the same two batches saw exactly these parameters."""
         epoch, rest = divmod(batch_id, self._plan.blueprint.task.steps_per_epoch)
-        rows = self._board.read(f"evaluation/{epoch}")
-        if rest or rows[-1] is None or self._plan.config.buffers.policy != "fifo":
+        parts = [part for part in self._board.read(f"evaluation/{epoch}") if part]
+        if rest or len(parts) < self._board.num_processes or self._plan.config.buffers.policy != "fifo":
             return None
-        return float(list(rows[-1]["blocks"].values())[-1])
+        return float(combined(parts)["blocks"][-1])

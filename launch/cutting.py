@@ -20,7 +20,8 @@ class Forecast:
 
     Attributes:
         boundaries: As in `partition.boundaries`.
-        stage_s: Own seconds per batch of every stage.
+        stage_s: Own seconds per batch of every stage, in one process.
+        replicas: Processes of every stage.
         back_propagation_s: Seconds per batch of the network as one block.
         bound_samples_per_s: What the slowest stage allows.
         samples_per_s: What it allows where stages share cores as well.
@@ -28,14 +29,20 @@ class Forecast:
 
     boundaries: tuple[str, ...]
     stage_s: tuple[float, ...]
+    replicas: tuple[int, ...]
     back_propagation_s: float
     bound_samples_per_s: float
     samples_per_s: float
 
     @property
     def imbalance(self) -> float:
-        """Epsilon: the slowest stage's time over the mean one."""
-        return max(self.stage_s) * len(self.stage_s) / sum(self.stage_s)
+        """Epsilon: the slowest stage's time over the mean one of all processes."""
+        return self.slowest_s * sum(self.replicas) / sum(self.stage_s)
+
+    @property
+    def slowest_s(self) -> float:
+        """Seconds per batch of the stage whose replicas together are the slowest."""
+        return max(seconds / count for seconds, count in zip(self.stage_s, self.replicas, strict=True))
 
     @property
     def head_overhead(self) -> float:
@@ -57,10 +64,11 @@ def forecast(plan: Plan, profile: Profile, cores: int) -> Forecast:
     starts = balanced_starts(profile.costs, hosting) if named == AUTO else profile.starts(named)
     stage_s = tuple(profile.costs.stage_s(starts, blocks) for blocks in hosting)
     crowded_s = sum(stage_s) * plan.config.placement.threads / cores if cores else 0.0
+    shared_s = [seconds / count for seconds, count in zip(stage_s, plan.placement.replicas, strict=True)]
     batch = plan.config.data.batch_size
     return Forecast(
-        profile.boundaries(starts), stage_s, profile.costs.back_propagation_s,
-        batch / max(stage_s), batch / max(*stage_s, crowded_s),
+        profile.boundaries(starts), stage_s, plan.placement.replicas, profile.costs.back_propagation_s,
+        batch / max(shared_s), batch / max(*shared_s, crowded_s),
     )  # fmt: skip
 
 
@@ -72,7 +80,7 @@ def shared_cores(device: torch.device) -> int:
 def cut(plan: Plan, boundaries: tuple[str, ...]) -> Plan:
     """The same plan with these boundaries."""
     partition = PartitionConfig(blocks=plan.config.partition.blocks, boundaries=boundaries)
-    return make_plan(plan.config.model_copy(update={"partition": partition}), plan.placement.num_stages)
+    return make_plan(plan.config.model_copy(update={"partition": partition}), plan.placement.num_processes)
 
 
 def settle_cut(plan: Plan, board: Board, status: StageStatus, device: torch.device) -> tuple[Plan, dict[str, Any]]:
@@ -89,7 +97,7 @@ def settle_cut(plan: Plan, board: Board, status: StageStatus, device: torch.devi
     """
     if plan.config.partition.boundaries != AUTO:
         return plan, {}
-    if status.stage == 0:
+    if status.seat.rank == 0:
         status.now("measuring layers")
         board.post("cut", 0, asdict(forecast(plan, profile_layers(plan, device), shared_cores(device))))
     status.now("waiting for stage 0 to measure layers")

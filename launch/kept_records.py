@@ -18,7 +18,7 @@ def keep_evaluations(metrics: Path, manifest: Manifest, plan: Plan) -> tuple[int
 
 
 def keep_metrics(metrics: Path, manifest: Manifest, plan: Plan) -> None:
-    """Drops records of later steps, and gives each block's records to the stage that hosts it now.
+    """Drops records of later steps, and gives each block's records to the stage that hosts it now, to its first replica.
 
     With another cut they are of other blocks: then all of them are put aside.
     """
@@ -29,12 +29,13 @@ def keep_metrics(metrics: Path, manifest: Manifest, plan: Plan) -> None:
         for file in files:
             file.replace(file.with_suffix(f".before-{manifest.batch_id}"))
         return
-    records = [record for file in files for record in _records(file)]
+    # Replicas of a stage record the same steps: those of the first one are kept.
+    records = [record for file in files if file.stem.partition(".")[2] in ("", "0") for record in _records(file)]
     for file in files:
         file.unlink()
-    for stage in range(plan.placement.num_stages):
-        blocks = plan.placement.blocks_of(stage)
-        _write(metrics / f"stage{stage}.jsonl", [
+    for seat in plan.placement.seats():
+        blocks = plan.placement.blocks_of(seat.stage) if seat.leads_stage else ()
+        _write(metrics / f"stage{seat.label}.jsonl", [
             record for record in records
             if record.get("block") in blocks and record["step"] <= manifest.steps[record["block"]]
         ])  # fmt: skip

@@ -80,7 +80,7 @@ def _finest(plan: Plan) -> Plan:
     units = sum(layer.has_parameters for layer in plan.blueprint.network.layers)
     config = plan.config
     partition = config.partition.model_copy(update={"blocks": units, "boundaries": ()})
-    return make_plan(config.model_copy(update={"partition": partition}), plan.placement.num_stages)
+    return make_plan(config.model_copy(update={"partition": partition}), plan.placement.num_processes)
 
 
 def _unit_names(finest: Plan) -> tuple[str, ...]:

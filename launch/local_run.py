@@ -39,8 +39,9 @@ class Outcome:
         return json.loads((self.folder / "summary.json").read_text())
 
     def records(self, stage: int) -> list[dict[str, Any]]:
-        """The lines of metrics/stageK.jsonl about training steps, in order."""
-        lines = (self.folder / "metrics" / f"stage{stage}.jsonl").read_text().splitlines()
+        """The lines of metrics/stageK.jsonl about training steps, in order; of several replicas, the first one's."""
+        path = self.folder / "metrics" / f"stage{stage}.jsonl"
+        lines = (path if path.exists() else path.with_stem(f"stage{stage}.0")).read_text().splitlines()
         return [record for line in lines if "step" in (record := json.loads(line))]
 
     def steady_samples_per_s(self, batch_size: int, warmup_steps: int) -> list[float]:
@@ -54,7 +55,8 @@ class Outcome:
         Raises:
             ValueError: No such time is left.
         """
-        steps, clocks = zip(*(self._progress(stage) for stage in range(len(self.summary["stages"]))), strict=True)
+        stages = sorted({report["stage"] for report in self.summary["stages"]})
+        steps, clocks = zip(*(self._progress(stage) for stage in stages), strict=True)
         begin_s = max(
             float(np.interp(warmup_steps, done, clock)) for done, clock in zip(steps, clocks, strict=True)
         )  # fmt: skip

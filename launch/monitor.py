@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 from rich.console import Console
 from rich.live import Live
 
+from launch.evaluations import combined
 from launch.preflight import Plan
 from launch.resume import Origin
 from launch.status import write_status
@@ -24,7 +25,7 @@ class Tracker(Protocol):
     """Where the figures of a run go besides its folder."""
 
     def log(self, stage: int, row: dict[str, Any]) -> None:
-        """Takes the newest status of a stage."""
+        """Takes the newest status of a stage; of its first replica where there are several."""
 
     def log_evaluation(self, evaluation: dict[str, Any]) -> None:
         """Takes the accuracies of one evaluation pass."""
@@ -46,6 +47,7 @@ class Monitor:
         self._trackers = trackers
         self._console = console
         self._folder = origin.folder
+        self._labels = [seat.label for seat in plan.placement.seats()]
         self._epochs = self._expected_epochs(origin)
         path = origin.folder / "metrics" / "evaluations.jsonl"
         self.evaluations = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -85,25 +87,20 @@ class Monitor:
         self._read_evaluations()
         total_steps = self._plan.blueprint.total_steps
         with contextlib.suppress(OSError):  # a full disk must not end the run
-            write_status(self._folder, rows, total_steps)
+            write_status(self._folder, rows, self._labels, total_steps)
         if self._live:
-            self._live.update(live_table(rows, total_steps), refresh=True)
+            self._live.update(live_table(rows, self._labels, total_steps), refresh=True)
         elif time.monotonic() - self._spoken > self._plan.config.logging.console_interval_s:
             self._print(progress_line(rows, total_steps))
         for tracker in self._trackers:
-            for stage, row in enumerate(rows):
-                if row and row["loss"]:
-                    tracker.log(stage, row)
+            for row in rows:
+                if row and row["loss"] and row["seat"]["replica"] == 0:
+                    tracker.log(row["stage"], row)
 
     def _read_evaluations(self) -> None:
         while self._epochs and self._board.is_complete(f"evaluation/{self._epochs[0]}"):
             parts = self._board.read(f"evaluation/{self._epochs.pop(0)}")
-            known = [part for part in parts if part]
-            evaluation = {
-                "epoch": known[0]["epoch"],
-                "blocks": [accuracy for part in known for accuracy in part["blocks"].values()],
-                "ensemble": known[-1]["ensemble"],
-            }
+            evaluation = combined([part for part in parts if part])
             self.evaluations.append(evaluation)
             self._file.write(json.dumps(evaluation) + "\n")
             self._print(evaluation_line(evaluation, self._plan.config.training.epochs))

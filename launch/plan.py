@@ -2,7 +2,8 @@
 
     python launch/plan.py [--config configs/x.yaml] --stages 4 [section.key=value ...]
 
-Empty `partition.boundaries` are found as with `auto`; named ones are kept and judged. The rehearsal runs the stages for
+Empty `partition.boundaries` are found as with `auto`; named ones are kept and judged. Processes beyond the number of
+blocks become replicas of the slowest stages, unless placement.replicas says otherwise. The rehearsal runs the stages for
 some seconds as processes of this host, on synthetic data of the same shape, and keeps nothing.
 """
 
@@ -27,21 +28,42 @@ from launch.plan_tables import plan_lines, plan_table
 from launch.preflight import Plan, make_plan
 from launch.rehearsal import Rehearsal, rehearse
 from launch.run import DEFAULT_CONFIG, WRONG_CONFIGURATION
+from launch.settings import RunConfig
+from pipeline.balance import shared_out
 from pipeline.partition import AUTO
 from workers.allocator import keep_freed_memory
 
 
-def make_forecast(plan: Plan) -> tuple[Plan, Forecast]:
-    """The plan with the best cut, or its own where it names one, and what its layers cost. Blocks while measuring."""
+def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast]:
+    """The plan with the best cut, or its own where it names one, and what its layers cost. Blocks while measuring.
+
+    Where there are more processes than blocks, and the configuration names no replicas, the slowest stages get them.
+
+    Raises:
+        ValueError: The configuration is impossible.
+    """
+    stages = num_processes
+    if config.placement.replicas == (1,):
+        stages = min(num_processes, make_plan(config, 1).blueprint.num_blocks)
+    plan = make_plan(config, stages)
     check_boundaries(plan)
     torch.set_num_threads(plan.config.placement.threads)
     keep_freed_memory()
     device = plan.placement.device_of(0, plan.config.placement)
     if not plan.config.partition.boundaries:
         partition = plan.config.partition.model_copy(update={"boundaries": AUTO})
-        plan = make_plan(plan.config.model_copy(update={"partition": partition}), plan.placement.num_stages)
-    found = forecast(plan, profile_layers(plan, device), shared_cores(device))
+        plan = make_plan(plan.config.model_copy(update={"partition": partition}), plan.placement.num_processes)
+    profile = profile_layers(plan, device)
+    found = forecast(plan, profile, shared_cores(device))
+    if num_processes > plan.placement.num_processes:
+        plan = _with_replicas(plan, shared_out(found.stage_s, num_processes, config.data.batch_size))
+        found = forecast(plan, profile, shared_cores(device))
     return cut(plan, found.boundaries), found
+
+
+def _with_replicas(plan: Plan, replicas: tuple[int, ...]) -> Plan:
+    placement = plan.config.placement.model_copy(update={"replicas": replicas})
+    return make_plan(plan.config.model_copy(update={"placement": placement}), sum(replicas))
 
 
 def main() -> None:
@@ -49,14 +71,16 @@ def main() -> None:
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
-        plan = make_plan(load_config(arguments.config, arguments.overrides), arguments.stages)
-        console.print(f"measuring layers for {plan.config.partition.profile_s:g} s", highlight=False)
-        plan, found = make_forecast(plan)
+        config = load_config(arguments.config, arguments.overrides)
+        make_plan(config, 1)
+        console.print(f"measuring layers for {config.partition.profile_s:g} s", highlight=False)
+        plan, found = make_forecast(config, arguments.stages)
     except ValueError as error:
         for line in str(error).splitlines():
             print(f"greedypipe: {line}", file=sys.stderr)
         sys.exit(WRONG_CONFIGURATION)
-    console.print(f"rehearsing {arguments.stages} stages for {arguments.seconds:g} s", highlight=False)
+    used = plan.placement.num_processes
+    console.print(f"rehearsing with {used} processes for {arguments.seconds:g} s", highlight=False)
     rehearsal = rehearse(plan, plan.config.data.batch_size / found.samples_per_s, arguments.seconds)
     console.print(plan_table(plan, found, rehearsal))
     console.print(plan_lines(plan, found, rehearsal), highlight=False, soft_wrap=True, markup=False)

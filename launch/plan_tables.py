@@ -10,19 +10,20 @@ from launch.rehearsal import Rehearsal
 
 
 def plan_table(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> Table:
-    """One line per stage: its layers, its time, its memory, its link."""
+    """One line per process: its layers, its time, its memory, its link; a replica's own time is that of its part."""
     table = Table(title="the cut", title_justify="left", title_style="bold")
     names = ("stage", "layers", "own ms/batch: layers", "rehearsed", "peak MB", "slots MB", "sends MB/batch", "send ms",
              "needs MB/s")  # fmt: skip
     for name in names:
         table.add_column(name, justify="left" if name in names[:2] else "right")
-    for stage, report in enumerate(rehearsal.stages):
+    for report in rehearsal.stages:
+        stage = report["stage"]
         last = stage == plan.placement.num_stages - 1
         table.add_row(
-            str(stage), " | ".join(_layers(plan, block) for block in plan.placement.blocks_of(stage)),
-            f"{1e3 * found.stage_s[stage]:,.2f}", f"{1e3 * report['step_time_s']:,.2f}",
+            report["label"], " | ".join(_layers(plan, block) for block in plan.placement.blocks_of(stage)),
+            f"{1e3 * found.stage_s[stage] / found.replicas[stage]:,.2f}", f"{1e3 * report['step_time_s']:,.2f}",
             f"{report['peak_memory_bytes'] / 1e6:,.0f}", f"{report['slot_bytes'] / 1e6:,.0f}",
-            *([""] * 3 if last else _link_cells(plan, rehearsal, stage)),
+            *([""] * 3 if last else _link_cells(plan, rehearsal, report)),
         )  # fmt: skip
     return table
 
@@ -32,10 +33,10 @@ def _layers(plan: Plan, block: int) -> str:
     return f"{first} .. {others[-1]}" if others else first
 
 
-def _link_cells(plan: Plan, rehearsal: Rehearsal, stage: int) -> list[str]:
-    sent_bytes = plan.layout_after(stage).slot_bytes
+def _link_cells(plan: Plan, rehearsal: Rehearsal, report: dict[str, Any]) -> list[str]:
+    sent_bytes = plan.layout_after(report["stage"]).slot_bytes / plan.placement.replicas[report["stage"]]
     batches_per_s = rehearsal.samples_per_s / plan.config.data.batch_size
-    send_s = _send_s(rehearsal.stages[stage]["link"])
+    send_s = _send_s(report["link"])
     return [f"{sent_bytes / 1e6:.2f}", f"{1e3 * send_s:.2f}", f"{sent_bytes * batches_per_s / 1e6:,.0f}"]
 
 
@@ -61,13 +62,15 @@ def plan_lines(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> str:
         *_link_lines(rehearsal, slowest_s),
     ]
     if found.boundaries:
-        lines.append(f"to use it: partition.blocks={plan.blueprint.num_blocks} partition.boundaries=[{boundaries}]")
+        use = f"to use it: partition.blocks={plan.blueprint.num_blocks} partition.boundaries=[{boundaries}]"
+        shared = max(found.replicas) > 1
+        lines.append(use + (f" placement.replicas=[{','.join(map(str, found.replicas))}]" if shared else ""))
     return "\n".join(lines)
 
 
 def _link_lines(rehearsal: Rehearsal, slowest_s: float) -> list[str]:
     """Whether handing a message over takes longer than the slowest stage's work on it."""
-    sending = [report["link"] for report in rehearsal.stages[:-1]]
+    sending = [report["link"] for report in rehearsal.stages if report["stage"] < rehearsal.stages[-1]["stage"]]
     if not sending:
         return []
     slowest_send_s = max(_send_s(link) for link in sending)

@@ -1,6 +1,8 @@
 """Everything about a run that can be known, and found wrong, before any process talks to another."""
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 
@@ -22,8 +24,8 @@ class Plan:
     blueprint: Blueprint
     placement: Placement
 
-    def layout_after(self, stage: int) -> MessageLayout:
-        """What travels from `stage` to the next one."""
+    def layout_after(self, stage: int, share: Fraction = Fraction(1)) -> MessageLayout:
+        """What travels from `stage` to the next one, over a link for this share of every batch."""
         last = self.placement.blocks_of(stage)[-1]
         precision = self.blueprint.precision
         labels = TensorSpec("labels", (), torch.int64)
@@ -34,7 +36,7 @@ class Plan:
         image = (TensorSpec("image", self.data.input_shape, torch.float32),) if self.sends_image(stage) else ()
         ensemble = TensorSpec("ensemble", (self.data.num_classes,), torch.float32)
         specs = {Kind.TRAIN: (labels, activation, *image), Kind.EVALUATE: (labels, activation, ensemble)}
-        return MessageLayout(self.config.data.batch_size, specs)
+        return MessageLayout(math.ceil(self.config.data.batch_size * share), specs)
 
     def sends_image(self, stage: int) -> bool:
         """Whether a block after `stage` wants the input images."""
@@ -54,16 +56,39 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
         last = config.data.batch_size if config.data.drop_last else 1
         steps = (data.train_samples - last) // config.data.batch_size + 1
         blueprint = Blueprint(config.sections(), Task(data.input_shape, data.num_classes, steps))
-        placement = Placement(num_processes, blueprint.num_blocks)
+        placement = Placement.deal(config.placement.replicas, num_processes, blueprint.num_blocks)
         placement.device_of(0, config.placement)
+        _check_replicas(config, placement, data)
         if config.optimizer.warmup_steps >= blueprint.total_steps:
             raise ValueError(
                 f"optimizer.warmup_steps: got {config.optimizer.warmup_steps}, allowed: below the run's "
                 f"{blueprint.total_steps} steps ({config.training.epochs} epochs of {steps})"
             )
         for key in ("slow_stage", "fault_stage"):
-            if getattr(config.debug, key) >= num_processes:
-                raise ValueError(f"debug.{key}: got {getattr(config.debug, key)}, allowed: below {num_processes} stages")
+            if getattr(config.debug, key) >= placement.num_stages:
+                got, allowed = getattr(config.debug, key), placement.num_stages
+                raise ValueError(f"debug.{key}: got {got}, allowed: below {allowed} stages")
         return Plan(config, data, blueprint, placement)
     except ValueError as error:
         raise ConfigError([str(error)]) from None
+
+
+def _check_replicas(config: RunConfig, placement: Placement, data: DataInfo) -> None:
+    """Raises ValueError where the replicas of a stage could not share every batch."""
+    most = max(placement.replicas)
+    if most == 1:
+        return
+    if config.buffers.policy == "replay":
+        raise ValueError(
+            "placement.replicas: got several replicas with buffers.policy=replay, allowed: fifo: replicas must all read the "
+            "same batch next"
+        )
+    batch, last = config.data.batch_size, data.train_samples % config.data.batch_size
+    for count in set(placement.replicas):
+        if batch % count:
+            raise ValueError(f"placement.replicas: got {count}, allowed: a divisor of data.batch_size={batch}")
+    if not config.data.drop_last and 0 < last < 2 * most:
+        raise ValueError(
+            f"placement.replicas: got {most}, but the last batch of an epoch has {last} samples, too few to share; use "
+            "data.drop_last=true"
+        )

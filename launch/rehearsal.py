@@ -40,7 +40,7 @@ def rehearse(plan: Plan, step_s: float, seconds: float) -> Rehearsal:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(yaml.safe_dump(_settings(plan, WARMUP_STEPS + steps + ahead, max(2, steps // 8))))
-        outcome = run_pipeline([], plan.placement.num_stages, Path(folder) / "run", TIMEOUT_S, config=str(config))
+        outcome = run_pipeline([], plan.placement.num_processes, Path(folder) / "run", TIMEOUT_S, config=str(config))
         if any(outcome.exit_codes):
             raise RuntimeError("the rehearsal failed:\n" + "\n".join(outcome.printed))
         rates = outcome.steady_samples_per_s(plan.config.data.batch_size, WARMUP_STEPS)

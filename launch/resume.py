@@ -117,4 +117,4 @@ def resumed_plan(plan: Plan, origin: Origin) -> Plan:
     saved = PartitionConfig(**origin.manifest.config["partition"])
     if saved.blocks != plan.config.partition.blocks:
         return plan
-    return make_plan(plan.config.model_copy(update={"partition": saved}), plan.placement.num_stages)
+    return make_plan(plan.config.model_copy(update={"partition": saved}), plan.placement.num_processes)

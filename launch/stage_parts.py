@@ -11,7 +11,9 @@ from torch.distributed import Store
 from launch.checkpoints import checkpoints_of, name_of
 from launch.preflight import Plan
 from launch.resume import Origin
+from launch.stage_links import StageLinks
 from launch.summary import report_stage
+from pipeline.block import Block
 from pipeline.transfer import transferred_state
 from workers.board import Board
 from workers.checkpoint import FINAL, Saved, Saver, load_blocks
@@ -19,10 +21,9 @@ from workers.data.source import BatchSource
 from workers.debug import trouble
 from workers.feed import Feed, Start
 from workers.inbox import SLOTS_BESIDE_BUFFER, Inbox, MessageStream
-from workers.links.connect import LinkEnd
-from workers.links.interface import Sender
 from workers.meter import MetricsFile
-from workers.stage import DeadEnd, Evaluation, StageWorker
+from workers.replicas import join_replicas
+from workers.stage import Evaluation, StageWorker
 from workers.status import StageStatus
 from workers.trace import make_tracing
 
@@ -56,7 +57,9 @@ class Stage:
         self._status = run.status
         self._store = store
         self._must_stop = must_stop
+        self._seat = run.status.seat
         self._stage = run.status.stage
+        self._device = device
         self._blocks = [run.plan.blueprint.build_block(index, device) for index in run.status.blocks]
         self.is_finished = False
         """Once it has run: whether the stream came to its end and was not stopped before."""
@@ -65,19 +68,22 @@ class Stage:
         """Trains, saves the blocks, and returns the stage's report."""
         config, folder = self._plan.config, self._origin.folder
         self._load()
-        # Links are made in the order of the stages: the upstream one first, so that no two ends wait crosswise.
-        inbox = self._make_inbox()
-        outbox = self._make_outbox()
-        metrics = MetricsFile(folder / "metrics" / f"stage{self._stage}.jsonl")
+        self._status.now(f"waiting for the other replicas of stage {self._stage} to connect")
+        self._replicas = join_replicas(self._seat, self._store, self._device, config.faults.timeout_s)
+        blocks = self._replicas.share_learning(self._blocks)
+        links = StageLinks(self._plan, self._store, self._status, self._device)
+        inbox = self._make_inbox(links)
+        outbox = links.sender()
+        metrics = MetricsFile(folder / "metrics" / f"stage{self._seat.label}.jsonl")
         tracing = make_tracing(config.logging, self._stage, len(self._blocks))
         saver = Saver(checkpoints_of(folder), self._tell)
 
         def save(batch_id: int) -> None:
-            saver.save(name_of(batch_id), self._blocks)
+            saver.save(name_of(batch_id), self._saved_blocks)
             expect(name_of(batch_id), batch_id)
 
         worker = StageWorker(
-            tracing.blocks(trouble(self._blocks, self._stage, config.debug)), tracing.inbox(inbox), tracing.outbox(outbox),
+            tracing.blocks(trouble(blocks, self._stage, config.debug)), tracing.inbox(inbox), tracing.outbox(outbox),
             sends_image=self._plan.sends_image(self._stage), status=self._status, metrics=metrics,
             interval_steps=config.logging.interval_steps, publish=self._publish, save=save,
         )  # fmt: skip
@@ -87,11 +93,17 @@ class Stage:
         saver.close()
         self.is_finished = worker.ended_at == self._plan.blueprint.total_steps
         if self.is_finished:
-            saver.save_now(FINAL, self._blocks)
+            saver.save_now(FINAL, self._saved_blocks)
             expect(FINAL, worker.ended_at)
         if spans := tracing.spans():
-            self._board.post("trace", self._stage, spans)
-        return asdict(report_stage(self._stage, self._blocks, worker.watch, inbox, outbox, saver.stalled_s))
+            self._board.post("trace", self._seat.rank, spans)
+        self._replicas.close()
+        return asdict(report_stage(self._seat, self._blocks, worker.watch, inbox, outbox, saver.stalled_s))
+
+    @property
+    def _saved_blocks(self) -> list[Block]:
+        """Of several replicas, which are equal, the first saves."""
+        return self._blocks if self._seat.leads_stage else []
 
     def _load(self) -> None:
         """Takes over what the origin's checkpoint holds of this stage's blocks."""
@@ -105,28 +117,13 @@ class Stage:
                 last = block.layers[-1].name
                 print(f"block {block.index}: fresh head, none of the checkpoint's stands behind {last}", file=sys.stderr)
 
-    def _make_inbox(self) -> MessageStream:
+    def _make_inbox(self, links: StageLinks) -> MessageStream:
         config = self._plan.config
         if self._stage == 0:
             return self._make_feed()
-        upstream = f"stage {self._stage - 1}"
-        self._status.now(f"waiting for {upstream} to connect")
-        receiver = self._link_end(self._stage - 1, upstream).receive(config.buffers.capacity + SLOTS_BESIDE_BUFFER)
-        return Inbox(receiver, config.buffers, seed=config.training.seed, status=self._status, upstream=upstream,
-                     timeout_s=config.faults.timeout_s)  # fmt: skip
-
-    def _make_outbox(self) -> Sender:
-        if self._stage == self._plan.placement.num_stages - 1:
-            return DeadEnd()
-        downstream = f"stage {self._stage + 1}"
-        self._status.now(f"waiting for {downstream} to connect")
-        return self._link_end(self._stage, downstream).send()
-
-    def _link_end(self, link: int, peer: str) -> LinkEnd:
-        return LinkEnd(
-            self._plan.config.link, self._store, f"link{link}", self._plan.layout_after(link),
-            peer=peer, device=self._blocks[0].device, timeout_s=self._plan.config.faults.timeout_s,
-        )  # fmt: skip
+        receiver = links.receiver(config.buffers.capacity + SLOTS_BESIDE_BUFFER)
+        return Inbox(receiver, config.buffers, seed=config.training.seed, status=self._status,
+                     upstream=f"stage {self._stage - 1}", timeout_s=config.faults.timeout_s)  # fmt: skip
 
     def _make_feed(self) -> Feed:
         config, replay = self._plan.config, self._plan.config.buffers.policy == "replay"
@@ -136,12 +133,13 @@ class Stage:
             BatchSource(config.data, config.training.seed), config.evaluation,
             total_steps=self._plan.blueprint.total_steps, num_classes=self._plan.data.num_classes,
             spread_evaluation=replay, may_stop=all_finished if replay else lambda: True, status=self._status,
+            part=self._plan.placement.part_of(self._seat),
             start=Start(self._origin.batch_id, max(self._origin.evaluated, default=0)),
-            checkpoint_steps=config.checkpoint.interval_steps, must_stop=self._must_stop,
+            checkpoint_steps=config.checkpoint.interval_steps, must_stop=lambda: self._replicas.agree(self._must_stop()),
         )  # fmt: skip
 
     def _publish(self, evaluation: Evaluation) -> None:
-        self._board.post(f"evaluation/{evaluation.epoch}", self._stage, asdict(evaluation))
+        self._board.post(f"evaluation/{evaluation.epoch}", self._seat.rank, asdict(evaluation))
 
     def _tell(self, name: str, saved: Saved) -> None:
-        self._board.post(f"checkpoint/{name}", self._stage, asdict(saved))
+        self._board.post(f"checkpoint/{name}", self._seat.rank, asdict(saved))

@@ -27,26 +27,26 @@ REFRESH_S = 0.5
 STALE_S = 5.0
 
 
-def write_status(folder: Path, rows: list[dict[str, Any] | None], total_steps: int) -> None:
+def write_status(folder: Path, rows: list[dict[str, Any] | None], labels: list[str], total_steps: int) -> None:
     """Replaces the run's status.json; does not block for the disk."""
     aside = folder / f"{STATUS}.partial"
-    aside.write_text(json.dumps({"unix_s": time.time(), "total_steps": total_steps, "stages": rows}))
+    aside.write_text(json.dumps({"unix_s": time.time(), "total_steps": total_steps, "labels": labels, "stages": rows}))
     aside.replace(folder / STATUS)
 
 
 def status_table(status: dict[str, Any], now_s: float) -> Table:
-    """One line per stage."""
+    """One line per process."""
     age_s = now_s - status["unix_s"]
     ended = status.get("ended") or ("ended without a word, or stands still" if age_s > STALE_S else "")
     title = f"as of {age_s:,.1f} s ago" + (f": {ended}" if ended else "")
     table = Table("stage", "process", "batch_id", "step", "doing", "for s", "which means", title=title, title_justify="left")
-    rows = status["stages"]
-    for stage, (row, verdict) in enumerate(zip(rows, judge(rows, status["unix_s"]), strict=True)):
+    rows, labels = status["stages"], status["labels"]
+    for label, row, verdict in zip(labels, rows, judge(rows, labels, status["unix_s"]), strict=True):
         if row is None:
-            table.add_row(str(stage), *[""] * 5, verdict)
+            table.add_row(label, *[""] * 5, verdict)
             continue
         table.add_row(
-            str(stage), f"{row['pid']} on {row['host']}", str(row["batch_id"]), f"{row['step']}/{status['total_steps']}",
+            label, f"{row['pid']} on {row['host']}", str(row["batch_id"]), f"{row['step']}/{status['total_steps']}",
             row["doing"], f"{row['for_s']:.1f}", verdict,
         )  # fmt: skip
     return table

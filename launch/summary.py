@@ -1,5 +1,6 @@
 """The figures of a finished run: what each stage reports, and what follows from all of them."""
 
+import itertools
 import json
 import os
 import platform
@@ -14,15 +15,18 @@ from pipeline.block import Block
 from workers.inbox import MessageStream
 from workers.links.interface import Sender
 from workers.meter import Stopwatch
+from workers.status import Seat
 
 FINISHED, STOPPED = "finished", "stopped"
 
 
 @dataclass(frozen=True)
 class StageReport:
-    """One stage of `summary.json`. Times are of training batches alone; see workers.meter.Stopwatch.
+    """One process of a stage in `summary.json`. Times are of training batches alone; see workers.meter.Stopwatch.
 
     Attributes:
+        label: The stage's number; with several replicas theirs too, "2.0".
+        samples: Rows that this process has trained on.
         peak_memory_bytes: See launch.memory; slots in shared memory count at both ends of their link.
         save_stalled_s: What checkpoints have kept it from training.
         slot_bytes: Memory of the slots of this stage's links that this stage has made, part of its peak.
@@ -32,6 +36,8 @@ class StageReport:
     """
 
     stage: int
+    replica: int
+    label: str
     blocks: list[int]
     parameters: int
     head_parameters: int
@@ -59,12 +65,14 @@ class StageReport:
 
 
 def report_stage(
-    stage: int, blocks: list[Block], watch: Stopwatch, inbox: MessageStream, outbox: Sender, save_stalled_s: float
+    seat: Seat, blocks: list[Block], watch: Stopwatch, inbox: MessageStream, outbox: Sender, save_stalled_s: float
 ) -> StageReport:
-    """Collects the report of the calling process's stage."""
+    """Collects the report of the calling process."""
     stats, link = inbox.stats(), asdict(outbox.stats)
     return StageReport(
-        stage=stage,
+        stage=seat.stage,
+        replica=seat.replica,
+        label=seat.label,
         blocks=[block.index for block in blocks],
         parameters=sum(block.num_parameters for block in blocks),
         head_parameters=sum(block.num_head_parameters for block in blocks),
@@ -99,7 +107,7 @@ def summarise(
     """Everything that `summary.json` holds.
 
     Args:
-        reports: `StageReport`s as dictionaries, in the order of stages.
+        reports: `StageReport`s as dictionaries, in the order of ranks.
         evaluations: `epoch`, `blocks` (accuracies in the network's order) and `ensemble`, in the order of epochs.
         wall_s: Seconds of the whole run; of a resumed one, since it went on.
         is_finished: Not told to stop before its end.
@@ -107,11 +115,11 @@ def summarise(
         checkpoints: How many were complete and incomplete.
         began_at: The first training batch; above 0 in a run that went on from a checkpoint.
     """
-    slowest = max(reports, key=lambda report: report["step_time_s"] / max(report["samples"], 1) * report["batches"])
-    bound = slowest["samples"] / (slowest["step_time_s"] * slowest["batches"]) if slowest["step_time_s"] else 0.0
+    rates = [_own_samples_per_s(stage) for stage in _by_stage(reports)]
+    bound = min((rate for rate in rates if rate), default=0.0)
     # A stage alone may be ahead of the others for a while: what counts is when all have trained on all.
     train_s = max(report["train_s"] for report in reports)
-    measured = reports[-1]["samples"] / train_s if train_s else 0.0
+    measured = sum(report["samples"] for report in _by_stage(reports)[-1]) / train_s if train_s else 0.0
     last = evaluations[-1] if evaluations else None
     accuracy = last and {"blocks": last["blocks"], "final": last["blocks"][-1], "ensemble": last["ensemble"]}
     return {
@@ -130,6 +138,16 @@ def summarise(
         "versions": versions(),
         "hardware": hardware(),
     }
+
+
+def _by_stage(reports: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    return [list(group) for _, group in itertools.groupby(reports, key=lambda report: report["stage"])]
+
+
+def _own_samples_per_s(replicas: list[dict[str, Any]]) -> float:
+    """What a stage's own time allows: its replicas together, as fast as the slowest of them; 0 where it has not trained."""
+    slowest_s = max(report["step_time_s"] * report["batches"] for report in replicas)
+    return sum(report["samples"] for report in replicas) / slowest_s if slowest_s else 0.0
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

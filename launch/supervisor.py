@@ -69,7 +69,7 @@ class Supervisor:
         self._stop_console = stop_console
         self._folder = folder
         self._parent = os.getppid()
-        self._pulses = Pulses(board.num_stages, config.heartbeat_timeout_s)
+        self._pulses = Pulses(board.num_processes, config.heartbeat_timeout_s)
         self._failing = threading.Lock()
         self._closing = threading.Event()
         self._stopping = threading.Event()
@@ -80,7 +80,7 @@ class Supervisor:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._terminate)
         # At once, not with the first heartbeat: a stage that dies before that must be known by its process.
-        self._board.post("status", self._status.stage, self._status.row())
+        self._board.post("status", self._status.seat.rank, self._status.row())
         self._thread.start()
         return self
 
@@ -92,7 +92,7 @@ class Supervisor:
         self._status.now("done")
         self._closing.set()
         self._thread.join()
-        self._board.post("status", self._status.stage, self._status.row())
+        self._board.post("status", self._status.seat.rank, self._status.row())
 
     def told_to_stop(self) -> bool:
         """Whether the run is to save itself and end. Does not block."""
@@ -109,7 +109,7 @@ class Supervisor:
             if any(self._board.read(STOP)):
                 self._stopping.set()
         elif not self._has_told:
-            self._board.post(STOP, self._status.stage, {"stop": True})
+            self._board.post(STOP, self._status.seat.rank, {"stop": True})
             self._has_told = True
 
     def _fail(self, error: BaseException) -> NoReturn:
@@ -121,7 +121,7 @@ class Supervisor:
             self._leave_with({"kind": "interrupted", "message": "interrupted"}, INTERRUPTED)
         if isinstance(error, ECHOES) and (found := self._find_cause()):
             self._leave_with(found)
-        message = f"stage {self._status.stage} failed: {type(error).__name__}: {error}"
+        message = f"{self._status.seat.name} failed: {type(error).__name__}: {error}"
         if isinstance(error, Terminated):
             message = "terminated from outside (SIGTERM)"
         self._leave_with({"kind": "raised", "message": message, "trace": text})
@@ -153,22 +153,22 @@ class Supervisor:
         except RuntimeError as error:
             if not self._closing.is_set() and self._failing.acquire(blocking=False):
                 reason = str(error).splitlines()[0]
-                self._leave(f"greedypipe: stage {self._status.stage} lost the rendezvous store: {reason}", FAILED)
+                self._leave(f"greedypipe: {self._status.seat.name} lost the rendezvous store: {reason}", FAILED)
 
     def _beat(self) -> None:
         row = self._status.row()
-        self._board.post("status", self._status.stage, row)
+        self._board.post("status", self._status.seat.rank, row)
         self._spread_stop()
         if cause := self._board.cause() or self._own_hang(row) or self._others_hang():
             if self._failing.acquire(blocking=False):
                 self._leave_with(cause)
         elif os.getppid() != self._parent and self._failing.acquire(blocking=False):
-            self._leave(f"greedypipe: stage {self._status.stage}: the launcher is gone", FAILED)
+            self._leave(f"greedypipe: {self._status.seat.name}: the launcher is gone", FAILED)
 
     def _own_hang(self, row: dict[str, Any]) -> dict[str, Any] | None:
         if row["doing"] != "computing" or row["for_s"] < self._config.hang_timeout_s:
             return None
-        stacks = self._folder / "logs" / f"stage{self._status.stage}.stacks"
+        stacks = self._folder / "logs" / f"stage{self._status.seat.label}.stacks"
         stacks.parent.mkdir(exist_ok=True)
         with stacks.open("w") as file:
             faulthandler.dump_traceback(file)
@@ -186,7 +186,7 @@ class Supervisor:
 
     def _leave_with(self, cause: dict[str, Any], code: int = FAILED) -> NoReturn:
         with contextlib.suppress(RuntimeError):
-            if not self._board.post_cause(self._status.stage, cause):
+            if not self._board.post_cause(self._status.seat.rank, cause):
                 self._leave("", code)
         host, pid = cause.get("kill", [None, 0])
         if host == self._status.host:
@@ -210,24 +210,24 @@ class Supervisor:
 
 
 class Pulses:
-    """Tells which stages have stopped posting, by this process's own clock alone."""
+    """Tells which processes have stopped posting, by this process's own clock alone."""
 
-    def __init__(self, num_stages: int, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, num_processes: int, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout_s = timeout_s
         self._clock = clock
-        self._seen: list[tuple[Any, float]] = [(None, clock())] * num_stages
+        self._seen: list[tuple[Any, float]] = [(None, clock())] * num_processes
         self._looked = clock()
 
     def silent(self, rows: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
-        """Rows that have not changed for longer than the timeout, of stages that have begun and not ended."""
+        """Rows that have not changed for longer than the timeout, of processes that have begun and not ended."""
         now = self._clock()
         was_asleep, self._looked = now - self._looked > self._timeout_s / 2, now
         result = []
-        for stage, row in enumerate(rows):
-            last, since = self._seen[stage]
+        for rank, row in enumerate(rows):
+            last, since = self._seen[rank]
             # After a sleep of our own (a suspended machine) everybody looks silent: start again.
             if row != last or row is None or was_asleep:
-                self._seen[stage] = (row, now)
+                self._seen[rank] = (row, now)
             elif now - since > self._timeout_s and row["doing"] != "done":
                 result.append(row)
         return result
@@ -240,7 +240,7 @@ def host_name() -> str:
 
 def _name(row: dict[str, Any]) -> str:
     blocks = f"block {row['blocks'][0]}" if len(row["blocks"]) == 1 else f"blocks {row['blocks'][0]}-{row['blocks'][-1]}"
-    return f"stage {row['stage']} ({blocks}, process {row['pid']} on {row['host']})"
+    return f"{row['name']} ({blocks}, process {row['pid']} on {row['host']})"
 
 
 def _is_alive(pid: int) -> bool:

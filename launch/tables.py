@@ -16,7 +16,7 @@ def start_table(plan: Plan) -> Table:
         table.add_column(name, justify="right" if name in ("parameters", "head", "bytes/batch") else "left")
     blueprint, stages = plan.blueprint, plan.placement.num_stages
     for stage in range(stages):
-        device = str(plan.placement.device_of(stage, plan.config.placement))
+        device = _device(plan, stage)
         hosted = plan.placement.blocks_of(stage)
         for index in hosted:
             layers = blueprint.layers_of(index)
@@ -33,19 +33,25 @@ def start_table(plan: Plan) -> Table:
     return table
 
 
-def live_table(rows: list[dict[str, Any] | None], total_steps: int) -> Table:
-    """One line per stage: how far it is, how well it does, what it waits for."""
+def _device(plan: Plan, stage: int) -> str:
+    """The devices of a stage's replicas, were all processes on one host."""
+    devices = [str(plan.placement.device_of(seat.rank, plan.config.placement)) for seat in plan.placement.replicas_of(stage)]
+    return f"{len(devices)} x {devices[0]}" if len(set(devices)) < len(devices) else " ".join(devices)
+
+
+def live_table(rows: list[dict[str, Any] | None], labels: list[str], total_steps: int) -> Table:
+    """One line per process: how far it is, how well it does, what it waits for; `labels` are those of its seat."""
     table = Table()
     for name in ("stage", "step", "samples/s", "loss", "accuracy", "wait in", "wait out", "staleness", "reuse", "doing"):
         # A column that changed its width with every word would make the whole table dance.
         least = 24 if name == "doing" else None
         table.add_column(name, justify="left" if name in ("stage", "doing") else "right", no_wrap=True, min_width=least)
-    for stage, row in enumerate(rows):
+    for label, row in zip(labels, rows, strict=True):
         if row is None:
-            table.add_row(str(stage), *[""] * 8, "starting")
+            table.add_row(label, *[""] * 8, "starting")
             continue
         table.add_row(
-            str(stage), f"{row['step']}/{total_steps}", f"{row['samples_per_s']:,.0f}",
+            label, f"{row['step']}/{total_steps}", f"{row['samples_per_s']:,.0f}",
             " ".join(f"{loss:.3f}" for loss in row["loss"].values()),
             " ".join(f"{accuracy:.3f}" for accuracy in row["accuracy"].values()),
             f"{row['wait_input_fraction']:.0%}", f"{row['wait_output_fraction']:.0%}",
@@ -55,8 +61,8 @@ def live_table(rows: list[dict[str, Any] | None], total_steps: int) -> Table:
 
 
 def progress_line(rows: list[dict[str, Any] | None], total_steps: int) -> str:
-    """The live table in one line, for output that is no terminal."""
-    known = [row for row in rows if row]
+    """The live table in one line, for output that is no terminal; replicas say the same as the first of them."""
+    known = [row for row in rows if row and row["seat"]["replica"] == 0]
     if not known:
         return ""
     if not any(row["step"] for row in known):
@@ -83,7 +89,7 @@ def end_table(summary: dict[str, Any]) -> Table:
         table.add_column(name, justify="left" if name in ("stage", "blocks") else "right")
     for report in summary["stages"]:
         table.add_row(
-            str(report["stage"]), ",".join(map(str, report["blocks"])), f"{report['step_time_s']:.4f}",
+            report["label"], ",".join(map(str, report["blocks"])), f"{report['step_time_s']:.4f}",
             f"{report['busy_fraction']:.0%}", f"{report['wait_input_fraction']:.0%}",
             f"{report['wait_output_fraction']:.0%}", f"{report['staleness_mean']:.1f}", f"{report['reuse_mean']:.2f}",
             str(report["dropped"]), f"{report['peak_memory_bytes'] / 1e6:,.0f}",
@@ -130,7 +136,7 @@ def headline(plan: Plan) -> str:
     return (
         f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.test_samples:,} images {shape}), "
         f"{method}, "
-        f"{_count(plan.blueprint.num_blocks, 'block')} in {_count(plan.placement.num_stages, 'process', 'es')}, "
+        f"{_count(plan.blueprint.num_blocks, 'block')} in {_count(plan.placement.num_processes, 'process', 'es')}, "
         f"batch {config.data.batch_size}, "
         f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.task.steps_per_epoch} steps"
     )

@@ -121,3 +121,24 @@ def _cut_inside(costs: Costs, blocks: int) -> dict[tuple[int, int], tuple[float,
             if stop - start >= count
         }
     return found
+
+
+def shared_out(stage_s: Sequence[float], num_processes: int, batch_size: int) -> tuple[int, ...]:
+    """Gives processes that are left over to the stage that is the slowest at the time, as replicas of it.
+
+    Args:
+        stage_s: Seconds per batch of every stage in one process.
+        num_processes: At least one per stage; fewer are used where none of them makes the slowest stage faster.
+        batch_size: Every stage's replicas must divide it.
+
+    Returns:
+        The processes of every stage.
+    """
+    replicas = [1] * len(stage_s)
+    while True:
+        slowest = max(range(len(stage_s)), key=lambda stage: stage_s[stage] / replicas[stage])
+        left = num_processes - sum(replicas)
+        steps = (more for more in range(1, left + 1) if batch_size % (replicas[slowest] + more) == 0)
+        if (more := next(steps, None)) is None:
+            return tuple(replicas)
+        replicas[slowest] += more

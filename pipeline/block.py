@@ -1,5 +1,6 @@
 """A block: consecutive layers, auxiliary head, local loss, optimizer and schedule; the unit of gradient isolation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,10 +66,13 @@ class Block:
         self.total_steps = steps
         self.device = device
         self._trunk = nn.Sequential(*(layer.module for layer in layers))
+        self._learning_trunk: nn.Module = self._trunk
+        self._learning_loss: nn.Module = loss
         self._optimizer = optimizer
         self._schedule = schedule
         self._clip_norm = clip_norm
         self._seed = seed
+        self._own_part: tuple[int, ...] = ()
         self._output: Tensor | None = None
 
     @property
@@ -109,10 +113,10 @@ class Block:
         self._set_training(True)
         self._seed_generator("forward")
         with torch.set_grad_enabled(self.loss.trains_layers), self.precision.autocast(self.device):
-            self._output = self._run_layers(x.detach())
+            self._output = self._run(self._learning_trunk, x.detach())
         return self._output.detach()
 
-    def learn(self, labels: Tensor, image: Tensor | None = None) -> Tensor:
+    def learn(self, labels: Tensor, image: Tensor | None = None, weight: float = 1.0) -> Tensor:
         """Head, local loss, backward inside the block and one optimizer step, on the activation of the last `forward`.
 
         Does not synchronise with the device.
@@ -120,6 +124,7 @@ class Block:
         Args:
             labels: Class indices [N], int64, on `device`.
             image: The network's input of the same batch, [N, C, H, W] fp32; only where `needs_image`.
+            weight: Factor of the gradient, where the rows at hand are a part of a batch.
 
         Returns:
             The local loss before the update, 0-dim fp32, detached, on `device`.
@@ -128,10 +133,10 @@ class Block:
         self._set_training(True)
         self._seed_generator("learn")
         with self.precision.autocast(self.device):
-            loss = self.loss(self._output, labels, image)
+            loss = self._learning_loss(self._output, labels, image)
         self._output = None
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss if weight == 1 else loss * weight).backward()
         if self._clip_norm:
             nn.utils.clip_grad_norm_(self._parameters(), self._clip_norm, foreach=True)
         self._optimizer.step()
@@ -144,7 +149,7 @@ class Block:
         """The activation in evaluation mode, without learning: what a finished block sends, and half of `predict`."""
         self._set_training(False)
         with self.precision.autocast(self.device):
-            return self._run_layers(x)
+            return self._run(self._trunk, x)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,6 +166,15 @@ class Block:
         # With dynamic shapes the second block of a process would be given other kernels than it gets where it is alone.
         self._trunk.compile(dynamic=False)
         self.loss.compile(dynamic=False)
+
+    def share_learning(self, averaged: Callable[[nn.Module], nn.Module], replica: int) -> None:
+        """Makes the block one of several replicas: `forward` and `learn` go through what `averaged` makes of layers and of
+        loss, which gives each replica the mean of all gradients; dropout differs between replicas.
+        """
+        if self.loss.trains_layers:
+            self._learning_trunk = averaged(self._trunk)
+        self._learning_loss = averaged(self.loss)
+        self._own_part = (replica,) if replica else ()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on bit-exactly; tensors are references, not copies.
@@ -196,13 +210,13 @@ class Block:
             for key, value in layer.module.state_dict().items()
         }
 
-    def _run_layers(self, x: Tensor) -> Tensor:
-        x = self._trunk(self.precision.canonical(x))
+    def _run(self, trunk: nn.Module, x: Tensor) -> Tensor:
+        x = trunk(self.precision.canonical(x))
         return self.precision.canonical(x.to(self.precision.activation_dtype))
 
     def _seed_generator(self, part: str) -> None:
         # Others may have drawn from the generator since: once per part, not once per step.
-        seed_global_generator(self.device, derive_seed(self._seed, part, self.index, self.step))
+        seed_global_generator(self.device, derive_seed(self._seed, part, self.index, self.step, *self._own_part))
 
     def _set_training(self, mode: bool) -> None:
         if self._trunk.training != mode:

@@ -13,32 +13,32 @@ T = TypeVar("T")
 
 
 class Board:
-    """What all stages of a run write and read. Every call is one short request to the store."""
+    """What all processes of a run write and read. Every call is one short request to the store."""
 
-    def __init__(self, store: Store, num_stages: int) -> None:
+    def __init__(self, store: Store, num_processes: int) -> None:
         self._store = PrefixStore("board", store)
-        self.num_stages = num_stages
+        self.num_processes = num_processes
 
-    def post(self, topic: str, stage: int, value: dict[str, Any]) -> None:
-        """Sets a stage's entry under a topic."""
-        self._store.set(f"{topic}/{stage}", json.dumps(value))
+    def post(self, topic: str, rank: int, value: dict[str, Any]) -> None:
+        """Sets a process's entry under a topic."""
+        self._store.set(f"{topic}/{rank}", json.dumps(value))
 
     def read(self, topic: str) -> list[dict[str, Any] | None]:
-        """The entries of all stages under a topic, None where a stage has none yet."""
-        return [self._peek(f"{topic}/{stage}") for stage in range(self.num_stages)]
+        """The entries of all processes under a topic, by rank, None where one has none yet."""
+        return [self._peek(f"{topic}/{rank}") for rank in range(self.num_processes)]
 
     def is_complete(self, topic: str) -> bool:
-        """Whether every stage has an entry under the topic."""
-        return self._store.check([f"{topic}/{stage}" for stage in range(self.num_stages)])
+        """Whether every process has an entry under the topic."""
+        return self._store.check([f"{topic}/{rank}" for rank in range(self.num_processes)])
 
     def all_rows(self, topic: str, key: str) -> bool:
-        """Whether every stage has an entry under the topic with a true value for `key`."""
+        """Whether every process has an entry under the topic with a true value for `key`."""
         return all(entry and entry[key] for entry in self.read(topic))
 
-    def post_cause(self, stage: int, cause: dict[str, Any]) -> bool:
-        """Records why the run fails, as `stage` sees it; returns whether it was the first. Later ones are ignored."""
-        first = self._store.compare_set(CAUSE, "", json.dumps(cause | {"reported_by": stage}))
-        return json.loads(first)["reported_by"] == stage
+    def post_cause(self, rank: int, cause: dict[str, Any]) -> bool:
+        """Records why the run fails, as a process sees it; returns whether it was the first. Later ones are ignored."""
+        first = self._store.compare_set(CAUSE, "", json.dumps(cause | {"reported_by": rank}))
+        return json.loads(first)["reported_by"] == rank
 
     def cause(self) -> dict[str, Any] | None:
         """The first cause, once there is one."""

@@ -49,9 +49,9 @@ class SlowedBlock:
         self._spent_s = time.perf_counter() - started
         return activation
 
-    def learn(self, labels: Tensor, image: Tensor | None = None) -> Tensor:
+    def learn(self, labels: Tensor, image: Tensor | None = None, weight: float = 1.0) -> Tensor:
         started = time.perf_counter()
-        loss = self._block.learn(labels, image)
+        loss = self._block.learn(labels, image, weight)
         time.sleep((self._factor - 1) * (self._spent_s + time.perf_counter() - started))
         return loss
 

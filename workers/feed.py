@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from pydantic import BaseModel, Field
@@ -43,6 +44,7 @@ class Feed:
             as well, so that the accuracy of a checkpoint can be known.
         spread_evaluation: Whether evaluation batches take turns with training batches.
         may_stop: Asked from `total_steps` on before each further training batch; True ends the stream.
+        part: Of the rows of every batch, where other replicas of stage 0 have the rest.
         must_stop: Asked before every training batch; True ends the stream at once, with a mark and no evaluation.
     """
 
@@ -59,6 +61,7 @@ class Feed:
         start: Start = Start(),
         checkpoint_steps: int = 0,
         must_stop: Callable[[], bool] = lambda: False,
+        part: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1)),
     ) -> None:
         self._source = source
         self._start = start
@@ -68,6 +71,7 @@ class Feed:
         self._total_steps = total_steps
         self._num_classes = num_classes
         self._may_stop = may_stop
+        self._part = part
         self._status = status
         self.wait_s = 0.0
         self.slot_bytes = 0
@@ -77,7 +81,7 @@ class Feed:
     def __iter__(self) -> Iterator[Delivery]:
         for message in self._messages():
             self._status.now("computing")
-            yield Delivery(message, 0, 1)
+            yield Delivery(message.part(*self._part), 0, 1)
             self._status.now("waiting for data")
 
     def read_each_once(self) -> None:

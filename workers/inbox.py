@@ -104,12 +104,12 @@ class Inbox:
             return self._filling.read()
         except NothingToRead:
             raise TimeoutError(
-                f"stage {self._status.stage} waited {self._timeout_s:g} s for an activation of {self._upstream}, "
+                f"{self._status.seat.name} waited {self._timeout_s:g} s for an activation of {self._upstream}, "
                 f"last batch_id {self._status.batch_id}"
             ) from None
         except NobodyReads:
             raise TimeoutError(
-                f"stage {self._status.stage} took nothing from its full buffer for {self._timeout_s:g} s, "
+                f"{self._status.seat.name} took nothing from its full buffer for {self._timeout_s:g} s, "
                 f"last batch_id {self._status.batch_id}"
             ) from None
         finally:

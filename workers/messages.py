@@ -1,9 +1,11 @@
 """What travels over a link: a message of a fixed header and tensors, and the layout that both ends agree on."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from workers.encoding import ENCODINGS, EncodedTensor, TensorSpec
 
 ALIGNMENT_BYTES = 64
 HEADER_WORDS = 8
-"""kind, batch_id, step, rows, layout code, then reserved; int64 each."""
+"""kind, batch_id, step, rows, layout code, rows of the whole batch, then reserved; int64 each."""
 HEADER_BYTES = HEADER_WORDS * 8
 
 
@@ -41,17 +43,32 @@ class Message:
         step: Optimizer steps that the sender's last block had done when it computed the activation.
         tensors: By name, in the layout's order, all with the batch as first dimension. A tensor that travels encoded
             arrives as `EncodedTensor`; `to` gives the message as its reader wants it.
+        batch_rows: Samples of the whole batch, where the message holds a part of one; 0: it holds all of them.
     """
 
     kind: Kind
     batch_id: int
     step: int = 0
     tensors: Mapping[str, Tensor | EncodedTensor] = field(default_factory=dict)
+    batch_rows: int = 0
 
     @property
     def rows(self) -> int:
-        """Samples in the batch; 0 without tensors."""
+        """Samples in the message; 0 without tensors."""
         return next((tensor.shape[0] for tensor in self.tensors.values()), 0)
+
+    @property
+    def share(self) -> float:
+        """Its samples as a share of the whole batch."""
+        return self.rows / self.batch_rows if self.batch_rows else 1.0
+
+    def part(self, begin: Fraction, end: Fraction) -> "Message":
+        """The message with the rows between two shares of them, as views; parts that touch leave out and repeat none."""
+        if (begin, end) == (0, 1):
+            return self
+        rows = slice(math.floor(self.rows * begin), math.floor(self.rows * end))
+        tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
+        return Message(self.kind, self.batch_id, self.step, tensors, self.batch_rows or self.rows)
 
     def to(self, device: torch.device) -> "Message":
         """The message with its tensors on `device` and decoded: itself where they are there already.
@@ -61,7 +78,7 @@ class Message:
         if all(tensor.device == device for tensor in self.tensors.values()):
             return self
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        return Message(self.kind, self.batch_id, self.step, moved)
+        return Message(self.kind, self.batch_id, self.step, moved, self.batch_rows)
 
 
 @dataclass(frozen=True)

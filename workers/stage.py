@@ -19,17 +19,19 @@ from workers.status import StageStatus
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result of one pass over the held-out part, as far as one stage knows it.
+    """Result of one pass over the held-out part, as far as one process knows it.
 
     Attributes:
         epoch: Of stage 0, that the pass followed.
-        blocks: Accuracy of each head of this stage, by block index.
-        ensemble: Accuracy of all heads together; only in the last stage.
+        samples: That this process has seen; with replicas a part of all.
+        correct: How many of them each head got right, by block index.
+        ensemble: How many all heads together got right; only in the last stage.
     """
 
     epoch: int
-    blocks: dict[int, float]
-    ensemble: float | None
+    samples: int
+    correct: dict[int, int]
+    ensemble: int | None
 
 
 class InheritedFailure(RuntimeError):
@@ -70,6 +72,7 @@ class StageWorker:
         self._device = blocks[0].device
         self._inbox = inbox
         self._outbox = outbox
+        self._is_last = isinstance(outbox, DeadEnd)
         self._sends_image = sends_image
         self._status = status
         self._metrics = metrics
@@ -111,7 +114,7 @@ class StageWorker:
             if block is self._blocks[-1]:
                 self._send_training(message, x, block.step)
             if training:
-                loss = block.learn(labels, image if block.needs_image else None)
+                loss = block.learn(labels, image if block.needs_image else None, message.share)
                 if self._meters[block.index].record(loss, message.batch_id):
                     self._check_and_write(block, message)
         self._status.step = self._blocks[0].step
@@ -123,7 +126,7 @@ class StageWorker:
         tensors = {"labels": message.tensors["labels"], "activation": x}
         if self._sends_image:
             tensors["image"] = message.tensors["image"]
-        self._send(Message(Kind.TRAIN, message.batch_id, step, tensors))
+        self._send(Message(Kind.TRAIN, message.batch_id, step, tensors, message.batch_rows))
 
     def _evaluate(self, message: Message) -> None:
         x, labels, ensemble = (message.tensors[name] for name in ("activation", "labels", "ensemble"))
@@ -133,15 +136,16 @@ class StageWorker:
             self._counts.add(block.index, logits, labels)
         self._counts.add_ensemble(ensemble, labels)
         tensors = {"labels": labels, "activation": x, "ensemble": ensemble}
-        self._send(Message(Kind.EVALUATE, message.batch_id, message.step, tensors))
+        self._send(Message(Kind.EVALUATE, message.batch_id, message.step, tensors, message.batch_rows))
 
     def _finish_evaluation(self, message: Message) -> None:
         for block in self._blocks:
             self._write_metrics(block)
-        accuracies, ensemble = self._counts.read()
-        evaluation = Evaluation(message.batch_id, accuracies, ensemble if isinstance(self._outbox, DeadEnd) else None)
+        samples, correct, together = self._counts.read()
+        evaluation = Evaluation(message.batch_id, samples, correct, together if self._is_last else None)
+        accuracies = {index: count / max(samples, 1) for index, count in correct.items()}
         self._status.accuracy = accuracies
-        self._metrics.write({"evaluation": evaluation.epoch, "accuracy": accuracies, "ensemble": evaluation.ensemble})
+        self._metrics.write({"evaluation": evaluation.epoch, "samples": samples, "accuracy": accuracies})
         self._publish(evaluation)
         self._send(message)
 
@@ -167,7 +171,7 @@ class StageWorker:
         except FloatingPointError as error:
             if message.tensors["activation"].isfinite().all():
                 raise
-            raise InheritedFailure(f"{error}; so are the activations that stage {self._status.stage} receives") from error
+            raise InheritedFailure(f"{error}; so are the activations that {self._status.seat.name} receives") from error
 
     def _write_metrics(self, block: Block) -> None:
         loss = self._meters[block.index].read()
@@ -208,10 +212,10 @@ class Counts:
         self._ensemble += (ensemble.argmax(1) == labels).sum()
         self._total += len(labels)
 
-    def read(self) -> tuple[dict[int, float], float]:
-        """Accuracies by block, and of the heads up to here together, in [0, 1]; starts anew. Synchronises."""
-        total = max(self._total, 1)
-        result = {index: int(count) / total for index, count in self._correct.items()}, int(self._ensemble) / total
+    def read(self) -> tuple[int, dict[int, int], int]:
+        """Samples, how many of them each block's head got right, and the heads up to here together; starts anew.
+        Synchronises."""
+        result = self._total, {index: int(count) for index, count in self._correct.items()}, int(self._ensemble)
         for count in (*self._correct.values(), self._ensemble):
             count.zero_()
         self._total = 0

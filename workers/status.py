@@ -5,11 +5,36 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
+@dataclass(frozen=True)
+class Seat:
+    """What a process of a run is: replica number `replica` of `replicas` ones of a stage."""
+
+    rank: int
+    stage: int
+    replica: int = 0
+    replicas: int = 1
+
+    @property
+    def label(self) -> str:
+        """For tables: "2", or "2.0" for the first of several replicas."""
+        return f"{self.stage}.{self.replica}" if self.replicas > 1 else f"{self.stage}"
+
+    @property
+    def name(self) -> str:
+        """In a sentence; also what workers.verdict looks for."""
+        return f"stage {self.label}"
+
+    @property
+    def leads_stage(self) -> bool:
+        """Whether it is the replica that saves the stage's blocks."""
+        return self.replica == 0
+
+
 @dataclass
 class StageStatus:
     """Plain fields that one thread writes and others read without a lock: each is replaced as a whole."""
 
-    stage: int
+    seat: Seat
     blocks: list[int]
     pid: int
     host: str
@@ -37,4 +62,9 @@ class StageStatus:
 
     def row(self) -> dict[str, Any]:
         """The status as JSON-able values, with the seconds spent at what it does and the Unix time of saying so."""
-        return asdict(self) | {"for_s": time.monotonic() - self.since, "unix_s": time.time()}
+        own = {"name": self.seat.name, "stage": self.stage}
+        return asdict(self) | own | {"for_s": time.monotonic() - self.since, "unix_s": time.time()}
+
+    @property
+    def stage(self) -> int:
+        return self.seat.stage

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.block import Block
 from workers.inbox import Delivery, MessageStream
 from workers.links.connect import memory_of_host
-from workers.links.interface import Sender
+from workers.links.interface import LinkStats, Sender
 from workers.messages import Kind, Message
 from workers.meter import LoggingConfig
 from workers.stage import DeadEnd
@@ -153,14 +153,17 @@ class TracedOutbox(Sender):
     def __init__(self, outbox: Sender, recorder: Recorder) -> None:
         self._outbox = outbox
         self._recorder = recorder
-        self.stats = outbox.stats
+
+    @property
+    def stats(self) -> LinkStats:  # type: ignore[override]
+        return self._outbox.stats
 
     def send(self, message: Message) -> None:
         if not self._recorder.is_training:
             return self._outbox.send(message)
-        waited_before_s, started = self.stats.wait_room_s, time.perf_counter()
+        waited_before_s, started = self.wait_room_s, time.perf_counter()
         self._outbox.send(message)
-        ended, room = time.perf_counter(), started + self.stats.wait_room_s - waited_before_s
+        ended, room = time.perf_counter(), started + self.wait_room_s - waited_before_s
         if room > started:
             self._recorder.add(Activity.WAIT_ROOM, started, room)
         self._recorder.add(Activity.SEND, room, ended)
@@ -186,9 +189,9 @@ class TracedBlock:
         self._record(Activity.FORWARD, started)
         return activation
 
-    def learn(self, labels: Tensor, image: Tensor | None = None) -> Tensor:
+    def learn(self, labels: Tensor, image: Tensor | None = None, weight: float = 1.0) -> Tensor:
         started = time.perf_counter()
-        loss = self._block.learn(labels, image)
+        loss = self._block.learn(labels, image, weight)
         self._record(Activity.LEARN, started)
         return loss
 

@@ -42,9 +42,9 @@ def accuracy_figure(run: RunRecord) -> str:
 def loss_figure(run: RunRecord) -> str:
     """Local loss of every block over its steps, from metrics/stageK.jsonl."""
     series = []
-    for stage, blocks in enumerate(run.blocks):
+    for rank, blocks in enumerate(run.blocks):
         for block in blocks:
-            points = [(record["step"], record["loss"]) for record in run.steps(stage)
+            points = [(record["step"], record["loss"]) for record in run.steps(rank)
                       if record["block"] == block and record["loss"] is not None]  # fmt: skip
             series.append(Series(f"block {block}", depth_colour(block, run.num_blocks), points))
     return line_chart(series, Axis("step of the block", number, whole=True), Axis("local loss", number))
@@ -81,8 +81,9 @@ def staleness_figures(run: RunRecord) -> list[tuple[str, str]]:
     figures = []
     for stage in run.stages:
         if counts := stage.get("staleness_counts"):
-            title = f"Stage {stage['stage']}: mean {stage['staleness_mean']:.2f}, largest {stage['staleness_max']:,}"
-            chart = histogram(counts, Axis("staleness", number), _colour(run, stage["stage"]), len(counts) > STALENESS_LIMIT)
+            title = f"Stage {stage['label']}: mean {stage['staleness_mean']:.2f}, largest {stage['staleness_max']:,}"
+            colour = _colour(run, stage["blocks"])
+            chart = histogram(counts, Axis("staleness", number), colour, len(counts) > STALENESS_LIMIT)
             figures.append((title, chart))
     return figures
 
@@ -99,7 +100,7 @@ def time_bars(run: RunRecord) -> str:
             for name, (key, colour) in SHARES.items()
         )
         hosted = _hosted(stage["blocks"])
-        rows.append(f'<div class="name">stage {stage["stage"]} <small>{escape(hosted)}</small></div>'
+        rows.append(f'<div class="name">stage {stage["label"]} <small>{escape(hosted)}</small></div>'
                     f'<div class="bar">{parts}</div>')  # fmt: skip
     if not rows:
         return '<p class="missing">No stage has recorded a training step.</p>'
@@ -114,14 +115,14 @@ def _by_stage(run: RunRecord, values: Callable[[list[dict[str, Any]]], list[tupl
     """One line per stage, of the records of its last block."""
     return [
         Series(
-            f"stage {stage}", _colour(run, stage),
-            values([record for record in run.steps(stage) if record["block"] == blocks[-1]]),
+            f"stage {run.labels[rank]}", _colour(run, blocks),
+            values([record for record in run.steps(rank) if record["block"] == blocks[-1]]),
         )
-        for stage, blocks in enumerate(run.blocks)
+        for rank, blocks in enumerate(run.blocks)
         if blocks
     ]  # fmt: skip
 
 
-def _colour(run: RunRecord, stage: int) -> str:
+def _colour(run: RunRecord, blocks: list[int]) -> str:
     """A stage has the colour of its first block."""
-    return depth_colour(run.blocks[stage][0], run.num_blocks)
+    return depth_colour(blocks[0], run.num_blocks)

@@ -11,8 +11,9 @@ import yaml
 
 @dataclass(frozen=True)
 class Span:
-    """What a stage did for a while; seconds since the trace began."""
+    """What a process did for a while; seconds since the trace began."""
 
+    rank: int
     stage: int
     activity: str
     name: str
@@ -26,7 +27,8 @@ class RunRecord:
     """A run's files, read; what is missing is empty.
 
     Attributes:
-        metrics: Records of every stage's metrics file, in the order of stages.
+        labels: Of every process, by rank: its stage, and its replica where there are several.
+        metrics: Records of every process's metrics file, by rank.
         trace: trace.json.
     """
 
@@ -34,6 +36,7 @@ class RunRecord:
     config: dict[str, Any]
     summary: dict[str, Any]
     evaluations: list[dict[str, Any]]
+    labels: list[str]
     metrics: list[list[dict[str, Any]]]
     trace: dict[str, Any]
 
@@ -56,16 +59,16 @@ class RunRecord:
         """A value of config.yaml, None where there is none."""
         return self.config.get(section, {}).get(key)
 
-    def steps(self, stage: int) -> list[dict[str, Any]]:
-        """A stage's records of training steps, of all its blocks, in order."""
-        return [record for record in self.metrics[stage] if "loss" in record]
+    def steps(self, rank: int) -> list[dict[str, Any]]:
+        """A process's records of training steps, of all its blocks, in order."""
+        return [record for record in self.metrics[rank] if "loss" in record]
 
     @cached_property
     def blocks(self) -> list[list[int]]:
-        """Indices of the blocks of every stage."""
+        """Indices of the blocks of every process."""
         if "stages" in self.summary:
             return [stage["blocks"] for stage in self.summary["stages"]]
-        return [sorted({record["block"] for record in self.steps(stage)}) for stage in range(len(self.metrics))]
+        return [sorted({record["block"] for record in self.steps(rank)}) for rank in range(len(self.metrics))]
 
     @property
     def num_blocks(self) -> int:
@@ -74,8 +77,8 @@ class RunRecord:
 
     @cached_property
     def stages(self) -> list[dict[str, Any]]:
-        """The stages of summary.json; of a run that has not finished, what their last records say."""
-        return self.summary.get("stages") or [_stage_so_far(stage, self) for stage in range(len(self.metrics))]
+        """The processes of summary.json, by rank; of a run that has not finished, what their last records say."""
+        return self.summary.get("stages") or [_stage_so_far(rank, self) for rank in range(len(self.metrics))]
 
     @property
     def lost_spans(self) -> dict[str, int]:
@@ -86,8 +89,8 @@ class RunRecord:
     def spans(self) -> list[Span]:
         """The spans of the trace, in order of their start."""
         return [
-            Span(event["args"]["stage"], event["cat"], event["name"], event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6,
-                 event["args"]["batch_id"])
+            Span(event["args"]["rank"], event["args"]["stage"], event["cat"], event["name"], event["ts"] / 1e6,
+                 (event["ts"] + event["dur"]) / 1e6, event["args"]["batch_id"])
             for event in self.trace.get("traceEvents", [])
             if event["ph"] == "X"
         ]  # fmt: skip
@@ -103,13 +106,15 @@ def read_run(folder: Path) -> RunRecord:
         raise ValueError(f"{folder}: no such folder")
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"{folder}: not a run's folder: it has no config.yaml")
-    number = len(list((folder / "metrics").glob("stage*.jsonl")))
+    files = {path.stem.removeprefix("stage"): path for path in (folder / "metrics").glob("stage*.jsonl")}
+    labels = sorted(files, key=lambda label: [int(number) for number in label.split(".")])
     return RunRecord(
         folder=folder,
         config=yaml.safe_load((folder / "config.yaml").read_text()),
         summary=_read_json(folder / "summary.json"),
         evaluations=_read_lines(folder / "metrics" / "evaluations.jsonl"),
-        metrics=[_read_lines(folder / "metrics" / f"stage{stage}.jsonl") for stage in range(number)],
+        labels=labels,
+        metrics=[_read_lines(files[label]) for label in labels],
         trace=_read_json(folder / "trace.json"),
     )
 
@@ -126,10 +131,10 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _stage_so_far(stage: int, run: RunRecord) -> dict[str, Any]:
-    known = {"stage": stage, "blocks": run.blocks[stage]}
-    if not run.steps(stage):
+def _stage_so_far(rank: int, run: RunRecord) -> dict[str, Any]:
+    known = {"label": run.labels[rank], "blocks": run.blocks[rank]}
+    if not run.steps(rank):
         return known
-    last = run.steps(stage)[-1]
+    last = run.steps(rank)[-1]
     waits = last["wait_input_fraction"] + last["wait_output_fraction"]
     return known | last | {"busy_fraction": max(0.0, 1 - waits)}

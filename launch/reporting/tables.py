@@ -9,7 +9,7 @@ import yaml
 from launch.reporting.record import RunRecord
 
 COLUMNS: tuple[tuple[str, str], ...] = (
-    ("stage", "position in the pipeline: one process"),
+    ("stage", "position in the pipeline: one process, or several replicas: stage.replica"),
     ("blocks", "that it hosts"),
     ("parameters", "of its layers; its heads' beside them"),
     ("own ms/batch", "milliseconds per training batch without waiting"),
@@ -72,7 +72,7 @@ def cards(run: RunRecord) -> str:
             entries.append((f"{summary['efficiency']:.0%}", f"of the bound, {summary['bound_samples_per_s']:,.0f}/s"))
         entries.append((seconds(summary["train_s"]), "training"))
         entries.append((seconds(summary["wall_s"]), "whole run"))
-    elif steps := [record["step"] for stage in range(len(run.metrics)) for record in run.steps(stage)]:
+    elif steps := [record["step"] for rank in range(len(run.metrics)) for record in run.steps(rank)]:
         entries.append((f"{max(steps):,}", "steps, as last recorded"))
     return "".join(f"<div class='card'><b>{value}</b><span>{escape(name)}</span></div>" for value, name in entries)
 
@@ -100,7 +100,7 @@ def bottleneck(run: RunRecord) -> str:
     slowest = max(stages, key=lambda stage: stage["step_time_s"])
     mean_s = sum(stage["step_time_s"] for stage in stages) / len(stages)
     bound = slowest["samples"] / slowest["batches"] / slowest["step_time_s"]
-    text = f"Stage {slowest['stage']} is the slowest: {1000 * slowest['step_time_s']:.1f} ms of its own per batch, "
+    text = f"Stage {slowest['label']} is the slowest: {1000 * slowest['step_time_s']:.1f} ms of its own per batch, "
     if run.is_replay:
         return text + "but nobody waits for it: the others go on with what they have."
     return text + (
@@ -149,7 +149,7 @@ def _stage_cells(stage: dict[str, Any]) -> Iterable[str]:
     sent_bytes = link.get("sent_bytes") or stage.get("sent_bytes")
     staleness = f"{reads['staleness_mean']:.1f}, {reads['staleness_max']:,}" if reads else NOTHING
     parameters = f"{stage['parameters']:,} <small>+ {stage['head_parameters']:,}</small>" if "parameters" in stage else ""
-    yield from (str(stage["stage"]), blocks or NOTHING, parameters or NOTHING)
+    yield from (stage["label"], blocks or NOTHING, parameters or NOTHING)
     yield _cell(stage.get("step_time_s"), "{:.2f}", 1e3)
     yield from _cells(stage, ("busy_fraction", "wait_input_fraction", "wait_output_fraction"), "{:.0%}")
     yield staleness

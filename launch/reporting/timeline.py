@@ -44,15 +44,15 @@ def timeline(run: RunRecord) -> str:
                 "batches of each stage, from <code>logging.trace_start</code> on.</p>")  # fmt: skip
     window = choose_window(run.spans)
     spans = [span for span in run.spans if window.shows(span)]
-    rows = {stage: row for row, stage in enumerate(sorted({span.stage for span in run.spans}))}
+    rows = {rank: row for row, rank in enumerate(sorted({span.rank for span in run.spans}))}
     followed = _followed(spans, window)
     across = Scale(window.start_s, window.end_s, LEFT, WIDTH - RIGHT)
     height = TOP + ROW * len(rows) + BOTTOM
     parts = [
         *_axis(across, window, height),
-        *(_label(run, stage, row) for stage, row in rows.items()),
-        *(_unrecorded(row) for stage, row in rows.items() if all(span.stage != stage for span in spans)),
-        *(_span(span, rows[span.stage], across, span.batch_id == followed) for span in spans),
+        *(_label(run, rank, row) for rank, row in rows.items()),
+        *(_unrecorded(row) for rank, row in rows.items() if all(span.rank != rank for span in spans)),
+        *(_span(span, rows[span.rank], across, span.batch_id == followed) for span in spans),
         *_arrows(spans, rows, across, followed),
     ]
     seen = {span.activity for span in spans}
@@ -70,7 +70,7 @@ def timeline(run: RunRecord) -> str:
 
 def choose_window(spans: Sequence[Span]) -> Window:
     """As much as BATCHES batches of a middling stage, where most of the stages were recorded and least evaluated."""
-    by_stage = [[span for span in spans if span.stage == stage] for stage in {span.stage for span in spans}]
+    by_stage = [[span for span in spans if span.rank == rank] for rank in {span.rank for span in spans}]
     recorded = [Window(stage[0].start_s, max(span.end_s for span in stage)) for stage in by_stage]
     start_s, end_s = min(window.start_s for window in recorded), max(window.end_s for window in recorded)
     period_s = median_high(_period_s(stage, end_s - start_s) for stage in by_stage)
@@ -112,11 +112,11 @@ def _axis(across: Scale, window: Window, height: int) -> Iterator[str]:
     yield f'<text class="title" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 5}" text-anchor="middle">milliseconds</text>'
 
 
-def _label(run: RunRecord, stage: int, row: int) -> str:
+def _label(run: RunRecord, rank: int, row: int) -> str:
     middle = TOP + ROW * row + ROW / 2
-    blocks = run.blocks[stage]
+    blocks = run.blocks[rank]
     hosted = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]}-{blocks[-1]}"
-    return (f'<text class="stage" x="0" y="{middle - 2:.1f}">stage {stage}</text>'
+    return (f'<text class="stage" x="0" y="{middle - 2:.1f}">stage {run.labels[rank]}</text>'
             f'<text class="tick" x="0" y="{middle + 12:.1f}">{escape(hosted)}</text>')  # fmt: skip
 
 
@@ -140,17 +140,19 @@ def _span(span: Span, row: int, across: Scale, is_followed: bool) -> str:
 
 
 def _arrows(spans: Sequence[Span], rows: dict[int, int], across: Scale, followed: int) -> Iterator[str]:
-    """From every send to the first forward of its batch at the next stage."""
-    arrivals: dict[tuple[int, int], float] = {}
+    """From every send to the first forward of its batch in each process of the next stage."""
+    arrivals: dict[tuple[int, int], dict[int, float]] = {}
     for span in _forwards(spans):
-        arrivals.setdefault((span.stage, span.batch_id), span.start_s)
+        arrivals.setdefault((span.stage, span.batch_id), {}).setdefault(span.rank, span.start_s)
     for span in spans:
-        arrival_s = arrivals.get((span.stage + 1, span.batch_id))
-        if span.activity != "send" or arrival_s is None or arrival_s < span.start_s:
+        if span.activity != "send":
             continue
-        x1, x2 = (max(LEFT, min(WIDTH - RIGHT, across(time_s))) for time_s in (span.end_s, arrival_s))
-        y1 = TOP + ROW * rows[span.stage] + (ROW + BAR) / 2
-        y2 = TOP + ROW * rows[span.stage + 1] + (ROW - BAR) / 2
-        kind = "arrow followed" if span.batch_id == followed else "arrow"
-        bend = f"C{x1:.1f} {y1 + 14:.1f} {x2:.1f} {y2 - 14:.1f} {x2:.1f} {y2:.1f}"
-        yield f'<path class="{kind}" d="M{x1:.1f} {y1:.1f} {bend}"/>'
+        for rank, arrival_s in arrivals.get((span.stage + 1, span.batch_id), {}).items():
+            if arrival_s < span.start_s:
+                continue
+            x1, x2 = (max(LEFT, min(WIDTH - RIGHT, across(time_s))) for time_s in (span.end_s, arrival_s))
+            y1 = TOP + ROW * rows[span.rank] + (ROW + BAR) / 2
+            y2 = TOP + ROW * rows[rank] + (ROW - BAR) / 2
+            kind = "arrow followed" if span.batch_id == followed else "arrow"
+            bend = f"C{x1:.1f} {y1 + 14:.1f} {x2:.1f} {y2 - 14:.1f} {x2:.1f} {y2:.1f}"
+            yield f'<path class="{kind}" d="M{x1:.1f} {y1:.1f} {bend}"/>'

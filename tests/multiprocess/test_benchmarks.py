@@ -61,3 +61,12 @@ def test_no_fault_of_a_small_campaign_loses_anything(tmp_path: Path, run_benchma
     # What strikes from outside may come when a short run has just ended; what a stage does itself cannot.
     restarted = {one["trial"]["fault"]: one["detect_s"] for one in trials if one["attempts"] > 1}
     assert "exception" in restarted and all(seconds < 10 for seconds in restarted.values())
+
+
+@pytest.mark.timeout(200)
+def test_replicas_gives_accuracies_and_counts_every_sample(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
+    run_benchmark("replicas", "--out", str(tmp_path / "replicas"))
+    results = json.loads((tmp_path / "replicas.json").read_text())
+    assert set(results["runs"]) == {"[1,1,1]", "[1,2,1]", "one block", "one block, two replicas"}
+    for runs in results["runs"].values():
+        assert 0 < runs[0]["final"] <= 1 and set(runs[0]["samples"]) == {1438}

@@ -42,6 +42,16 @@ def test_the_plan_shows_every_stage_and_a_cut_to_use(
     assert found["rehearsal"]["stages"][1]["slot_bytes"] > 0
 
 
+def test_processes_beyond_the_blocks_become_replicas_of_the_slowest_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["launch/plan.py", "--stages", "3", "--seconds", "0.1", *AUTO])
+    plan.main()
+    text = capsys.readouterr().out
+    assert "rehearsing with 3 processes" in text
+    assert "placement.replicas=[2,1]" in text or "placement.replicas=[1,2]" in text
+
+
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.placement import Placement
-from pipeline.balance import TIE, Costs, balanced_starts
+from pipeline.balance import TIE, Costs, balanced_starts, shared_out
 
 SECONDS = st.floats(0.01, 10)
 
@@ -18,7 +18,7 @@ def problems(draw: st.DrawFn) -> tuple[Costs, list[range]]:
     columns = [tuple(draw(st.lists(SECONDS, min_size=units, max_size=units))) for _ in range(3)]
     sent = tuple(draw(st.lists(st.integers(1, 1000), min_size=units, max_size=units)))
     blocks = draw(st.integers(1, units))
-    placement = Placement(draw(st.integers(1, blocks)), blocks)
+    placement = Placement((1,) * draw(st.integers(1, blocks)), blocks)
     return Costs(*columns, sent), [placement.blocks_of(stage) for stage in range(placement.num_stages)]
 
 
@@ -65,3 +65,18 @@ def test_the_gradient_of_its_input_costs_a_unit_only_inside_a_block() -> None:
 def test_more_blocks_than_units_are_refused() -> None:
     with pytest.raises(ValueError, match="got 3, but the network has 2 layers"):
         balanced_starts(Costs((1.0,) * 2, (1.0,) * 2, (1.0,) * 2, (1, 1)), [range(3)])
+
+
+@given(st.lists(st.floats(0.001, 10), min_size=1, max_size=4), st.integers(0, 5), st.sampled_from([1, 6, 7, 64]))
+def test_processes_that_are_left_over_make_the_slowest_stage_as_fast_as_they_can(
+    stage_s: list[float], left: int, batch_size: int
+) -> None:
+    def slowest_s(replicas: tuple[int, ...]) -> float:
+        return max(seconds / count for seconds, count in zip(stage_s, replicas, strict=True))
+
+    processes = len(stage_s) + left
+    found = shared_out(stage_s, processes, batch_size)
+    allowed = [count for count in range(1, left + 2) if batch_size % count == 0]
+    every = [one for one in itertools.product(allowed, repeat=len(stage_s)) if sum(one) <= processes]
+    assert found in every
+    assert slowest_s(found) == min(map(slowest_s, every))

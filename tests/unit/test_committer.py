@@ -60,7 +60,8 @@ def test_the_accuracy_is_that_of_an_evaluation_of_the_same_parameters(
 ) -> None:
     plan, board = make(f"buffers.policy={policy}"), Board(HashStore(), 2)
     assert plan.blueprint.task.steps_per_epoch == 23
-    board.post("evaluation/1", 1, {"epoch": 1, "blocks": {1: 0.75}, "ensemble": 0.8})
+    for rank, ensemble in enumerate((None, 16)):
+        board.post("evaluation/1", rank, {"epoch": 1, "samples": 20, "correct": {rank: 10 + 5 * rank}, "ensemble": ensemble})
     with Committer(board, plan, tmp_path) as committer:
         committer.expect(name_of(batch_id), batch_id)
         tell(board, plan, tmp_path, batch_id)

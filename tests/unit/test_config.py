@@ -62,7 +62,22 @@ WRONG = {
     "wrong choice": (["buffers.policy=lifo"], "command line: buffers.policy: got 'lifo', allowed: 'fifo' or 'replay'"),
     "capacity 0": (["buffers.capacity=0"], "command line: buffers.capacity: got 0, allowed: greater than or equal to 1"),
     "number for text": (["run.name=5"], "command line: run.name: got 5, allowed: a valid string; put it in quotes"),
-    "more stages than blocks": (["partition.blocks=3"], "4 processes for 3 blocks: a stage hosts at least one block"),
+    "more stages than blocks": (["partition.blocks=3"], "4 stages for 3 blocks: a stage hosts at least one block"),
+    "replicas that do not go up": (
+        ["placement.replicas=[1,2,2]"], "placement.replicas: got [1, 2, 2], which is 5 processes, but 4 were started"
+    ),
+    "no replica": (["placement.replicas=0"], "command line: placement.replicas: got 0, allowed: greater than or equal to 1"),
+    "replicas that cannot share": (
+        ["placement.replicas=[1,3]", "data.batch_size=64"],
+        "placement.replicas: got 3, allowed: a divisor of data.batch_size=64",
+    ),
+    "a last batch too small to share": (
+        ["placement.replicas=2", "data.batch_size=718"],
+        "placement.replicas: got 2, but the last batch of an epoch has 2 samples",
+    ),
+    "replicas with replay": (
+        ["placement.replicas=2", "buffers.policy=replay"], "placement.replicas: got several replicas with"
+    ),
     "more blocks than layers": (["partition.blocks=40"], "partition.blocks: got 40, but the network has 7 layers"),
     "boundary outside the network": (
         ["partition.boundaries=[conv2,conv99,conv5]"],

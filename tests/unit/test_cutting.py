@@ -8,7 +8,7 @@ from launch.config import load_config
 from launch.cutting import settle_cut
 from launch.preflight import Plan, make_plan
 from workers.board import Board
-from workers.status import StageStatus
+from workers.status import Seat, StageStatus
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ def plan(*overrides: str) -> Plan:
 
 
 def status(stage: int) -> StageStatus:
-    return StageStatus(stage, [stage], 1, "here")
+    return StageStatus(Seat(stage, stage), [stage], 1, "here")
 
 
 def test_every_stage_gets_the_cut_that_stage_0_has_found() -> None:

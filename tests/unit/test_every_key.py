@@ -25,7 +25,7 @@ from workers.feed import Feed
 from workers.inbox import Delivery
 from workers.messages import Kind, Message
 from workers.meter import Meter
-from workers.status import StageStatus
+from workers.status import Seat, StageStatus
 from workers.trace import make_tracing
 
 TINY = ("data.batch_size=32", "model.name=mlp", "model.hidden=16", "training.epochs=1")
@@ -94,7 +94,7 @@ def reads(overrides: Sequence[str]) -> list[Any]:
 
 def feed(overrides: Sequence[str]) -> list[tuple[Kind, int]]:
     plan = plan_of(["data.name=synthetic", "data.samples=64", "data.shape=[1,4,4]", "training.epochs=4", *overrides])
-    status = StageStatus(0, [0], 0, "host")
+    status = StageStatus(Seat(0, 0), [0], 0, "host")
     messages = Feed(
         BatchSource(plan.config.data, 0), plan.config.evaluation, total_steps=plan.blueprint.total_steps,
         num_classes=10, spread_evaluation=False, may_stop=lambda: True, status=status,
@@ -210,6 +210,7 @@ ELSEWHERE = {
     "checkpoint.keep": "tests/multiprocess/test_resume.py",
     "link.slots": "tests/unit/test_connect.py",
     "link.transport": "tests/unit/test_connect.py",
+    "placement.replicas": "tests/unit/test_placement.py",
     "placement.device": "tests/unit/test_config.py",
     "placement.threads": "tests/multiprocess/test_run_folder.py",
     "logging.console_interval_s": "tests/unit/test_monitor.py",

@@ -11,7 +11,7 @@ from workers.data.config import DataConfig
 from workers.data.source import BatchSource
 from workers.feed import EvaluationConfig, Feed, Start
 from workers.messages import Kind, Message
-from workers.status import StageStatus
+from workers.status import Seat, StageStatus
 
 LETTERS = {Kind.TRAIN: "T", Kind.EVALUATE: "E", Kind.EVALUATED: "M", Kind.CHECKPOINT: "C", Kind.END: "END"}
 
@@ -46,7 +46,7 @@ class Numbers:
 
 
 def make_status() -> StageStatus:
-    return StageStatus(stage=0, blocks=[0], pid=0, host="here")
+    return StageStatus(Seat(0, 0), blocks=[0], pid=0, host="here")
 
 
 def make_feed(

@@ -15,7 +15,7 @@ from workers.inbox import SLOTS_BESIDE_BUFFER, Delivery, Inbox
 from workers.links.inprocess import make_inprocess_link
 from workers.links.interface import Received, Receiver
 from workers.messages import Kind, Message, MessageLayout
-from workers.status import StageStatus
+from workers.status import Seat, StageStatus
 
 SHORT_S = 0.05
 TENSORS = (TensorSpec("activation", (4,), torch.float32),)
@@ -27,7 +27,7 @@ class Pipe:
     """An inbox of stage 1 and the sender that feeds it; the receiver has as many slots as in a run."""
 
     def __init__(self, config: BuffersConfig, timeout_s: float) -> None:
-        self.status = StageStatus(stage=1, blocks=[1], pid=0, host="here", batch_id=41)
+        self.status = StageStatus(Seat(1, 1), blocks=[1], pid=0, host="here", batch_id=41)
         self.slots = config.capacity + SLOTS_BESIDE_BUFFER
         before = set(threading.enumerate())
         self.sender, receiver = make_inprocess_link(LAYOUT, slots=self.slots, timeout_s=TIMEOUT_S, sender="stage 0")
@@ -98,7 +98,7 @@ class Scripted(Receiver):
 
 
 def scripted_inbox(messages: list[Message], error: BaseException, config: BuffersConfig | None = None) -> Inbox:
-    status = StageStatus(stage=1, blocks=[1], pid=0, host="here")
+    status = StageStatus(Seat(1, 1), blocks=[1], pid=0, host="here")
     receiver = Scripted(messages, error)
     return Inbox(receiver, config or BuffersConfig(), seed=0, status=status, upstream="stage 0", timeout_s=TIMEOUT_S)
 

@@ -13,7 +13,7 @@ from tests.unit.test_inbox import LAYOUT, SHORT_S, holds_its_own_number, message
 from workers.inbox import SLOTS_BESIDE_BUFFER, Inbox
 from workers.links.interface import Sender
 from workers.links.shared_memory import attach_shared_memory, serve_shared_memory
-from workers.status import StageStatus
+from workers.status import Seat, StageStatus
 
 Connect = Callable[..., tuple[Sender, Inbox]]
 
@@ -30,7 +30,7 @@ def connect() -> Iterator[Connect]:
                 serve_shared_memory, store, "link0", LAYOUT, slots=slots, peer="stage 0", timeout_s=timeout_s
             )
             sender = attach_shared_memory(store, "link0", LAYOUT, peer="stage 1", timeout_s=TIMEOUT_S)
-        status = StageStatus(stage=1, blocks=[1], pid=0, host="here", batch_id=41)
+        status = StageStatus(Seat(1, 1), blocks=[1], pid=0, host="here", batch_id=41)
         inbox = Inbox(serving.result(), config, seed=0, status=status, upstream="stage 0", timeout_s=timeout_s)
         ends.append((sender, inbox))
         return ends[-1]

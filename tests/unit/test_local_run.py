@@ -11,7 +11,7 @@ from launch.local_run import Outcome
 def outcome(folder: Path, *stages: list[tuple[float, int]]) -> Outcome:
     """A run of which every stage has left (Unix seconds, step) records."""
     (folder / "metrics").mkdir()
-    (folder / "summary.json").write_text(json.dumps({"stages": [{}] * len(stages)}))
+    (folder / "summary.json").write_text(json.dumps({"stages": [{"stage": stage} for stage in range(len(stages))]}))
     for stage, points in enumerate(stages):
         lines = [json.dumps({"block": stage, "unix_s": clock, "step": step}) for clock, step in points]
         (folder / "metrics" / f"stage{stage}.jsonl").write_text("\n".join(lines) + "\n")

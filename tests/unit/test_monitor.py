@@ -14,7 +14,7 @@ from launch.preflight import Plan, make_plan
 from launch.resume import Origin
 from launch.tables import evaluation_line, headline, live_table, progress_line, start_table
 from workers.board import Board
-from workers.status import StageStatus
+from workers.status import Seat, StageStatus
 
 TINY = ["model.width=0.1", "partition.blocks=2", "training.epochs=2"]
 
@@ -24,7 +24,7 @@ def make(overrides: list[str]) -> Plan:
 
 
 def status(stage: int, step: int = 0) -> StageStatus:
-    result = StageStatus(stage, [stage], 0, "host")
+    result = StageStatus(Seat(stage, stage), [stage], 0, "host")
     result.step, result.loss = step, {stage: 1.25} if step else {}
     return result
 
@@ -58,7 +58,7 @@ def watch(tmp_path: Path, plan: Plan, console: Console, *, evaluate: bool) -> tu
     for stage in range(2):
         board.post("status", stage, status(stage, step=5).row())
         if evaluate:
-            part = {"epoch": 1, "blocks": {stage: 0.5 + stage / 4}, "ensemble": 0.8 if stage else None}
+            part = {"epoch": 1, "samples": 20, "correct": {stage: 10 + 5 * stage}, "ensemble": 16 if stage else None}
             board.post("evaluation/1", stage, part)
     with Monitor(board, plan, Origin(tmp_path), [tracker], console) as monitor:
         pass
@@ -79,7 +79,7 @@ def test_one_block_is_called_back_propagation() -> None:
 
 
 def test_the_live_table_has_a_line_per_stage_also_before_it_is_there() -> None:
-    text = rendered(live_table([status(0, step=3).row(), None], total_steps=46))
+    text = rendered(live_table([status(0, step=3).row(), None], ["0", "1"], total_steps=46))
     assert "3/46" in text and "1.250" in text
     assert text.count("starting") == 2
 

@@ -83,7 +83,7 @@ def test_throughput_goes_on_behind_a_resumption_that_counts_from_0_again() -> No
 
 
 def span(stage: int, activity: str, start_s: float, batch_id: int) -> Span:
-    return Span(stage, activity, activity, start_s, start_s + 1, batch_id)
+    return Span(stage, stage, activity, activity, start_s, start_s + 1, batch_id)
 
 
 def test_the_timeline_shows_where_all_stages_were_recorded_and_nothing_was_evaluated() -> None:

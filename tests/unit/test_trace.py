@@ -9,17 +9,21 @@ from typing import Any
 import pytest
 import torch
 
-from launch.trace_file import write_trace
+from launch.trace_file import ARROWS_PER_LINK, write_trace
 from tests.unit.tiny import batch, make_block
 from workers.inbox import Delivery
-from workers.links.interface import LinkStats
+from workers.links.interface import LinkStats, Sender
 from workers.messages import Kind, Message
 from workers.meter import LoggingConfig
 from workers.stage import DeadEnd
+from workers.status import Seat
 from workers.trace import MOST_SPANS, Activity, Recorder, TracedInbox, TracedOutbox, clock_origin_s, make_tracing
 
+SEATS = [Seat(rank, rank) for rank in range(3)]
+FIRST_TO_SECOND = ARROWS_PER_LINK
 
-class Outbox:
+
+class Outbox(Sender):
     """Waits for room as long as it is told, by its own account."""
 
     def __init__(self) -> None:
@@ -151,7 +155,7 @@ def test_stages_of_other_hosts_are_put_on_the_first_ones_clock(tmp_path: Path) -
     first = spans_of("a", 1000.0, ("forward", 5.0, 5.5, 0, 7), ("send", 5.5, 5.75, -1, 7))
     same_host = spans_of("a", 1000.25, ("forward", 6.0, 6.5, 1, 7))
     other_host = spans_of("b", 900.0, ("forward", 107.0, 108.0, 2, 7))
-    write_trace(tmp_path, [first, same_host, other_host], [[0], [1], [2]])
+    write_trace(tmp_path, [first, same_host, other_host], SEATS, [[0], [1], [2]])
     shown = [event for event in events(tmp_path) if event["ph"] == "X"]
     spans = [(event["args"]["stage"], event["name"], event["ts"], event["dur"]) for event in shown]
     assert spans == [
@@ -163,14 +167,14 @@ def test_stages_of_other_hosts_are_put_on_the_first_ones_clock(tmp_path: Path) -
 def test_an_arrow_leads_from_a_send_to_the_first_forward_of_its_batch(tmp_path: Path) -> None:
     first = spans_of("a", 0.0, ("send", 1.0, 1.5, -1, 7), ("send", 2.0, 2.5, -1, 8))
     second = spans_of("a", 0.0, ("forward", 3.0, 3.5, 1, 7), ("forward", 4.0, 4.5, 1, 7), ("forward", 5.0, 6.0, 1, 9))
-    write_trace(tmp_path, [first, second], [[0], [1]])
+    write_trace(tmp_path, [first, second], SEATS[:2], [[0], [1]])
     arrows = [(event["ph"], event["pid"], event["ts"], event["id"]) for event in events(tmp_path) if event["ph"] in "sf"]
-    assert arrows == [("s", 1, 0, 7), ("f", 2, 2_000_000, 7)]
+    assert arrows == [("s", 1, 0, FIRST_TO_SECOND + 7), ("f", 2, 2_000_000, FIRST_TO_SECOND + 7)]
 
 
 def test_stages_are_processes_and_threads_that_perfetto_tells_apart(tmp_path: Path) -> None:
     trace = spans_of("a", 0.0, ("forward", 1.0, 1.5, 0, 7))
-    write_trace(tmp_path, [trace, trace], [[0], [1, 2]])
+    write_trace(tmp_path, [trace, trace], SEATS[:2], [[0], [1, 2]])
     processes = [event for event in events(tmp_path) if event["name"] == "process_name"]
     names = {(event["pid"], event["tid"]): event["args"]["name"] for event in processes}
     assert names == {(1, 1): "stage 0 (block 0)", (2, 2): "stage 1 (blocks 1-2)"}
@@ -178,10 +182,10 @@ def test_stages_are_processes_and_threads_that_perfetto_tells_apart(tmp_path: Pa
 
 def test_spans_without_room_are_told_of(tmp_path: Path) -> None:
     trace = spans_of("a", 0.0, ("forward", 1.0, 1.5, 0, 7))
-    write_trace(tmp_path, [trace, trace | {"lost": 3}], [[0], [1]])
+    write_trace(tmp_path, [trace, trace | {"lost": 3}], SEATS[:2], [[0], [1]])
     assert json.loads((tmp_path / "trace.json").read_text())["otherData"] == {"spans_without_room": {"stage 1": 3}}
 
 
 def test_nothing_is_written_where_nothing_was_recorded(tmp_path: Path) -> None:
-    write_trace(tmp_path, [None, None], [[0], [1]])
+    write_trace(tmp_path, [None, None], SEATS[:2], [[0], [1]])
     assert list(tmp_path.iterdir()) == []

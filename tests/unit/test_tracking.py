@@ -8,13 +8,13 @@ import pytest
 
 from launch.tracking import HarmlessTracker, evaluation_values, make_trackers, stage_values
 from workers.meter import LoggingConfig
-from workers.status import StageStatus
+from workers.status import Seat, StageStatus
 
 EVALUATION = {"epoch": 2, "blocks": [0.5, 0.75], "ensemble": 0.7}
 
 
 def row(step: int) -> dict[str, Any]:
-    status = StageStatus(1, [2, 3], 0, "host")
+    status = StageStatus(Seat(1, 1), [2, 3], 0, "host")
     status.step, status.loss = step, {2: 0.5, 3: 0.25}
     return status.row()
 

@@ -13,7 +13,7 @@ def row(doing: str, for_s: float, silent_s: float = 0.2) -> dict[str, Any]:
 
 
 def judge(rows: Sequence[dict[str, Any] | None]) -> list[str]:
-    return verdict.judge(rows, NOW_S)
+    return verdict.judge(rows, [str(stage) for stage in range(len(rows))], NOW_S)
 
 
 def test_one_that_hangs_is_named_by_all_that_wait_for_it() -> None:

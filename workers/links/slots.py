@@ -37,7 +37,7 @@ class Slot:
         """Copies a message that fits the layout (`MessageLayout.check`) in; returns the bytes used, a view."""
         kind, rows = message.kind, message.rows
         fields, used = self._open(kind, rows)
-        self._header[:5] = (kind, message.batch_id, message.step, rows, self._layout.code)
+        self._header[:6] = (kind, message.batch_id, message.step, rows, self._layout.code, message.batch_rows)
         for name, field in fields.items():
             field.write(message.tensors[name])
         return used
@@ -48,13 +48,13 @@ class Slot:
         Raises:
             ValueError: The sender's layout is another one.
         """
-        kind, batch_id, step, rows, code = self._header[:5].tolist()
+        kind, batch_id, step, rows, code, batch_rows = self._header[:6].tolist()
         if code != self._layout.code:
             raise ValueError(
                 f"the sender's messages have another layout (code {code}, here {self._layout.code}): {self._layout.specs}"
             )
         fields, _ = self._open(kind, rows)
-        return Message(Kind(kind), batch_id, step, {name: field.read() for name, field in fields.items()})
+        return Message(Kind(kind), batch_id, step, {name: field.read() for name, field in fields.items()}, batch_rows)
 
     def _open(self, kind: int, rows: int) -> tuple[Mapping[str, Field], Tensor]:
         views = self._views.get((kind, rows))

@@ -1,0 +1,98 @@
+"""Parts of a batch that go to several processes come back as the batch, or say that they do not belong together."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+
+from tests.conformance.implementations import LAYOUT
+from workers.links.inprocess import make_inprocess_link
+from workers.links.interface import PollingReceiver, Received
+from workers.links.join import PolledJoinedReceiver, join
+from workers.links.split import Branch, SplitSender, split
+from workers.messages import Kind, Message
+
+HALVES = [(Fraction(0), Fraction(1, 2)), (Fraction(1, 2), Fraction(1))]
+EVALUATED = Message(Kind.EVALUATED, 3)
+
+
+def links(number: int):
+    return zip(*(make_inprocess_link(LAYOUT, slots=4, timeout_s=1) for _ in range(number)), strict=True)
+
+
+def batch(batch_id: int, rows: int) -> Message:
+    tensors = {
+        spec.name: torch.randn(rows, *spec.shape).to(spec.dtype) for spec in LAYOUT.specs[Kind.TRAIN]
+    }  # fmt: skip
+    return Message(Kind.TRAIN, batch_id, 5, tensors)
+
+
+class Polled(PollingReceiver):
+    """Gives what it was given, None where nothing has come yet."""
+
+    def __init__(self, *messages: Message | None) -> None:
+        self._messages = list(messages)
+        self.released = 0
+
+    def poll(self) -> Received | None:
+        message = self._messages.pop(0) if self._messages else None
+        return message and Received(message, self._release)
+
+    def receive(self) -> Received:
+        while (received := self.poll()) is None:
+            assert self._messages, "nothing will come"
+        return received
+
+    def close(self) -> None:
+        pass
+
+    def _release(self) -> None:
+        self.released += 1
+
+
+@pytest.mark.parametrize("rows", [1, 5, LAYOUT.max_rows])
+def test_what_was_split_is_joined_in_order(rows: int) -> None:
+    senders, receivers = links(2)
+    sender = SplitSender([Branch(one, *half) for one, half in zip(senders, HALVES, strict=True)])
+    joined = join(receivers)
+    sent = batch(7, rows)
+    for message in (sent, EVALUATED, batch(8, 2)):
+        sender.send(message)
+    got = joined.receive().message
+    assert (got.kind, got.batch_id, got.step, got.rows, got.share) == (Kind.TRAIN, 7, 5, rows, 1.0)
+    assert all(torch.equal(got.tensors[name], tensor) for name, tensor in sent.tensors.items())
+    assert joined.receive().message == EVALUATED
+    assert joined.receive().message.batch_id == 8
+    assert sender.stats.messages == 6 and sender.stats.transport == "inprocess"
+
+
+def test_a_part_of_a_part_knows_its_share_of_the_batch() -> None:
+    (sender,), (receiver,) = links(1)
+    half = batch(0, 4).part(Fraction(1, 2), Fraction(1))
+    split([Branch(sender, Fraction(0), Fraction(1))]).send(half)
+    assert receiver.receive().message.share == 0.5
+    assert half.part(Fraction(0), Fraction(1, 2)).share == 0.25
+
+
+def test_one_link_alone_is_left_as_it_is() -> None:
+    (sender,), (receiver,) = links(1)
+    assert split([Branch(sender, Fraction(0), Fraction(1))]) is sender
+    assert join([receiver]) is receiver
+
+
+def test_parts_that_come_one_after_the_other_are_kept_until_all_are_there() -> None:
+    whole = batch(0, 4)
+    parts = [whole.part(*half) for half in HALVES]
+    first, second = Polled(parts[0]), Polled(None, parts[1])
+    joined = join([first, second])
+    assert isinstance(joined, PolledJoinedReceiver)
+    assert joined.poll() is None
+    got = joined.poll()
+    assert got is not None and got.message.rows == 4
+    assert (first.released, second.released) == (1, 1), "a joined batch needs no slot"
+
+
+@pytest.mark.parametrize("other", [batch(1, 2), Message(Kind.TRAIN, 4), Message(Kind.END, 3)])
+def test_parts_of_different_messages_are_an_error(other: Message) -> None:
+    with pytest.raises(ValueError, match="replicas have fallen out of step"):
+        join([Polled(EVALUATED), Polled(other)]).receive()

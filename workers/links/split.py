@@ -1,0 +1,55 @@
+"""One outbox for the parts of a batch that go to several replicas of the next stage."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from workers.links.interface import LinkStats, Sender
+from workers.messages import Message
+
+
+class Branch(NamedTuple):
+    """A link, and which of the rows go over it, as shares of those at hand."""
+
+    sender: Sender
+    begin: Fraction
+    end: Fraction
+
+
+class SplitSender(Sender):
+    """Sends every replica its rows of each batch, and all of them each message without rows.
+
+    Waits for room at one after the other: as they step together, the one with the least room decides.
+    """
+
+    def __init__(self, branches: Sequence[Branch]) -> None:
+        self._branches = branches
+
+    @property
+    def stats(self) -> LinkStats:  # type: ignore[override]
+        """Sums over the links; `messages` counts every part."""
+        total = LinkStats(self._branches[0].sender.stats.transport)
+        for one in (branch.sender.stats for branch in self._branches):
+            total.messages += one.messages
+            total.slot_bytes += one.slot_bytes
+            total.sent_bytes += one.sent_bytes
+            total.send_s += one.send_s
+            total.wait_room_s += one.wait_room_s
+        return total
+
+    @property
+    def wait_room_s(self) -> float:
+        return sum(branch.sender.wait_room_s for branch in self._branches)
+
+    def send(self, message: Message) -> None:
+        for sender, begin, end in self._branches:
+            sender.send(message.part(begin, end))
+
+    def close(self) -> None:
+        for branch in self._branches:
+            branch.sender.close()
+
+
+def split(branches: Sequence[Branch]) -> Sender:
+    """One sender for all branches: the link itself where there is one alone."""
+    return branches[0].sender if len(branches) == 1 else SplitSender(branches)
