@@ -2,11 +2,13 @@
 
     python -m benchmarks.faults --count 100 --seed 0 --out benchmarks/results/faults [--smoke]
 
-Every trial draws a policy, a fault, a stage and a moment. The run is started again in its folder, as torchrun and --resume
-auto would, until it ends by itself. With FIFO its parameters must then equal those of a run that was never struck, bit for
-bit; with replay its accuracy must be within TOLERANCE of it. Detection is counted from the strike to the end of all
-processes, and "training again" from the restart to the first training record behind it (processes come from a fork
-server: without the seconds in which Python and torch are imported).
+Every trial draws a policy of links and one of faults, a fault, a stage and a moment. A run that ends is started again in its
+folder, as torchrun and --resume auto would, until it ends by itself; with faults.policy=isolate the struck stage comes back
+alone. With FIFO its parameters must then equal those of a run that was never struck, bit for bit; with replay its accuracy
+must be within TOLERANCE of the lowest of REPLAYS such runs, slowed alike where the fault is a slow stage. Detection is
+counted from the strike to the end of all processes (restart), or to the start of the stage's next process (isolate);
+"training again" from then to the struck stage's next training record (processes come from a fork server: without the
+seconds in which Python and torch are imported).
 """
 
 import argparse
@@ -20,7 +22,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -53,8 +54,8 @@ FATAL = {"kill -9", "SIGTERM", "exception", "truncated checkpoint"}
 SCRIPTED = {"exception": "raise", "full disk": "full_disk"}
 
 
-Reference = Callable[[str], tuple[dict[str, Tensor], float]]
-"""By policy: parameters and least accuracy of a run that is never struck."""
+Reference = Callable[["Trial"], tuple[dict[str, Tensor], float]]
+"""Parameters and least accuracy of runs like a trial's that are never struck."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Trial:
     """What is done to one run: `step` counts in the stage that is struck."""
 
     policy: str
+    recovery: str
     fault: str
     stage: int
     step: int
@@ -72,6 +74,11 @@ class Trial:
         if self.fault in SCRIPTED:
             kind = SCRIPTED[self.fault]
             return [f"debug.fault={kind}", f"debug.fault_stage={self.stage}", f"debug.fault_step={self.step}"]
+        return self.slowness
+
+    @property
+    def slowness(self) -> list[str]:
+        """Of every attempt, and of the runs that it is compared with."""
         return [f"debug.slow_stage={self.stage}", "debug.slow_factor=3"] if self.fault == "slow stage" else []
 
 
@@ -93,7 +100,7 @@ class Result:
 
 def run_trial(trial: Trial, run: Sequence[str], folder: Path, reference: Reference) -> Result:
     """Runs one trial to its end."""
-    settings = [*run, f"buffers.policy={trial.policy}"]
+    settings = [*run, f"buffers.policy={trial.policy}", f"faults.policy={trial.recovery}", *trial.slowness]
     shared_before = set(os.listdir("/dev/shm"))
     striker = Striker(trial, folder)
     outcome = run_pipeline([*settings, *trial.overrides], STAGES, folder, TIMEOUT_S)
@@ -101,14 +108,14 @@ def run_trial(trial: Trial, run: Sequence[str], folder: Path, reference: Referen
     striker.join()
     struck_s = striker.struck_s or _raised_at(outcome, trial)
     while any(codes[-1]) and len(codes) < 4:
-        if trial.fault == "truncated checkpoint" and len(codes) == 1:
+        if trial.fault == "truncated checkpoint" and trial.recovery == "restart" and len(codes) == 1:
             _truncate_newest(folder)
         started_s = time.time()
         outcome = run_pipeline(settings, STAGES, folder, TIMEOUT_S, goes_on=True)
         again_s = again_s or _first_record_after(folder, started_s)
         codes.append(outcome.exit_codes)
     accuracy = outcome.summary["accuracy"]["final"] if not any(codes[-1]) else 0.0
-    parameters, expected = reference(trial.policy)
+    parameters, expected = reference(trial)
     right = accuracy >= expected - TOLERANCE
     if trial.policy == "fifo" and right:
         found = network_state(folder)
@@ -116,6 +123,10 @@ def run_trial(trial: Trial, run: Sequence[str], folder: Path, reference: Referen
     leaked = [str(path.relative_to(folder)) for path in folder.rglob("*.partial")]
     leaked += sorted(set(os.listdir("/dev/shm")) - shared_before)
     detect_s = ended_s - struck_s if struck_s and any(codes[0]) else None
+    struck = outcome.summary.get("stages", [{}] * STAGES)[trial.stage]
+    if struck_s and struck.get("restarts"):
+        back_s = struck["began_unix_s"]
+        detect_s, again_s = back_s - struck_s, _first_record_after(folder, back_s, trial.stage)
     orphans = sum(Path(f"/proc/{pid}").exists() for pid in striker.pids)
     return Result(trial, right, len(codes), codes, outcome.summary.get("began_at_batch_id", 0), detect_s, again_s, orphans,
                   leaked, accuracy)  # fmt: skip
@@ -156,6 +167,8 @@ class Striker:
                 time.sleep(1)
                 os.kill(pid, signal.SIGCONT)
             else:
+                if self._trial.fault == "truncated checkpoint" and self._trial.recovery == "isolate":
+                    _truncate_newest(self._folder)
                 os.kill(pid, signal.SIGTERM if self._trial.fault == "SIGTERM" else signal.SIGKILL)
         except ProcessLookupError:
             self.struck_s = None
@@ -176,55 +189,64 @@ def _truncate_newest(folder: Path) -> None:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def _first_record_after(folder: Path, started_s: float) -> float | None:
+def _first_record_after(folder: Path, started_s: float, stage: int | None = None) -> float | None:
     times = [
         json.loads(line).get("unix_s", 0.0)
-        for path in (folder / "metrics").glob("stage*.jsonl")
+        for path in (folder / "metrics").glob(f"stage{'*' if stage is None else stage}.jsonl")
         for line in path.read_text().splitlines()
     ]
     later = [clock - started_s for clock in times if clock > started_s]
     return min(later) if later else None
 
 
-def draw(count: int, seed: int, last_step: int) -> list[Trial]:
+def draw(count: int, seed: int, last_step: int, recoveries: Sequence[str]) -> list[Trial]:
     """Every fault about as often as every other, at random moments in random stages."""
     generator = random.Random(seed)
     return [
-        Trial(generator.choice(("fifo", "replay")), FAULTS[number % len(FAULTS)], generator.randrange(STAGES),
-              generator.randrange(2, last_step))
+        Trial(generator.choice(("fifo", "replay")), generator.choice(recoveries), FAULTS[number % len(FAULTS)],
+              generator.randrange(STAGES), generator.randrange(2, last_step))
         for number in range(count)
     ]  # fmt: skip
 
 
 def draw_few(seed: int, last_step: int) -> list[Trial]:
-    """One of each fault that ends a run, with FIFO links."""
-    return [replace(trial, policy="fifo") for trial in draw(len(FAULTS), seed, last_step) if trial.fault in FATAL]
+    """One of each fault that ends a run, with FIFO links, and one of those with isolation in both policies."""
+    drawn = draw(len(FAULTS), seed, last_step, ("restart",))
+    few = [replace(trial, policy="fifo") for trial in drawn if trial.fault in FATAL]
+    return few + [replace(few[0], recovery="isolate", policy=policy) for policy in ("fifo", "replay")]
 
 
-def make_reference(run: Sequence[str], folder: Path, policies: set[str]) -> Reference:
+def make_reference(run: Sequence[str], folder: Path, trials: Sequence[Trial]) -> Reference:
     """Parameters and lowest accuracy of runs that are never struck."""
-    found: dict[str, tuple[dict[str, Tensor], float]] = {}
-    for policy in policies:
+    found: dict[tuple[str, ...], tuple[dict[str, Tensor], float]] = {}
+    for settings in {_settings(trial) for trial in trials}:
         outcomes = [
-            run_pipeline([*run, f"buffers.policy={policy}"], STAGES, folder / f"never-{policy}-{number}", TIMEOUT_S)
-            for number in range(REPLAYS if policy == "replay" else 1)
+            run_pipeline([*run, *settings], STAGES, folder / f"never-{len(found)}-{number}", TIMEOUT_S)
+            for number in range(REPLAYS if "buffers.policy=replay" in settings else 1)
         ]
         for outcome in outcomes:
             if any(outcome.exit_codes):
                 raise RuntimeError("a run that is never struck failed:\n" + "\n".join(outcome.printed))
         lowest = min(outcome.summary["accuracy"]["final"] for outcome in outcomes)
-        found[policy] = network_state(outcomes[0].folder), lowest
-    return found.__getitem__
+        found[settings] = network_state(outcomes[0].folder), lowest
+    return lambda trial: found[_settings(trial)]
+
+
+def _settings(trial: Trial) -> tuple[str, ...]:
+    # With FIFO a slow stage changes no parameter.
+    slowness = trial.slowness if trial.policy == "replay" else []
+    return f"buffers.policy={trial.policy}", *slowness
 
 
 def table(results: list[Result]) -> Table:
     """One line per policy and fault."""
-    shown = Table("policy", "fault", "trials", "right", "detected s: p50", "p95", "training again s: p50", "p95", "orphans",
-                  "leaked")  # fmt: skip
-    for policy, fault in sorted(Counter((one.trial.policy, one.trial.fault) for one in results)):
-        group = [one for one in results if (one.trial.policy, one.trial.fault) == (policy, fault)]
+    names = ("links", "faults.policy", "fault", "trials", "right", "detected s: p50", "p95", "training again s: p50", "p95")
+    shown = Table(*names, "orphans", "leaked")
+    kinds = [(one.trial.policy, one.trial.recovery, one.trial.fault) for one in results]
+    for kind in sorted(set(kinds)):
+        group = [one for one, its_kind in zip(results, kinds, strict=True) if its_kind == kind]
         shown.add_row(
-            policy, fault, str(len(group)), str(sum(one.is_right for one in group)),
+            *kind, str(len(group)), str(sum(one.is_right for one in group)),
             *_percentiles([one.detect_s for one in group]), *_percentiles([one.again_s for one in group]),
             str(sum(one.orphans for one in group)), str(sum(len(one.leaked) for one in group)),
         )  # fmt: skip
@@ -243,13 +265,16 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json")
-    parser.add_argument("--smoke", action="store_true", help="one trial of each fault that ends a run, on a shorter run")
+    parser.add_argument("--smoke", action="store_true", help="few trials, on a shorter run")
+    parser.add_argument("--policies", nargs="+", choices=("restart", "isolate"), default=["restart", "isolate"],
+                        help="faults.policy to draw from")  # fmt: skip
     arguments = parser.parse_args()
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     run = (*RUN, "training.epochs=3", "evaluation.every_epochs=3") if arguments.smoke else RUN
-    trials = draw_few(arguments.seed, 40) if arguments.smoke else draw(arguments.count, arguments.seed, 200)
+    seed = arguments.seed
+    trials = draw_few(seed, 40) if arguments.smoke else draw(arguments.count, seed, 200, arguments.policies)
     with tempfile.TemporaryDirectory() as folder:
-        reference = make_reference(run, Path(folder), {trial.policy for trial in trials})
+        reference = make_reference(run, Path(folder), trials)
         results = [
             run_trial(trial, run, Path(folder) / f"trial{number}", reference)
             for number, trial in enumerate(track(trials, "trials", console=Console(stderr=True)))

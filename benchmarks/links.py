@@ -31,6 +31,7 @@ from launch.summary import hardware, versions
 from workers.encoding import TensorSpec
 from workers.links.connect import LinkEnd
 from workers.links.interface import LinkConfig, Receiver, Sender
+from workers.links.meeting import Patience
 from workers.messages import Kind, Message, MessageLayout
 
 ROWS, CHANNELS = 16, 64
@@ -114,7 +115,7 @@ def _end(case: Case, store: str, peer: str) -> LinkEnd:
     torch.set_num_threads(1)
     return LinkEnd(
         LinkConfig(transport=case.transport, slots=2), FileStore(store, 2), "link0", case.layout,  # type: ignore[arg-type]
-        peer=peer, device=torch.device("cpu"), timeout_s=TIMEOUT_S,
+        device=torch.device("cpu"), patience=Patience(peer, TIMEOUT_S),
     )  # fmt: skip
 
 

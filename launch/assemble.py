@@ -4,19 +4,22 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch.distributed import Store
 
+from launch.attempts import Attempt, Member, Policy, Process
 from launch.committer import Committer
 from launch.config import dump_config
 from launch.cutting import settle_cut
+from launch.faults import REQUEUE
+from launch.isolation import policy_for
 from launch.memory import reset_peak_memory
 from launch.monitor import Monitor
-from launch.preflight import Plan
-from launch.resume import Origin, resumed_plan
+from launch.preflight import Plan, make_plan
+from launch.resume import resumed_plan
 from launch.stage_parts import Run, Stage
 from launch.summary import summarise, write_summary
 from launch.supervisor import Supervisor, host_name
@@ -24,28 +27,8 @@ from launch.tables import end_table, headline, result_lines, start_table
 from launch.trace_file import write_trace
 from launch.tracking import make_trackers
 from workers.allocator import keep_freed_memory
-from workers.board import Board, wait_for
+from workers.board import Board
 from workers.status import StageStatus
-
-REQUEUE = 75
-"""Exit code of a run that has saved itself and wants to be started again (EX_TEMPFAIL of sysexits.h)."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """Which process of the run this one is.
-
-    Attributes:
-        origin: Where the run writes and begins, known to rank 0 alone; it tells the others.
-        store: For the links; its calls may block.
-        board_store: Another connection to the same store, for heartbeats, which must never stand behind a blocked call.
-    """
-
-    rank: int
-    local_rank: int
-    origin: Origin | None
-    store: Store
-    board_store: Store
 
 
 def run_stage(plan: Plan, process: Process, console: Console) -> int:
@@ -61,60 +44,93 @@ def run_stage(plan: Plan, process: Process, console: Console) -> int:
     keep_freed_memory()
     seat = plan.placement.seat_of(process.rank)
     board = Board(process.board_store, plan.placement.num_processes)
-    origin = Origin.read(board.share("origin", process.origin.as_json() if process.origin else None))
-    device = plan.placement.device_of(process.local_rank, plan.config.placement)
-    status = StageStatus(seat, list(plan.placement.blocks_of(seat.stage)), os.getpid(), host_name())
+    folder = Path(board.share("folder", str(process.folder.absolute()) if process.folder else None))
+    blocks = list(plan.placement.blocks_of(seat.stage))
+    status = StageStatus(seat, blocks, os.getpid(), host_name(), incarnation=process.incarnation)
     terminal = ExitStack()
-    with Supervisor(board, status, plan.config.faults, stop_console=terminal.close, folder=origin.folder) as supervisor:
-        plan, predicted = settle_cut(resumed_plan(plan, origin), board, status, device)
-        run = Run(plan, origin, board, status)
-        this = Stage(run, process.store, device, must_stop=supervisor.told_to_stop)
-        if seat.rank == 0:
-            _lead(run, this, console, terminal, predicted, started)
-        else:
-            report = this.run(lambda name, batch_id: None)
-    if seat.rank > 0:
-        # Nothing is asked of the store after this: its host may be gone as soon as it has all reports.
-        board.post("report", seat.rank, report)
-    return 0 if this.is_finished else REQUEUE
+    with Supervisor(board, status, plan.config.faults, stop_console=terminal.close, folder=folder) as supervisor:
+        policy = policy_for(Member(process, plan, board, status, folder))
+        go = Go(plan, process.local_rank, policy, board, status, console, terminal, started)
+        code, report = _attempt_until_done(go, supervisor)
+    policy.say_last(report)
+    return code
 
 
-def _lead(
-    run: Run, this: Stage, console: Console, terminal: ExitStack, predicted: dict[str, Any], started: float
-) -> None:
+@dataclass(frozen=True)
+class Go:
+    """What every attempt of a process has in common."""
+
+    plan: Plan
+    local_rank: int
+    policy: Policy
+    board: Board
+    status: StageStatus
+    console: Console
+    terminal: ExitStack
+    started: float
+
+
+def _attempt_until_done(go: Go, supervisor: Supervisor) -> tuple[int, dict[str, Any]]:
+    while True:
+        try:
+            attempt = go.policy.begin()
+            return _try_once(go, attempt, supervisor)
+        except ConnectionError as error:
+            go.policy.go_back(error)
+
+
+def _try_once(go: Go, attempt: Attempt, supervisor: Supervisor) -> tuple[int, dict[str, Any]]:
+    """One attempt; returns exit code and report."""
+    device = go.plan.placement.device_of(go.local_rank, go.plan.config.placement)
+    # Layers are trained in place: another attempt needs new ones.
+    plan = make_plan(go.plan.config, go.plan.placement.num_processes) if attempt.number else go.plan
+    plan, predicted = settle_cut(resumed_plan(plan, attempt.origin), go.board, go.status, device)
+    run = Run(plan, attempt, go.board, go.status)
+    this = Stage(run, device, must_stop=supervisor.told_to_stop)
+    leads = go.status.seat.rank == 0
+    report = _lead(go, run, this, predicted) if leads else this.run(lambda name, batch_id: None)
+    go.policy.leave(report)
+    return 0 if this.is_finished else REQUEUE, report
+
+
+def _lead(go: Go, run: Run, this: Stage, predicted: dict[str, Any]) -> dict[str, Any]:
     """Rank 0: runs like any other, shows the run to its user, and leaves its results behind."""
     folder, board = run.origin.folder, run.board
     with Committer(board, run.plan, folder) as committer:
-        monitor = _open_monitor(run, console)
-        terminal.callback(monitor.release_terminal)
+        monitor = _open_monitor(run, go.console)
+        go.terminal.callback(monitor.release_terminal)
         with monitor:
-            board.post("report", 0, this.run(committer.expect))
-            reports = _wait_for_reports(board, run.status, run.plan.config.faults.timeout_s)
+            report = this.run(committer.expect)
+            board.post(run.attempt.report_topic, 0, report)
+            reports = _wait_for_reports(run, run.plan.config.faults.timeout_s)
     summary = summarise(
-        reports, monitor.evaluations, time.perf_counter() - started, is_finished=this.is_finished, predicted=predicted,
+        reports, monitor.evaluations, time.perf_counter() - go.started, is_finished=this.is_finished, predicted=predicted,
         checkpoints=committer.counts(), began_at=run.origin.batch_id,
     )  # fmt: skip
     write_summary(folder, summary)
     write_trace(folder, board.read("trace"), list(run.plan.placement.seats()), [report["blocks"] for report in reports])
-    console.print(end_table(summary))
-    console.print(result_lines(summary, folder), highlight=False, soft_wrap=True, markup=False)
+    go.console.print(end_table(summary))
+    go.console.print(result_lines(summary, folder), highlight=False, soft_wrap=True, markup=False)
+    return report
 
 
 def _open_monitor(run: Run, console: Console) -> Monitor:
     plan, folder = run.plan, run.origin.folder
     (folder / "metrics").mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(dump_config(plan.config))
-    console.print(headline(plan), highlight=False)
-    console.print(start_table(plan))
+    if run.attempt.number == 0 and run.status.incarnation == 0:
+        console.print(headline(plan), highlight=False)
+        console.print(start_table(plan))
     trackers = make_trackers(plan.config.logging, folder, plan.config.model_dump(mode="json"))
     return Monitor(run.board, plan, run.origin, trackers, console)
 
 
-def _wait_for_reports(board: Board, status: StageStatus, timeout_s: float) -> list[dict[str, Any]]:
-    status.now("waiting for the other processes' reports")
+def _wait_for_reports(run: Run, timeout_s: float) -> list[dict[str, Any]]:
+    run.status.now("waiting for the other processes' reports")
+    topic, board = run.attempt.report_topic, run.board
 
     def missing() -> str:
-        return f"the reports of ranks {[rank for rank, report in enumerate(board.read('report')) if report is None]}"
+        return f"the reports of ranks {[rank for rank, report in enumerate(board.read(topic)) if report is None]}"
 
-    wait_for(lambda: board.is_complete("report") or None, timeout_s, missing)
-    return [report for report in board.read("report") if report]
+    run.attempt.wait_for(lambda: board.is_complete(topic) or None, timeout_s, missing)
+    return [report for report in board.read(topic) if report]

@@ -97,7 +97,7 @@ def settle_cut(plan: Plan, board: Board, status: StageStatus, device: torch.devi
     """
     if plan.config.partition.boundaries != AUTO:
         return plan, {}
-    if status.seat.rank == 0:
+    if status.seat.rank == 0 and board.read("cut")[0] is None:
         status.now("measuring layers")
         board.post("cut", 0, asdict(forecast(plan, profile_layers(plan, device), shared_cores(device))))
     status.now("waiting for stage 0 to measure layers")

@@ -25,6 +25,15 @@ def combined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def is_whole(parts: Sequence[dict[str, Any]], num_samples: int) -> bool:
+    """Whether every block has seen all samples; one that was away while they went by has not."""
+    seen: dict[str, int] = {}
+    for part in parts:
+        for block in part["correct"]:
+            seen[block] = seen.get(block, 0) + part["samples"]
+    return set(seen.values()) == {num_samples}
+
+
 def _accuracy(counts: list[tuple[int, int]]) -> float:
     correct, samples = (sum(column) for column in zip(*counts, strict=True))
     return correct / max(samples, 1)

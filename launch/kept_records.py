@@ -6,6 +6,7 @@ from typing import Any
 
 from launch.checkpoints import Manifest
 from launch.preflight import Plan
+from workers.status import Seat
 
 
 def keep_evaluations(metrics: Path, manifest: Manifest, plan: Plan) -> tuple[int, ...]:
@@ -39,6 +40,15 @@ def keep_metrics(metrics: Path, manifest: Manifest, plan: Plan) -> None:
             record for record in records
             if record.get("block") in blocks and record["step"] <= manifest.steps[record["block"]]
         ])  # fmt: skip
+
+
+def keep_own_metrics(metrics: Path, manifest: Manifest | None, seat: Seat, blocks: range) -> tuple[int, ...]:
+    """Drops one process's records behind a checkpoint, while all others go on writing theirs; returns the epochs whose
+    evaluation is known."""
+    path = metrics / f"stage{seat.label}.jsonl"
+    steps = manifest.steps if manifest else dict.fromkeys(blocks, 0)
+    _write(path, [record for record in _records(path) if record.get("step", 0) <= steps.get(record.get("block"), 0)])
+    return tuple(record["epoch"] for record in _records(metrics / "evaluations.jsonl"))
 
 
 def forget_records(metrics: Path) -> None:

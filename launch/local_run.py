@@ -10,17 +10,23 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from torch.distributed import FileStore
 
-from launch.assemble import Process, run_stage
+from launch.assemble import run_stage
+from launch.attempts import Process
 from launch.config import load_config
+from launch.keeper import run_kept
 from launch.preflight import make_plan
 from launch.resume import Origin, find_origin
+from launch.supervisor import say_given_up
+from workers.board import Board
 
 FORKSERVER_PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "launch.assemble", "sklearn.datasets"]
 
@@ -121,14 +127,24 @@ def _run_rank(
     with _output(folder, rank).open("w", buffering=1) as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
+        torch.set_num_threads(1)
         plan = make_plan(load_config(config, overrides), num_processes)
-        stores = [FileStore(str(folder / "store"), num_processes) for _ in range(2)]
         console = Console(file=output, width=120)
-        origin = None
-        if rank == 0:
-            origin = find_origin(None, plan, folder, console.print) if goes_on else Origin(folder)
+
+        def work(incarnation: int) -> int:
+            # A process that is killed leaves the file's count of users too high; nobody is to remove it but its owner.
+            stores = [FileStore(str(folder / "store"), -1) for _ in range(2)]
+            again = goes_on or incarnation > 0
+            origin = partial(find_origin, None, plan, folder, console.print) if again else partial(Origin, folder)
+            here = (folder, origin) if rank == 0 else (None, None)
+            return run_stage(plan, Process(rank, rank, *here, *stores, incarnation), console)
+
+        def give_up(reason: str) -> None:
+            board = Board(FileStore(str(folder / "store"), -1), num_processes)
+            say_given_up(board, plan.placement.seat_of(rank), reason)
+
         with contextlib.suppress(KeyboardInterrupt):
-            sys.exit(run_stage(plan, Process(rank, rank, origin, *stores), console))
+            sys.exit(run_kept(plan.placement.seat_of(rank).name, plan.config.faults, work, give_up))
 
 
 def _output(folder: Path, rank: int) -> Path:

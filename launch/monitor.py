@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 from rich.console import Console
 from rich.live import Live
 
-from launch.evaluations import combined
+from launch.evaluations import combined, is_whole
 from launch.preflight import Plan
 from launch.resume import Origin
 from launch.status import write_status
@@ -98,14 +98,22 @@ class Monitor:
                     tracker.log(row["stage"], row)
 
     def _read_evaluations(self) -> None:
-        while self._epochs and self._board.is_complete(f"evaluation/{self._epochs[0]}"):
-            parts = self._board.read(f"evaluation/{self._epochs.pop(0)}")
-            evaluation = combined([part for part in parts if part])
+        # An earlier pass that some stage has missed will not be made up for.
+        whole = [epoch for epoch in self._epochs if self._board.is_complete(f"evaluation/{epoch}") and self._is_whole(epoch)]
+        for epoch in whole:
+            evaluation = combined(self._parts(epoch))
+            self._epochs = [later for later in self._epochs if later > epoch]
             self.evaluations.append(evaluation)
             self._file.write(json.dumps(evaluation) + "\n")
             self._print(evaluation_line(evaluation, self._plan.config.training.epochs))
             for tracker in self._trackers:
                 tracker.log_evaluation(evaluation)
+
+    def _is_whole(self, epoch: int) -> bool:
+        return is_whole(self._parts(epoch), self._plan.data.test_samples)
+
+    def _parts(self, epoch: int) -> list[dict[str, Any]]:
+        return [part for part in self._board.read(f"evaluation/{epoch}") if part]
 
     def _expected_epochs(self, origin: Origin) -> list[int]:
         """Those that the feed still evaluates (workers.feed.Feed): the last one due may have been lost with its run."""

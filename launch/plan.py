@@ -22,12 +22,13 @@ from rich.console import Console
 
 from launch.config import load_config
 from launch.cutting import Forecast, cut, forecast, shared_cores
+from launch.faults import WRONG_CONFIGURATION
 from launch.layer_costs import check_boundaries, profile_layers
 from launch.local_run import FORKSERVER_PRELOAD
 from launch.plan_tables import plan_lines, plan_table
 from launch.preflight import Plan, make_plan
 from launch.rehearsal import Rehearsal, rehearse
-from launch.run import DEFAULT_CONFIG, WRONG_CONFIGURATION
+from launch.run import DEFAULT_CONFIG
 from launch.settings import RunConfig
 from pipeline.balance import shared_out
 from pipeline.partition import AUTO

@@ -59,6 +59,7 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
         placement = Placement.deal(config.placement.replicas, num_processes, blueprint.num_blocks)
         placement.device_of(0, config.placement)
         _check_replicas(config, placement, data)
+        _check_isolation(config, placement)
         if config.optimizer.warmup_steps >= blueprint.total_steps:
             raise ValueError(
                 f"optimizer.warmup_steps: got {config.optimizer.warmup_steps}, allowed: below the run's "
@@ -91,4 +92,14 @@ def _check_replicas(config: RunConfig, placement: Placement, data: DataInfo) -> 
         raise ValueError(
             f"placement.replicas: got {most}, but the last batch of an epoch has {last} samples, too few to share; use "
             "data.drop_last=true"
+        )
+
+
+def _check_isolation(config: RunConfig, placement: Placement) -> None:
+    """Raises ValueError where a stage could not be started again alone."""
+    device = placement.device_of(0, config.placement).type
+    if config.faults.policy == "isolate" and (config.link.transport == "gloo" or device != "cpu"):
+        raise ValueError(
+            f"faults.policy: got isolate with link.transport={config.link.transport} on {device}, allowed: CPU stages of "
+            "one host with links over shared memory"
         )

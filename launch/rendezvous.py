@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore
 
+from launch.config import ConfigError
+
 FOLDER = "greedypipe/folder"
 """Key that outlives a restart, unlike all others."""
 
@@ -33,15 +35,27 @@ class Environment:
             attempt=number("TORCHELASTIC_RESTART_COUNT", 0),
         )  # fmt: skip
 
-    def earlier_folder(self, store: Store) -> Path | None:
-        """The folder that an earlier attempt of this run has noted with `note_folder`; None in the first attempt."""
+    @staticmethod
+    def noted_folder(store: Store) -> Path | None:
+        """The folder that this run, or an earlier attempt of it, has noted with `note_folder`."""
         base = _unprefixed(store)
-        return Path(base.get(FOLDER).decode()) if self.attempt and base.check([FOLDER]) else None
+        return Path(base.get(FOLDER).decode()) if base.check([FOLDER]) else None
 
     @staticmethod
     def note_folder(store: Store, folder: Path) -> None:
         """Lets later attempts of this run find its folder."""
         _unprefixed(store).set(FOLDER, str(folder.absolute()))
+
+    def check_store_outlives_processes(self) -> None:
+        """Raises ConfigError where the store would be gone with the process of rank 0."""
+        if self.world_size > 1 and not self._agent_hosts_store:
+            raise ConfigError(
+                ["faults.policy=isolate needs a store that outlives rank 0: start with torchrun, whose agent hosts it"]
+            )
+
+    @property
+    def _agent_hosts_store(self) -> bool:
+        return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
     def connect(self, connections: int, timeout_s: float) -> list[Store]:
         """Opens independent connections to the run's store, which torchrun's agent hosts.
@@ -52,10 +66,9 @@ class Environment:
         if self.world_size == 1:
             return [HashStore()] * connections
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        agent_hosts = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         stores = []
         for number in range(connections):
-            is_host = number == 0 and self.rank == 0 and not agent_hosts
+            is_host = number == 0 and self.rank == 0 and not self._agent_hosts_store
             store = TCPStore(host, port, self.world_size, is_host, timedelta(seconds=timeout_s), wait_for_workers=False)
             stores.append(PrefixStore(f"greedypipe/{self.attempt}", store))
         return stores

@@ -5,9 +5,11 @@
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = str(Path(__file__).resolve().parent.parent)
@@ -15,17 +17,22 @@ if ROOT not in sys.path:
     # torchrun puts launch/ on the path, not the folder above it.
     sys.path.insert(0, ROOT)
 
+import torch  # noqa: E402
 from torch.distributed import Store  # noqa: E402
 
-from launch.assemble import Process, run_stage  # noqa: E402
+from launch.assemble import run_stage  # noqa: E402
+from launch.attempts import Process  # noqa: E402
 from launch.config import ConfigError, describe_keys, dump_config, load_config  # noqa: E402
+from launch.faults import INTERRUPTED, WRONG_CONFIGURATION  # noqa: E402
+from launch.keeper import run_kept  # noqa: E402
 from launch.monitor import make_console  # noqa: E402
 from launch.preflight import Plan, make_plan  # noqa: E402
 from launch.rendezvous import Environment  # noqa: E402
 from launch.resume import Origin, find_origin  # noqa: E402
+from launch.supervisor import say_given_up  # noqa: E402
+from workers.board import Board  # noqa: E402
 
 DEFAULT_CONFIG = os.path.relpath(Path(ROOT, "configs", "digits.yaml"))
-WRONG_CONFIGURATION = 2
 
 
 def main() -> None:
@@ -36,25 +43,55 @@ def main() -> None:
         if arguments.print_config:
             _say(environment, dump_config(config).rstrip())
             return
+        # No threads before a keeper forks.
+        torch.set_num_threads(1)
         plan = make_plan(config, environment.world_size)
+        if config.faults.policy == "isolate":
+            environment.check_store_outlives_processes()
     except ConfigError as error:
         _refuse(environment, error)
+    work = functools.partial(_work, environment, plan, arguments.resume)
+    name, give_up = plan.placement.seat_of(environment.rank).name, functools.partial(_give_up, environment, plan)
+    sys.exit(run_kept(name, config.faults, work, give_up))
+
+
+def _work(environment: Environment, plan: Plan, resume: str | None, incarnation: int) -> int:
+    """All that one process of the run does, or a child of it that is started again."""
     with contextlib.suppress(KeyboardInterrupt):
-        store, board_store = environment.connect(2, config.faults.timeout_s)
-        origin = _begin(environment, arguments.resume, plan, board_store) if environment.rank == 0 else None
-        process = Process(environment.rank, environment.local_rank, origin, store, board_store)
-        sys.exit(run_stage(plan, process, make_console()))
-    sys.exit(130)
+        store, board_store = environment.connect(2, plan.config.faults.timeout_s)
+        folder = origin = None
+        if environment.rank == 0:
+            folder, origin = _begin(environment, resume, plan, board_store, incarnation)
+        process = Process(
+            environment.rank, environment.local_rank, folder, origin, store, board_store, incarnation
+        )  # fmt: skip
+        return run_stage(plan, process, make_console())
+    return INTERRUPTED
 
 
-def _begin(environment: Environment, resume: str | None, plan: Plan, store: Store) -> Origin:
-    """Where the run begins, which rank 0 decides."""
+def _begin(
+    environment: Environment, resume: str | None, plan: Plan, store: Store, incarnation: int
+) -> tuple[Path, Callable[[], Origin]]:
+    """The run's folder, and where the run begins, which rank 0 decides; at once where that may be refused."""
+    earlier = environment.noted_folder(store) if environment.attempt or incarnation else None
+
+    def find() -> Origin:
+        return find_origin(resume, plan, earlier, lambda text: print(text, flush=True))
+
+    if incarnation and earlier:
+        return earlier, find
     try:
-        origin = find_origin(resume, plan, environment.earlier_folder(store), lambda text: print(text, flush=True))
+        origin = find()
     except ConfigError as error:
         _refuse(environment, error)
     environment.note_folder(store, origin.folder)
-    return origin
+    return origin.folder, lambda: origin
+
+
+def _give_up(environment: Environment, plan: Plan, reason: str) -> None:
+    """Ends the run: this process's child will not come back."""
+    (store,) = environment.connect(1, plan.config.faults.timeout_s)
+    say_given_up(Board(store, plan.placement.num_processes), plan.placement.seat_of(environment.rank), reason)
 
 
 def _parse() -> argparse.Namespace:

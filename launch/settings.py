@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from buffers.replay import BuffersConfig
+from launch.faults import FaultsConfig
 from launch.placement import PlacementConfig
-from launch.supervisor import FaultsConfig
 from pipeline.build import Sections, TrainingConfig
 from pipeline.heads import HeadConfig
 from pipeline.losses import LossConfig

@@ -3,14 +3,16 @@
 import torch
 from torch.distributed import Store
 
+from launch.attempts import Meetings
 from launch.placement import Route
 from launch.preflight import Plan
 from workers.links.connect import LinkEnd
 from workers.links.interface import Receiver, Sender
 from workers.links.join import join
+from workers.links.meeting import Patience
 from workers.links.split import Branch, split
 from workers.stage import DeadEnd
-from workers.status import Seat, StageStatus
+from workers.status import StageStatus
 
 
 class StageLinks:
@@ -20,17 +22,21 @@ class StageLinks:
     crosswise. Every wait ends after `faults.timeout_s`.
     """
 
-    def __init__(self, plan: Plan, store: Store, status: StageStatus, device: torch.device) -> None:
+    def __init__(self, plan: Plan, meetings: Meetings, status: StageStatus, device: torch.device) -> None:
         self._plan = plan
-        self._store = store
+        self._meetings = meetings
         self._status = status
         self._seat = status.seat
         self._device = device
+        self._link = plan.config.link
+        if plan.config.faults.policy == "isolate":
+            # Only there can a process give up a link that another thread waits for.
+            self._link = self._link.model_copy(update={"transport": "shm"})
 
     def receiver(self, slots: int) -> Receiver:
         """The receiver of whole messages, or of this replica's part of them; blocks until all senders have come."""
         routes = self._plan.placement.routes_after(self._seat.stage - 1)
-        return join([self._end(route, route.sender).receive(slots) for route in routes if route.receiver == self._seat])
+        return join([self._receiver(route, slots) for route in routes if route.receiver == self._seat])
 
     def sender(self) -> Sender:
         """The sender to the next stage; blocks until all of its replicas have come."""
@@ -38,15 +44,19 @@ class StageLinks:
             return DeadEnd()
         routes = self._plan.placement.routes_after(self._seat.stage)
         return split([
-            Branch(self._end(route, route.receiver).send(), route.begin, route.end)
+            Branch(self._sender(route), route.begin, route.end)
             for route in routes if route.sender == self._seat
         ])  # fmt: skip
 
-    def _end(self, route: Route, peer: Seat) -> LinkEnd:
-        self._status.now(f"waiting for {peer.name} to connect")
-        config = self._plan.config
-        return LinkEnd(
-            config.link, self._store, f"link{route.sender.label}-{route.receiver.label}",
-            self._plan.layout_after(route.sender.stage, route.share), peer=peer.name, device=self._device,
-            timeout_s=config.faults.timeout_s,
-        )  # fmt: skip
+    def _receiver(self, route: Route, slots: int) -> Receiver:
+        self._status.now(f"waiting for {route.sender.name} to connect")
+        return self._meetings.receiver(route, lambda store, patience: self._end(route, store, patience).receive(slots))
+
+    def _sender(self, route: Route) -> Sender:
+        self._status.now(f"waiting for {route.receiver.name} to connect")
+        return self._meetings.sender(route, lambda store, patience: self._end(route, store, patience).send())
+
+    def _end(self, route: Route, store: Store, patience: Patience) -> LinkEnd:
+        layout = self._plan.layout_after(route.sender.stage, route.share)
+        name = f"link{route.sender.label}-{route.receiver.label}"
+        return LinkEnd(self._link, store, name, layout, device=self._device, patience=patience)

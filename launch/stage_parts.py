@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch.distributed import Store
 
+from launch.attempts import Attempt
 from launch.checkpoints import checkpoints_of, name_of
 from launch.preflight import Plan
 from launch.resume import Origin
@@ -22,7 +23,7 @@ from workers.debug import trouble
 from workers.feed import Feed, Start
 from workers.inbox import SLOTS_BESIDE_BUFFER, Inbox, MessageStream
 from workers.meter import MetricsFile
-from workers.replicas import join_replicas
+from workers.replicas import Replicas, join_replicas
 from workers.stage import Evaluation, StageWorker
 from workers.status import StageStatus
 from workers.trace import make_tracing
@@ -36,26 +37,30 @@ class Run:
     """What one process knows of its run."""
 
     plan: Plan
-    origin: Origin
+    attempt: Attempt
     board: Board
     status: StageStatus
 
+    @property
+    def origin(self) -> Origin:
+        """Where the run writes and began this time."""
+        return self.attempt.origin
+
 
 class Stage:
-    """The parts of one stage, wired together.
+    """The parts of one stage, wired together for one attempt.
 
     Args:
-        store: For the links.
         device: Of its blocks.
         must_stop: Whether the run is to save itself and end; asked in stage 0.
     """
 
-    def __init__(self, run: Run, store: Store, device: torch.device, must_stop: Callable[[], bool]) -> None:
+    def __init__(self, run: Run, device: torch.device, must_stop: Callable[[], bool]) -> None:
         self._plan = run.plan
         self._origin = run.origin
+        self._attempt = run.attempt
         self._board = run.board
         self._status = run.status
-        self._store = store
         self._must_stop = must_stop
         self._seat = run.status.seat
         self._stage = run.status.stage
@@ -65,30 +70,44 @@ class Stage:
         """Once it has run: whether the stream came to its end and was not stopped before."""
 
     def run(self, expect: Expect) -> dict[str, Any]:
-        """Trains, saves the blocks, and returns the stage's report."""
-        config, folder = self._plan.config, self._origin.folder
+        """Trains, saves the blocks, and returns the stage's report; whatever happens, gives up its links and files.
+
+        Raises:
+            ConnectionError: A neighbour is gone.
+        """
+        self._status.finished = False
         self._load()
-        self._status.now(f"waiting for the other replicas of stage {self._stage} to connect")
-        self._replicas = join_replicas(self._seat, self._store, self._device, config.faults.timeout_s)
+        with ExitStack() as open_parts:
+            return self._run(expect, open_parts)
+
+    def _run(self, expect: Expect, open_parts: ExitStack) -> dict[str, Any]:
+        config, folder = self._plan.config, self._origin.folder
+        self._replicas = self._join_replicas()
+        open_parts.callback(self._replicas.close)
         blocks = self._replicas.share_learning(self._blocks)
-        links = StageLinks(self._plan, self._store, self._status, self._device)
+        links = StageLinks(self._plan, self._attempt.meetings, self._status, self._device)
         inbox = self._make_inbox(links)
+        open_parts.callback(inbox.close)
         outbox = links.sender()
+        open_parts.callback(outbox.abandon)
         metrics = MetricsFile(folder / "metrics" / f"stage{self._seat.label}.jsonl")
+        open_parts.callback(metrics.close)
         tracing = make_tracing(config.logging, self._stage, len(self._blocks))
         saver = Saver(checkpoints_of(folder), self._tell)
+        open_parts.callback(saver.close)
 
         def save(batch_id: int) -> None:
             saver.save(name_of(batch_id), self._saved_blocks)
             expect(name_of(batch_id), batch_id)
 
+        # A scripted fault happens once: not again to a process that comes back from it.
+        blocks = blocks if self._status.incarnation else trouble(blocks, self._stage, config.debug)
         worker = StageWorker(
-            tracing.blocks(trouble(blocks, self._stage, config.debug)), tracing.inbox(inbox), tracing.outbox(outbox),
+            tracing.blocks(blocks), tracing.inbox(inbox), tracing.outbox(outbox),
             sends_image=self._plan.sends_image(self._stage), status=self._status, metrics=metrics,
             interval_steps=config.logging.interval_steps, publish=self._publish, save=save,
         )  # fmt: skip
         worker.run()
-        metrics.close()
         self._status.now("saving")
         saver.close()
         self.is_finished = worker.ended_at == self._plan.blueprint.total_steps
@@ -97,8 +116,11 @@ class Stage:
             expect(FINAL, worker.ended_at)
         if spans := tracing.spans():
             self._board.post("trace", self._seat.rank, spans)
-        self._replicas.close()
-        return asdict(report_stage(self._seat, self._blocks, worker.watch, inbox, outbox, saver.stalled_s))
+        return asdict(report_stage(self._status, self._blocks, worker.watch, inbox, outbox, saver.stalled_s))
+
+    def _join_replicas(self) -> Replicas:
+        self._status.now(f"waiting for the other replicas of stage {self._stage} to connect")
+        return join_replicas(self._seat, self._attempt.store, self._device, self._plan.config.faults.timeout_s)
 
     @property
     def _saved_blocks(self) -> list[Block]:

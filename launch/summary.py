@@ -15,7 +15,7 @@ from pipeline.block import Block
 from workers.inbox import MessageStream
 from workers.links.interface import Sender
 from workers.meter import Stopwatch
-from workers.status import Seat
+from workers.status import StageStatus
 
 FINISHED, STOPPED = "finished", "stopped"
 
@@ -26,6 +26,8 @@ class StageReport:
 
     Attributes:
         label: The stage's number; with several replicas theirs too, "2.0".
+        restarts: How often its process was started again alone; the other figures are of the time since.
+        began_unix_s: When its process began.
         samples: Rows that this process has trained on.
         peak_memory_bytes: See launch.memory; slots in shared memory count at both ends of their link.
         save_stalled_s: What checkpoints have kept it from training.
@@ -38,6 +40,8 @@ class StageReport:
     stage: int
     replica: int
     label: str
+    restarts: int
+    began_unix_s: float
     blocks: list[int]
     parameters: int
     head_parameters: int
@@ -65,14 +69,16 @@ class StageReport:
 
 
 def report_stage(
-    seat: Seat, blocks: list[Block], watch: Stopwatch, inbox: MessageStream, outbox: Sender, save_stalled_s: float
+    status: StageStatus, blocks: list[Block], watch: Stopwatch, inbox: MessageStream, outbox: Sender, save_stalled_s: float
 ) -> StageReport:
     """Collects the report of the calling process."""
-    stats, link = inbox.stats(), asdict(outbox.stats)
+    stats, link, seat = inbox.stats(), asdict(outbox.stats), status.seat
     return StageReport(
         stage=seat.stage,
         replica=seat.replica,
         label=seat.label,
+        restarts=status.incarnation,
+        began_unix_s=status.began_unix_s,
         blocks=[block.index for block in blocks],
         parameters=sum(block.num_parameters for block in blocks),
         head_parameters=sum(block.num_head_parameters for block in blocks),

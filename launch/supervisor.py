@@ -15,26 +15,15 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
-from pydantic import BaseModel, Field
-
+from launch.faults import ALONE, FAILED, INTERRUPTED, FaultsConfig
 from workers.board import Board
 from workers.stage import InheritedFailure
-from workers.status import StageStatus
+from workers.status import Seat, StageStatus
 
 HEARTBEAT_S = 0.25
 STOP = "stop"
 GRACE_S = 2.0
 """How long a stage that only suffers from another one's failure looks for the cause before it reports its own."""
-
-FAILED, INTERRUPTED = 1, 130
-
-
-class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
-    """When a stage counts as lost."""
-
-    timeout_s: float = Field(300.0, gt=0, description="deadline of every wait of one stage for another, in seconds")
-    heartbeat_timeout_s: float = Field(10.0, ge=1, description="seconds without a sign of life after which a stage hangs")
-    hang_timeout_s: float = Field(120.0, ge=1, description="seconds on one batch after which a stage hangs")
 
 
 class Terminated(BaseException):
@@ -52,6 +41,9 @@ class Supervisor:
     when another stage's heartbeat stops, when this stage computes for too long, or when the parent process is gone.
     Whoever finds a cause first writes it to the board and prints it; all others leave without a word. Leaving is
     os._exit: threads may sit in a wait of gloo that nobody will ever end.
+
+    With `faults.policy=isolate` a stage that fails or hangs by itself leaves alone, as long as it may be started again, and
+    no cause is posted.
 
     SIGTERM to any process of the run tells all of them to save and stop (`told_to_stop`); a second one ends it at once.
 
@@ -124,6 +116,8 @@ class Supervisor:
         message = f"{self._status.seat.name} failed: {type(error).__name__}: {error}"
         if isinstance(error, Terminated):
             message = "terminated from outside (SIGTERM)"
+        elif not isinstance(error, ECHOES):
+            self._leave_alone(message, text)
         self._leave_with({"kind": "raised", "message": message, "trace": text})
 
     def _find_cause(self) -> dict[str, Any] | None:
@@ -173,7 +167,17 @@ class Supervisor:
         with stacks.open("w") as file:
             faulthandler.dump_traceback(file)
         message = f"{_name(row)} hangs: computing for {row['for_s']:.0f} s after batch_id {row['batch_id']}; "
-        return {"kind": "hung", "message": f"{message}its stacks are in {stacks}"}
+        message += f"its stacks are in {stacks}"
+        self._leave_alone(message)
+        return {"kind": "hung", "message": message}
+
+    def _leave_alone(self, message: str, trace: str = "") -> None:
+        """Ends this process where it comes back; returns where it does not."""
+        if self._comes_back(self._status.incarnation):
+            self._leave(f"{trace}greedypipe: {message}; it is started again alone", ALONE)
+
+    def _comes_back(self, incarnation: int) -> bool:
+        return self._config.policy == "isolate" and incarnation < self._config.max_restarts
 
     def _others_hang(self) -> dict[str, Any] | None:
         for row in self._pulses.silent(self._board.read("status")):
@@ -181,6 +185,9 @@ class Supervisor:
                 f"{_name(row)} hangs: no sign of life for {self._config.heartbeat_timeout_s:g} s, "
                 f"last seen {row['doing']}, batch_id {row['batch_id']}"
             )
+            if row["host"] == self._status.host and self._comes_back(row["incarnation"]):
+                _kill(row["pid"])
+                continue
             return {"kind": "hung", "message": message, "kill": [row["host"], row["pid"]]}
         return None
 
@@ -190,13 +197,8 @@ class Supervisor:
                 self._leave("", code)
         host, pid = cause.get("kill", [None, 0])
         if host == self._status.host:
-            # A stopped process does not hear SIGTERM, and the launcher would wait for it.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(OSError):  # a full disk must not hide the cause
-            status = "interrupted" if code == INTERRUPTED else "failed"
-            (self._folder / "summary.json").write_text(json.dumps({"status": status, "cause": cause["message"]}) + "\n")
-            _write_error_file(cause["message"])
+            _kill(pid)
+        _note_cause(self._folder, "interrupted" if code == INTERRUPTED else "failed", cause["message"])
         self._leave(cause.get("trace", "") + f"greedypipe: {cause['message']}", code)
 
     def _leave(self, text: str, code: int) -> NoReturn:
@@ -207,6 +209,14 @@ class Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def say_given_up(board: Board, seat: Seat, reason: str) -> None:
+    """Ends a run for a process that is no more; says why, if nobody has said a cause before."""
+    message = f"{seat.name} {reason}"
+    if board.post_cause(seat.rank, {"kind": "died", "message": message}):
+        _note_cause(Path(board.share("folder")), "failed", message)
+        print(f"greedypipe: {message}", file=sys.stderr, flush=True)
 
 
 class Pulses:
@@ -243,12 +253,24 @@ def _name(row: dict[str, Any]) -> str:
     return f"{row['name']} ({blocks}, process {row['pid']} on {row['host']})"
 
 
+def _kill(pid: int) -> None:
+    """A stopped process does not hear SIGTERM, and whoever started it would wait for it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 def _is_alive(pid: int) -> bool:
     """Whether a process of this host runs; one that has ended and only waits for its parent to look does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def _note_cause(folder: Path, status: str, message: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk must not hide the cause
+        (folder / "summary.json").write_text(json.dumps({"status": status, "cause": message}) + "\n")
+        _write_error_file(message)
 
 
 def _write_error_file(message: str) -> None:

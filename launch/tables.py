@@ -104,6 +104,7 @@ def result_lines(summary: dict[str, Any], folder: Path) -> str:
         f"trained for {summary['train_s']:.1f} s at {summary['samples_per_s']:,.0f} samples/s, "
         f"{summary['efficiency']:.0%} of what the slowest stage allows; whole run {summary['wall_s']:.1f} s\n"
         f"{_foretold(summary)}"
+        f"{_started_again(summary)}"
         f"{folder}"
     )
 
@@ -117,6 +118,11 @@ def _accuracy(summary: dict[str, Any]) -> str:
         return ""
     heads = f", ensemble of all heads {accuracy['ensemble']:.4f}" if len(accuracy["blocks"]) > 1 else ""
     return f"accuracy {accuracy['final']:.4f}{heads}\n"
+
+
+def _started_again(summary: dict[str, Any]) -> str:
+    again = [f"stage {report['label']} {report['restarts']}" for report in summary["stages"] if report.get("restarts")]
+    return f"started again alone: {', '.join(f'{one} x' for one in again)}\n" if again else ""
 
 
 def _foretold(summary: dict[str, Any]) -> str:

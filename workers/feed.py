@@ -109,12 +109,14 @@ class Feed:
                 yield Message(Kind.END, batch.batch_id)
                 return
             if batch.batch_id >= self._total_steps and self._may_stop():
-                break
+                yield from self._pass(self._total_steps // self._source.steps_per_epoch)
+                # Meanwhile a stage may have come back that has steps to do again.
+                if self._may_stop():
+                    yield Message(Kind.END, self._total_steps)
+                    return
             if self._is_marked(batch.batch_id, evaluates):
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
             yield Message(Kind.TRAIN, batch.batch_id, tensors={**_tensors(batch), "image": batch.images})
-        yield from self._pass(self._total_steps // self._source.steps_per_epoch)
-        yield Message(Kind.END, self._total_steps)
 
     def _epoch_due_before(self, batch_id: int) -> int:
         """The last epoch that should have been evaluated before this batch."""

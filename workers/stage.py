@@ -233,3 +233,6 @@ class DeadEnd(Sender):
 
     def close(self) -> None:
         pass
+
+    def abandon(self) -> None:
+        pass

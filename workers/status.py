@@ -51,6 +51,10 @@ class StageStatus:
     wait_output_fraction: float = 0.0
     staleness_mean: float = 0.0
     reuse_mean: float = 0.0
+    incarnation: int = 0
+    """How often this process has been started again alone."""
+    began_unix_s: float = field(default_factory=time.time)
+    """When this process began."""
     finished: bool = False
     """All blocks here have used up their step budget."""
     since: float = field(default_factory=time.monotonic)

@@ -171,6 +171,9 @@ class TracedOutbox(Sender):
     def close(self) -> None:
         self._outbox.close()
 
+    def abandon(self) -> None:
+        self._outbox.abandon()
+
 
 class TracedBlock:
     """A block whose forward, learn and hand_on are recorded; everything else is the block's own."""

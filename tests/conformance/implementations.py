@@ -12,6 +12,7 @@ from torch.distributed import HashStore, PrefixStore
 from workers.encoding import TensorSpec
 from workers.links.inprocess import make_inprocess_link
 from workers.links.interface import Received, Receiver, Sender
+from workers.links.meeting import Patience
 from workers.links.process_group import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, Wire, connect_gloo
 from workers.links.shared_memory import attach_shared_memory, serve_shared_memory
 from workers.messages import Kind, Message, MessageLayout
@@ -110,9 +111,9 @@ def connect_shared_memory(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Link:
     store = HashStore()
     with ThreadPoolExecutor(1) as thread:
         receiving = thread.submit(
-            serve_shared_memory, store, "link0", LAYOUT, slots=slots, peer="stage 0", timeout_s=timeout_s
+            serve_shared_memory, store, "link0", LAYOUT, slots=slots, patience=Patience("stage 0", timeout_s)
         )
-        sender = attach_shared_memory(store, "link0", LAYOUT, peer="stage 1", timeout_s=timeout_s)
+        sender = attach_shared_memory(store, "link0", LAYOUT, patience=Patience("stage 1", timeout_s))
     receiver = receiving.result()
     return Link(sender, receiver, slots, lambda link: sender.close(), lambda link: receiver.close())
 

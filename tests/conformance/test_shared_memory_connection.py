@@ -13,6 +13,7 @@ from torch.distributed import FileStore, HashStore
 
 from tests.conformance.implementations import ACTIVATION, LABELS, LAYOUT, MAX_ROWS, SHORT_S, TIMEOUT_S
 from tests.conformance.test_links import assert_same, message
+from workers.links.meeting import Patience
 from workers.links.shared_memory import attach_shared_memory, serve_shared_memory
 from workers.messages import Kind, MessageLayout
 
@@ -22,23 +23,23 @@ OTHER = MessageLayout(MAX_ROWS, {Kind.TRAIN: (LABELS, ACTIVATION)})
 def test_ends_with_different_layouts_refuse_to_connect() -> None:
     store = HashStore()
     with ThreadPoolExecutor(1) as thread:
-        serving = thread.submit(serve_shared_memory, store, "link0", OTHER, slots=2, peer="stage 3", timeout_s=TIMEOUT_S)
+        serving = thread.submit(serve_shared_memory, store, "link0", OTHER, slots=2, patience=Patience("stage 3", TIMEOUT_S))
         with pytest.raises(ValueError, match="stage 4 has another message layout"):
-            attach_shared_memory(store, "link0", LAYOUT, peer="stage 4", timeout_s=TIMEOUT_S)
+            attach_shared_memory(store, "link0", LAYOUT, patience=Patience("stage 4", TIMEOUT_S))
         with pytest.raises(ValueError, match="stage 3 has another message layout"):
             serving.result(TIMEOUT_S)
 
 
 def test_an_end_whose_peer_does_not_come_gives_up_at_the_deadline() -> None:
     with pytest.raises(ConnectionError, match=r"waited 0.3 s to connect to stage 5"):
-        attach_shared_memory(HashStore(), "link0", LAYOUT, peer="stage 5", timeout_s=SHORT_S)
+        attach_shared_memory(HashStore(), "link0", LAYOUT, patience=Patience("stage 5", SHORT_S))
     with pytest.raises(ConnectionError, match=r"waited 0.3 s to connect to stage 5"):
-        serve_shared_memory(HashStore(), "link0", LAYOUT, slots=2, peer="stage 5", timeout_s=SHORT_S)
+        serve_shared_memory(HashStore(), "link0", LAYOUT, slots=2, patience=Patience("stage 5", SHORT_S))
 
 
 def send_from_a_process(store: Path, sent: Connection) -> None:
     torch.set_num_threads(1)
-    sender = attach_shared_memory(FileStore(str(store), 2), "link0", LAYOUT, peer="stage 1", timeout_s=TIMEOUT_S)
+    sender = attach_shared_memory(FileStore(str(store), 2), "link0", LAYOUT, patience=Patience("stage 1", TIMEOUT_S))
     for batch_id in range(2):
         sender.send(message(batch_id=batch_id))
     sent.send(len(sender._slots))
@@ -52,7 +53,7 @@ def test_a_killed_sender_leaves_what_it_sent_and_nothing_else(tmp_path: Path) ->
     process = context.Process(target=send_from_a_process, args=(tmp_path / "store", theirs))
     process.start()
     store = FileStore(str(tmp_path / "store"), 2)
-    receiver = serve_shared_memory(store, "link0", LAYOUT, slots=3, peer="stage 0", timeout_s=TIMEOUT_S)
+    receiver = serve_shared_memory(store, "link0", LAYOUT, slots=3, patience=Patience("stage 0", TIMEOUT_S))
     assert ours.poll(TIMEOUT_S) and ours.recv() == 3
     process.kill()
     process.join()
@@ -70,8 +71,8 @@ def test_a_receiver_that_is_lost_with_messages_unread_is_told_apart_from_one_tha
     for reads in (True, False):
         store = HashStore()
         with ThreadPoolExecutor(1) as thread:
-            serving = thread.submit(serve_shared_memory, store, "link0", LAYOUT, slots=2, peer="a", timeout_s=TIMEOUT_S)
-            sender = attach_shared_memory(store, "link0", LAYOUT, peer="stage 1", timeout_s=TIMEOUT_S)
+            serving = thread.submit(serve_shared_memory, store, "link0", LAYOUT, slots=2, patience=Patience("a", TIMEOUT_S))
+            sender = attach_shared_memory(store, "link0", LAYOUT, patience=Patience("stage 1", TIMEOUT_S))
         receiver = serving.result()
         sender.send(message())
         if reads:
@@ -88,8 +89,8 @@ def test_hundreds_of_messages_that_nobody_has_read_yet_hold_back_nobody() -> Non
     """More than the socket has room for: what it cannot tell at once is told later, and no release is ever lost."""
     store, count = HashStore(), 1000
     with ThreadPoolExecutor(1) as thread:
-        serving = thread.submit(serve_shared_memory, store, "link0", OTHER, slots=count, peer="a", timeout_s=TIMEOUT_S)
-        sender = attach_shared_memory(store, "link0", OTHER, peer="stage 1", timeout_s=TIMEOUT_S)
+        serving = thread.submit(serve_shared_memory, store, "link0", OTHER, slots=count, patience=Patience("a", TIMEOUT_S))
+        sender = attach_shared_memory(store, "link0", OTHER, patience=Patience("stage 1", TIMEOUT_S))
         receiver = serving.result()
         for _ in range(3):
             sending = thread.submit(lambda: [sender.send(message(Kind.END, number)) for number in range(count)])

@@ -59,6 +59,9 @@ def test_no_fault_of_a_small_campaign_loses_anything(tmp_path: Path, run_benchma
     assert [one["trial"] for one in trials if not one["is_right"]] == []
     assert all(one["orphans"] == 0 and one["leaked"] == [] for one in trials)
     # What strikes from outside may come when a short run has just ended; what a stage does itself cannot.
+    assert {(one["trial"]["recovery"], one["trial"]["policy"]) for one in trials} == {
+        ("restart", "fifo"), ("isolate", "fifo"), ("isolate", "replay"),
+    }  # fmt: skip
     restarted = {one["trial"]["fault"]: one["detect_s"] for one in trials if one["attempts"] > 1}
     assert "exception" in restarted and all(seconds < 10 for seconds in restarted.values())
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from launch import local_run
-from launch.assemble import REQUEUE
 from launch.checkpoints import complete_folders, read_manifest
+from launch.faults import REQUEUE
 from launch.local_run import Outcome
 from tests.multiprocess.harness import TINY, assert_equal_states, exported, run_pipeline
 from workers.checkpoint import load_blocks

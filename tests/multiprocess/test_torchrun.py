@@ -73,6 +73,21 @@ def test_a_run_that_torchrun_restarts_goes_on_by_itself_with_the_same_bits(tmp_p
     assert again.returncode == 0 and "goes on at batch 192" in again.stdout, again.stderr
 
 
+@pytest.mark.timeout(180)
+def test_under_torchrun_a_stage_comes_back_alone_with_the_same_bits(tmp_path: Path) -> None:
+    overrides = [*TINY, "training.epochs=8", "evaluation.every_epochs=8", "checkpoint.interval_steps=5"]
+    killer = Thread(target=kill_a_stage_behind_a_checkpoint, args=(tmp_path / "run",))
+    killer.start()
+    slow = ["debug.slow_stage=0", "debug.slow_factor=3", "faults.policy=isolate"]
+    result = torchrun(2, *overrides, *slow, f"run.folder={tmp_path}", "run.name=run")
+    killer.join()
+    assert result.returncode == 0, result.stderr
+    assert "stage 1 was killed by signal SIGKILL: started again alone" in result.stderr
+    assert "goes on at batch" in result.stdout and "started again alone: stage 1 1 x" in result.stdout
+    alone = local_run.run_pipeline(overrides, 1, tmp_path / "alone", config=str(ROOT / "configs" / "digits.yaml"))
+    assert_equal_states(network_state(tmp_path / "run"), exported(alone))
+
+
 @pytest.mark.timeout(120)
 def test_a_wrong_configuration_is_said_once_for_all_processes(tmp_path: Path) -> None:
     result = torchrun(2, "buffers.capcity=3", f"run.folder={tmp_path}")

@@ -11,6 +11,7 @@ from tests.conformance.implementations import LAYOUT, SHORT_S, TIMEOUT_S
 from workers.links import connect
 from workers.links.connect import LinkEnd, memory_of_host
 from workers.links.interface import LinkConfig
+from workers.links.meeting import Patience
 from workers.links.process_group import ProcessGroupReceiver, ProcessGroupSender
 from workers.links.shared_memory import SharedMemoryReceiver, SharedMemorySender
 from workers.messages import Kind, Message
@@ -22,7 +23,7 @@ def both_ends(config: LinkConfig, device: torch.device = CPU, timeout_s: float =
     store = HashStore()
 
     def end(peer: str) -> LinkEnd:
-        return LinkEnd(config, store, "link0", LAYOUT, peer=peer, device=device, timeout_s=timeout_s)
+        return LinkEnd(config, store, "link0", LAYOUT, device=device, patience=Patience(peer, timeout_s))
 
     with ThreadPoolExecutor(2) as threads:
         receiving = threads.submit(end("stage 0").receive, 3)
@@ -68,7 +69,7 @@ def test_stages_that_are_not_on_the_cpu_take_gloo() -> None:
 
 
 def test_an_end_whose_peer_does_not_come_gives_up_at_the_deadline_and_names_it() -> None:
-    end = LinkEnd(LinkConfig(), HashStore(), "link0", LAYOUT, peer="stage 5", device=CPU, timeout_s=SHORT_S)
+    end = LinkEnd(LinkConfig(), HashStore(), "link0", LAYOUT, device=CPU, patience=Patience("stage 5", SHORT_S))
     for build in (end.send, lambda: end.receive(2)):
         with pytest.raises(ConnectionError, match=r"waited 0.3 s to connect to stage 5"):
             build()

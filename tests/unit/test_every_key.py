@@ -216,6 +216,8 @@ ELSEWHERE = {
     "logging.console_interval_s": "tests/unit/test_monitor.py",
     "logging.wandb": "tests/unit/test_tracking.py",
     "logging.tensorboard": "tests/unit/test_tracking.py",
+    "faults.policy": "tests/multiprocess/test_isolate.py",
+    "faults.max_restarts": "tests/multiprocess/test_isolate.py",
     "faults.timeout_s": "tests/multiprocess/test_failures.py",
     "faults.hang_timeout_s": "tests/multiprocess/test_failures.py",
 }

@@ -12,6 +12,7 @@ from tests.conformance.calls import TIMEOUT_S, Call
 from tests.unit.test_inbox import LAYOUT, SHORT_S, holds_its_own_number, message, word
 from workers.inbox import SLOTS_BESIDE_BUFFER, Inbox
 from workers.links.interface import Sender
+from workers.links.meeting import Patience
 from workers.links.shared_memory import attach_shared_memory, serve_shared_memory
 from workers.status import Seat, StageStatus
 
@@ -27,9 +28,9 @@ def connect() -> Iterator[Connect]:
         slots = config.capacity + SLOTS_BESIDE_BUFFER
         with ThreadPoolExecutor(1) as thread:
             serving = thread.submit(
-                serve_shared_memory, store, "link0", LAYOUT, slots=slots, peer="stage 0", timeout_s=timeout_s
+                serve_shared_memory, store, "link0", LAYOUT, slots=slots, patience=Patience("stage 0", timeout_s)
             )
-            sender = attach_shared_memory(store, "link0", LAYOUT, peer="stage 1", timeout_s=TIMEOUT_S)
+            sender = attach_shared_memory(store, "link0", LAYOUT, patience=Patience("stage 1", TIMEOUT_S))
         status = StageStatus(Seat(1, 1), blocks=[1], pid=0, host="here", batch_id=41)
         inbox = Inbox(serving.result(), config, seed=0, status=status, upstream="stage 0", timeout_s=timeout_s)
         ends.append((sender, inbox))

@@ -29,6 +29,12 @@ def status(stage: int, step: int = 0) -> StageStatus:
     return result
 
 
+def part_of_evaluation(stage: int, samples: int) -> dict:
+    """Of a stage of two, half of whose samples are right in the first and three quarters in the second."""
+    right = samples * (2 + stage) / 4
+    return {"epoch": 1, "samples": samples, "correct": {stage: right}, "ensemble": samples if stage else None}
+
+
 def rendered(table: object) -> str:
     console = Console(file=io.StringIO(), width=140)
     console.print(table)
@@ -58,8 +64,7 @@ def watch(tmp_path: Path, plan: Plan, console: Console, *, evaluate: bool) -> tu
     for stage in range(2):
         board.post("status", stage, status(stage, step=5).row())
         if evaluate:
-            part = {"epoch": 1, "samples": 20, "correct": {stage: 10 + 5 * stage}, "ensemble": 16 if stage else None}
-            board.post("evaluation/1", stage, part)
+            board.post("evaluation/1", stage, part_of_evaluation(stage, plan.data.test_samples))
     with Monitor(board, plan, Origin(tmp_path), [tracker], console) as monitor:
         pass
     return monitor, tracker
@@ -99,10 +104,23 @@ def test_the_evaluation_line_ends_with_the_ensemble_where_there_are_heads() -> N
 def test_a_complete_evaluation_is_printed_kept_and_tracked_once(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=140)
     monitor, tracker = watch(tmp_path, make([]), console, evaluate=True)
-    assert monitor.evaluations == [{"epoch": 1, "blocks": [0.5, 0.75], "ensemble": 0.8}]
+    assert monitor.evaluations == [{"epoch": 1, "blocks": [0.5, 0.75], "ensemble": 1.0}]
     assert tracker.evaluations == [1] and tracker.closed and tracker.rows == [(0, 5), (1, 5)]
     assert json.loads((tmp_path / "metrics" / "evaluations.jsonl").read_text()) == monitor.evaluations[0]
     assert console.file.getvalue().count("accuracy 0.7500") == 1  # type: ignore[attr-defined]
+
+
+def test_a_pass_that_a_stage_has_missed_in_part_is_no_evaluation_and_holds_up_none(tmp_path: Path) -> None:
+    plan = make([])
+    (tmp_path / "metrics").mkdir()
+    board, console = Board(HashStore(), 2), Console(file=io.StringIO(), width=140)
+    for stage in range(2):
+        board.post("status", stage, status(stage, step=5).row())
+        board.post("evaluation/1", stage, part_of_evaluation(stage, plan.data.test_samples - stage))
+        board.post("evaluation/2", stage, part_of_evaluation(stage, plan.data.test_samples) | {"epoch": 2})
+    with Monitor(board, plan, Origin(tmp_path), [], console) as monitor:
+        pass
+    assert [one["epoch"] for one in monitor.evaluations] == [2]
 
 
 @pytest.mark.parametrize(("console_interval_s", "lines"), [(1e-9, 1), (1000, 0)])

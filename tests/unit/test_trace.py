@@ -39,6 +39,9 @@ class Outbox(Sender):
     def close(self) -> None:
         self.closed = True
 
+    def abandon(self) -> None:
+        self.closed = True
+
 
 def deliveries(*messages: tuple[Kind, int]) -> list[Delivery]:
     return [Delivery(Message(kind, batch_id), 0, 1) for kind, batch_id in messages]

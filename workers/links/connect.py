@@ -2,13 +2,13 @@
 
 import os
 import socket
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch.distributed import PrefixStore, Store
 
 from workers.links.interface import LinkConfig, Receiver, Sender
+from workers.links.meeting import Patience
 from workers.links.process_group import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, connect_gloo
 from workers.links.shared_memory import attach_shared_memory, serve_shared_memory
 from workers.messages import MessageLayout
@@ -19,43 +19,41 @@ class LinkEnd:
 
     Args:
         link: Its name in the store, the same at both ends.
-        peer: The other end in words, e.g. "stage 1".
-        timeout_s: Deadline of every wait for the peer.
+        patience: With the peer; its deadline is that of every later wait too.
     """
 
     def __init__(
-        self, config: LinkConfig, store: Store, link: str, layout: MessageLayout, *,
-        peer: str, device: torch.device, timeout_s: float,
-    ) -> None:  # fmt: skip
+        self, config: LinkConfig, store: Store, link: str, layout: MessageLayout, *, device: torch.device, patience: Patience
+    ) -> None:
         self._config = config
         self._store = store
         self._link = link
         self._layout = layout
-        self._peer = peer
         self._device = device
-        self._timeout_s = timeout_s
+        self._patience = patience
+        self._peer = patience.peer
+        self._timeout_s = patience.timeout_s
 
     def receive(self, slots: int) -> Receiver:
         """Builds the downstream end, with `slots` slots; blocks until the peer has built the other.
 
         Raises:
-            ConnectionError: The peer did not come within the deadline.
+            ConnectionError: The peer did not come within the deadline; GivenUp where waiting became pointless.
             ValueError: The peer's messages have another layout, or the transport asked for cannot reach it.
         """
         # A wire's own deadline closes the pair for good, so the reader's, which names what was awaited, comes first.
         patience_s = 2 * self._timeout_s
         if self._choose(RECEIVER) == "shm":
             return serve_shared_memory(
-                self._store, self._link, self._layout, slots=slots + self._config.slots, peer=self._peer,
-                timeout_s=self._timeout_s,
-            )  # fmt: skip
+                self._store, self._link, self._layout, slots=slots + self._config.slots, patience=self._patience
+            )
         wire = connect_gloo(self._store, self._link, RECEIVER, self._layout, peer=self._peer, timeout_s=patience_s)
         return ProcessGroupReceiver(wire, self._layout, slots=slots, timeout_s=patience_s)
 
     def send(self) -> Sender:
         """Builds the upstream end; blocks and raises as `receive` does."""
         if self._choose(SENDER) == "shm":
-            return attach_shared_memory(self._store, self._link, self._layout, peer=self._peer, timeout_s=self._timeout_s)
+            return attach_shared_memory(self._store, self._link, self._layout, patience=self._patience)
         wire = connect_gloo(self._store, self._link, SENDER, self._layout, peer=self._peer, timeout_s=2 * self._timeout_s)
         return ProcessGroupSender(
             wire, self._layout, slots=self._config.slots, timeout_s=self._timeout_s, peer=self._peer
@@ -68,11 +66,7 @@ class LinkEnd:
         here = f"{memory_of_host()} {self._device.type}"
         store = PrefixStore(self._link, self._store)
         store.set(f"place{end}", here)
-        try:
-            store.wait([f"place{1 - end}"], timedelta(seconds=self._timeout_s))
-        except RuntimeError as error:
-            raise ConnectionError(f"waited {self._timeout_s:g} s to connect to {self._peer}") from error
-        there = store.get(f"place{1 - end}").decode()
+        there = self._patience.read(store, f"place{1 - end}").decode()
         if here == there and self._device.type == "cpu":
             return "shm"
         if self._config.transport == "shm":

@@ -83,6 +83,10 @@ class Sender(ABC):
     def close(self) -> None:
         """Waits until the receiver has taken every message; idempotent. Raises as `send` does."""
 
+    @abstractmethod
+    def abandon(self) -> None:
+        """Gives up the link without waiting for the receiver, which may lose what is on its way; idempotent."""
+
 
 class Receiver(ABC):
     """The downstream end of a link: it owns the slots. One thread calls `receive`, any thread releases."""

@@ -25,6 +25,9 @@ class PackingSender(Sender):
         self._peer = peer
         self.stats = LinkStats(transport)
 
+    def abandon(self) -> None:
+        self._pool.close(ConnectionError(f"the link to {self._peer} was given up here"))
+
     def send(self, message: Message) -> None:
         started = time.perf_counter()
         self._layout.check(message)

@@ -9,18 +9,19 @@ only: downstream those that hold a message, upstream those that are free again.
 import contextlib
 import mmap
 import os
+import select
 import socket
 import struct
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import NamedTuple
 
 import torch
 from torch.distributed import PrefixStore, Store
 
 from workers.links.interface import LinkStats, PollingReceiver, Received, Sender
+from workers.links.meeting import Patience
 from workers.links.number_socket import NumberSocket
 from workers.links.slots import Slot
 from workers.messages import Message, MessageLayout
@@ -41,25 +42,25 @@ class Ends(NamedTuple):
 
 
 def serve_shared_memory(
-    store: Store, link: str, layout: MessageLayout, *, slots: int, peer: str, timeout_s: float
+    store: Store, link: str, layout: MessageLayout, *, slots: int, patience: Patience
 ) -> "SharedMemoryReceiver":
     """Makes the slots of a link named `link` and returns its receiver when the sender has attached to them.
 
     Raises:
-        ConnectionError: The sender did not come within `timeout_s`.
+        ConnectionError: The sender did not come in time; GivenUp where waiting became pointless.
         ValueError: The sender's messages have another layout.
     """
+    peer, timeout_s = patience.peer, patience.timeout_s
     # In Linux' abstract namespace: no file, gone with the socket.
     address = f"\0greedypipe-{uuid.uuid4().hex}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
         listener.listen(1)
-        listener.settimeout(timeout_s)
         PrefixStore(link, store).set("address", address)
-        try:
-            connection, _ = listener.accept()
-        except TimeoutError:
-            raise ConnectionError(f"waited {timeout_s:g} s to connect to {peer}") from None
+        knock = select.poll()
+        knock.register(listener, select.POLLIN)
+        patience.wait_until(lambda: bool(knock.poll(0)))
+        connection, _ = listener.accept()
     stride = _stride(layout)
     file = os.memfd_create(link)
     try:
@@ -75,17 +76,15 @@ def serve_shared_memory(
         os.close(file)
 
 
-def attach_shared_memory(
-    store: Store, link: str, layout: MessageLayout, *, peer: str, timeout_s: float
-) -> "SharedMemorySender":
+def attach_shared_memory(store: Store, link: str, layout: MessageLayout, *, patience: Patience) -> "SharedMemorySender":
     """Attaches to the slots of a link named `link`, as `serve_shared_memory` does from the other side. Raises likewise."""
-    store = PrefixStore(link, store)
+    peer, timeout_s = patience.peer, patience.timeout_s
+    address = patience.read(PrefixStore(link, store), "address").decode()
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        store.wait(["address"], timedelta(seconds=timeout_s))
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.connect(store.get("address").decode())
-    except (RuntimeError, OSError) as error:
-        raise ConnectionError(f"waited {timeout_s:g} s to connect to {peer}: {error}") from error
+        connection.connect(address)
+    except OSError as error:
+        raise ConnectionError(f"lost {peer} while connecting: {error}") from error
     with _connecting(connection, peer, timeout_s):
         packet, files, _, _ = socket.recv_fds(connection, GREETING.size, 1)
         theirs, slots = GREETING.unpack(packet)
@@ -136,6 +135,10 @@ class SharedMemorySender(Sender):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"waited {self._timeout_s:g} s for {self._peer} to take the last message")
             time.sleep(TAKEN_POLL_S)
+        self._closed = True
+        self._socket.close()
+
+    def abandon(self) -> None:
         self._closed = True
         self._socket.close()
 

@@ -49,6 +49,10 @@ class SplitSender(Sender):
         for branch in self._branches:
             branch.sender.close()
 
+    def abandon(self) -> None:
+        for branch in self._branches:
+            branch.sender.abandon()
+
 
 def split(branches: Sequence[Branch]) -> Sender:
     """One sender for all branches: the link itself where there is one alone."""

@@ -1,0 +1,127 @@
+"""A rank whose child is started again; every keeper in a process of its own, as it forks and takes signals."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from launch.faults import ALONE, FAILED, REQUEUE, FaultsConfig
+from launch.keeper import run_kept
+
+MAX_RESTARTS = 2
+
+
+def killed(incarnation: int) -> int:
+    if incarnation < MAX_RESTARTS:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def left(code: int, incarnation: int) -> int:
+    if incarnation < MAX_RESTARTS:
+        os._exit(code)
+    return 0
+
+
+def always_left(code: int, incarnation: int) -> int:
+    os._exit(code)
+
+
+def returned(code: int, incarnation: int) -> int:
+    return code
+
+
+def raised(error: BaseException, incarnation: int) -> int:
+    raise error
+
+
+def told_to_end(incarnation: int) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(REQUEUE))
+    return asleep(incarnation)
+
+
+def asleep(incarnation: int) -> int:
+    Path(f"ready{os.getpid()}").touch()
+    time.sleep(60)
+    return 0
+
+
+Work = Callable[[int], int]
+
+
+def _keep(work: Work, policy: str, folder: Path) -> None:
+    os.chdir(folder)
+    with Path("log").open("a", buffering=1) as log:
+
+        def noted(incarnation: int) -> int:
+            log.write(f"{incarnation}\n")
+            return work(incarnation)
+
+        config = FaultsConfig(policy=policy, max_restarts=MAX_RESTARTS)  # type: ignore[arg-type]
+        sys.exit(run_kept("stage 1", config, noted, lambda reason: print(reason, file=log)))
+
+
+def start(work: Work, folder: Path, policy: str = "isolate") -> multiprocessing.Process:
+    process = multiprocessing.get_context("forkserver").Process(target=_keep, args=(work, policy, folder))
+    process.start()
+    return process  # type: ignore[return-value]
+
+
+def outcome(work: Work, folder: Path, policy: str = "isolate") -> tuple[int | None, list[str]]:
+    process = start(work, folder, policy)
+    process.join(30)
+    return process.exitcode, (folder / "log").read_text().splitlines()
+
+
+def child_of(folder: Path) -> int:
+    deadline = time.monotonic() + 20
+    while not (ready := list(folder.glob("ready*"))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return int(ready[0].name.removeprefix("ready"))
+
+
+@pytest.mark.parametrize("work", [killed, partial(left, ALONE), partial(left, 17)])
+def test_a_child_that_dies_is_started_again(work: Work, tmp_path: Path) -> None:
+    assert outcome(work, tmp_path) == (0, ["0", "1", "2"])
+
+
+def test_one_that_dies_too_often_ends_the_run(tmp_path: Path) -> None:
+    reason = "died 3 times (faults.max_restarts=2)"
+    assert outcome(partial(always_left, 17), tmp_path) == (FAILED, ["0", "1", "2", reason])
+
+
+@pytest.mark.parametrize(("work", "code"), [
+    (partial(returned, REQUEUE), REQUEUE), (partial(raised, SystemExit(2)), 2), (partial(always_left, FAILED), FAILED),
+    (partial(raised, ValueError("wrong")), FAILED),
+])  # fmt: skip
+def test_a_run_that_has_ended_is_not_started_again(work: Work, code: int, tmp_path: Path) -> None:
+    assert outcome(work, tmp_path) == (code, ["0"])
+
+
+def test_with_restart_the_process_does_its_work_itself(tmp_path: Path) -> None:
+    assert outcome(partial(returned, 5), tmp_path, policy="restart") == (5, ["0"])
+
+
+def test_a_signal_is_handed_on_to_the_child(tmp_path: Path) -> None:
+    process = start(told_to_end, tmp_path)
+    child_of(tmp_path)
+    process.terminate()
+    process.join(20)
+    assert process.exitcode == REQUEUE
+
+
+def test_a_child_dies_with_its_keeper(tmp_path: Path) -> None:
+    process = start(asleep, tmp_path)
+    child = child_of(tmp_path)
+    process.kill()
+    process.join(20)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{child}").exists()
