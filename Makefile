@@ -5,7 +5,7 @@ NPROC ?= 4
 # One thread per process: torchrun would set the same, with a banner.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test lint gpu clean
+.PHONY: run test ray lint gpu clean
 
 run: .venv/installed  ## train 4 processes on a bundled real data set
 	$(BIN)/torchrun --nproc_per_node=$(NPROC) launch/run.py
@@ -13,6 +13,9 @@ run: .venv/installed  ## train 4 processes on a bundled real data set
 test: .venv/installed  ## lint and the whole suite
 	$(BIN)/ruff check .
 	$(BIN)/pytest
+
+ray: .venv/installed-ray  ## what needs a Ray cluster, which it starts on this machine
+	$(BIN)/pytest tests/ray -m ray
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -26,4 +29,8 @@ clean:
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+.venv/installed-ray: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[ray]"
 	touch $@

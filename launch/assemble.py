@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from launch.attempts import Attempt, Member, Policy, Process
 from launch.committer import Committer
@@ -20,6 +19,7 @@ from launch.memory import reset_peak_memory
 from launch.monitor import Monitor
 from launch.preflight import Plan, make_plan
 from launch.resume import resumed_plan
+from launch.screen import Screen
 from launch.stage_parts import Run, Stage
 from launch.summary import summarise, write_summary
 from launch.supervisor import Supervisor, host_name
@@ -31,7 +31,7 @@ from workers.board import Board
 from workers.status import StageStatus
 
 
-def run_stage(plan: Plan, process: Process, console: Console) -> int:
+def run_stage(plan: Plan, process: Process, screen: Screen) -> int:
     """Runs this process's stage to the end; ends the process if the run fails (see Supervisor).
 
     Returns:
@@ -50,7 +50,7 @@ def run_stage(plan: Plan, process: Process, console: Console) -> int:
     terminal = ExitStack()
     with Supervisor(board, status, plan.config.faults, stop_console=terminal.close, folder=folder) as supervisor:
         policy = policy_for(Member(process, plan, board, status, folder))
-        go = Go(plan, process.local_rank, policy, board, status, console, terminal, started)
+        go = Go(plan, process.local_rank, policy, board, status, screen, terminal, started)
         code, report = _attempt_until_done(go, supervisor)
     policy.say_last(report)
     return code
@@ -65,7 +65,7 @@ class Go:
     policy: Policy
     board: Board
     status: StageStatus
-    console: Console
+    screen: Screen
     terminal: ExitStack
     started: float
 
@@ -97,8 +97,8 @@ def _lead(go: Go, run: Run, this: Stage, predicted: dict[str, Any]) -> dict[str,
     """Rank 0: runs like any other, shows the run to its user, and leaves its results behind."""
     folder, board = run.origin.folder, run.board
     with Committer(board, run.plan, folder) as committer:
-        monitor = _open_monitor(run, go.console)
-        go.terminal.callback(monitor.release_terminal)
+        monitor = _open_monitor(run, go.screen)
+        go.terminal.callback(monitor.release_screen)
         with monitor:
             report = this.run(committer.expect)
             board.post(run.attempt.report_topic, 0, report)
@@ -109,20 +109,20 @@ def _lead(go: Go, run: Run, this: Stage, predicted: dict[str, Any]) -> dict[str,
     )  # fmt: skip
     write_summary(folder, summary)
     write_trace(folder, board.read("trace"), list(run.plan.placement.seats()), [report["blocks"] for report in reports])
-    go.console.print(end_table(summary))
-    go.console.print(result_lines(summary, folder), highlight=False, soft_wrap=True, markup=False)
+    go.screen.print(end_table(summary))
+    go.screen.print(result_lines(summary, folder))
     return report
 
 
-def _open_monitor(run: Run, console: Console) -> Monitor:
+def _open_monitor(run: Run, screen: Screen) -> Monitor:
     plan, folder = run.plan, run.origin.folder
     (folder / "metrics").mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(dump_config(plan.config))
     if run.attempt.number == 0 and run.status.incarnation == 0:
-        console.print(headline(plan), highlight=False)
-        console.print(start_table(plan))
+        screen.print(headline(plan))
+        screen.print(start_table(plan))
     trackers = make_trackers(plan.config.logging, folder, plan.config.model_dump(mode="json"))
-    return Monitor(run.board, plan, run.origin, trackers, console)
+    return Monitor(run.board, plan, run.origin, trackers, screen)
 
 
 def _wait_for_reports(run: Run, timeout_s: float) -> list[dict[str, Any]]:

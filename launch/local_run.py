@@ -25,6 +25,7 @@ from launch.config import load_config
 from launch.keeper import run_kept
 from launch.preflight import make_plan
 from launch.resume import Origin, find_origin
+from launch.screen import Lines
 from launch.supervisor import say_given_up
 from workers.board import Board
 
@@ -129,15 +130,15 @@ def _run_rank(
         os.dup2(output.fileno(), sys.stderr.fileno())
         torch.set_num_threads(1)
         plan = make_plan(load_config(config, overrides), num_processes)
-        console = Console(file=output, width=120)
+        screen = Lines(Console(file=output, width=120), plan.config.logging.console_interval_s)
 
         def work(incarnation: int) -> int:
             # A process that is killed leaves the file's count of users too high; nobody is to remove it but its owner.
             stores = [FileStore(str(folder / "store"), -1) for _ in range(2)]
             again = goes_on or incarnation > 0
-            origin = partial(find_origin, None, plan, folder, console.print) if again else partial(Origin, folder)
+            origin = partial(find_origin, None, plan, folder, screen.print) if again else partial(Origin, folder)
             here = (folder, origin) if rank == 0 else (None, None)
-            return run_stage(plan, Process(rank, rank, *here, *stores, incarnation), console)
+            return run_stage(plan, Process(rank, rank, *here, *stores, incarnation), screen)
 
         def give_up(reason: str) -> None:
             board = Board(FileStore(str(folder / "store"), -1), num_processes)

@@ -2,20 +2,16 @@
 
 import contextlib
 import json
-import sys
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
-
-from rich.console import Console
-from rich.live import Live
 
 from launch.evaluations import combined, is_whole
 from launch.preflight import Plan
 from launch.resume import Origin
+from launch.screen import Screen
 from launch.status import write_status
-from launch.tables import evaluation_line, live_table, progress_line
+from launch.tables import evaluation_line
 from workers.board import Board
 
 REFRESH_S = 0.5
@@ -37,29 +33,24 @@ class Tracker(Protocol):
 class Monitor:
     """Runs in one process of a run, in a thread.
 
-    On a terminal it redraws one table with a line per stage; elsewhere it prints a line every
-    `logging.console_interval_s`. Evaluations are printed as lines in both, and kept in metrics/evaluations.jsonl.
+    Shows on the screen what every process is doing, and each evaluation, which it keeps in metrics/evaluations.jsonl.
     """
 
-    def __init__(self, board: Board, plan: Plan, origin: Origin, trackers: Sequence[Tracker], console: Console) -> None:
+    def __init__(self, board: Board, plan: Plan, origin: Origin, trackers: Sequence[Tracker], screen: Screen) -> None:
         self._board = board
         self._plan = plan
         self._trackers = trackers
-        self._console = console
+        self._screen = screen
         self._folder = origin.folder
         self._labels = [seat.label for seat in plan.placement.seats()]
         self._epochs = self._expected_epochs(origin)
         path = origin.folder / "metrics" / "evaluations.jsonl"
         self.evaluations = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         self._file = path.open("a", buffering=1)
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self._spoken = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
     def __enter__(self) -> Self:
-        if self._live:
-            self._live.start()
         self._thread.start()
         return self
 
@@ -67,16 +58,15 @@ class Monitor:
         self._stopping.set()
         self._thread.join()
         self._step()
-        self.release_terminal()
+        self._screen.release()
         for tracker in self._trackers:
             tracker.close()
         self._file.close()
 
-    def release_terminal(self) -> None:
-        """Ends the live table, so that others may print; idempotent."""
+    def release_screen(self) -> None:
+        """Shows nothing more, so that others may print; idempotent."""
         self._stopping.set()
-        if self._live:
-            self._live.stop()
+        self._screen.release()
 
     def _run(self) -> None:
         while not self._stopping.wait(REFRESH_S):
@@ -88,10 +78,7 @@ class Monitor:
         total_steps = self._plan.blueprint.total_steps
         with contextlib.suppress(OSError):  # a full disk must not end the run
             write_status(self._folder, rows, self._labels, total_steps)
-        if self._live:
-            self._live.update(live_table(rows, self._labels, total_steps), refresh=True)
-        elif time.monotonic() - self._spoken > self._plan.config.logging.console_interval_s:
-            self._print(progress_line(rows, total_steps))
+        self._screen.show(rows, self._labels, total_steps)
         for tracker in self._trackers:
             for row in rows:
                 if row and row["loss"] and row["seat"]["replica"] == 0:
@@ -105,7 +92,7 @@ class Monitor:
             self._epochs = [later for later in self._epochs if later > epoch]
             self.evaluations.append(evaluation)
             self._file.write(json.dumps(evaluation) + "\n")
-            self._print(evaluation_line(evaluation, self._plan.config.training.epochs))
+            self._screen.print(evaluation_line(evaluation, self._plan.config.training.epochs))
             for tracker in self._trackers:
                 tracker.log_evaluation(evaluation)
 
@@ -121,13 +108,3 @@ class Monitor:
         due = origin.batch_id // self._plan.blueprint.task.steps_per_epoch
         expected = [*range(every, epochs, every), epochs]
         return [epoch for epoch in expected if epoch >= due - due % every and epoch not in origin.evaluated]
-
-    def _print(self, line: str) -> None:
-        self._spoken = time.monotonic()
-        if line:
-            self._console.print(line, highlight=False, soft_wrap=True)
-
-
-def make_console() -> Console:
-    """The console of the process that talks: standard output, 120 columns wide where it is no terminal."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)

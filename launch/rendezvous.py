@@ -46,6 +46,11 @@ class Environment:
         """Lets later attempts of this run find its folder."""
         _unprefixed(store).set(FOLDER, str(folder.absolute()))
 
+    @staticmethod
+    def prefix(attempt: int) -> str:
+        """What the keys of one attempt begin with."""
+        return f"greedypipe/{attempt}"
+
     def check_store_outlives_processes(self) -> None:
         """Raises ConfigError where the store would be gone with the process of rank 0."""
         if self.world_size > 1 and not self._agent_hosts_store:
@@ -70,7 +75,7 @@ class Environment:
         for number in range(connections):
             is_host = number == 0 and self.rank == 0 and not self._agent_hosts_store
             store = TCPStore(host, port, self.world_size, is_host, timedelta(seconds=timeout_s), wait_for_workers=False)
-            stores.append(PrefixStore(f"greedypipe/{self.attempt}", store))
+            stores.append(PrefixStore(self.prefix(self.attempt), store))
         return stores
 
 

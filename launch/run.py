@@ -25,10 +25,10 @@ from launch.attempts import Process  # noqa: E402
 from launch.config import ConfigError, describe_keys, dump_config, load_config  # noqa: E402
 from launch.faults import INTERRUPTED, WRONG_CONFIGURATION  # noqa: E402
 from launch.keeper import run_kept  # noqa: E402
-from launch.monitor import make_console  # noqa: E402
 from launch.preflight import Plan, make_plan  # noqa: E402
 from launch.rendezvous import Environment  # noqa: E402
 from launch.resume import Origin, find_origin  # noqa: E402
+from launch.screen import make_screen  # noqa: E402
 from launch.supervisor import say_given_up  # noqa: E402
 from workers.board import Board  # noqa: E402
 
@@ -65,7 +65,7 @@ def _work(environment: Environment, plan: Plan, resume: str | None, incarnation:
         process = Process(
             environment.rank, environment.local_rank, folder, origin, store, board_store, incarnation
         )  # fmt: skip
-        return run_stage(plan, process, make_console())
+        return run_stage(plan, process, make_screen(plan.config.logging.console_interval_s))
     return INTERRUPTED
 
 

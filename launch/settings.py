@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from buffers.replay import BuffersConfig
 from launch.faults import FaultsConfig
 from launch.placement import PlacementConfig
+from launch.ray_config import RayConfig
 from pipeline.build import Sections, TrainingConfig
 from pipeline.heads import HeadConfig
 from pipeline.losses import LossConfig
@@ -46,6 +47,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     logging: LoggingConfig = LoggingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     faults: FaultsConfig = FaultsConfig()
+    ray: RayConfig = RayConfig()
     debug: DebugConfig = DebugConfig()
 
     def sections(self) -> Sections:

@@ -12,6 +12,7 @@ from launch.config import load_config
 from launch.monitor import Monitor
 from launch.preflight import Plan, make_plan
 from launch.resume import Origin
+from launch.screen import Lines, Screen, Terminal
 from launch.tables import evaluation_line, headline, live_table, progress_line, start_table
 from workers.board import Board
 from workers.status import Seat, StageStatus
@@ -57,7 +58,7 @@ class RecordingTracker:
         self.closed = True
 
 
-def watch(tmp_path: Path, plan: Plan, console: Console, *, evaluate: bool) -> tuple[Monitor, RecordingTracker]:
+def watch(tmp_path: Path, plan: Plan, screen: Screen, *, evaluate: bool) -> tuple[Monitor, RecordingTracker]:
     """A monitor over a board on which everything has happened before it looks."""
     (tmp_path / "metrics").mkdir()
     board, tracker = Board(HashStore(), 2), RecordingTracker()
@@ -65,7 +66,7 @@ def watch(tmp_path: Path, plan: Plan, console: Console, *, evaluate: bool) -> tu
         board.post("status", stage, status(stage, step=5).row())
         if evaluate:
             board.post("evaluation/1", stage, part_of_evaluation(stage, plan.data.test_samples))
-    with Monitor(board, plan, Origin(tmp_path), [tracker], console) as monitor:
+    with Monitor(board, plan, Origin(tmp_path), [tracker], screen) as monitor:
         pass
     return monitor, tracker
 
@@ -103,7 +104,7 @@ def test_the_evaluation_line_ends_with_the_ensemble_where_there_are_heads() -> N
 
 def test_a_complete_evaluation_is_printed_kept_and_tracked_once(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=140)
-    monitor, tracker = watch(tmp_path, make([]), console, evaluate=True)
+    monitor, tracker = watch(tmp_path, make([]), Lines(console, 1000), evaluate=True)
     assert monitor.evaluations == [{"epoch": 1, "blocks": [0.5, 0.75], "ensemble": 1.0}]
     assert tracker.evaluations == [1] and tracker.closed and tracker.rows == [(0, 5), (1, 5)]
     assert json.loads((tmp_path / "metrics" / "evaluations.jsonl").read_text()) == monitor.evaluations[0]
@@ -118,7 +119,7 @@ def test_a_pass_that_a_stage_has_missed_in_part_is_no_evaluation_and_holds_up_no
         board.post("status", stage, status(stage, step=5).row())
         board.post("evaluation/1", stage, part_of_evaluation(stage, plan.data.test_samples - stage))
         board.post("evaluation/2", stage, part_of_evaluation(stage, plan.data.test_samples) | {"epoch": 2})
-    with Monitor(board, plan, Origin(tmp_path), [], console) as monitor:
+    with Monitor(board, plan, Origin(tmp_path), [], Lines(console, 1000)) as monitor:
         pass
     assert [one["epoch"] for one in monitor.evaluations] == [2]
 
@@ -128,12 +129,12 @@ def test_progress_lines_come_every_interval_where_there_is_no_terminal(
     console_interval_s: float, lines: int, tmp_path: Path
 ) -> None:
     console = Console(file=io.StringIO(), width=140)
-    watch(tmp_path, make([f"logging.console_interval_s={console_interval_s}"]), console, evaluate=False)
+    watch(tmp_path, make([]), Lines(console, console_interval_s), evaluate=False)
     assert console.file.getvalue().count("step 5 5 of") == lines  # type: ignore[attr-defined]
 
 
 def test_on_a_terminal_one_table_is_redrawn_and_taken_away(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=140, force_terminal=True)
-    watch(tmp_path, make([]), console, evaluate=False)
+    watch(tmp_path, make([]), Terminal(console), evaluate=False)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "samples/s" in text and "\x1b[2K" in text

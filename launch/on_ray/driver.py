@@ -1,0 +1,120 @@
+"""What the process that starts a run on a Ray cluster does: connects, reserves, starts, watches, starts again."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from launch.config import ConfigError
+from launch.faults import FAILED
+from launch.on_ray.gang import Ending, Gang, reserved, wait_until_reserved
+from launch.on_ray.resources import bundles, shortage
+from launch.preflight import Plan
+from launch.resume import Origin, find_origin
+from launch.screen import Screen
+
+ROOT = str(Path(__file__).resolve().parents[2])
+
+
+def run_on_cluster(plan: Plan, address: str | None, num_cpus: int | None, resume: str | None, screen: Screen) -> int:
+    """Runs a plan on a cluster to its end; blocks. Leaves no actor and nothing reserved behind, whatever happens.
+
+    Args:
+        address: Of the cluster; None: the job's own, or else one on this machine with `num_cpus` CPUs.
+        resume: As `launch.resume.find_origin`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: No cluster, too few resources, or a wrong folder; a line each.
+    """
+    _check_folder(plan)
+    with _cluster(address, num_cpus):
+        config = plan.config.ray
+        wanted = bundles(plan, ray.cluster_resources().get("GPU", 0))
+        if lacking := shortage(wanted, ray.nodes(), config.strategy):
+            raise ConfigError([lacking])
+        try:
+            with reserved(wanted, config.strategy, config.start_timeout_s) as group:
+                return _run_until_done(plan, group, find_origin(resume, plan, None, screen.print), screen)
+        except TimeoutError as error:
+            raise ConfigError([str(error)]) from None
+
+
+def _run_until_done(plan: Plan, group: Any, origin: Origin, screen: Screen) -> int:
+    """Runs the gang, again after failures as often as ray.max_failures allows."""
+    config = plan.config.ray
+    for attempt in range(config.max_failures + 1):
+        wait_until_reserved(group, config.start_timeout_s)
+        ending = _run_once(Gang(plan, group, attempt, _variables()), origin, screen)
+        if ending.code != FAILED:
+            return ending.code
+        print(f"greedypipe: {ending.cause}", file=sys.stderr, flush=True)
+        if attempt < config.max_failures:
+            screen.print(f"starts again, {attempt + 1} of {config.max_failures} (ray.max_failures)")
+            origin = find_origin(None, plan, origin.folder, screen.print)
+    return FAILED
+
+
+def _run_once(gang: Gang, origin: Origin, screen: Screen) -> Ending:
+    with _told_to_stop(gang):
+        try:
+            gang.start(origin.folder, origin)
+            return gang.watch(screen)
+        finally:
+            screen.release()
+            gang.end()
+
+
+def _variables() -> dict[str, str]:
+    """For the environment of all processes. Inside a job they have the job's own copy of the code."""
+    own = {} if _is_job() else {"PYTHONPATH": ROOT}
+    return own | {"OMP_NUM_THREADS": "1"}
+
+
+def _is_job() -> bool:
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def _check_folder(plan: Plan) -> None:
+    if _is_job() and not Path(plan.config.run.folder).is_absolute():
+        raise ConfigError(
+            [f"run.folder: got {plan.config.run.folder}, allowed in a job: an absolute folder that all nodes share; a "
+             "relative one would lie in the job's copy of the code"]
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None, num_cpus: int | None) -> Iterator[None]:
+    """Connects to a cluster, or starts one on this machine alone.
+
+    Raises:
+        ConfigError: There is no cluster at the address, or it runs another version.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address or _is_job():
+            ray.init(address or "auto", **quiet)
+        else:
+            ray.init(num_cpus=num_cpus, include_dashboard=False, **quiet)
+    except Exception as error:
+        raise ConfigError([f"--address: got {address}: {' '.join(str(error).split())[:300]}"]) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _told_to_stop(gang: Any) -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, lambda number, frame: gang.stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

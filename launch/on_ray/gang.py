@@ -1,0 +1,170 @@
+"""All processes of one run on a cluster: started together, watched, ended together."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from launch.config import dump_config
+from launch.faults import FAILED
+from launch.on_ray.actors import Rendezvous, StageProcess
+from launch.on_ray.resources import Bundle, seating
+from launch.preflight import Plan
+from launch.resume import Origin
+from launch.screen import Screen
+
+LOOK_S = 0.5
+GRACE_S = 5.0
+"""How long to look for the cause behind the first process that ended: an echo may come before it."""
+
+
+@contextlib.contextmanager
+def reserved(wanted: list[Bundle], strategy: str, timeout_s: float) -> Iterator[PlacementGroup]:
+    """Resources of a cluster, for the body.
+
+    Raises:
+        TimeoutError: Others did not give them free in time.
+    """
+    group = placement_group(wanted, strategy=strategy)
+    try:
+        wait_until_reserved(group, timeout_s)
+        yield group
+    finally:
+        remove_placement_group(group)
+
+
+def wait_until_reserved(group: PlacementGroup, timeout_s: float) -> None:
+    """Blocks until all bundles have a node; also after one of them has lost its own. Raises TimeoutError."""
+    try:
+        ray.get(group.ready(), timeout=timeout_s)
+    except GetTimeoutError:
+        busy = {name: f"{count:g}" for name, count in ray.available_resources().items() if name in ("CPU", "GPU")}
+        wanted = f"{len(group.bundle_specs)} bundles; free now: {busy or 'nothing'}"
+        raise TimeoutError(f"waited {timeout_s:g} s (ray.start_timeout_s) for {wanted}") from None
+
+
+@dataclass
+class Gang:
+    """The actors of one attempt at a run.
+
+    Args:
+        group: One bundle for each rank.
+        attempt: How often the run has been started again.
+        variables: For the environment of all processes, such as PYTHONPATH.
+    """
+
+    plan: Plan
+    group: PlacementGroup
+    attempt: int
+    variables: dict[str, str]
+    actors: dict[int, Any] = field(default_factory=dict)
+    incarnations: dict[int, int] = field(default_factory=dict)
+
+    def start(self, folder: Path, origin: Origin) -> None:
+        """Starts all processes; they find each other by themselves."""
+        self._seats = self._take_seats()
+        num_processes = self.plan.placement.num_processes
+        self.rendezvous = self._actor(Rendezvous, self._seats[0], 0).remote(num_processes, self.attempt)
+        host, port = ray.get(self.rendezvous.address.remote())
+        self._address = {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
+        self._folder, self._origin = folder, origin
+        self._running: dict[Any, int] = {}
+        for rank in range(num_processes):
+            self._start(rank, 0)
+
+    def nodes(self) -> list[str]:
+        """The node of every rank."""
+        return ray.get([self.actors[rank].node.remote() for rank in sorted(self.actors)])
+
+    def watch(self, screen: Screen) -> "Ending":
+        """Shows the run until it has ended; blocks. A process that dies alone is started again where
+        `faults.policy=isolate` says so."""
+        labels = [seat.label for seat in self.plan.placement.seats()]
+        codes: dict[int, int] = {}
+        said, cause = 0, None
+        while self._running:
+            done, _ = ray.wait(list(self._running), timeout=LOOK_S)
+            with contextlib.suppress(RayActorError):
+                rows, lines, cause = ray.get(self.rendezvous.look.remote(said), timeout=GRACE_S)
+                said += len(lines)
+                for line in lines:
+                    screen.print(line)
+                screen.show(rows, labels, self.plan.blueprint.total_steps)
+            for reference in done:
+                rank = self._running.pop(reference)
+                try:
+                    codes[rank] = ray.get(reference)
+                except (RayActorError, RayTaskError) as error:
+                    if cause is None and self._comes_back(rank):
+                        self._start(rank, self.incarnations[rank] + 1)
+                        continue
+                    screen.release()
+                    return Ending(FAILED, self._find_cause() or self._name(rank, error))
+        screen.release()
+        return Ending(max(codes.values()), "")
+
+    def stop(self) -> None:
+        """Tells the run to save itself and end."""
+        self.rendezvous.stop.remote()
+
+    def end(self) -> None:
+        """Ends all of its actors at once; idempotent."""
+        for actor in (*self.actors.values(), self.rendezvous):
+            ray.kill(actor)
+
+    def _start(self, rank: int, incarnation: int) -> None:
+        self.incarnations[rank] = incarnation
+        self.actors[rank] = self._actor(StageProcess, self._seats[rank], self.group.bundle_specs[self._seats[rank]]).remote()
+        variables = self.variables | self._address | {
+            "RANK": str(rank), "WORLD_SIZE": str(self.plan.placement.num_processes), "LOCAL_RANK": "0",
+            "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": str(self.attempt),
+        }  # fmt: skip
+        reference = self.actors[rank].run.remote(
+            variables, dump_config(self.plan.config), str(self._folder), self._origin.as_json(), incarnation
+        )
+        self._running[reference] = rank
+
+    def _actor(self, kind: type, bundle: int, resources: Any) -> Any:
+        needs = resources or {}
+        return ray.remote(kind).options(
+            num_cpus=needs.get("CPU", 0), num_gpus=needs.get("GPU", 0),
+            scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=bundle),
+            runtime_env={"env_vars": self.variables},
+        )  # fmt: skip
+
+    def _take_seats(self) -> list[int]:
+        nodes = placement_group_table(self.group)["bundles_to_node_id"]
+        return seating([nodes[bundle] for bundle in range(len(nodes))], self.plan.placement.replicas[0])
+
+    def _comes_back(self, rank: int) -> bool:
+        faults = self.plan.config.faults
+        return faults.policy == "isolate" and self.incarnations[rank] < faults.max_restarts
+
+    def _find_cause(self) -> str:
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(RayActorError, GetTimeoutError):
+                _, _, cause = ray.get(self.rendezvous.look.remote(0), timeout=1)
+                if cause:
+                    return str(cause["message"])
+            time.sleep(0.1)
+        return ""
+
+    def _name(self, rank: int, error: Exception) -> str:
+        seat = list(self.plan.placement.seats())[rank]
+        return f"{seat.name}: {str(error).strip().splitlines()[0]}"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt has ended: the worst exit code, and the cause where it is no good one."""
+
+    code: int
+    cause: str

@@ -1,0 +1,69 @@
+"""Trains a network block by block on a Ray cluster: an actor per process, otherwise the run that torchrun starts.
+
+    python launch/ray_run.py [--config configs/x.yaml] [--address auto] [--stages 4] [section.key=value ...]
+    ray job submit --working-dir . -- python launch/ray_run.py --config ... run.folder=/shared/runs
+
+Ray reserves the resources, starts the processes, watches them and starts them again; activations go over the links of the
+run, not through Ray. The folders run.folder and data.root must be the same on all nodes. Ctrl-C ends the run at once;
+SIGTERM (as `ray job stop` sends it) has it save itself first.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
+
+from launch.config import ConfigError, describe_keys, load_config  # noqa: E402
+from launch.faults import INTERRUPTED, WRONG_CONFIGURATION  # noqa: E402
+from launch.preflight import make_plan  # noqa: E402
+from launch.run import DEFAULT_CONFIG  # noqa: E402
+from launch.screen import make_screen  # noqa: E402
+
+INSTALL = "pip install 'greedypipe[ray]'"
+
+
+def main() -> None:
+    arguments = _parse()
+    if importlib.util.find_spec("ray") is None:
+        _refuse(f"ray is not installed: {INSTALL}")
+    from launch.on_ray.driver import run_on_cluster
+
+    try:
+        config = load_config(arguments.config, arguments.overrides)
+        stages = arguments.stages or make_plan(config, 1).blueprint.num_blocks
+        plan = make_plan(config, stages)
+        screen = make_screen(config.logging.console_interval_s)
+        sys.exit(run_on_cluster(plan, arguments.address, arguments.num_cpus, arguments.resume, screen))
+    except ConfigError as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="launch/ray_run.py", description=__doc__, epilog=f"keys (section.key=default):\n{describe_keys()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
+    parser.add_argument("--address", help="of a cluster: auto, or HOST:6379 of its head; default: one on this machine alone")
+    parser.add_argument("--num-cpus", type=int, help="CPUs of a cluster on this machine alone (default: its cores)")
+    parser.add_argument("--stages", type=int, help="processes (default: one per block)")
+    parser.add_argument("--resume", metavar="auto|PATH", help="as with launch/run.py")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
+    return parser.parse_args()
+
+
+def _refuse(text: str) -> NoReturn:
+    for line in text.splitlines():
+        print(f"greedypipe: {line}", file=sys.stderr)
+    sys.exit(WRONG_CONFIGURATION)
+
+
+if __name__ == "__main__":
+    main()

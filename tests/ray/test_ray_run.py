@@ -1,0 +1,130 @@
+"""launch/ray_run.py on a cluster: the same bits as under torchrun, failures survived, mistakes said in a line."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import local_run
+from launch.export import network_state
+from launch.status import read_status
+from tests.multiprocess.harness import TINY, assert_equal_states, exported
+from tests.ray.conftest import ROOT, Cluster
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+RUN = [*TINY, "partition.blocks=4", "training.epochs=2"]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> local_run.Outcome:
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    return local_run.run_pipeline(RUN, 1, folder, config=str(ROOT / "configs" / "digits.yaml"))
+
+
+def to(folder: Path) -> list[str]:
+    return [f"run.folder={folder.parent}", f"run.name={folder.name}"]
+
+
+def actors_left(cluster: Cluster) -> int:
+    script = (
+        f"import ray; ray.init('{cluster.address}', logging_level='ERROR'); from ray.util.state import list_actors; "
+        "print(len(list_actors(filters=[('state', '=', 'ALIVE')])), ray.available_resources().get('CPU'))"
+    )
+    command, environment = [sys.executable, "-c", script], cluster.environment
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    actors, cpus = found.stdout.split()[-2:]
+    assert float(cpus) >= 4, "something is still reserved"
+    return int(actors)
+
+
+def test_a_cluster_gives_the_bytes_of_one_process_and_leaves_nothing_behind(
+    cluster: Cluster, reference: local_run.Outcome, tmp_path: Path
+) -> None:
+    result = cluster.run(*RUN, *to(tmp_path / "run"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert_equal_states(network_state(tmp_path / "run"), exported(reference))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["accuracy"] == reference.summary["accuracy"]
+    assert "epoch   2/2   accuracy" in result.stdout and "where the training time went" in result.stdout
+    assert [path.name for path in sorted((tmp_path / "run" / "logs").iterdir())] == [f"stage{one}.log" for one in range(4)]
+    assert actors_left(cluster) == 0
+
+
+def test_too_few_resources_are_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    result = cluster.run(*RUN, "ray.cpus=3", *to(tmp_path / "run"))
+    assert result.returncode == 2
+    assert result.stderr.strip() == "greedypipe: 4 processes need 12 CPU, the cluster has 6"
+    assert not (tmp_path / "run").exists()
+
+
+def test_resources_that_others_hold_are_one_line_and_no_endless_wait(cluster: Cluster, tmp_path: Path) -> None:
+    holder = cluster.start(*RUN, "training.epochs=400", *to(tmp_path / "holder"))
+    wait_for_step(tmp_path / "holder", 1)
+    result = cluster.run(*RUN, "ray.start_timeout_s=3", *to(tmp_path / "late"))
+    holder.terminate()  # told to stop, it saves itself
+    output, _ = holder.communicate(timeout=100)
+    assert result.returncode == 2
+    assert "waited 3 s (ray.start_timeout_s) for 4 bundles" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert holder.returncode == 75 and "told to stop: saved" in output
+
+
+def wait_for_step(folder: Path, step: int) -> None:
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        try:
+            if all(row and row["step"] >= step for row in read_status(folder)["stages"]):
+                return
+        except ValueError:
+            pass
+        time.sleep(0.05)
+    raise TimeoutError(f"{folder} has not come to step {step}")
+
+
+def test_a_stage_that_fails_is_named_and_the_run_goes_on_from_its_checkpoint(
+    cluster: Cluster, reference: local_run.Outcome, tmp_path: Path
+) -> None:
+    # The scripted fault strikes every attempt that comes to its step: the second one begins behind it.
+    faults = ["debug.fault=raise", "debug.fault_stage=2", "debug.fault_step=14", "checkpoint.interval_steps=7"]
+    slow = ["debug.slow_stage=0", "debug.slow_factor=10"]
+    once = cluster.run(*RUN, *faults, *slow, *to(tmp_path / "once"))
+    assert once.returncode == 1
+    (said,) = [line for line in once.stderr.splitlines() if line.startswith("greedypipe: ")]
+    assert said == "greedypipe: stage 2 failed: RuntimeError: scripted fault in block 2 at step 14"
+    resumed = cluster.run(*RUN, "checkpoint.interval_steps=7", "--resume", "auto", *to(tmp_path / "once"))
+    assert resumed.returncode == 0 and "goes on at batch" in resumed.stdout, resumed.stdout + resumed.stderr
+    assert_equal_states(network_state(tmp_path / "once"), exported(reference))
+
+
+def test_a_node_that_is_lost_costs_the_steps_since_the_last_checkpoint(cluster: Cluster, tmp_path: Path) -> None:
+    overrides = [*RUN, "training.epochs=8", "checkpoint.interval_steps=5", "debug.slow_stage=0", "debug.slow_factor=6"]
+    run = cluster.start(*overrides, "ray.max_failures=1", "ray.strategy=SPREAD", *to(tmp_path / "run"))
+    wait_for_step(tmp_path / "run", 12)
+    cluster.kill_node(cluster.nodes.pop())
+    cluster.nodes.append(cluster.add_node())
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, output
+    assert "starts again, 1 of 1" in output and "goes on at batch" in output
+    alone = local_run.run_pipeline(
+        [*RUN, "training.epochs=8"], 1, tmp_path / "alone", config=str(ROOT / "configs" / "digits.yaml")
+    )
+    assert_equal_states(network_state(tmp_path / "run"), exported(alone))
+
+
+def test_a_stage_that_dies_is_replaced_alone(cluster: Cluster, reference: local_run.Outcome, tmp_path: Path) -> None:
+    faults = ["debug.fault=exit", "debug.fault_stage=1", "debug.fault_step=14", "checkpoint.interval_steps=5"]
+    result = cluster.run(*RUN, *faults, "faults.policy=isolate", *to(tmp_path / "run"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "started again alone: stage 1 1 x" in result.stdout
+    assert_equal_states(network_state(tmp_path / "run"), exported(reference))
+
+
+def test_a_wrong_address_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "launch" / "ray_run.py"), "--address", "127.0.0.1:1", *RUN, *to(tmp_path / "run")]
+    environment = cluster.environment | {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    said = [line for line in result.stderr.splitlines() if line.startswith("greedypipe: ")]
+    assert result.returncode == 2 and len(said) == 1 and "--address: got 127.0.0.1:1" in said[0], result.stderr
