@@ -26,7 +26,7 @@ from launch.faults import WRONG_CONFIGURATION
 from launch.layer_costs import check_boundaries, profile_layers
 from launch.local_run import FORKSERVER_PRELOAD
 from launch.plan_tables import plan_lines, plan_table
-from launch.preflight import Plan, make_plan
+from launch.preflight import Plan, make_plan, natural_processes
 from launch.rehearsal import Rehearsal, rehearse
 from launch.run import DEFAULT_CONFIG
 from launch.settings import RunConfig
@@ -45,7 +45,7 @@ def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast
     """
     stages = num_processes
     if config.placement.replicas == (1,):
-        stages = min(num_processes, make_plan(config, 1).blueprint.num_blocks)
+        stages = min(num_processes, natural_processes(config))
     plan = make_plan(config, stages)
     check_boundaries(plan)
     torch.set_num_threads(plan.config.placement.threads)
@@ -73,7 +73,6 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
         config = load_config(arguments.config, arguments.overrides)
-        make_plan(config, 1)
         console.print(f"measuring layers for {config.partition.profile_s:g} s", highlight=False)
         plan, found = make_forecast(config, arguments.stages)
     except ValueError as error:
@@ -104,7 +103,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="about how long to rehearse (default: 10)")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.stages < 1:
         parser.error(f"--stages: got {arguments.stages}, allowed: 1 or more")
     return arguments

@@ -53,9 +53,8 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
     try:
         check(config.data)
         data = describe(config.data)
-        last = config.data.batch_size if config.data.drop_last else 1
-        steps = (data.train_samples - last) // config.data.batch_size + 1
-        blueprint = Blueprint(config.sections(), Task(data.input_shape, data.num_classes, steps))
+        blueprint = _draw(config, data)
+        steps = blueprint.task.steps_per_epoch
         placement = Placement.deal(config.placement.replicas, num_processes, blueprint.num_blocks)
         placement.device_of(0, config.placement)
         _check_replicas(config, placement, data)
@@ -72,6 +71,27 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
         return Plan(config, data, blueprint, placement)
     except ValueError as error:
         raise ConfigError([str(error)]) from None
+
+
+def natural_processes(config: RunConfig) -> int:
+    """How many processes a run has where nobody says it: a stage for every block, with as many replicas as it is given.
+
+    Raises:
+        ConfigError: Data, network or partition are impossible.
+    """
+    replicas = config.placement.replicas
+    try:
+        check(config.data)
+        blocks = _draw(config, describe(config.data)).num_blocks
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
+    return blocks * replicas[0] if len(replicas) == 1 else sum(replicas)
+
+
+def _draw(config: RunConfig, data: DataInfo) -> Blueprint:
+    last = config.data.batch_size if config.data.drop_last else 1
+    steps = (data.train_samples - last) // config.data.batch_size + 1
+    return Blueprint(config.sections(), Task(data.input_shape, data.num_classes, steps))
 
 
 def _check_replicas(config: RunConfig, placement: Placement, data: DataInfo) -> None:

@@ -20,7 +20,7 @@ if ROOT not in sys.path:
 
 from launch.config import ConfigError, describe_keys, load_config  # noqa: E402
 from launch.faults import INTERRUPTED, WRONG_CONFIGURATION  # noqa: E402
-from launch.preflight import make_plan  # noqa: E402
+from launch.preflight import make_plan, natural_processes  # noqa: E402
 from launch.run import DEFAULT_CONFIG  # noqa: E402
 from launch.screen import make_screen  # noqa: E402
 
@@ -35,8 +35,7 @@ def main() -> None:
 
     try:
         config = load_config(arguments.config, arguments.overrides)
-        stages = arguments.stages or make_plan(config, 1).blueprint.num_blocks
-        plan = make_plan(config, stages)
+        plan = make_plan(config, arguments.stages or natural_processes(config))
         screen = make_screen(config.logging.console_interval_s)
         sys.exit(run_on_cluster(plan, arguments.address, arguments.num_cpus, arguments.resume, screen))
     except ConfigError as error:
@@ -56,7 +55,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--stages", type=int, help="processes (default: one per block)")
     parser.add_argument("--resume", metavar="auto|PATH", help="as with launch/run.py")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def _refuse(text: str) -> NoReturn:

@@ -105,7 +105,7 @@ def _parse() -> argparse.Namespace:
                         help="go on: auto, in the newest folder of this run at its newest complete checkpoint; PATH, in a "
                         "new folder from a run's or a checkpoint's")  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def _say(environment: Environment, text: str) -> None:

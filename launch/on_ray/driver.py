@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,13 @@ import ray
 
 from launch.config import ConfigError
 from launch.faults import FAILED
-from launch.on_ray.gang import Ending, Gang, reserved, wait_until_reserved
+from launch.on_ray.gang import Ending, Gang, reserved, wait_until_all_answer
 from launch.on_ray.resources import bundles, shortage
 from launch.preflight import Plan
 from launch.resume import Origin, find_origin
 from launch.screen import Screen
 
+CONNECT_S = 5.0
 ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -51,12 +53,12 @@ def _run_until_done(plan: Plan, group: Any, origin: Origin, screen: Screen) -> i
     """Runs the gang, again after failures as often as ray.max_failures allows."""
     config = plan.config.ray
     for attempt in range(config.max_failures + 1):
-        wait_until_reserved(group, config.start_timeout_s)
         ending = _run_once(Gang(plan, group, attempt, _variables()), origin, screen)
         if ending.code != FAILED:
             return ending.code
         print(f"greedypipe: {ending.cause}", file=sys.stderr, flush=True)
         if attempt < config.max_failures:
+            wait_until_all_answer(group, config.start_timeout_s)
             screen.print(f"starts again, {attempt + 1} of {config.max_failures} (ray.max_failures)")
             origin = find_origin(None, plan, origin.folder, screen.print)
     return FAILED
@@ -98,6 +100,7 @@ def _cluster(address: str | None, num_cpus: int | None) -> Iterator[None]:
         ConfigError: There is no cluster at the address, or it runs another version.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    _check_address(address)
     try:
         if address or _is_job():
             ray.init(address or "auto", **quiet)
@@ -109,6 +112,16 @@ def _cluster(address: str | None, num_cpus: int | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Ray ends the process when nobody answers at an address: so somebody must."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+        except OSError as error:
+            raise ConfigError([f"--address: got {address}, where nobody answers: {error.strerror or error}"]) from None
 
 
 @contextlib.contextmanager

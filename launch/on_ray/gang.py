@@ -2,13 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -34,20 +34,47 @@ def reserved(wanted: list[Bundle], strategy: str, timeout_s: float) -> Iterator[
     """
     group = placement_group(wanted, strategy=strategy)
     try:
-        wait_until_reserved(group, timeout_s)
+        _wait_for(group, lambda left_s: ray.get(group.ready(), timeout=left_s), timeout_s)
         yield group
     finally:
         remove_placement_group(group)
 
 
-def wait_until_reserved(group: PlacementGroup, timeout_s: float) -> None:
-    """Blocks until all bundles have a node; also after one of them has lost its own. Raises TimeoutError."""
-    try:
-        ray.get(group.ready(), timeout=timeout_s)
-    except GetTimeoutError:
-        busy = {name: f"{count:g}" for name, count in ray.available_resources().items() if name in ("CPU", "GPU")}
-        wanted = f"{len(group.bundle_specs)} bundles; free now: {busy or 'nothing'}"
-        raise TimeoutError(f"waited {timeout_s:g} s (ray.start_timeout_s) for {wanted}") from None
+def wait_until_all_answer(group: PlacementGroup, timeout_s: float) -> None:
+    """Blocks until a process can be started in every bundle: Ray takes some seconds to notice that a node is gone, and to
+    give what was there another one. Raises TimeoutError."""
+
+    def probe(left_s: float) -> None:
+        ray.get(group.ready(), timeout=left_s)
+        here = ray.remote(num_cpus=0, max_retries=0)(_here)
+        places = [_place(group, bundle) for bundle in range(len(group.bundle_specs))]
+        ray.get([here.options(scheduling_strategy=place).remote() for place in places], timeout=left_s)
+
+    _wait_for(group, probe, timeout_s)
+
+
+def _here() -> bool:
+    return True
+
+
+def _wait_for(group: PlacementGroup, look: Callable[[float], object], timeout_s: float) -> None:
+    """Tries `look`, which is given the seconds that are left, until Ray raises no error."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            look(max(0.0, deadline - time.monotonic()))
+            return
+        except RayError:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(LOOK_S)
+    busy = {name: f"{count:g}" for name, count in ray.available_resources().items() if name in ("CPU", "GPU")}
+    wanted = f"{len(group.bundle_specs)} bundles; free now: {busy or 'nothing'}"
+    raise TimeoutError(f"waited {timeout_s:g} s (ray.start_timeout_s) for {wanted}")
+
+
+def _place(group: PlacementGroup, bundle: int) -> PlacementGroupSchedulingStrategy:
+    return PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
 
 
 @dataclass
@@ -135,7 +162,7 @@ class Gang:
         needs = resources or {}
         return ray.remote(kind).options(
             num_cpus=needs.get("CPU", 0), num_gpus=needs.get("GPU", 0),
-            scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=bundle),
+            scheduling_strategy=_place(self.group, bundle),
             runtime_env={"env_vars": self.variables},
         )  # fmt: skip
 
