@@ -5,7 +5,7 @@ NPROC ?= 4
 # One thread per process: torchrun would set the same, with a banner.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test ray lint gpu clean
+.PHONY: run test cluster lint gpu clean
 
 run: .venv/installed  ## train 4 processes on a bundled real data set
 	$(BIN)/torchrun --nproc_per_node=$(NPROC) launch/run.py
@@ -14,8 +14,8 @@ test: .venv/installed  ## lint and the whole suite
 	$(BIN)/ruff check .
 	$(BIN)/pytest
 
-ray: .venv/installed-ray  ## what needs a Ray cluster, which it starts on this machine
-	$(BIN)/pytest tests/ray -m ray
+cluster: .venv/installed-ray  ## what needs a Ray cluster or two hosts, which it makes on this machine
+	$(BIN)/pytest tests/ray tests/hosts -m "ray or hosts"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

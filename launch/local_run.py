@@ -8,7 +8,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,6 +93,7 @@ def run_pipeline(
     absent: Sequence[int] = (),
     config: str | None = None,
     goes_on: bool = False,
+    enter: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Runs a pipeline to its end; ranks that are still there after `timeout_s` are killed and have exit code -9.
 
@@ -102,12 +103,13 @@ def run_pipeline(
         absent: Ranks that are never started.
         config: A YAML file; None for the defaults.
         goes_on: The folder is one that an earlier run has left: go on from its newest complete checkpoint.
+        enter: Called first in each process, with its rank, to move it to another place. Picklable.
     """
     folder.mkdir(exist_ok=goes_on)
     (folder / "store").unlink(missing_ok=True)
     context = multiprocessing.get_context("forkserver")
     ranks = [
-        context.Process(target=_run_rank, args=(config, list(overrides), rank, num_processes, folder, goes_on))
+        context.Process(target=_run_rank, args=(config, list(overrides), rank, num_processes, folder, goes_on, enter))
         for rank in range(num_processes)
         if rank not in absent
     ]
@@ -123,8 +125,11 @@ def run_pipeline(
 
 
 def _run_rank(
-    config: str | None, overrides: list[str], rank: int, num_processes: int, folder: Path, goes_on: bool
-) -> None:
+    config: str | None, overrides: list[str], rank: int, num_processes: int, folder: Path, goes_on: bool,
+    enter: Callable[[int], None] | None,
+) -> None:  # fmt: skip
+    if enter:
+        enter(rank)
     with _output(folder, rank).open("w", buffering=1) as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())

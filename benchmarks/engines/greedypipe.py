@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,14 @@ class Ran:
         return min(self.stage_samples_per_s)
 
 
-def run(case: Case, num_processes: int, *overrides: str) -> Ran:
+def run(case: Case, num_processes: int, *overrides: str, enter: Callable[[int], None] | None = None) -> Ran:
     """Trains without an evaluation between, and reads the rates from the stages' records.
 
     All stages train for at least `case.steps` steps while the clock runs (see Outcome.steady_samples_per_s): the run is
     longer by what the first stage can be ahead of the last.
+
+    Args:
+        enter: See launch.local_run.run_pipeline.
 
     Raises:
         EngineError: The run failed.
@@ -36,7 +40,7 @@ def run(case: Case, num_processes: int, *overrides: str) -> Ran:
     steps = case.warmup_steps + case.steps + AHEAD_STEPS * (num_processes - 1)
     settings = [*case.overrides, *overrides, *_length(case, steps), f"logging.interval_steps={max(2, case.steps // 8)}"]
     with tempfile.TemporaryDirectory() as folder:
-        outcome = run_pipeline(settings, num_processes, Path(folder) / "run", TIMEOUT_S)
+        outcome = run_pipeline(settings, num_processes, Path(folder) / "run", TIMEOUT_S, enter=enter)
         if any(outcome.exit_codes):
             raise EngineError(" ".join(" ".join(outcome.printed).split())[-300:])
         return Ran(outcome.steady_samples_per_s(case.batch_size, case.warmup_steps), outcome.summary["stages"])

@@ -8,7 +8,7 @@ normalisation sees micro-batches instead of batches, as in every pipeline engine
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,12 +66,16 @@ class SlowedStage(PipelineStage):
         return result
 
 
-def train_one_f_one_b(overrides: Sequence[str], num_stages: int, *, warmup_steps: int, timeout_s: float) -> Trained:
+def train_one_f_one_b(
+    overrides: Sequence[str], num_stages: int, *, warmup_steps: int, timeout_s: float,
+    enter: Callable[[int], None] | None = None,
+) -> Trained:  # fmt: skip
     """Trains with one process per stage, all on this host's CPU; blocks until they have ended.
 
     Args:
         overrides: Of the form section.key=value; `debug.slow_stage` and `debug.slow_factor` slow a stage.
         warmup_steps: Steps before the clock starts.
+        enter: See launch.local_run.run_pipeline.
 
     Raises:
         TimeoutError: They took longer than `timeout_s`.
@@ -81,7 +85,7 @@ def train_one_f_one_b(overrides: Sequence[str], num_stages: int, *, warmup_steps
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = context.Pipe(duplex=False)
         ranks = [
-            context.Process(target=_run_rank, args=(list(overrides), rank, num_stages, folder, warmup_steps, theirs))
+            context.Process(target=_run_rank, args=(list(overrides), rank, num_stages, folder, warmup_steps, theirs, enter))
             for rank in range(num_stages)
         ]
         for process in ranks:
@@ -105,8 +109,11 @@ def _result(pipe: Connection, timeout_s: float) -> Trained:
 
 
 def _run_rank(
-    overrides: list[str], rank: int, num_stages: int, folder: str, warmup_steps: int, pipe: Connection
-) -> None:
+    overrides: list[str], rank: int, num_stages: int, folder: str, warmup_steps: int, pipe: Connection,
+    enter: Callable[[int], None] | None,
+) -> None:  # fmt: skip
+    if enter:
+        enter(rank)
     plan = make_plan(load_config(None, overrides), num_stages)
     torch.set_num_threads(plan.config.placement.threads)
     keep_freed_memory()
