@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import sweep
 from tests.multiprocess.harness import TINY
 from tests.ray.conftest import ROOT, Cluster
 
@@ -37,3 +38,19 @@ def test_a_job_needs_a_folder_that_outlives_it(cluster: Cluster) -> None:
     assert result.returncode != 0
     assert "run.folder: got runs, allowed in a job: an absolute folder that all nodes share" in result.stdout + result.stderr
     assert not os.environ.get("RAY_ADDRESS")
+
+
+def test_a_sweep_runs_as_jobs(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"http://127.0.0.1:{cluster.dashboard_port}"
+    fixed = [*TINY, "partition.blocks=1", "training.seed=0,1", "--processes", "1"]
+    monkeypatch.setattr(
+        sys, "argv", ["sweep", "configs/digits.yaml", *fixed, "--out", str(tmp_path), "--jobs", address, "--at-once", "1"]
+    )  # the nodes of this cluster unpack the code into one folder: two jobs at once would meet there
+    monkeypatch.chdir(ROOT)
+    sweep.main()
+    runs = json.loads((tmp_path / "sweep.json").read_text())["runs"]
+    shown = capsys.readouterr().out
+    assert [run["status"] for run in runs] == ["finished", "finished"], shown
+    assert "training.seed" in shown and runs[0]["accuracy"] != runs[1]["accuracy"]
