@@ -93,18 +93,21 @@ class Gang:
     variables: dict[str, str]
     actors: dict[int, Any] = field(default_factory=dict)
     incarnations: dict[int, int] = field(default_factory=dict)
+    rendezvous: Any = None
 
     def start(self, folder: Path, origin: Origin) -> None:
         """Starts all processes; they find each other by themselves."""
         self._seats = self._take_seats()
         num_processes = self.plan.placement.num_processes
         self.rendezvous = self._actor(Rendezvous, self._seats[0], 0).remote(num_processes, self.attempt)
+        # All at once: each takes seconds to import torch.
+        self.actors = {rank: self._process(rank) for rank in range(num_processes)}
         host, port = ray.get(self.rendezvous.address.remote())
         self._address = {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
         self._folder, self._origin = folder, origin
         self._running: dict[Any, int] = {}
         for rank in range(num_processes):
-            self._start(rank, 0)
+            self._run(rank, 0)
 
     def nodes(self) -> list[str]:
         """The node of every rank."""
@@ -130,7 +133,8 @@ class Gang:
                     codes[rank] = ray.get(reference)
                 except (RayActorError, RayTaskError) as error:
                     if cause is None and self._comes_back(rank):
-                        self._start(rank, self.incarnations[rank] + 1)
+                        self.actors[rank] = self._process(rank)
+                        self._run(rank, self.incarnations[rank] + 1)
                         continue
                     screen.release()
                     return Ending(FAILED, self._find_cause() or self._name(rank, error))
@@ -139,16 +143,20 @@ class Gang:
 
     def stop(self) -> None:
         """Tells the run to save itself and end."""
-        self.rendezvous.stop.remote()
+        if self.rendezvous:
+            self.rendezvous.stop.remote()
 
     def end(self) -> None:
         """Ends all of its actors at once; idempotent."""
-        for actor in (*self.actors.values(), self.rendezvous):
+        for actor in filter(None, (*self.actors.values(), self.rendezvous)):
             ray.kill(actor)
 
-    def _start(self, rank: int, incarnation: int) -> None:
+    def _process(self, rank: int) -> Any:
+        bundle = self._seats[rank]
+        return self._actor(StageProcess, bundle, self.group.bundle_specs[bundle]).remote()
+
+    def _run(self, rank: int, incarnation: int) -> None:
         self.incarnations[rank] = incarnation
-        self.actors[rank] = self._actor(StageProcess, self._seats[rank], self.group.bundle_specs[self._seats[rank]]).remote()
         variables = self.variables | self._address | {
             "RANK": str(rank), "WORLD_SIZE": str(self.plan.placement.num_processes), "LOCAL_RANK": "0",
             "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": str(self.attempt),
