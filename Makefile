@@ -14,8 +14,8 @@ test: .venv/installed  ## lint and the whole suite
 	$(BIN)/ruff check .
 	$(BIN)/pytest
 
-cluster: .venv/installed-ray  ## what needs a Ray cluster or two hosts, which it makes on this machine
-	$(BIN)/pytest tests/ray tests/hosts -m "ray or hosts"
+cluster: .venv/installed-ray  ## what needs a Ray cluster or two hosts, made on this machine, and all that starts slowly
+	$(BIN)/pytest -m "ray or hosts or slow"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

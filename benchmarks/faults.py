@@ -5,8 +5,8 @@
 Every trial draws a policy of links and one of faults, a fault, a stage and a moment. A run that ends is started again in its
 folder, as torchrun and --resume auto would, until it ends by itself; with faults.policy=isolate the struck stage comes back
 alone. With FIFO its parameters must then equal those of a run that was never struck, bit for bit; with replay its accuracy
-must be within TOLERANCE of the lowest of REPLAYS such runs, slowed alike where the fault is a slow stage. Detection is
-counted from the strike to the end of all processes (restart), or to the start of the stage's next process (isolate);
+must be within TOLERANCE of the lowest of REPLAYS such runs, slowed alike where the fault is a slow stage or link. Detection
+is counted from the strike to the end of all processes (restart), or to the start of the stage's next process (isolate);
 "training again" from then to the struck stage's next training record (processes come from a fork server: without the
 seconds in which Python and torch are imported).
 """
@@ -51,7 +51,8 @@ RUN = (
 """12 epochs of 19 steps."""
 MORE = {"replay": ("buffers.max_reuse=5",)}
 """Without a bound the stages behind one that stands still use up their budgets on its last few batches."""
-FAULTS = ("kill -9", "SIGSTOP, SIGCONT", "SIGTERM", "exception", "full disk", "truncated checkpoint", "slow stage")
+FAULTS = ("kill -9", "SIGSTOP, SIGCONT", "SIGTERM", "exception", "full disk", "truncated checkpoint", "slow stage",
+          "slow link")
 FATAL = {"kill -9", "SIGTERM", "exception", "truncated checkpoint"}
 SCRIPTED = {"exception": "raise", "full disk": "full_disk"}
 
@@ -81,7 +82,9 @@ class Trial:
     @property
     def slowness(self) -> list[str]:
         """Of every attempt, and of the runs that it is compared with."""
-        return [f"debug.slow_stage={self.stage}", "debug.slow_factor=3"] if self.fault == "slow stage" else []
+        if self.fault == "slow stage":
+            return [f"debug.slow_stage={self.stage}", "debug.slow_factor=3"]
+        return [f"debug.slow_stage={self.stage}", "debug.slow_link_s=0.02"] if self.fault == "slow link" else []
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class Striker:
                 if all(rows) and metrics.read_text().count("\n") >= self._trial.step:
                     break
             time.sleep(0.005)
-        if self._trial.fault not in SCRIPTED and self._trial.fault != "slow stage" and self.pids:
+        if self._trial.fault not in SCRIPTED and not self._trial.slowness and self.pids:
             self._strike(self.pids[self._trial.stage])
 
     def _strike(self, pid: int) -> None:

@@ -9,6 +9,7 @@ Every process may use one core, as everywhere here, so the line alone differs be
 import argparse
 import json
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if reason := why_not():
         sys.exit(f"greedypipe: this machine cannot play two hosts: {reason}")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # hosts must not be left behind
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     case = Case((*DEFAULTS, *(SMALL if arguments.smoke else ())), 2, 2, 4 if arguments.smoke else arguments.steps)
     rates, repeats = ([1000], 1) if arguments.smoke else (arguments.rates, arguments.repeats)

@@ -154,8 +154,9 @@ def _combinations(config: RunConfig, origins: Origins) -> Iterator[str]:
         yield "optimizer.nesterov=true needs optimizer.momentum above 0"
     if config.logging.trace_start != type(config.logging)().trace_start and not config.logging.trace_batches:
         yield "logging.trace_start has no effect without logging.trace_batches"
-    if config.debug.slow_factor > 1 and config.debug.slow_stage < 0:
-        yield "debug.slow_factor slows nothing without debug.slow_stage"
+    for key in ("slow_factor", "slow_link_s"):
+        if getattr(config.debug, key) != getattr(type(config.debug)(), key) and config.debug.slow_stage < 0:
+            yield f"debug.{key} slows nothing without debug.slow_stage"
 
 
 def _keys_without_effect(config: RunConfig, origins: Origins) -> Iterator[str]:

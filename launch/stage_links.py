@@ -6,6 +6,7 @@ from torch.distributed import Store
 from launch.attempts import Meetings
 from launch.placement import Route
 from launch.preflight import Plan
+from workers.debug import slowed_link
 from workers.links.connect import LinkEnd
 from workers.links.interface import Receiver, Sender
 from workers.links.join import join
@@ -44,7 +45,7 @@ class StageLinks:
             return DeadEnd()
         routes = self._plan.placement.routes_after(self._seat.stage)
         return split([
-            Branch(self._sender(route), route.begin, route.end)
+            Branch(slowed_link(self._sender(route), self._seat.stage, self._plan.config.debug), route.begin, route.end)
             for route in routes if route.sender == self._seat
         ])  # fmt: skip
 

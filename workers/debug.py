@@ -11,6 +11,8 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from pipeline.block import Block
+from workers.links.interface import LinkStats, Sender
+from workers.messages import Message
 
 FULL_BYTES = 64 << 10
 
@@ -20,6 +22,7 @@ class DebugConfig(BaseModel, frozen=True, extra="forbid"):
 
     slow_stage: int = Field(-1, ge=-1, description="stage that is slowed; -1: none")
     slow_factor: float = Field(1.0, ge=1, description="its own time per batch is multiplied by this")
+    slow_link_s: float = Field(0.0, ge=0, description="seconds that every message of the slowed stage's link takes more")
     fault: Literal["none", "raise", "exit", "stop", "hang", "nan", "full_disk"] = Field(
         "none",
         description="raise an exception; exit without a word; stop: SIGSTOP; hang for ever; nan: weights become NaN; "
@@ -62,6 +65,28 @@ class SlowedBlock:
         return activation
 
 
+class SlowedSender(Sender):
+    """A link whose messages all take longer, as over a slow line."""
+
+    def __init__(self, link: Sender, delay_s: float) -> None:
+        self._link = link
+        self._delay_s = delay_s
+
+    @property
+    def stats(self) -> LinkStats:  # type: ignore[override]
+        return self._link.stats
+
+    def send(self, message: Message) -> None:
+        time.sleep(self._delay_s)
+        self._link.send(message)
+
+    def close(self) -> None:
+        self._link.close()
+
+    def abandon(self) -> None:
+        self._link.abandon()
+
+
 class FaultyBlock:
     """A block whose forward fails in the given way at the given step."""
 
@@ -95,6 +120,11 @@ class FaultyBlock:
                 for layer in self._block.layers:
                     for parameter in layer.module.parameters():
                         parameter.data.fill_(float("nan"))
+
+
+def slowed_link(link: Sender, stage: int, config: DebugConfig) -> Sender:
+    """The stage's link to the next one, as slow as `config` asks for."""
+    return SlowedSender(link, config.slow_link_s) if config.slow_stage == stage and config.slow_link_s else link
 
 
 def trouble(blocks: list[Block], stage: int, config: DebugConfig) -> list[Block]:

@@ -18,6 +18,7 @@ from launch.rendezvous import Environment
 from launch.resume import Origin
 from launch.screen import Rows
 from launch.settings import RunConfig
+from launch.summary import versions
 from launch.supervisor import STOP
 from workers.board import Board
 
@@ -54,9 +55,9 @@ class Rendezvous:
 class StageProcess:
     """One process of the pipeline: does what a rank under torchrun does."""
 
-    def node(self) -> str:
-        """Address of the node that it is on."""
-        return ray.util.get_node_ip_address()
+    def versions(self) -> dict[str, str]:
+        """Of what decides the bits of a run."""
+        return versions()
 
     def run(self, variables: dict[str, str], config: str, folder: str, origin: str, incarnation: int) -> int:
         """Trains this rank's stage to its end. Blocks; the process ends with it where the run fails.

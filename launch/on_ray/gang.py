@@ -12,13 +12,14 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from launch.config import dump_config
+from launch.config import ConfigError, dump_config
 from launch.faults import FAILED
 from launch.on_ray.actors import Rendezvous, StageProcess
 from launch.on_ray.resources import Bundle, seating
 from launch.preflight import Plan
 from launch.resume import Origin
 from launch.screen import Screen
+from launch.summary import versions
 
 LOOK_S = 0.5
 GRACE_S = 5.0
@@ -96,12 +97,17 @@ class Gang:
     rendezvous: Any = None
 
     def start(self, folder: Path, origin: Origin) -> None:
-        """Starts all processes; they find each other by themselves."""
+        """Starts all processes; they find each other by themselves.
+
+        Raises:
+            ConfigError: A node has other versions than the driver.
+        """
         self._seats = self._take_seats()
         num_processes = self.plan.placement.num_processes
         self.rendezvous = self._actor(Rendezvous, self._seats[0], 0).remote(num_processes, self.attempt)
         # All at once: each takes seconds to import torch.
         self.actors = {rank: self._process(rank) for rank in range(num_processes)}
+        self._check_versions()
         host, port = ray.get(self.rendezvous.address.remote())
         self._address = {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
         self._folder, self._origin = folder, origin
@@ -109,9 +115,12 @@ class Gang:
         for rank in range(num_processes):
             self._run(rank, 0)
 
-    def nodes(self) -> list[str]:
-        """The node of every rank."""
-        return ray.get([self.actors[rank].node.remote() for rank in sorted(self.actors)])
+    def _check_versions(self) -> None:
+        here = versions()
+        for rank, there in enumerate(ray.get([self.actors[rank].versions.remote() for rank in sorted(self.actors)])):
+            if there != here:
+                seat = self.plan.placement.seat_of(rank)
+                raise ConfigError([f"{seat.name} would run with {_said(there)}, but here is {_said(here)}: use one version"])
 
     def watch(self, screen: Screen) -> "Ending":
         """Shows the run until it has ended; blocks. A process that dies alone is started again where
@@ -195,6 +204,10 @@ class Gang:
     def _name(self, rank: int, error: Exception) -> str:
         seat = list(self.plan.placement.seats())[rank]
         return f"{seat.name}: {str(error).strip().splitlines()[0]}"
+
+
+def _said(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 @dataclass(frozen=True)

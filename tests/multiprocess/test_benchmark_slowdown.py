@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_slowdown_compares_policies_with_each_stage_slowed(
     tmp_path: Path, run_benchmark: Callable[..., None], capsys: pytest.CaptureFixture[str]

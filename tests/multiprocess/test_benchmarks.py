@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_failures_says_who_ended_the_run_and_how_long_it_took(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
     run_benchmark("failures", "--out", str(tmp_path / "failures.json"))

@@ -56,6 +56,7 @@ def kill_a_stage_behind_a_checkpoint(folder: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_run_that_torchrun_restarts_goes_on_by_itself_with_the_same_bits(tmp_path: Path) -> None:
     overrides = [*TINY, "training.epochs=16", "evaluation.every_epochs=16", "checkpoint.interval_steps=5"]
@@ -73,6 +74,7 @@ def test_a_run_that_torchrun_restarts_goes_on_by_itself_with_the_same_bits(tmp_p
     assert again.returncode == 0 and "goes on at batch 192" in again.stdout, again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_under_torchrun_a_stage_comes_back_alone_with_the_same_bits(tmp_path: Path) -> None:
     overrides = [*TINY, "training.epochs=8", "evaluation.every_epochs=8", "checkpoint.interval_steps=5"]

@@ -79,7 +79,7 @@ def test_the_summary_counts_stalenesses_and_what_went_over_the_link(outcome: Out
     assert len(second["staleness_counts"]) == second["staleness_max"] + 1
     mean = sum(staleness * count for staleness, count in enumerate(second["staleness_counts"])) / 12
     assert mean == pytest.approx(second["staleness_mean"])
-    assert set(first["link"]) == {"transport", "messages", "sent_bytes", "send_s", "wait_room_s"}
+    assert set(first["link"]) == {"transport", "messages", "sent_bytes", "send_s", "wait_room_s", "dropped"}
     assert first["link"]["transport"] == "shm" and second["link"]["transport"] == "none"
     assert first["link"]["messages"] == 12 + 3 + 2, "training, evaluation (359 images), two marks"
     assert first["link"]["sent_bytes"] > 1e5 and first["link"]["send_s"] > 0

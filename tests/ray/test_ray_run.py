@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from launch import local_run
+from launch import local_run, ray_run
 from launch.export import network_state
+from launch.on_ray import driver, gang
 from launch.status import read_status
 from tests.multiprocess.harness import TINY, assert_equal_states, exported
 from tests.ray.conftest import ROOT, Cluster
@@ -128,3 +129,32 @@ def test_a_wrong_address_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     said = [line for line in result.stderr.splitlines() if line.startswith("greedypipe: ")]
     assert result.returncode == 2 and len(said) == 1 and "--address: got 127.0.0.1:1" in said[0], result.stderr
+
+
+def test_other_versions_are_one_line(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["launch/ray_run.py", "--address", cluster.address, *RUN, *to(tmp_path / "run")])
+    monkeypatch.setattr(gang, "versions", lambda: {"python": "3.99", "torch": "9.9"})
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as left:
+        ray_run.main()
+    assert left.value.code == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("greedypipe: ")]
+    assert "stage 0 would run with python 3." in said
+    assert said.endswith("but here is python 3.99, torch 9.9: use one version")
+
+
+def test_another_version_of_ray_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def mismatch(*arguments: object, **settings: object) -> None:
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n    Python: 3.11.7\n")
+
+    monkeypatch.setattr(driver.ray, "init", mismatch)
+    monkeypatch.setattr(sys, "argv", ["launch/ray_run.py", "--address", "auto", *RUN, *to(tmp_path / "run")])
+    with pytest.raises(SystemExit) as left:
+        ray_run.main()
+    assert left.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("greedypipe: --address: got auto: Version mismatch: The cluster was started with: Ray: 2.59.0")

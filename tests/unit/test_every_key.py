@@ -20,11 +20,12 @@ from launch.settings import RunConfig, all_keys
 from launch.supervisor import Pulses
 from pipeline.reference import train
 from workers.data.source import BatchSource
-from workers.debug import FaultyBlock, SlowedBlock, trouble
+from workers.debug import FaultyBlock, SlowedBlock, slowed_link, trouble
 from workers.feed import Feed
 from workers.inbox import Delivery
 from workers.messages import Kind, Message
 from workers.meter import Meter
+from workers.stage import DeadEnd
 from workers.status import Seat, StageStatus
 from workers.trace import make_tracing
 
@@ -132,6 +133,11 @@ def troubled(overrides: Sequence[str]) -> list[Any]:
     return result
 
 
+def slowed(overrides: Sequence[str]) -> list[str]:
+    config = load_config(None, overrides).debug
+    return [type(slowed_link(DeadEnd(), stage, config)).__name__ for stage in range(2)]
+
+
 def silent(overrides: Sequence[str]) -> int:
     """Seconds after which a row that never changes counts as silent."""
     seconds = iter(range(62))
@@ -193,6 +199,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "logging.trace_start": ("5", traced, ["logging.trace_batches=2", "logging.trace_start=3"]),
     "debug.slow_stage": ("1", troubled, ["debug.slow_factor=2", "debug.slow_stage=0"]),
     "debug.slow_factor": ("3", troubled, ["debug.slow_stage=1"]),
+    "debug.slow_link_s": ("0.5", slowed, ["debug.slow_stage=1"]),
     "debug.fault": ("raise", troubled, []),
     "debug.fault_stage": ("1", troubled, ["debug.fault=raise"]),
     "debug.fault_step": ("5", troubled, ["debug.fault=raise"]),

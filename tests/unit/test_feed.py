@@ -120,7 +120,7 @@ def test_spread_evaluation_of_a_real_source() -> None:
 @pytest.mark.parametrize("spread", [False, True])
 def test_no_batch_is_lost_or_doubled_whatever_the_proportions(spread: bool) -> None:
     for steps, tests, epochs, every in itertools.product(range(1, 5), range(1, 8), (1, 2, 4), (1, 3)):
-        may_stop = iter([False, False, True]).__next__
+        may_stop = iter([False, False, True, True]).__next__
         feed = make_feed(Numbers(steps, tests), epochs, every_epochs=every, spread=spread, may_stop=may_stop)
         words = picture(feed).split()
         total = steps * epochs
@@ -136,7 +136,7 @@ def test_no_batch_is_lost_or_doubled_whatever_the_proportions(spread: bool) -> N
 
 def test_training_goes_on_beyond_the_budget_until_it_may_stop() -> None:
     asked: list[str] = []
-    answers = iter([False, False, False, True])
+    answers = iter([False, False, False, True, True])
 
     def may_stop() -> bool:
         asked.append("?")
@@ -148,7 +148,13 @@ def test_training_goes_on_beyond_the_budget_until_it_may_stop() -> None:
         seen.append(f"{LETTERS[delivery.message.kind]}{delivery.message.batch_id}{''.join(asked)}")
         asked.clear()
     # No evaluation beyond the budget but the last pass, which counts as that of the last epoch.
-    assert " ".join(seen) == "T0 T1 E0 T2 M1 T3 T4? T5? T6? E0? M2 END4"
+    assert " ".join(seen) == "T0 T1 E0 T2 M1 T3 T4? T5? T6? E0? M2 END4?"
+
+
+def test_the_last_pass_is_made_again_where_a_stage_has_come_back_meanwhile() -> None:
+    may_stop = iter([True, False, False, True, True]).__next__
+    feed = make_feed(Numbers(2, 1), epochs=1, spread=True, may_stop=may_stop)
+    assert picture(feed) == "T0 T1 E0 M1 T2 T3 E0 M1 END2"
 
 
 def test_training_messages_carry_the_batches_of_the_source() -> None:

@@ -40,7 +40,7 @@ def test_what_finds_no_taker_is_dropped_and_counted_until_the_receiver_is_back()
     lost.close()
     for _ in range(3):
         sender.send(MARK)
-    assert sender.dropped == 3
+    assert sender.stats.dropped == 3
     is_back.set()
     assert mended.wait(5)
     sender.send(END)
@@ -54,7 +54,7 @@ def test_the_end_of_the_stream_waits_for_the_receiver() -> None:
     lost, back = receivers
     lost.close()
     sender.send(END)
-    assert back.receive().message == END and sender.dropped == 0
+    assert back.receive().message == END and sender.stats.dropped == 0
 
 
 def test_a_receiver_that_never_comes_back_ends_the_stage() -> None:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field
@@ -47,6 +47,8 @@ class LinkStats:
     send_s: float = 0.0
     wait_room_s: float = 0.0
     """Seconds that `send` has waited for a free slot."""
+    dropped: int = 0
+    """Messages that found nobody to take them (workers.links.mending)."""
 
     def count(self, size_bytes: int, send_s: float, wait_room_s: float) -> None:
         """Adds one message."""
@@ -54,6 +56,11 @@ class LinkStats:
         self.sent_bytes += size_bytes
         self.send_s += send_s
         self.wait_room_s += wait_room_s
+
+    def plus(self, other: "LinkStats") -> "LinkStats":
+        """The figures of two links that are one to their user; the transport is the other's."""
+        numbers = [field.name for field in fields(self) if field.name != "transport"]
+        return LinkStats(other.transport, **{name: getattr(self, name) + getattr(other, name) for name in numbers})
 
 
 class Sender(ABC):

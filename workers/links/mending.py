@@ -6,7 +6,6 @@ that finds nobody to take it, but for the end of the stream, which waits.
 
 import threading
 from collections.abc import Callable
-from dataclasses import fields
 from typing import TypeVar
 
 from workers.links.interface import LinkStats, Received, Receiver, Sender
@@ -57,19 +56,17 @@ class MendingSender(Sender):
         self._past = LinkStats(self._link.stats.transport)
         self._mended = threading.Condition()
         self._failure: BaseException | None = None
-        self.dropped = 0
-        """Messages that had no taker."""
 
     @property
     def stats(self) -> LinkStats:  # type: ignore[override]
         """Of all links that it has had."""
         link = self._link
-        return _sum(self._past, link.stats) if link else self._past
+        return self._past.plus(link.stats) if link else self._past
 
     def send(self, message: Message) -> None:
         while not self._try_to_send(message):
             if message.kind != Kind.END:
-                self.dropped += 1
+                self._past.dropped += 1
                 return
             self._wait_for_link()
 
@@ -94,7 +91,7 @@ class MendingSender(Sender):
             link.close()
 
     def _give_up(self, link: Sender) -> None:
-        self._past = _sum(self._past, link.stats)
+        self._past = self._past.plus(link.stats)
         self._link = None
         threading.Thread(target=self._mend, name="mend a link", daemon=True).start()
 
@@ -113,8 +110,3 @@ class MendingSender(Sender):
         with self._mended:
             # The mender has a deadline of its own and names whom it waited for.
             self._mended.wait_for(lambda: self._link or self._failure)
-
-
-def _sum(left: LinkStats, right: LinkStats) -> LinkStats:
-    numbers = [field.name for field in fields(LinkStats) if field.name != "transport"]
-    return LinkStats(right.transport, **{name: getattr(left, name) + getattr(right, name) for name in numbers})

@@ -1,5 +1,6 @@
 """One outbox for the parts of a batch that go to several replicas of the next stage."""
 
+import functools
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -28,14 +29,8 @@ class SplitSender(Sender):
     @property
     def stats(self) -> LinkStats:  # type: ignore[override]
         """Sums over the links; `messages` counts every part."""
-        total = LinkStats(self._branches[0].sender.stats.transport)
-        for one in (branch.sender.stats for branch in self._branches):
-            total.messages += one.messages
-            total.slot_bytes += one.slot_bytes
-            total.sent_bytes += one.sent_bytes
-            total.send_s += one.send_s
-            total.wait_room_s += one.wait_room_s
-        return total
+        first, *others = (branch.sender.stats for branch in self._branches)
+        return functools.reduce(LinkStats.plus, others, first)
 
     @property
     def wait_room_s(self) -> float:
