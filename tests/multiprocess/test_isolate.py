@@ -76,7 +76,6 @@ def test_with_replay_the_others_go_on(tmp_path: Path) -> None:
     for stage in range(3):
         steps = [record["step"] for record in outcome.records(stage)]
         assert steps[-1] == 36 and steps == sorted(steps)
-    assert outcome.summary["accuracy"]["final"] > 0.15
     assert [len(outcome.summary["evaluations"][-1]["blocks"]), outcome.summary["evaluations"][-1]["epoch"]] == [3, 3]
 
 
