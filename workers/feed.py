@@ -1,6 +1,7 @@
 """The messages of stage 0: training batches, evaluation passes in-band, and the end of the stream."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +15,9 @@ from workers.data.source import Batch, BatchSource
 from workers.inbox import Delivery
 from workers.messages import Kind, Message
 from workers.status import StageStatus
+
+REST, LONGEST_REST_S = 2.0, 0.5
+"""How long stage 0 rests behind each batch that it only hands on, in times that the batch took; and at most."""
 
 
 class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
@@ -36,6 +40,10 @@ class Feed:
     With queues between the stages an evaluation pass stands between two epochs, and every stage evaluates the weights
     that it has after exactly that epoch. With replay nobody may wait for a slower stage, so the batches of a pass are
     spread among the training batches of the next epoch; only the last pass comes in one piece, when all have finished.
+
+    Once stage 0 has used up its step budget it would hand on several times as fast as it has trained, and take cores, and
+    the next stage's time for every mark, from those that still train. So it rests between batches: a backward pass takes
+    about twice as long as the forward that is left.
 
     Args:
         total_steps: Training batches of one step budget.
@@ -116,7 +124,11 @@ class Feed:
                     return
             if self._is_marked(batch.batch_id, evaluates):
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
+            given_s = time.perf_counter()
             yield Message(Kind.TRAIN, batch.batch_id, tensors={**_tensors(batch), "image": batch.images})
+            if batch.batch_id >= self._total_steps:
+                self._status.now("resting: only others still train")
+                time.sleep(min(LONGEST_REST_S, REST * (time.perf_counter() - given_s)))
 
     def _epoch_due_before(self, batch_id: int) -> int:
         """The last epoch that should have been evaluated before this batch."""

@@ -151,6 +151,19 @@ def test_training_goes_on_beyond_the_budget_until_it_may_stop() -> None:
     assert " ".join(seen) == "T0 T1 E0 T2 M1 T3 T4? T5? T6? E0? M2 END4?"
 
 
+def test_stage_0_rests_behind_each_batch_that_it_only_hands_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    takes_s = [7.0, 7.0, 0.125, 0.0625, 10.0]
+    now_s, seen, rests = 0.0, list[int](), list[tuple[int, float]]()
+    monkeypatch.setattr("workers.feed.time.perf_counter", lambda: now_s)
+    monkeypatch.setattr("workers.feed.time.sleep", lambda seconds: rests.append((seen[-1], seconds)))
+    may_stop = iter([False, False, False, True, True]).__next__
+    for delivery in make_feed(Numbers(2, 1), epochs=1, spread=True, may_stop=may_stop):
+        if delivery.message.kind == Kind.TRAIN:
+            seen.append(delivery.message.batch_id)
+            now_s += takes_s[seen[-1]]
+    assert rests == [(2, 0.25), (3, 0.125), (4, 0.5)], "twice what the batch took, and at most half a second"
+
+
 def test_the_last_pass_is_made_again_where_a_stage_has_come_back_meanwhile() -> None:
     may_stop = iter([True, False, False, True, True]).__next__
     feed = make_feed(Numbers(2, 1), epochs=1, spread=True, may_stop=may_stop)
