@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from launch.attempts import Attempt, Member, Policy, Process
+from launch.attempts import Attempt, Member, Policy, Process, RunIsOver
 from launch.committer import Committer
 from launch.config import dump_config
 from launch.cutting import settle_cut
@@ -51,7 +51,10 @@ def run_stage(plan: Plan, process: Process, screen: Screen) -> int:
     with Supervisor(board, status, plan.config.faults, stop_console=terminal.close, folder=folder) as supervisor:
         policy = policy_for(Member(process, plan, board, status, folder))
         go = Go(plan, process.local_rank, policy, board, status, screen, terminal, started)
-        code, report = _attempt_until_done(go, supervisor)
+        try:
+            code, report = _attempt_until_done(go, supervisor)
+        except RunIsOver:
+            return 0
     policy.say_last(report)
     return code
 
@@ -96,13 +99,12 @@ def _try_once(go: Go, attempt: Attempt, supervisor: Supervisor) -> tuple[int, di
 def _lead(go: Go, run: Run, this: Stage, predicted: dict[str, Any]) -> dict[str, Any]:
     """Rank 0: runs like any other, shows the run to its user, and leaves its results behind."""
     folder, board = run.origin.folder, run.board
-    with Committer(board, run.plan, folder) as committer:
-        monitor = _open_monitor(run, go.screen)
-        go.terminal.callback(monitor.release_screen)
-        with monitor:
-            report = this.run(committer.expect)
-            board.post(run.attempt.report_topic, 0, report)
-            reports = _wait_for_reports(run, run.plan.config.faults.timeout_s)
+    monitor = _open_monitor(run, go.screen)
+    go.terminal.callback(monitor.release_screen)
+    with monitor, Committer(board, run.plan, folder, monitor.keep_evaluations) as committer:
+        report = this.run(committer.expect)
+        board.post(run.attempt.report_topic, 0, report)
+        reports = _wait_for_reports(run, run.plan.config.faults.timeout_s)
     summary = summarise(
         reports, monitor.evaluations, time.perf_counter() - go.started, is_finished=this.is_finished, predicted=predicted,
         checkpoints=committer.counts(), began_at=run.origin.batch_id,

@@ -22,6 +22,10 @@ Make = Callable[[Store, Patience], End]
 """Builds an end of a link that finds the other one in a store."""
 
 
+class RunIsOver(Exception):
+    """This process has nothing left to do: it died after its part of the run was done, and was started again."""
+
+
 class Meetings(ABC):
     """Where and how the two ends of a link meet."""
 
@@ -94,6 +98,7 @@ class Policy(ABC):
 
         Raises:
             TimeoutError: Somebody did not come; says who.
+            RunIsOver: There is no next one.
         """
 
     @abstractmethod

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,10 +23,15 @@ class Committer:
 
     Runs in stage 0, in a thread. A checkpoint that some stage could not save is left incomplete, said and counted; so is
     one whose manifest cannot be written.
+
+    Args:
+        keep_evaluations: Called before a manifest is written. What has been evaluated before a mark is known when all parts
+            are there, and a run that goes on from it does not evaluate it again.
     """
 
-    def __init__(self, board: Board, plan: Plan, run: Path) -> None:
+    def __init__(self, board: Board, plan: Plan, run: Path, keep_evaluations: Callable[[], None]) -> None:
         self._board = board
+        self._keep_evaluations = keep_evaluations
         self._plan = plan
         self._run = run
         self._expected: dict[str, int] = {}
@@ -73,6 +79,7 @@ class Committer:
             told = zip(self._plan.placement.seats(), rows, strict=True)
             if failures := [f"{seat.name}: {row['failure']}" for seat, row in told if row["failure"]]:
                 raise OSError("; ".join(failures))
+            self._keep_evaluations()
             files = {file: digest for row in rows for file, digest in row["files"].items()}
             steps = {int(block): step for row in rows for block, step in row["steps"].items()}
             config = self._plan.config.model_dump(mode="json")

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch.distributed import PrefixStore
 
-from launch.attempts import Attempt, End, Make, Meetings, Member, OnceForAll, OneMeeting, Policy
+from launch.attempts import Attempt, End, Make, Meetings, Member, OnceForAll, OneMeeting, Policy, RunIsOver
 from launch.checkpoints import newest_valid
 from launch.kept_records import keep_own_metrics
 from launch.placement import Route
@@ -87,15 +87,23 @@ class GoingBack(Policy):
     def _find_again(self) -> Origin:
         return find_origin(None, self._member.plan, self._member.folder, lambda text: print(text, flush=True))
 
+    def _raise_if_all_is_done(self) -> None:
+        earlier = range(self._number)
+        if any(self._member.board.read(f"{DONE}/{number}")[0] is not None for number in earlier):
+            raise RunIsOver
+
     def _is_over(self) -> bool:
         return sum(self._incarnations.read()) > self._number
 
     def _wait(self, is_there: Callable[[], bool], topic: str, what: str) -> None:
         """Waits for the other processes, as long as no other attempt has begun."""
         def look() -> bool | None:
+            if is_there():
+                return True
+            self._raise_if_all_is_done()
             if self._is_over():
                 raise GivenUp("a process has been started again")
-            return is_there() or None
+            return None
 
         def missing() -> str:
             seats = list(self._member.plan.placement.seats())
@@ -115,6 +123,8 @@ class GoingOn(Policy):
 
     def begin(self) -> Attempt:
         member = self._member
+        if member.process.rank and member.board.read("report/0")[member.process.rank] is not None:
+            raise RunIsOver
         if member.process.incarnation:
             origin = self._own_origin()
         else:

@@ -47,6 +47,7 @@ class Monitor:
         path = origin.folder / "metrics" / "evaluations.jsonl"
         self.evaluations = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         self._file = path.open("a", buffering=1)
+        self._keeping = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
@@ -74,7 +75,7 @@ class Monitor:
 
     def _step(self) -> None:
         rows = self._board.read("status")
-        self._read_evaluations()
+        self.keep_evaluations()
         total_steps = self._plan.blueprint.total_steps
         with contextlib.suppress(OSError):  # a full disk must not end the run
             write_status(self._folder, rows, self._labels, total_steps)
@@ -83,6 +84,11 @@ class Monitor:
             for row in rows:
                 if row and row["loss"] and row["seat"]["replica"] == 0:
                     tracker.log(row["stage"], row)
+
+    def keep_evaluations(self) -> None:
+        """Writes down and shows the passes that have come to their end since the last call; any thread may call it."""
+        with self._keeping:
+            self._read_evaluations()
 
     def _read_evaluations(self) -> None:
         # An earlier pass that some stage has missed will not be made up for.

@@ -30,9 +30,6 @@ class StageLinks:
         self._seat = status.seat
         self._device = device
         self._link = plan.config.link
-        if plan.config.faults.policy == "isolate":
-            # Only there can a process give up a link that another thread waits for.
-            self._link = self._link.model_copy(update={"transport": "shm"})
 
     def receiver(self, slots: int) -> Receiver:
         """The receiver of whole messages, or of this replica's part of them; blocks until all senders have come."""

@@ -185,8 +185,10 @@ class Supervisor:
                 f"{_name(row)} hangs: no sign of life for {self._config.heartbeat_timeout_s:g} s, "
                 f"last seen {row['doing']}, batch_id {row['batch_id']}"
             )
-            if row["host"] == self._status.host and self._comes_back(row["incarnation"]):
-                _kill(row["pid"])
+            if self._comes_back(row["incarnation"]):
+                # On another host nobody here can reach it: who waits for it waits until its own deadline.
+                if row["host"] == self._status.host:
+                    _kill(row["pid"])
                 continue
             return {"kind": "hung", "message": message, "kill": [row["host"], row["pid"]]}
         return None

@@ -94,8 +94,9 @@ class Inbox:
         return self._buffer.stats()
 
     def close(self) -> None:
-        """Gives up the link; idempotent."""
+        """Gives up the link, and ends the thread that waits for room; idempotent."""
         self._receiver.close()
+        self._buffer.close(ConnectionError(f"the link to {self._upstream} was closed here"))
 
     def _read(self) -> Read[Received]:
         self._status.now(self._waiting)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch.distributed import PrefixStore, Store, TCPStore
 
 from launch.assemble import run_stage
 from launch.attempts import Process
-from launch.preflight import make_plan
+from launch.preflight import Plan, make_plan
 from launch.rendezvous import Environment
-from launch.resume import Origin
+from launch.resume import Origin, find_origin
 from launch.screen import Rows
 from launch.settings import RunConfig
 from launch.summary import versions
@@ -78,7 +79,8 @@ class StageProcess:
         plan = make_plan(RunConfig.model_validate(yaml.safe_load(config)), environment.world_size)
         _log_into(Path(folder) / "logs" / f"stage{plan.placement.seat_of(environment.rank).label}.log")
         store, board_store = environment.connect(2, plan.config.faults.timeout_s)
-        here = (Path(folder), lambda: Origin.read(origin)) if environment.rank == 0 else (None, None)
+        begin = partial(_newest_origin, plan, Path(folder)) if incarnation else partial(Origin.read, origin)
+        here = (Path(folder), begin) if environment.rank == 0 else (None, None)
         process = Process(environment.rank, environment.local_rank, *here, store, board_store, incarnation)
         return run_stage(plan, process, Mailbox(board_store))
 
@@ -109,6 +111,11 @@ class Mailbox:
         while self._store.check([str(first + len(found))]):
             found.append(self._store.get(str(first + len(found))).decode())
         return found
+
+
+def _newest_origin(plan: Plan, folder: Path) -> Origin:
+    """Where a run goes on whose first process has been started again alone."""
+    return find_origin(None, plan, folder, lambda text: print(text, flush=True))
 
 
 def _log_into(path: Path) -> None:

@@ -1,6 +1,5 @@
 """The links under test: how each is built and how either of its ends is lost. Another one joins by a line in `LINKS`."""
 
-import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,7 +75,7 @@ def connect_gloo_in_threads(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Lin
     return Link(
         ProcessGroupSender(sending, LAYOUT, slots=slots, timeout_s=timeout_s, peer="stage 1"),
         ProcessGroupReceiver(receiving, LAYOUT, slots=slots, timeout_s=timeout_s),
-        2 * slots, lose_gloo_sender, lose_gloo_receiver,
+        2 * slots, Link.close_sender, lambda link: link.receiver.close(),
     )  # fmt: skip
 
 
@@ -86,25 +85,11 @@ def gloo_wires(
     store = PrefixStore("attempt0", HashStore())
 
     def build(rank: int) -> Wire:
-        peer = f"stage {1 - rank}"
-        return connect_gloo(store, "link0", rank, layouts[rank], peer=peer, timeout_s=timeouts_s[rank])
+        patience = Patience(f"stage {1 - rank}", timeouts_s[rank])
+        return connect_gloo(store, "link0", rank, layouts[rank], patience=patience, deadline_s=timeouts_s[rank])
 
     with ThreadPoolExecutor(2) as threads:
         return list(threads.map(build, (SENDER, RECEIVER)))
-
-
-def lose_gloo_sender(link: Link) -> None:
-    """Ends the sending thread and drops the process group: its sockets close, as when a process ends."""
-    link.close_sender()
-    link.sender = None
-    gc.collect(1)
-
-
-def lose_gloo_receiver(link: Link) -> None:
-    assert link.receiver
-    link.receiver.close()
-    link.receiver = None
-    gc.collect(1)
 
 
 def connect_shared_memory(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Link:

@@ -1,6 +1,7 @@
 """How two ends of a gloo link find each other, or do not."""
 
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
+from tests.conformance.calls import Call
 from tests.conformance.implementations import (
     ACTIVATION,
     LABELS,
@@ -15,8 +17,10 @@ from tests.conformance.implementations import (
     MAX_ROWS,
     SHORT_S,
     TIMEOUT_S,
+    gloo_wires,
 )
 from workers.encoding import TensorSpec
+from workers.links.meeting import GivenUp, Patience
 from workers.links.process_group import RECEIVER, SENDER, connect_gloo
 from workers.messages import Kind, MessageLayout
 
@@ -31,9 +35,11 @@ OTHER_LAYOUTS = {
 @pytest.mark.parametrize("rank", [SENDER, RECEIVER])
 def test_ends_of_gloo_with_different_layouts_refuse_to_connect(other: MessageLayout, rank: int) -> None:
     store = HashStore()
-    theirs = ThreadPoolExecutor(1).submit(connect_gloo, store, "link0", 1 - rank, other, peer="stage 4", timeout_s=TIMEOUT_S)
+    theirs = ThreadPoolExecutor(1).submit(
+        connect_gloo, store, "link0", 1 - rank, other, patience=Patience("stage 4", TIMEOUT_S), deadline_s=TIMEOUT_S
+    )
     with pytest.raises(ValueError, match="stage 3 has another message layout"):
-        connect_gloo(store, "link0", rank, LAYOUT, peer="stage 3", timeout_s=TIMEOUT_S)
+        connect_gloo(store, "link0", rank, LAYOUT, patience=Patience("stage 3", TIMEOUT_S), deadline_s=TIMEOUT_S)
     with pytest.raises(ValueError, match="stage 4 has another message layout"):
         theirs.result(TIMEOUT_S)
 
@@ -42,5 +48,31 @@ def test_ends_of_gloo_with_different_layouts_refuse_to_connect(other: MessageLay
 def test_an_end_of_gloo_whose_peer_does_not_come_gives_up_at_the_deadline(rank: int) -> None:
     started = time.monotonic()
     with pytest.raises(ConnectionError, match=r"waited 0.3 s to connect to stage 5"):
-        connect_gloo(HashStore(), "link0", rank, LAYOUT, peer="stage 5", timeout_s=SHORT_S)
+        connect_gloo(HashStore(), "link0", rank, LAYOUT, patience=Patience("stage 5", SHORT_S), deadline_s=TIMEOUT_S)
     assert 0.9 * SHORT_S < time.monotonic() - started < 10 * SHORT_S
+
+
+@pytest.mark.parametrize("rank", [SENDER, RECEIVER])
+def test_the_wait_for_a_peer_can_be_given_up(rank: int) -> None:
+    over = threading.Event()
+    patience = Patience("stage 5", TIMEOUT_S, over.is_set)
+    waiting = Call(lambda: connect_gloo(HashStore(), "link0", rank, LAYOUT, patience=patience, deadline_s=TIMEOUT_S))
+    over.set()
+    with pytest.raises(GivenUp, match="stage 5"):
+        waiting.result()
+
+
+def test_an_end_that_is_closed_while_it_waits_goes_when_the_other_one_does() -> None:
+    sending, receiving = gloo_wires()
+    memory = torch.zeros(8, dtype=torch.uint8)
+    waiting = Call(lambda: receiving.receive(memory))
+    assert waiting.waits()
+    receiving.close()
+    assert waiting.waits(), "gloo cannot be interrupted"
+    sending.close()
+    with pytest.raises(ConnectionError, match="lost stage 0"):
+        waiting.result()
+    for wire, name in ((sending, "stage 1"), (receiving, "stage 0")):
+        with pytest.raises(ConnectionError, match=f"link to {name} was closed here"):
+            wire.receive(memory)
+        wire.close()

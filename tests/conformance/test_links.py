@@ -253,6 +253,27 @@ def test_a_waiting_sender_learns_that_the_receiver_is_gone(connect: Connect) -> 
         sending.result()
 
 
+def test_an_end_that_is_abandoned_waits_for_nobody_and_the_other_one_learns_of_it(connect: Connect) -> None:
+    link = connect(slots=2)
+    link.send(message())
+    held = link.receive()
+    receiving = Call(link.receive)
+    assert receiving.waits() and link.sender
+    link.sender.abandon()
+    with pytest.raises(ConnectionError, match="stage 0"):
+        receiving.result()
+    assert_same(held.message, message())
+
+
+def test_what_was_not_taken_of_an_abandoned_link_holds_nobody_back(connect: Connect) -> None:
+    link = connect(slots=2)
+    link.send(message(batch_id=0))
+    link.send(message(batch_id=1))
+    assert link.sender
+    link.sender.abandon()
+    link.sender.abandon()
+
+
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [

@@ -44,11 +44,12 @@ def assert_as_if_nothing_had_happened(outcome: Outcome, uninterrupted: Outcome) 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_fifo_gives_the_bits_of_a_run_that_was_never_struck(stage: int, uninterrupted: Outcome, tmp_path: Path) -> None:
-    outcome = run_pipeline([*ISOLATE, *fault("exit", stage, 17)], 3, tmp_path)
+    # Late enough that a checkpoint is complete, however fast the steps are.
+    outcome = run_pipeline([*ISOLATE, *fault("exit", stage, 33)], 3, tmp_path)
     assert_as_if_nothing_had_happened(outcome, uninterrupted)
     assert restarts(outcome) == [int(stage == one) for one in range(3)]
     assert f"started again alone: stage {stage} 1 x" in outcome.printed[0]
-    assert "goes on at batch 1" in outcome.printed[0]
+    assert "goes on at batch " in outcome.printed[0]
 
 
 @pytest.mark.parametrize(
@@ -62,14 +63,21 @@ def test_however_it_fails(kind: str, said: str, uninterrupted: Outcome, tmp_path
     assert said in outcome.printed[1]
 
 
+def test_links_between_hosts_are_given_up_and_made_again(uninterrupted: Outcome, tmp_path: Path) -> None:
+    outcome = run_pipeline([*ISOLATE, "link.transport=gloo", *fault("exit", 1, 17)], 3, tmp_path)
+    assert_as_if_nothing_had_happened(outcome, uninterrupted)
+    assert restarts(outcome) == [0, 1, 0]
+
+
 def test_before_the_first_checkpoint_all_begin_anew(uninterrupted: Outcome, tmp_path: Path) -> None:
     outcome = run_pipeline([*ISOLATE, *fault("exit", 2, 1)], 3, tmp_path)
     assert_as_if_nothing_had_happened(outcome, uninterrupted)
 
 
-def test_with_replay_the_others_go_on(tmp_path: Path) -> None:
-    slow = ["debug.slow_stage=1", "debug.slow_factor=4"]
-    outcome = run_pipeline([*ISOLATE, "buffers.policy=replay", *fault("exit", 1, 17), *slow], 3, tmp_path)
+@pytest.mark.parametrize("transport", ["shm", "gloo"])
+def test_with_replay_the_others_go_on(transport: str, tmp_path: Path) -> None:
+    settings = ["buffers.policy=replay", f"link.transport={transport}", "debug.slow_stage=1", "debug.slow_factor=4"]
+    outcome = run_pipeline([*ISOLATE, *fault("exit", 1, 17), *settings], 3, tmp_path)
     assert outcome.exit_codes == [0, 0, 0], outcome.printed
     assert restarts(outcome) == [0, 1, 0]
     assert "stage 1 is back and goes on at batch" in outcome.printed[1]
@@ -112,5 +120,6 @@ def test_every_stage_may_die_more_than_once(uninterrupted: Outcome, tmp_path: Pa
     outcome = run_pipeline([*ISOLATE, *slow], 3, tmp_path)
     striker.join()
     assert_as_if_nothing_had_happened(outcome, uninterrupted)
-    assert sum(restarts(outcome)) == len(killed) >= 2
+    # The last one may have been killed when it had already reported.
+    assert len(killed) >= 2 and sum(restarts(outcome)) in (len(killed) - 1, len(killed))
     assert not any(Path(f"/proc/{pid}").exists() for pid in killed)

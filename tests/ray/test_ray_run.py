@@ -115,6 +115,26 @@ def test_a_node_that_is_lost_costs_the_steps_since_the_last_checkpoint(cluster: 
     assert_equal_states(network_state(tmp_path / "run"), exported(alone))
 
 
+def test_with_isolation_only_what_was_on_a_lost_node_is_replaced_on_another(cluster: Cluster, tmp_path: Path) -> None:
+    overrides = [*RUN, "training.epochs=8", "checkpoint.interval_steps=5", "debug.slow_stage=0", "debug.slow_factor=6",
+                 "link.transport=gloo", "faults.policy=isolate", "faults.timeout_s=90"]  # fmt: skip
+    run = cluster.start(*overrides, "ray.strategy=SPREAD", *to(tmp_path / "run"))
+    wait_for_step(tmp_path / "run", 12)
+    before = [row["pid"] for row in read_status(tmp_path / "run")["stages"]]
+    cluster.kill_node(cluster.nodes.pop())
+    output, _ = run.communicate(timeout=200)
+    cluster.nodes.append(cluster.add_node())
+    assert run.returncode == 0, output
+    after = [row["pid"] for row in read_status(tmp_path / "run")["stages"]]
+    replaced = [stage for stage in range(4) if before[stage] != after[stage]]
+    assert 0 not in replaced and 1 <= len(replaced) <= 2, "a node has two processes at most, and stage 0 is on the first"
+    assert "started again alone: " + ", ".join(f"stage {stage} 1 x" for stage in replaced) in output
+    alone = local_run.run_pipeline(
+        [*RUN, "training.epochs=8"], 1, tmp_path / "alone", config=str(ROOT / "configs" / "digits.yaml")
+    )
+    assert_equal_states(network_state(tmp_path / "run"), exported(alone))
+
+
 def test_a_stage_that_dies_is_replaced_alone(cluster: Cluster, reference: local_run.Outcome, tmp_path: Path) -> None:
     faults = ["debug.fault=exit", "debug.fault_stage=1", "debug.fault_step=14", "checkpoint.interval_steps=5"]
     result = cluster.run(*RUN, *faults, "faults.policy=isolate", *to(tmp_path / "run"))

@@ -30,7 +30,7 @@ def tell(board: Board, plan: Plan, run: Path, batch_id: int, stages: tuple[int, 
 
 def test_a_checkpoint_is_complete_when_all_stages_have_saved(tmp_path: Path) -> None:
     plan, board = make(), Board(HashStore(), 2)
-    with Committer(board, plan, tmp_path) as committer:
+    with Committer(board, plan, tmp_path, lambda: None) as committer:
         for batch_id in (10, 20):
             committer.expect(name_of(batch_id), batch_id)
         tell(board, plan, tmp_path, 10)
@@ -42,9 +42,17 @@ def test_a_checkpoint_is_complete_when_all_stages_have_saved(tmp_path: Path) -> 
     assert committer.counts() == {"complete": 1, "incomplete": 0}
 
 
+def test_what_was_evaluated_is_kept_before_a_checkpoint_is_complete(tmp_path: Path) -> None:
+    plan, board, complete = make(), Board(HashStore(), 2), list[int]()
+    with Committer(board, plan, tmp_path, lambda: complete.append(len(complete_folders(tmp_path)))) as committer:
+        committer.expect(name_of(10), 10)
+        tell(board, plan, tmp_path, 10)
+    assert complete == [0] and len(complete_folders(tmp_path)) == 1
+
+
 def test_one_that_a_stage_could_not_save_is_said_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan, board = make(), Board(HashStore(), 2)
-    with Committer(board, plan, tmp_path) as committer:
+    with Committer(board, plan, tmp_path, lambda: None) as committer:
         committer.expect(name_of(10), 10)
         tell(board, plan, tmp_path, 10, stages=(0,))
         board.post(f"checkpoint/{name_of(10)}", 1, asdict(Saved(failure="OSError: no space left")))
@@ -62,7 +70,7 @@ def test_the_accuracy_is_that_of_an_evaluation_of_the_same_parameters(
     assert plan.blueprint.task.steps_per_epoch == 23
     for rank, ensemble in enumerate((None, 16)):
         board.post("evaluation/1", rank, {"epoch": 1, "samples": 20, "correct": {rank: 10 + 5 * rank}, "ensemble": ensemble})
-    with Committer(board, plan, tmp_path) as committer:
+    with Committer(board, plan, tmp_path, lambda: None) as committer:
         committer.expect(name_of(batch_id), batch_id)
         tell(board, plan, tmp_path, batch_id)
     assert read_manifest(complete_folders(tmp_path)[0]).accuracy == accuracy
@@ -74,7 +82,7 @@ def test_a_run_that_fails_is_not_hidden_by_a_store_that_is_gone(tmp_path: Path, 
     def gone(topic: str) -> bool:
         raise RuntimeError("the store is gone")
 
-    with pytest.raises(ConnectionError), Committer(board, plan, tmp_path) as committer:
+    with pytest.raises(ConnectionError), Committer(board, plan, tmp_path, lambda: None) as committer:
         monkeypatch.setattr(board, "is_complete", gone)
         committer.expect(name_of(10), 10)
         raise ConnectionError("stage 1")

@@ -63,10 +63,6 @@ WRONG = {
     "capacity 0": (["buffers.capacity=0"], "command line: buffers.capacity: got 0, allowed: greater than or equal to 1"),
     "number for text": (["run.name=5"], "command line: run.name: got 5, allowed: a valid string; put it in quotes"),
     "more stages than blocks": (["partition.blocks=3"], "4 stages for 3 blocks: a stage hosts at least one block"),
-    "isolation over a link that cannot be given up": (
-        ["faults.policy=isolate", "link.transport=gloo"],
-        "faults.policy: got isolate with link.transport=gloo on cpu, allowed:",
-    ),
     "replicas that do not go up": (
         ["placement.replicas=[1,2,2]"], "placement.replicas: got [1, 2, 2], which is 5 processes, but 4 were started"
     ),

@@ -9,9 +9,13 @@ from torch.distributed import PrefixStore, Store
 
 from workers.links.interface import LinkConfig, Receiver, Sender
 from workers.links.meeting import Patience
-from workers.links.process_group import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, connect_gloo
+from workers.links.process_group import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, Wire, connect_gloo
 from workers.links.shared_memory import attach_shared_memory, serve_shared_memory
 from workers.messages import MessageLayout
+
+DEADLINES = 2
+"""A wire's own deadline, in those of a link. It closes the pair for good, so the reader's, which names what was awaited,
+comes first."""
 
 
 class LinkEnd:
@@ -41,23 +45,25 @@ class LinkEnd:
             ConnectionError: The peer did not come within the deadline; GivenUp where waiting became pointless.
             ValueError: The peer's messages have another layout, or the transport asked for cannot reach it.
         """
-        # A wire's own deadline closes the pair for good, so the reader's, which names what was awaited, comes first.
-        patience_s = 2 * self._timeout_s
         if self._choose(RECEIVER) == "shm":
             return serve_shared_memory(
                 self._store, self._link, self._layout, slots=slots + self._config.slots, patience=self._patience
             )
-        wire = connect_gloo(self._store, self._link, RECEIVER, self._layout, peer=self._peer, timeout_s=patience_s)
-        return ProcessGroupReceiver(wire, self._layout, slots=slots, timeout_s=patience_s)
+        wire = self._connect_gloo(RECEIVER)
+        return ProcessGroupReceiver(wire, self._layout, slots=slots, timeout_s=DEADLINES * self._timeout_s)
 
     def send(self) -> Sender:
         """Builds the upstream end; blocks and raises as `receive` does."""
         if self._choose(SENDER) == "shm":
             return attach_shared_memory(self._store, self._link, self._layout, patience=self._patience)
-        wire = connect_gloo(self._store, self._link, SENDER, self._layout, peer=self._peer, timeout_s=2 * self._timeout_s)
+        wire = self._connect_gloo(SENDER)
         return ProcessGroupSender(
             wire, self._layout, slots=self._config.slots, timeout_s=self._timeout_s, peer=self._peer
         )
+
+    def _connect_gloo(self, end: int) -> Wire:
+        deadline_s = DEADLINES * self._timeout_s
+        return connect_gloo(self._store, self._link, end, self._layout, patience=self._patience, deadline_s=deadline_s)
 
     def _choose(self, end: int) -> str:
         """The transport that both ends choose, from where both of them are."""

@@ -44,6 +44,10 @@ class Passage:
                 raise TimeoutError(f"waited {self._timeout_s:g} s for {self._receiver} to take the last message")
             if self._waiting:
                 self._raise_if_receiver_gone()
+        self.leave()
+
+    def leave(self) -> None:
+        with self._changed:
             self._sender_gone = True
             self._changed.notify_all()
 
@@ -97,6 +101,10 @@ class InProcessSender(PackingSender):
         if self._lost:
             raise self._lost
         self._passage.wait_until_taken()
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._passage.leave()
 
     def _pass_on(self, slot: Slot, used: Tensor) -> None:
         self._passage.put(slot)

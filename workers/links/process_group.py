@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed import PrefixStore, ProcessGroup, ProcessGroupGloo, Store
 
 from workers.links.interface import Received, Receiver
+from workers.links.meeting import Patience
 from workers.links.packing import PackingSender
 from workers.links.slots import Slot, SlotPool, new_slot
 from workers.messages import MessageLayout
@@ -24,51 +25,80 @@ SENDER, RECEIVER = 0, 1
 
 
 class Wire:
-    """Moves bytes between the two ends; blocking, one thread per direction."""
+    """Moves bytes between the two ends; blocking, one thread per end.
+
+    The connection is closed by letting go of the group, which may not happen while an operation waits: gloo cannot be
+    interrupted. So an end that is closed while its thread waits is closed when the wait ends, which it does as soon as
+    the peer closes its own: of two ends at most one waits.
+    """
 
     def __init__(self, group: ProcessGroup, own_rank: int, peer: str) -> None:
-        self._group = group
+        self._group: ProcessGroup | None = group
         self._peer_rank = 1 - own_rank
         self._peer = peer
+        self._in_use = threading.Lock()
+        self._is_closed = False
 
     def send(self, memory: Tensor) -> None:
         """Returns when the peer has taken the bytes."""
-        self._attempt(lambda: self._group.send([memory], self._peer_rank, 0).wait())
+        self._attempt(lambda group: group.send([memory], self._peer_rank, 0).wait())
 
     def receive(self, memory: Tensor) -> None:
         """Returns when a message has arrived; it may be shorter than `memory`."""
-        self._attempt(lambda: self._group.recv([memory], self._peer_rank, 0).wait())
+        self._attempt(lambda group: group.recv([memory], self._peer_rank, 0).wait())
 
-    def _attempt(self, operation: Callable[[], object]) -> None:
+    def close(self) -> None:
+        """Lets the peer know that this end is gone, now or when the operation that is going on has ended. Does not block;
+        idempotent; any thread may call it."""
+        self._is_closed = True
+        self._let_go()
+
+    def _attempt(self, operation: Callable[[ProcessGroup], object]) -> None:
         try:
-            operation()
+            with self._in_use:
+                if not self._group:
+                    raise ConnectionError(f"the link to {self._peer} was closed here")
+                operation(self._group)
         except RuntimeError as error:
             if "Timed out" in str(error):
                 raise TimeoutError(f"waited too long for {self._peer}: {_first_line(error)}") from error
             raise ConnectionError(f"lost {self._peer}: {_first_line(error)}") from error
+        finally:
+            if self._is_closed:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        # Whoever has the lock looks at `_is_closed` after it.
+        if self._in_use.acquire(blocking=False):
+            self._group = None
+            self._in_use.release()
 
 
-def connect_gloo(store: Store, link: str, own_rank: int, layout: MessageLayout, *, peer: str, timeout_s: float) -> Wire:
+def connect_gloo(
+    store: Store, link: str, own_rank: int, layout: MessageLayout, *, patience: Patience, deadline_s: float
+) -> Wire:
     """Builds one end of a link named `link`; returns when the peer has built the other.
 
     The two compare their layouts first: gloo accepts a short message without a word and aborts the process on a long one.
 
+    Args:
+        deadline_s: Of every operation afterwards.
+
     Raises:
-        ConnectionError: The peer did not come within `timeout_s`.
+        ConnectionError: The peer did not come in time; GivenUp where waiting became pointless.
         ValueError: The peer's messages have another layout.
     """
-    deadline = timedelta(seconds=timeout_s)
+    peer = patience.peer
     store = PrefixStore(link, store)
+    store.set(f"layout{own_rank}", f"{layout.code}")
+    theirs = int(patience.read(store, f"layout{1 - own_rank}"))
+    if theirs != layout.code:
+        ours = f"at most {layout.max_rows} rows of {layout.specs}"
+        raise ValueError(f"{peer} has another message layout (code {theirs}, here {layout.code}): {ours}")
     try:
-        store.set(f"layout{own_rank}", f"{layout.code}")
-        store.wait([f"layout{1 - own_rank}"], deadline)
-        theirs = int(store.get(f"layout{1 - own_rank}"))
-        if theirs != layout.code:
-            ours = f"at most {layout.max_rows} rows of {layout.specs}"
-            raise ValueError(f"{peer} has another message layout (code {theirs}, here {layout.code}): {ours}")
-        group = ProcessGroupGloo(store, own_rank, 2, deadline)
+        group = ProcessGroupGloo(store, own_rank, 2, timedelta(seconds=deadline_s))
     except RuntimeError as error:
-        raise ConnectionError(f"waited {timeout_s:g} s to connect to {peer}: {_first_line(error)}") from error
+        raise ConnectionError(f"waited {deadline_s:g} s to connect to {peer}: {_first_line(error)}") from error
     return Wire(group, own_rank, peer)
 
 
@@ -85,11 +115,18 @@ class ProcessGroupSender(PackingSender):
         self._wire = wire
         self._outgoing: queue.SimpleQueue[tuple[Slot, Tensor] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
+        self._is_abandoned = False
         self._thread = threading.Thread(target=self._transmit, name=f"send to {peer}", daemon=True)
         self._thread.start()
 
     def _pass_on(self, slot: Slot, used: Tensor) -> None:
         self._outgoing.put((slot, used))
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._is_abandoned = True
+        self._outgoing.put(None)
+        self._wire.close()
 
     def close(self) -> None:
         self._outgoing.put(None)
@@ -101,13 +138,15 @@ class ProcessGroupSender(PackingSender):
 
     def _transmit(self) -> None:
         try:
-            while (outgoing := self._outgoing.get()) is not None:
+            while (outgoing := self._outgoing.get()) is not None and not self._is_abandoned:
                 slot, used = outgoing
                 self._wire.send(used)
                 self._pool.release(slot)
         except BaseException as error:  # travels as data: the next call of send or close raises it
             self._error = error
             self._pool.close(error)
+        finally:
+            self._wire.close()
 
 
 class ProcessGroupReceiver(Receiver):
@@ -129,6 +168,7 @@ class ProcessGroupReceiver(Receiver):
 
     def close(self) -> None:
         self._slots.close(ConnectionError("the link was closed here"))
+        self._wire.close()
 
 
 def _first_line(error: BaseException) -> str:

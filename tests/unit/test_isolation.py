@@ -1,0 +1,33 @@
+"""What a process does that was started again when the run was already over."""
+
+from pathlib import Path
+
+import pytest
+from torch.distributed import HashStore
+
+from launch.attempts import Member, Process, RunIsOver
+from launch.config import load_config
+from launch.isolation import policy_for
+from launch.preflight import make_plan
+from workers.board import Board
+from workers.status import Seat, StageStatus
+
+RANK = 1
+
+
+@pytest.mark.parametrize(
+    ("links", "over"),
+    [("fifo", [("done/0", 0)]), ("replay", [("report/0", RANK)])],
+    ids=["everybody has been let go", "it has reported itself"],
+)
+def test_one_that_died_when_its_part_was_done_leaves(links: str, over: list[tuple[str, int]], tmp_path: Path) -> None:
+    overrides = ["model.name=mlp", "partition.blocks=2", "faults.policy=isolate", f"buffers.policy={links}"]
+    plan, board = make_plan(load_config(None, overrides), 2), Board(HashStore(), 2)
+    seat = Seat(RANK, RANK)
+    process = Process(RANK, 0, None, None, HashStore(), HashStore(), incarnation=1)
+    status = StageStatus(seat, blocks=[RANK], pid=0, host="here", incarnation=1)
+    policy = policy_for(Member(process, plan, board, status, tmp_path))
+    for topic, rank in over:
+        board.post(topic, rank, {})
+    with pytest.raises(RunIsOver):
+        policy.begin()
