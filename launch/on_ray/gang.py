@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,14 @@ def reserved(wanted: list[Bundle], strategy: str, timeout_s: float) -> Iterator[
         remove_placement_group(group)
 
 
-def wait_until_all_answer(group: PlacementGroup, timeout_s: float) -> None:
-    """Blocks until a process can be started in every bundle: Ray takes some seconds to notice that a node is gone, and to
-    give what was there another one. Raises TimeoutError."""
+def wait_until_all_answer(group: PlacementGroup, timeout_s: float, bundles: Iterable[int] | None = None) -> None:
+    """Blocks until a process can be started in every bundle, or in those given: Ray takes some seconds to notice that a node
+    is gone, and to give what was there another one. Raises TimeoutError."""
 
     def probe(left_s: float) -> None:
         ray.get(group.ready(), timeout=left_s)
         here = ray.remote(num_cpus=0, max_retries=0)(_here)
-        places = [_place(group, bundle) for bundle in range(len(group.bundle_specs))]
+        places = [_place(group, bundle) for bundle in bundles or range(len(group.bundle_specs))]
         ray.get([here.options(scheduling_strategy=place).remote() for place in places], timeout=left_s)
 
     _wait_for(group, probe, timeout_s)
@@ -141,9 +141,7 @@ class Gang:
                 try:
                     codes[rank] = ray.get(reference)
                 except (RayActorError, RayTaskError) as error:
-                    if cause is None and self._comes_back(rank):
-                        self.actors[rank] = self._process(rank)
-                        self._run(rank, self.incarnations[rank] + 1)
+                    if cause is None and self._comes_back(rank) and self._replace(rank):
                         continue
                     screen.release()
                     return Ending(FAILED, self._find_cause() or self._name(rank, error))
@@ -163,6 +161,16 @@ class Gang:
     def _process(self, rank: int) -> Any:
         bundle = self._seats[rank]
         return self._actor(StageProcess, bundle, self.group.bundle_specs[bundle]).remote()
+
+    def _replace(self, rank: int) -> bool:
+        """Starts a process again that is gone, maybe with its node; returns whether there was room for it in time."""
+        try:
+            wait_until_all_answer(self.group, self.plan.config.ray.start_timeout_s, [self._seats[rank]])
+        except TimeoutError:
+            return False
+        self.actors[rank] = self._process(rank)
+        self._run(rank, self.incarnations[rank] + 1)
+        return True
 
     def _run(self, rank: int, incarnation: int) -> None:
         self.incarnations[rank] = incarnation
