@@ -89,7 +89,7 @@ def main() -> None:
         except ValueError as error:
             parser.error(str(error))
     if arguments.validate or smoke:
-        found = validate(1 if smoke else arguments.repeats, 8 if smoke else 60, smoke)
+        found = validate(1 if smoke else arguments.repeats, 8 if smoke else 120, smoke)
         rows = judged(found)
         console.print(ratio_table(rows))
         _write(arguments.out, "validation", about | {"rows": rows, "runs": found})

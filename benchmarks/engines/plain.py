@@ -1,5 +1,7 @@
 """Training in loops that anybody would write: back-propagation, synchronous DGL in one process, DDP, one stage alone."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,6 +17,9 @@ from pipeline.block import Block
 from pipeline.optimizer import build_optimizer, build_schedule
 from workers.data.source import BatchSource
 from workers.debug import trouble
+from workers.inbox import SLOTS_BESIDE_BUFFER
+from workers.links.slots import new_slot
+from workers.messages import Kind, Message
 
 
 class WholeNetwork(nn.Module):
@@ -85,9 +90,11 @@ def sequential_dgl(case: Case, seat: Seat) -> Step:
 class StageAlone:
     """One stage's own work without any link: stage 0 makes its batches, the others train on one activation again and
     again. With `stage` None every process takes the stage of its rank: all stages at once, sharing caches and cores. A
-    stage that `debug` slows is slowed here too."""
+    stage that `debug` slows is slowed here too. With `copies` it copies every activation into slots of its own, as into
+    those of a shared-memory link, but tells nobody."""
 
     stage: int | None
+    copies: bool = False
 
     def __call__(self, case: Case, seat: Seat) -> Step:
         stage = seat.rank if self.stage is None else self.stage
@@ -98,18 +105,35 @@ class StageAlone:
         source = BatchSource(plan.config.data, plan.config.training.seed)
         batches, batch = source.training_batches(), source.training_batch(0)
         image, labels = batch.images.to(device), batch.labels.to(device)
+        hand_over = _copier(plan, stage) if self.copies and stage < case.num_stages - 1 else _nothing
         if stage == 0:
-            return lambda: _train(blocks, (now := next(batches)).images.to(device), now.labels.to(device), image)
+            return lambda: _train(blocks, (now := next(batches)).images.to(device), now.labels.to(device), image, hand_over)
         before = [plan.blueprint.build_block(index, device) for index in range(blocks[0].index)]
         x = image
         for block in before:
             x = block.hand_on(x)
-        return lambda: _train(blocks, x, labels, image)
+        return lambda: _train(blocks, x, labels, image, hand_over)
 
 
-def _train(blocks: list[Block], x: Tensor, labels: Tensor, image: Tensor) -> None:
+HandOver = Callable[[Tensor, Tensor], object]
+"""What is done with a batch's activation and labels before the last block learns."""
+
+
+def _nothing(x: Tensor, labels: Tensor) -> None:
+    pass
+
+
+def _copier(plan: Plan, stage: int) -> HandOver:
+    layout = plan.layout_after(stage)
+    slots = itertools.cycle([new_slot(layout) for _ in range(plan.config.buffers.capacity + SLOTS_BESIDE_BUFFER)])
+    return lambda x, labels: next(slots).pack(Message(Kind.TRAIN, 0, tensors={"labels": labels, "activation": x}))
+
+
+def _train(blocks: list[Block], x: Tensor, labels: Tensor, image: Tensor, hand_over: HandOver = _nothing) -> None:
     for block in blocks:
         x = block.forward(x)
+        if block is blocks[-1]:
+            hand_over(x, labels)
         block.learn(labels, image if block.needs_image else None)
 
 

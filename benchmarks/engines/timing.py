@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Barrier
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.distributed import FileStore, Store
@@ -18,6 +18,9 @@ from torch.distributed import FileStore, Store
 from launch.config import load_config
 from launch.preflight import Plan, make_plan
 from workers.allocator import keep_freed_memory
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
 TIMEOUT_S = 240.0
 """Of one measurement: an engine that takes longer is stuck."""
@@ -84,15 +87,34 @@ class StepTime:
     cpu_s: float
 
 
+@dataclass(frozen=True)
+class Together:
+    """What the processes of a measurement share.
+
+    Attributes:
+        barrier: Where they start their clocks, and where they leave.
+        working: How many must still be kept company with their timed steps.
+    """
+
+    barrier: Barrier
+    working: "Synchronized[int]"
+
+
 def seconds_per_step(worker: Worker, case: Case, num_processes: int, threads: int) -> list[float]:
     """Seconds on the clock of `step_times`."""
     return [one.wall_s for one in step_times(worker, case, num_processes, threads)]
 
 
-def step_times(worker: Worker, case: Case, num_processes: int, threads: int) -> list[StepTime]:
+def step_times(
+    worker: Worker, case: Case, num_processes: int, threads: int, *, independent: bool = False
+) -> list[StepTime]:
     """Runs `worker` in fresh processes of `threads` threads and times the steps after the warm-up.
 
     All processes start their clocks together; each stops its own after its last step.
+
+    Args:
+        independent: The processes do not wait for each other: those that are through with their steps go on working,
+            untimed, until all are, so that nobody's last steps have the machine to themselves.
 
     Returns:
         What a step of every process takes.
@@ -101,11 +123,11 @@ def step_times(worker: Worker, case: Case, num_processes: int, threads: int) -> 
         EngineError: A process failed, or they took longer than TIMEOUT_S.
     """
     context = multiprocessing.get_context("forkserver")
-    barrier = context.Barrier(num_processes)
+    together = Together(context.Barrier(num_processes), context.Value("i", num_processes if independent else 0))
     with tempfile.TemporaryDirectory() as folder:
         pipes = [context.Pipe(duplex=False) for _ in range(num_processes)]
         processes = [
-            context.Process(target=_work, args=(worker, case, rank, num_processes, threads, folder, barrier, pipe[1]))
+            context.Process(target=_work, args=(worker, case, rank, num_processes, threads, folder, together, pipe[1]))
             for rank, pipe in enumerate(pipes)
         ]
         for process in processes:
@@ -144,8 +166,9 @@ def _unwrap(answer: StepTime | str) -> StepTime:
 
 
 def _work(
-    worker: Worker, case: Case, rank: int, num_processes: int, threads: int, folder: str, barrier: Barrier, pipe: Connection
-) -> None:
+    worker: Worker, case: Case, rank: int, num_processes: int, threads: int, folder: str, together: Together,
+    pipe: Connection,
+) -> None:  # fmt: skip
     torch.set_num_threads(threads)
     keep_freed_memory()
     try:
@@ -153,7 +176,7 @@ def _work(
         for _ in range(case.warmup_steps):
             step()
         _synchronise()
-        barrier.wait(TIMEOUT_S)
+        together.barrier.wait(TIMEOUT_S)
         started, started_cpu = time.perf_counter(), time.process_time()
         for _ in range(case.steps):
             step()
@@ -161,8 +184,12 @@ def _work(
         pipe.send(
             StepTime((time.perf_counter() - started) / case.steps, (time.process_time() - started_cpu) / case.steps)
         )
+        with together.working:
+            together.working.value -= 1
+        while together.working.value > 0:
+            step()
         # Nobody leaves while others may still need what this process owns.
-        barrier.wait(TIMEOUT_S)
+        together.barrier.wait(TIMEOUT_S)
     except Exception as error:
         with contextlib.suppress(OSError):
             pipe.send(_first_line(error))

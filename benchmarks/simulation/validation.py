@@ -54,15 +54,15 @@ TRIALS = (
 
 
 def own_seconds(case: Case) -> list[float]:
-    """Every stage's own seconds per batch without links, while all stages are at work: what they take from each other
-    besides cores (caches, memory), and what a sleep costs when it is over, is in them; the sleep itself is not. Where there
-    are more stages than cores, seconds of a core."""
+    """Every stage's own seconds per batch without links, while all stages are at work: the copy of each activation, what the
+    stages take from each other besides cores (caches, memory), and what a sleep costs when it is over, is in them; the
+    sleep itself is not. Where there are more stages than cores, seconds of a core."""
     uncoupled = Case(
         tuple(one for one in case.overrides if not one.startswith(("buffers.", "link."))),
         case.num_stages, case.warmup_steps, case.steps,
     )  # fmt: skip
     debug = load_config(None, case.overrides).debug
-    times = step_times(StageAlone(None), uncoupled, case.num_stages, 1)
+    times = step_times(StageAlone(None, copies=True), uncoupled, case.num_stages, 1, independent=True)
     if case.num_stages > CORES:
         return [one.cpu_s for one in times]
     return [one.wall_s / (debug.slow_factor if stage == debug.slow_stage else 1) for stage, one in enumerate(times)]
