@@ -100,11 +100,6 @@ class Together:
     working: "Synchronized[int]"
 
 
-def seconds_per_step(worker: Worker, case: Case, num_processes: int, threads: int) -> list[float]:
-    """Seconds on the clock of `step_times`."""
-    return [one.wall_s for one in step_times(worker, case, num_processes, threads)]
-
-
 def step_times(
     worker: Worker, case: Case, num_processes: int, threads: int, *, independent: bool = False
 ) -> list[StepTime]:

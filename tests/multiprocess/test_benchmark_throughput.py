@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.engines.plain import back_propagation
-from benchmarks.engines.timing import Case, EngineError, Seat, Step, seconds_per_step
+from benchmarks.engines.timing import Case, EngineError, Seat, Step, step_times
 from benchmarks.engines.torch_pipelining import ChunkModule, Pipelining
 
 SMALL = Case(
@@ -35,7 +35,7 @@ def test_every_row_has_a_rate_or_says_why_not(tmp_path: Path, run_benchmark: Cal
 
 def test_an_engine_that_cannot_run_a_case_says_why() -> None:
     with pytest.raises(EngineError, match="micro"):
-        seconds_per_step(Pipelining("1F1B", 1), SMALL, 2, 1)
+        step_times(Pipelining("1F1B", 1), SMALL, 2, 1)
 
 
 def fails_after_two_batches(case: Case, seat: Seat) -> Step:
@@ -48,7 +48,7 @@ def fails_after_two_batches(case: Case, seat: Seat) -> Step:
 
 def test_a_failing_process_is_reported_with_its_first_line() -> None:
     with pytest.raises(EngineError, match="RuntimeError: finished"):
-        seconds_per_step(fails_after_two_batches, SMALL, 1, 1)
+        step_times(fails_after_two_batches, SMALL, 1, 1)
 
 
 def test_the_chunks_together_are_the_network() -> None:
