@@ -106,8 +106,7 @@ def tiny(case: Case) -> Section:
 
 def _bounds(case: Case) -> list[Row]:
     alone = [_worker(_alone(stage), "bound", StageAlone(stage), case, 1, 1) for stage in range(case.num_stages)]
-    together = _worker("bound, all stages at once", "bound", StageAlone(None), case, case.num_stages, 1, independent=True)
-    return [*alone, together]
+    return [*alone, _worker("bound, all stages at once", "bound", StageAlone(None), case, case.num_stages, 1)]
 
 
 def _alone(stage: int) -> str:
@@ -122,12 +121,9 @@ def _work_bound(rate: Mapping[str, float], stages: int) -> float:
     return CORES / sum(1 / rate[_alone(stage)] for stage in range(stages))
 
 
-def _worker(
-    name: str, group: str, worker: Worker, case: Case, num_processes: int, threads: int, *, independent: bool = False
-) -> Row:
+def _worker(name: str, group: str, worker: Worker, case: Case, num_processes: int, threads: int) -> Row:
     def measure() -> Rate:
-        times = step_times(worker, case, num_processes, threads, independent=independent)
-        return Rate(case.batch_size / max(one.wall_s for one in times))
+        return Rate(case.batch_size / max(one.wall_s for one in step_times(worker, case, num_processes, threads)))
 
     return Row(name, group, measure)
 

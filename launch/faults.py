@@ -17,7 +17,7 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
     policy: Literal["restart", "isolate"] = Field(
         "restart",
         description="restart: a lost stage ends the run, which the launcher may start again; isolate: it is started again "
-        "alone, and the others wait (fifo) or go on (replay); CPU stages of one host",
+        "alone, and the others wait (fifo) or go on (replay); stages on CPUs",
     )  # fmt: skip
     max_restarts: int = Field(
         3, ge=0, description="isolate: how often a process is started again before the run ends",

@@ -37,19 +37,26 @@ def start(hosts: Hosts, host: int, *command: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(hosts.command(host, command), text=True, env=environment, cwd=ROOT, **pipes)  # type: ignore[call-overload]
 
 
-def test_torchrun_over_two_hosts_gives_the_bytes_of_one_process(tmp_path: Path) -> None:
+ALONE_AGAIN = ["faults.policy=isolate", "checkpoint.interval_steps=5",
+               "debug.fault=exit", "debug.fault_stage=1", "debug.fault_step=21"]  # fmt: skip
+
+
+@pytest.mark.parametrize("faults", [[], ALONE_AGAIN], ids=["undisturbed", "the second host's process dies"])
+def test_torchrun_over_two_hosts_gives_the_bytes_of_one_process(faults: list[str], tmp_path: Path) -> None:
     with two_hosts() as hosts:
         processes = [
             start(
                 hosts, host, sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={host}",
                 "--nproc_per_node=1", f"--master_addr={hosts.addresses[0]}", "--master_port=29517",
-                "launch/run.py", *RUN, f"run.folder={tmp_path}", "run.name=run",
+                "launch/run.py", *RUN, *faults, f"run.folder={tmp_path}", "run.name=run",
             )
             for host in range(2)
         ]  # fmt: skip
         outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert_as_one_process(tmp_path / "run", tmp_path)
+    stages = json.loads((tmp_path / "run" / "summary.json").read_text())["stages"]
+    assert [stage["restarts"] for stage in stages] == [0, int(bool(faults))]
 
 
 @pytest.mark.ray
