@@ -37,6 +37,7 @@ class Committer:
         self._expected: dict[str, int] = {}
         self._complete = 0
         self._incomplete = 0
+        self._has_work = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="committer", daemon=True)
 
@@ -48,6 +49,7 @@ class Committer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.set()
+        self._has_work.set()
         self._thread.join()
         # A run that fails still completes what it can; a store that is gone must not hide why it fails.
         with contextlib.suppress(*([RuntimeError] if kind else [])):
@@ -60,12 +62,16 @@ class Committer:
     def expect(self, name: str, batch_id: int) -> None:
         """Tells that all stages save a checkpoint of this name, at this mark."""
         self._expected[name] = batch_id
+        self._has_work.set()
 
     def _watch(self) -> None:
         # A store that is gone is the supervisor's matter.
         with contextlib.suppress(RuntimeError):
-            while not self._closing.wait(LOOK_S):
-                self._step()
+            while not self._closing.is_set():
+                self._has_work.wait()
+                self._has_work.clear()
+                while self._expected and not self._closing.wait(LOOK_S):
+                    self._step()
 
     def _step(self) -> None:
         for name, batch_id in list(self._expected.items()):
