@@ -115,7 +115,6 @@ class ProcessGroupSender(PackingSender):
         self._wire = wire
         self._outgoing: queue.SimpleQueue[tuple[Slot, Tensor] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
-        self._is_abandoned = False
         self._thread = threading.Thread(target=self._transmit, name=f"send to {peer}", daemon=True)
         self._thread.start()
 
@@ -124,7 +123,6 @@ class ProcessGroupSender(PackingSender):
 
     def abandon(self) -> None:
         super().abandon()
-        self._is_abandoned = True
         self._outgoing.put(None)
         self._wire.close()
 
@@ -138,7 +136,7 @@ class ProcessGroupSender(PackingSender):
 
     def _transmit(self) -> None:
         try:
-            while (outgoing := self._outgoing.get()) is not None and not self._is_abandoned:
+            while (outgoing := self._outgoing.get()) is not None:
                 slot, used = outgoing
                 self._wire.send(used)
                 self._pool.release(slot)
