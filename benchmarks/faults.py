@@ -288,7 +288,8 @@ def main() -> None:
                         help="faults.policy to draw from")  # fmt: skip
     arguments = parser.parse_args()
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
-    run = (*RUN, "training.epochs=3", "evaluation.every_epochs=3") if arguments.smoke else RUN
+    # Long enough that a stage is struck in the middle: who strikes learns of the processes half a second after they start.
+    run = (*RUN, "training.epochs=8", "evaluation.every_epochs=8") if arguments.smoke else RUN
     seed = arguments.seed
     trials = draw_few(seed, 40) if arguments.smoke else draw(arguments.count, seed, 200, arguments.policies)
     with tempfile.TemporaryDirectory() as folder:

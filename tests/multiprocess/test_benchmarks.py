@@ -57,7 +57,7 @@ def test_no_fault_of_a_small_campaign_loses_anything(tmp_path: Path, run_benchma
     run_benchmark("faults", "--out", str(tmp_path / "faults"))
     trials = json.loads((tmp_path / "faults.json").read_text())["trials"]
     assert {one["trial"]["fault"] for one in trials} == {"kill -9", "SIGTERM", "exception", "truncated checkpoint"}
-    # So short a run of replay promises no accuracy; it must end by itself.
+    # A run of replay as short as this promises no accuracy; it must end by itself.
     assert [one["trial"] for one in trials if not one["is_right"] and one["trial"]["policy"] == "fifo"] == []
     assert all(one["exit_codes"][-1] == [0, 0, 0] for one in trials)
     assert all(one["orphans"] == 0 and one["leaked"] == [] for one in trials)
