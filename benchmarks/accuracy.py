@@ -20,8 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from launch.local_run import FORKSERVER_PRELOAD, run_pipeline
-from launch.summary import hardware, versions
+from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD, run_pipeline
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 TIMEOUT_S = 3 * 3600.0
 

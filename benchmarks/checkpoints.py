@@ -20,8 +20,8 @@ from rich.table import Table
 
 from benchmarks.engines.greedypipe import Ran, run
 from benchmarks.engines.timing import Case, spread
-from launch.local_run import FORKSERVER_PRELOAD
-from launch.summary import hardware, versions
+from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 STAGES = 2
 DEFAULTS = (

@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from launch.summary import hardware, versions
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 90.0

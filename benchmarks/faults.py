@@ -33,11 +33,12 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from launch.checkpoints import complete_folders
-from launch.export import network_state
-from launch.local_run import FORKSERVER_PRELOAD, Outcome, run_pipeline
-from launch.status import read_status
-from launch.summary import hardware, versions
+from greedypipe.launch.checkpoints.manifest import complete_folders
+from greedypipe.launch.checkpoints.trained_network import network_state
+from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD, run_pipeline
+from greedypipe.launch.on_host.outcome import Outcome
+from greedypipe.launch.reporting.status_file import read_status
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 STAGES = 3
 TOLERANCE, REPLAYS = 0.05, 3
@@ -53,8 +54,16 @@ MOST_READS = 5
 """With replay: without a bound the stages behind one that stands still use up their budgets on its last few batches. Where
 one is slow for the whole run they would use them up so in any case: runs of that kind differ by 14 points among
 themselves, and a loss could not be told from it. So there each batch is read once."""
-FAULTS = ("kill -9", "SIGSTOP, SIGCONT", "SIGTERM", "exception", "full disk", "truncated checkpoint", "slow stage",
-          "slow link")
+FAULTS = (
+    "kill -9",
+    "SIGSTOP, SIGCONT",
+    "SIGTERM",
+    "exception",
+    "full disk",
+    "truncated checkpoint",
+    "slow stage",
+    "slow link",
+)
 FATAL = {"kill -9", "SIGTERM", "exception", "truncated checkpoint"}
 SCRIPTED = {"exception": "raise", "full disk": "full_disk"}
 

@@ -22,8 +22,8 @@ from benchmarks.engines.greedypipe import run
 from benchmarks.engines.hosts import Hosts, two_hosts, why_not
 from benchmarks.engines.one_f_one_b import MICRO_BATCHES, train_one_f_one_b
 from benchmarks.engines.timing import TIMEOUT_S, Case, spread
-from launch.local_run import FORKSERVER_PRELOAD
-from launch.summary import hardware, versions
+from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 DEFAULTS = (
     "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=128", "data.drop_last=true",

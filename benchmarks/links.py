@@ -26,13 +26,13 @@ from rich.console import Console
 from rich.table import Table
 from torch.distributed import FileStore
 
-from launch.local_run import FORKSERVER_PRELOAD
-from launch.summary import hardware, versions
-from workers.encoding import TensorSpec
-from workers.links.connect import LinkEnd
-from workers.links.interface import LinkConfig, Receiver, Sender
-from workers.links.meeting import Patience
-from workers.messages import Kind, Message, MessageLayout
+from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.workers.links.connect import LinkEnd
+from greedypipe.workers.links.encoding import TensorSpec
+from greedypipe.workers.links.interface import LinkConfig, Receiver, Sender
+from greedypipe.workers.links.messages import Kind, Message, MessageLayout
+from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 ROWS, CHANNELS = 16, 64
 SHAPES = {

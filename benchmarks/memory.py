@@ -28,9 +28,9 @@ from rich.table import Table
 
 from benchmarks.engines.one_f_one_b import train_one_f_one_b
 from benchmarks.engines.timing import spread
-from launch.local_run import FORKSERVER_PRELOAD, run_pipeline
-from launch.memory import peak_memory_bytes
-from launch.summary import hardware, versions
+from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD, run_pipeline
+from greedypipe.workers.memory import peak_memory_bytes
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 STAGES = 4
 NETWORKS = ("resnet20", "resnet56", "resnet110")
@@ -74,9 +74,7 @@ def measure(engine: str, network: str, overrides: Sequence[str], baseline: int) 
     """Trains a few steps in fresh processes."""
     settings = [*DEFAULTS, f"model.name={network}", *overrides]
     if engine == "1F1B":
-        trained = train_one_f_one_b(
-            [*settings, f"partition.blocks={STAGES}"], STAGES, warmup_steps=1, timeout_s=TIMEOUT_S
-        )
+        trained = train_one_f_one_b([*settings, f"partition.blocks={STAGES}"], STAGES, warmup_steps=1, timeout_s=TIMEOUT_S)
         return Peak(engine, network, [peak - baseline for peak in trained.peak_memory_bytes], [0] * STAGES)
     processes = 1 if engine == "BP" else STAGES
     with tempfile.TemporaryDirectory() as folder:

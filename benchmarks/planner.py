@@ -20,12 +20,12 @@ from rich.table import Table
 
 from benchmarks.engines.greedypipe import run
 from benchmarks.engines.timing import Case, spread
-from launch.cutting import cut
-from launch.local_run import FORKSERVER_PRELOAD
-from launch.plan import make_forecast
-from launch.rehearsal import rehearse
-from launch.summary import hardware, versions
-from pipeline.partition import PartitionConfig
+from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.rehearsal import rehearse
+from greedypipe.launch.plan import make_forecast
+from greedypipe.launch.planning.auto_cut import cut
+from greedypipe.pipeline.partition import PartitionConfig
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 DEFAULTS = (
     "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=128", "data.samples=12800",

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.engines.timing import spread
-from launch.export import network_state
-from launch.local_run import Outcome
-from launch.rehearsal import AHEAD_STEPS
-from launch.summary import hardware, versions
+from greedypipe.launch.checkpoints.trained_network import network_state
+from greedypipe.launch.on_host.outcome import Outcome
+from greedypipe.launch.on_host.rehearsal import AHEAD_STEPS
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES, WARMUP_STEPS = 2, 4

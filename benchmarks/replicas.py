@@ -1,6 +1,6 @@
 """What sharing a stage's batches among replicas does to accuracy: the same runs with and without, over seeds.
 
-    python -m benchmarks.replicas --out benchmarks/results/replicas [--seeds 0 1 2 3 4]
+python -m benchmarks.replicas --out benchmarks/results/replicas [--seeds 0 1 2 3 4]
 """
 
 import argparse
@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from launch.local_run import FORKSERVER_PRELOAD, run_pipeline
-from launch.summary import hardware, versions
+from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD, run_pipeline
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 CONFIG = "configs/digits.yaml"
 CASES: dict[str, tuple[int, ...]] = {

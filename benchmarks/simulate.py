@@ -26,8 +26,8 @@ from benchmarks.engines.timing import spread
 from benchmarks.simulation.plots import plot_studies
 from benchmarks.simulation.studies import all_studies
 from benchmarks.simulation.validation import check, validate
-from launch.local_run import FORKSERVER_PRELOAD
-from launch.summary import hardware, versions
+from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 
 def judged(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -30,9 +30,9 @@ from rich.table import Table
 
 from benchmarks.engines.one_f_one_b import train_one_f_one_b
 from benchmarks.engines.timing import spread
-from launch.config import load_config
-from launch.local_run import FORKSERVER_PRELOAD, run_pipeline
-from launch.summary import hardware, versions
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD, run_pipeline
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 POLICIES = {
     "1F1B": (),

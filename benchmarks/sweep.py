@@ -21,8 +21,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.table import Table
 
-from launch.config import ConfigError, load_config
-from launch.preflight import make_plan, natural_processes
+from greedypipe.launch.config.loader import ConfigError, load_config
+from greedypipe.launch.planning.run_plan import make_plan, natural_processes
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL_S = 1.0

@@ -34,12 +34,12 @@ from rich.console import Console
 from benchmarks.engines.timing import Case, EngineError
 from benchmarks.throughput_rows import SCHEDULES, Row, Section, crowded, headline, tiny
 from benchmarks.throughput_tables import answer_of, figures_table, plot, profile_table, rates_table
-from launch.cutting import forecast
-from launch.layer_costs import profile_layers
-from launch.local_run import FORKSERVER_PRELOAD
-from launch.summary import hardware, versions
-from pipeline.balance import balanced_starts
-from workers.allocator import keep_freed_memory
+from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.planning.auto_cut import forecast
+from greedypipe.launch.planning.layer_costs import profile_layers
+from greedypipe.pipeline.balance import balanced_starts
+from greedypipe.workers.memory import keep_freed_memory
+from greedypipe.workers.telemetry.machine import hardware, versions
 
 DEFAULTS = (
     "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=128", "data.samples=12800",

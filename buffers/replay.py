@@ -9,8 +9,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from buffers.selectors import Entry, Selector, capped, least_used, newest, oldest, published_dgl, uniform
-from buffers.stats import BufferStats
+from greedypipe.buffers.selectors import Entry, Selector, capped, least_used, newest, oldest, published_dgl, uniform
+from greedypipe.buffers.stats import BufferStats
 
 T = TypeVar("T")
 

@@ -14,23 +14,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-ROOT = str(Path(__file__).resolve().parent.parent)
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
+if __name__ == "__main__" and not __package__:
+    import bootstrap  # noqa: F401
 
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+from rich.console import Console
+from rich.table import Table
 
-from launch.checkpoints import parse_manifest  # noqa: E402
-from launch.config import ConfigError, load_config  # noqa: E402
-from launch.exits import EarlyExit, calibration_error, collect, early_exit, exit_costs, fit_temperatures  # noqa: E402
-from launch.export import find_checkpoint  # noqa: E402
-from launch.preflight import Plan, make_plan  # noqa: E402
-from launch.settings import RunConfig  # noqa: E402
-from pipeline.block import Block  # noqa: E402
-from pipeline.transfer import transferred_state  # noqa: E402
-from workers.checkpoint import load_blocks  # noqa: E402
-from workers.data.source import BatchSource  # noqa: E402
+from greedypipe.launch.checkpoints.manifest import parse_manifest
+from greedypipe.launch.checkpoints.trained_network import find_checkpoint
+from greedypipe.launch.config.loader import ConfigError, load_config
+from greedypipe.launch.config.sections import RunConfig
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.exits import EarlyExit, calibration_error, collect, early_exit, exit_costs, fit_temperatures
+from greedypipe.pipeline.recut import transferred_state
+from greedypipe.workers.block_files import load_blocks
+from greedypipe.workers.data.source import BatchSource
 
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.01)
 """Above 1 nobody leaves early."""

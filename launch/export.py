@@ -8,57 +8,20 @@ auxiliary heads are written beside it, as model.heads.safetensors or model.heads
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-ROOT = str(Path(__file__).resolve().parent.parent)
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
+if __name__ == "__main__" and not __package__:
+    import bootstrap  # noqa: F401
 
-import torch  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-from torch import Tensor  # noqa: E402
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
-from launch.checkpoints import MANIFEST, checkpoints_of, newest_valid, read_manifest  # noqa: E402
-from workers.checkpoint import FINAL, load_blocks  # noqa: E402
+from greedypipe.launch.checkpoints.trained_network import find_checkpoint, heads_of, layers_of
+from greedypipe.workers.block_files import load_blocks
 
 WRITERS: Mapping[str, Callable[[dict[str, Tensor], Path], None]] = {".safetensors": save_file, ".pt": torch.save}
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a user means by the folder of a run or of a checkpoint; its bytes are checked.
-
-    Raises:
-        ValueError: There is none, or it is damaged.
-    """
-    chosen = next((folder for folder in (path, checkpoints_of(path) / FINAL) if (folder / MANIFEST).exists()), None)
-    if chosen:
-        read_manifest(chosen)
-        return chosen
-    found = newest_valid(path, lambda text: print(text, file=sys.stderr))
-    if found is None:
-        raise ValueError(f"{path}: got no complete checkpoint, allowed: the folder of a run or of a checkpoint")
-    return found[0]
-
-
-def network_state(path: Path) -> dict[str, Tensor]:
-    """The layers and the classifier of a run or checkpoint, in the network's order.
-
-    Raises:
-        ValueError: See `find_checkpoint`.
-    """
-    return layers_of(load_blocks(find_checkpoint(path)))
-
-
-def layers_of(states: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """The ordinary network's state dict, of the states of all blocks."""
-    return {name: value for state in states for name, value in state["layers"].items()}
-
-
-def heads_of(states: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """The auxiliary losses' and heads' parameters as blockN.NAME; the last block's head is the network's own classifier."""
-    return {f"block{state['index']}.{name}": value for state in states[:-1] for name, value in state["loss"].items()}
 
 
 def main() -> None:

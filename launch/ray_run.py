@@ -11,18 +11,16 @@ SIGTERM (as `ray job stop` sends it) has it save itself first.
 import argparse
 import importlib.util
 import sys
-from pathlib import Path
 from typing import NoReturn
 
-ROOT = str(Path(__file__).resolve().parent.parent)
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
+if __name__ == "__main__" and not __package__:
+    import bootstrap  # noqa: F401
 
-from launch.config import ConfigError, describe_keys, load_config  # noqa: E402
-from launch.faults import INTERRUPTED, WRONG_CONFIGURATION  # noqa: E402
-from launch.preflight import make_plan, natural_processes  # noqa: E402
-from launch.run import DEFAULT_CONFIG  # noqa: E402
-from launch.screen import make_screen  # noqa: E402
+from greedypipe.launch.config.help import describe_keys
+from greedypipe.launch.config.loader import DEFAULT_CONFIG, ConfigError, load_config
+from greedypipe.launch.planning.run_plan import make_plan, natural_processes
+from greedypipe.launch.recovery.exit_codes import INTERRUPTED, WRONG_CONFIGURATION
+from greedypipe.launch.reporting.screen import make_screen
 
 INSTALL = "pip install 'greedypipe[ray]'"
 
@@ -31,7 +29,7 @@ def main() -> None:
     arguments = _parse()
     if importlib.util.find_spec("ray") is None:
         _refuse(f"ray is not installed: {INSTALL}")
-    from launch.on_ray.driver import run_on_cluster
+    from greedypipe.launch.on_ray.driver import run_on_cluster
 
     try:
         config = load_config(arguments.config, arguments.overrides)

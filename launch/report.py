@@ -1,84 +1,17 @@
 """Shows a run as one page that needs nothing else: curves, stages, waits, staleness, and a timeline of a few batches.
 
-    python launch/report.py runs/vgg8b-digits-1 [--out FILE]
+python launch/report.py runs/vgg8b-digits-1 [--out FILE]
 """
 
 import argparse
 import sys
-from html import escape
 from pathlib import Path
 
-ROOT = str(Path(__file__).resolve().parent.parent)
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
+if __name__ == "__main__" and not __package__:
+    import bootstrap  # noqa: F401
 
-from launch.reporting import figures, tables  # noqa: E402
-from launch.reporting.record import RunRecord, read_run  # noqa: E402
-from launch.reporting.style import CSS  # noqa: E402
-from launch.reporting.timeline import timeline  # noqa: E402
-
-
-def page(run: RunRecord) -> str:
-    """The whole page as HTML."""
-    title = escape(f"{tables.headline(run)} - {run.folder.name}")
-    setup = _section("What it ran on", tables.setup_table(run))
-    sections = [_learning(run), _time(run), _timeline(run), _buffers(run), setup]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
-<style>{CSS}</style></head>
-<body><main>
-<header><div class="run">{escape(run.folder.name)}</div><h1>{escape(tables.headline(run))}</h1>
-<p class="method">{escape(tables.method(run))}</p></header>
-{tables.failure(run)}
-<div class="cards">{tables.cards(run)}</div>
-{"".join(sections)}
-<footer>Words underlined with dots explain themselves under the mouse; so do the parts of every figure.</footer>
-</main></body></html>
-"""
-
-
-def _section(title: str, content: str, lead: str = "") -> str:
-    return f'<section><h2>{title}</h2>{f"<p class=lead>{escape(lead)}</p>" if lead else ""}{content}</section>'
-
-
-def _figure(title: str, content: str) -> str:
-    return f"<div><h3>{escape(title)}</h3>{content}</div>"
-
-
-def _learning(run: RunRecord) -> str:
-    pair = [
-        _figure("Accuracy on the held-out part", figures.accuracy_figure(run)),
-        _figure("Local loss in training", figures.loss_figure(run)),
-    ]
-    lead = "Every block learns from its own head's loss alone; the last head is the network's classifier."
-    return _section("Learning", f'<div class="pair">{"".join(pair)}</div>', lead if run.num_blocks > 1 else "")
-
-
-def _time(run: RunRecord) -> str:
-    content = figures.time_bars(run) + f'<div class="gap">{tables.stage_table(run)}</div>'
-    content += f'<p class="note">{tables.MEMORY_NOTE}</p>'
-    if predicted := tables.prediction(run):
-        content += f'<div class="gap">{_figure("Predicted and measured", predicted)}</div>'
-    return _section("Where the training time went", content, tables.bottleneck(run))
-
-
-def _timeline(run: RunRecord) -> str:
-    return _section("A few batches on one clock", timeline(run))
-
-
-def _buffers(run: RunRecord) -> str:
-    """What varies over the run and, where there are links, what waits between the stages."""
-    pair = [_figure("Throughput", figures.throughput_figure(run))]
-    if len(run.stages) > 1:
-        pair.append(_figure("Occupancy of the buffer before a stage, mean so far", figures.occupancy_figure(run)))
-    histograms = "".join(_figure(title, chart) for title, chart in figures.staleness_figures(run))
-    if histograms:
-        histograms = (
-            '<div class="gap"><h2>Staleness</h2><p class="lead">How many newer items the producer had delivered when an '
-            f'item was read.</p><div class="many">{histograms}</div></div>'
-        )
-    return _section("Over the run", f'<div class="pair">{"".join(pair)}</div>{histograms}')
+from greedypipe.launch.reporting.page.page import page
+from greedypipe.launch.reporting.page.record import read_run
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Trains a network block by block, one process per stage.
 
-    torchrun --nproc_per_node=4 launch/run.py [--config configs/x.yaml] [--resume auto|PATH] [section.key=value ...]
+torchrun --nproc_per_node=4 launch/run.py [--config configs/x.yaml] [--resume auto|PATH] [section.key=value ...]
 """
 
 import argparse
@@ -12,27 +12,24 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = str(Path(__file__).resolve().parent.parent)
-if ROOT not in sys.path:
-    # torchrun puts launch/ on the path, not the folder above it.
-    sys.path.insert(0, ROOT)
+if __name__ == "__main__" and not __package__:
+    import bootstrap  # noqa: F401
 
-import torch  # noqa: E402
-from torch.distributed import Store  # noqa: E402
+import torch
+from torch.distributed import Store
 
-from launch.assemble import run_stage  # noqa: E402
-from launch.attempts import Process  # noqa: E402
-from launch.config import ConfigError, describe_keys, dump_config, load_config  # noqa: E402
-from launch.faults import INTERRUPTED, WRONG_CONFIGURATION  # noqa: E402
-from launch.keeper import run_kept  # noqa: E402
-from launch.preflight import Plan, make_plan  # noqa: E402
-from launch.rendezvous import Environment  # noqa: E402
-from launch.resume import Origin, find_origin  # noqa: E402
-from launch.screen import make_screen  # noqa: E402
-from launch.supervisor import say_given_up  # noqa: E402
-from workers.board import Board  # noqa: E402
-
-DEFAULT_CONFIG = os.path.relpath(Path(ROOT, "configs", "digits.yaml"))
+from greedypipe.launch.checkpoints.resume import Origin, find_origin
+from greedypipe.launch.config.help import describe_keys
+from greedypipe.launch.config.loader import DEFAULT_CONFIG, ConfigError, dump_config, load_config
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.process.environment import Environment
+from greedypipe.launch.process.run_process import run_stage
+from greedypipe.launch.recovery.exit_codes import INTERRUPTED, WRONG_CONFIGURATION
+from greedypipe.launch.recovery.keeper import run_kept
+from greedypipe.launch.recovery.member import Process
+from greedypipe.launch.recovery.supervisor import say_given_up
+from greedypipe.launch.reporting.screen import make_screen
+from greedypipe.workers.telemetry.board import Board
 
 
 def main() -> None:

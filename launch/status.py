@@ -6,32 +6,23 @@ Reads status.json, which the first stage of a live run writes twice a second; wo
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = str(Path(__file__).resolve().parent.parent)
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
+if __name__ == "__main__" and not __package__:
+    import bootstrap  # noqa: F401
 
-from rich.console import Console  # noqa: E402
-from rich.live import Live  # noqa: E402
-from rich.table import Table  # noqa: E402
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
-from workers.verdict import judge  # noqa: E402
+from greedypipe.launch.reporting.status_file import read_status
+from greedypipe.workers.telemetry.diagnosis import judge
 
-STATUS = "status.json"
 REFRESH_S = 0.5
 STALE_S = 5.0
-
-
-def write_status(folder: Path, rows: list[dict[str, Any] | None], labels: list[str], total_steps: int) -> None:
-    """Replaces the run's status.json; does not block for the disk."""
-    aside = folder / f"{STATUS}.partial"
-    aside.write_text(json.dumps({"unix_s": time.time(), "total_steps": total_steps, "labels": labels, "stages": rows}))
-    aside.replace(folder / STATUS)
 
 
 def status_table(status: dict[str, Any], now_s: float) -> Table:
@@ -50,23 +41,6 @@ def status_table(status: dict[str, Any], now_s: float) -> Table:
             row["doing"], f"{row['for_s']:.1f}", verdict,
         )  # fmt: skip
     return table
-
-
-def read_status(folder: Path) -> dict[str, Any]:
-    """What `write_status` has left, and how the run has ended where it has.
-
-    Raises:
-        ValueError: The folder holds no run that has begun.
-    """
-    try:
-        status = json.loads((folder / STATUS).read_text())
-        summary = folder / "summary.json"
-        # An older summary is of the time before the run went on.
-        if summary.exists() and summary.stat().st_mtime >= (folder / STATUS).stat().st_mtime:
-            status["ended"] = json.loads(summary.read_text())["status"]
-        return status
-    except FileNotFoundError:
-        raise ValueError(f"{folder}: got no {STATUS}, allowed: the folder of a run that has begun") from None
 
 
 def main() -> None:

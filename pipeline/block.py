@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
 
-from pipeline.losses import LocalLoss
-from pipeline.networks.layer import Layer
-from pipeline.precision import Precision
-from pipeline.randomness import derive_seed, seed_global_generator
+from greedypipe.pipeline.losses import LocalLoss
+from greedypipe.pipeline.networks.layer import Layer
+from greedypipe.pipeline.precision import Precision
+from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,7 @@ class Block:
     def layer_state(self) -> dict[str, Tensor]:
         """Parameters and statistics of the layers, and of the classifier, under the ordinary network's names."""
         return {
-            layer.qualified(key): value
-            for layer in self._saved_layers
-            for key, value in layer.module.state_dict().items()
+            layer.qualified(key): value for layer in self._saved_layers for key, value in layer.module.state_dict().items()
         }
 
     def _run(self, trunk: nn.Module, x: Tensor) -> Tensor:

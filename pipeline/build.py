@@ -7,16 +7,16 @@ import torch
 from pydantic import BaseModel, Field
 from torch import nn
 
-from pipeline.block import Block, Shapes
-from pipeline.heads import HeadConfig
-from pipeline.losses import CrossEntropy, LocalLoss, LossConfig, build_local_loss
-from pipeline.networks.build import ModelConfig, build_network
-from pipeline.networks.layer import Layer, Network
-from pipeline.networks.shapes import activation_shapes
-from pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
-from pipeline.partition import Partition, PartitionConfig, make_partition
-from pipeline.precision import Precision
-from pipeline.randomness import derive_seed
+from greedypipe.pipeline.block import Block, Shapes
+from greedypipe.pipeline.heads import HeadConfig
+from greedypipe.pipeline.losses import CrossEntropy, LocalLoss, LossConfig, build_local_loss
+from greedypipe.pipeline.networks.build import ModelConfig, build_network
+from greedypipe.pipeline.networks.layer import Layer, Network
+from greedypipe.pipeline.networks.shapes import activation_shapes
+from greedypipe.pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from greedypipe.pipeline.partition import Partition, PartitionConfig, make_partition
+from greedypipe.pipeline.precision import Precision
+from greedypipe.pipeline.randomness import derive_seed
 
 
 class TrainingConfig(BaseModel, frozen=True, extra="forbid"):

@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.decoder import build_decoder
-from pipeline.heads import HeadConfig, build_head
+from greedypipe.pipeline.decoder import build_decoder
+from greedypipe.pipeline.heads import HeadConfig, build_head
 
 
 class LossConfig(BaseModel, frozen=True, extra="forbid"):

@@ -14,9 +14,7 @@ class OptimizerConfig(BaseModel, frozen=True, extra="forbid"):
 
     name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="update rule")
     lr: float = Field(0.1, gt=0, description="learning rate at the start")
-    momentum: float = Field(
-        0.9, ge=0, lt=1, description="sgd only", json_schema_extra={"only_with": {"name": "sgd"}}
-    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only", json_schema_extra={"only_with": {"name": "sgd"}})
     nesterov: bool = Field(
         False, description="sgd only: Nesterov's momentum", json_schema_extra={"only_with": {"name": "sgd"}}
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from pipeline.networks.layer import Layer
+from greedypipe.pipeline.networks.layer import Layer
 
 AUTO = "auto"
 

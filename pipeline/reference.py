@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from pipeline.block import Block
+from greedypipe.pipeline.block import Block
 
 
 def train(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> list[list[float]]:

@@ -10,11 +10,11 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from buffers.stats import BufferStats
-from workers.data.source import Batch, BatchSource
-from workers.inbox import Delivery
-from workers.messages import Kind, Message
-from workers.status import StageStatus
+from greedypipe.buffers.stats import BufferStats
+from greedypipe.workers.data.source import Batch, BatchSource
+from greedypipe.workers.inbox import Delivery
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.telemetry.status import StageStatus
 
 REST, LONGEST_REST_S = 2.0, 0.5
 """How long stage 0 rests behind each batch that it only hands on, in times that the batch took; and at most."""

@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from buffers.replay import CONTROL_CAPACITY, BuffersConfig, Policy, Read, ReplayBuffer
-from buffers.stats import BufferStats
-from workers.links.interface import PollingReceiver, Received, Receiver
-from workers.messages import Kind, Message
-from workers.status import StageStatus
+from greedypipe.buffers.replay import CONTROL_CAPACITY, BuffersConfig, Policy, Read, ReplayBuffer
+from greedypipe.buffers.stats import BufferStats
+from greedypipe.workers.links.interface import PollingReceiver, Received, Receiver
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.telemetry.status import StageStatus
 
 SLOTS_BESIDE_BUFFER = 2 + CONTROL_CAPACITY
 """Slots of a receiver beyond the buffer's capacity: one being filled, one being read, and control messages."""

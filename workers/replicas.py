@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.block import Block
-from workers.status import Seat
+from greedypipe.pipeline.block import Block
+from greedypipe.workers.placement import Seat
 
 
 class Replicas(Protocol):

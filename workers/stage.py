@@ -2,36 +2,18 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from pipeline.block import Block
-from pipeline.reference import add_to_ensemble
-from workers.inbox import MessageStream
-from workers.links.interface import LinkStats, Sender
-from workers.messages import Kind, Message
-from workers.meter import Meter, MetricsFile, Stopwatch
-from workers.status import StageStatus
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Result of one pass over the held-out part, as far as one process knows it.
-
-    Attributes:
-        epoch: Of stage 0, that the pass followed.
-        samples: That this process has seen; with replicas a part of all.
-        correct: How many of them each head got right, by block index.
-        ensemble: How many all heads together got right; only in the last stage.
-    """
-
-    epoch: int
-    samples: int
-    correct: dict[int, int]
-    ensemble: int | None
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.reference import add_to_ensemble
+from greedypipe.workers.evaluation import Counts, Evaluation
+from greedypipe.workers.inbox import MessageStream
+from greedypipe.workers.links.interface import DeadEnd, Sender
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch
+from greedypipe.workers.telemetry.status import StageStatus
 
 
 class InheritedFailure(RuntimeError):
@@ -194,45 +176,3 @@ class StageWorker:
             "sent_bytes": self._outbox.stats.sent_bytes, "send_s": self._outbox.stats.send_s,
         }  # fmt: skip
         self._metrics.write(record)
-
-
-class Counts:
-    """Correct predictions of one evaluation pass, counted on the device."""
-
-    def __init__(self, blocks: Sequence[Block]) -> None:
-        device = blocks[0].device
-        self._correct = {block.index: torch.zeros((), dtype=torch.int64, device=device) for block in blocks}
-        self._ensemble = torch.zeros((), dtype=torch.int64, device=device)
-        self._total = 0
-
-    def add(self, block_index: int, logits: Tensor, labels: Tensor) -> None:
-        self._correct[block_index] += (logits.argmax(1) == labels).sum()
-
-    def add_ensemble(self, ensemble: Tensor, labels: Tensor) -> None:
-        self._ensemble += (ensemble.argmax(1) == labels).sum()
-        self._total += len(labels)
-
-    def read(self) -> tuple[int, dict[int, int], int]:
-        """Samples, how many of them each block's head got right, and the heads up to here together; starts anew.
-        Synchronises."""
-        result = self._total, {index: int(count) for index, count in self._correct.items()}, int(self._ensemble)
-        for count in (*self._correct.values(), self._ensemble):
-            count.zero_()
-        self._total = 0
-        return result
-
-
-class DeadEnd(Sender):
-    """The outbox of the last stage: nothing comes after it."""
-
-    def __init__(self) -> None:
-        self.stats = LinkStats("none")
-
-    def send(self, message: Message) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def abandon(self) -> None:
-        pass

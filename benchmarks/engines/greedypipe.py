@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engines.timing import TIMEOUT_S, Case, EngineError
-from launch.local_run import run_pipeline
-from launch.rehearsal import AHEAD_STEPS
+from greedypipe.launch.on_host.local_run import run_pipeline
+from greedypipe.launch.on_host.rehearsal import AHEAD_STEPS
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def run(case: Case, num_processes: int, *overrides: str, enter: Callable[[int], 
     longer by what the first stage can be ahead of the last.
 
     Args:
-        enter: See launch.local_run.run_pipeline.
+        enter: See launch.on_host.local_run.run_pipeline.
 
     Raises:
         EngineError: The run failed.

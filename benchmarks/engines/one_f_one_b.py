@@ -22,11 +22,10 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from benchmarks.engines.plain import join_group
 from benchmarks.engines.timing import Seat
 from benchmarks.engines.torch_pipelining import ChunkModule, cross_entropy, training_step
-from launch.config import load_config
-from launch.memory import peak_memory_bytes
-from launch.preflight import Plan, make_plan
-from workers.allocator import keep_freed_memory
-from workers.data.source import BatchSource
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.memory import keep_freed_memory, peak_memory_bytes
 
 MICRO_BATCHES = 4
 
@@ -75,7 +74,7 @@ def train_one_f_one_b(
     Args:
         overrides: Of the form section.key=value; `debug.slow_stage` and `debug.slow_factor` slow a stage.
         warmup_steps: Steps before the clock starts.
-        enter: See launch.local_run.run_pipeline.
+        enter: See launch.on_host.local_run.run_pipeline.
 
     Raises:
         TimeoutError: They took longer than `timeout_s`.

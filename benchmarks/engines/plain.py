@@ -12,14 +12,14 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.engines.timing import TIMEOUT_S, Case, Seat, Step
-from launch.preflight import Plan
-from pipeline.block import Block
-from pipeline.optimizer import build_optimizer, build_schedule
-from workers.data.source import BatchSource
-from workers.debug import trouble
-from workers.inbox import SLOTS_BESIDE_BUFFER
-from workers.links.slots import new_slot
-from workers.messages import Kind, Message
+from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.optimizer import build_optimizer, build_schedule
+from greedypipe.workers.around.scripted_faults import trouble
+from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.links.slots import new_slot
 
 
 class WholeNetwork(nn.Module):

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.distributed import FileStore, Store
 
-from launch.config import load_config
-from launch.preflight import Plan, make_plan
-from workers.allocator import keep_freed_memory
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.workers.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
@@ -100,9 +100,7 @@ class Together:
     working: "Synchronized[int]"
 
 
-def step_times(
-    worker: Worker, case: Case, num_processes: int, threads: int, *, independent: bool = False
-) -> list[StepTime]:
+def step_times(worker: Worker, case: Case, num_processes: int, threads: int, *, independent: bool = False) -> list[StepTime]:
     """Runs `worker` in fresh processes of `threads` threads and times the steps after the warm-up.
 
     All processes start their clocks together; each stops its own after its last step.
@@ -176,9 +174,7 @@ def _work(
         for _ in range(case.steps):
             step()
         _synchronise()
-        pipe.send(
-            StepTime((time.perf_counter() - started) / case.steps, (time.process_time() - started_cpu) / case.steps)
-        )
+        pipe.send(StepTime((time.perf_counter() - started) / case.steps, (time.process_time() - started_cpu) / case.steps))
         with together.working:
             together.working.value -= 1
         while together.working.value > 0:

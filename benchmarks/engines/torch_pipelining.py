@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from benchmarks.engines.plain import join_group
 from benchmarks.engines.timing import Case, Seat, Step
-from launch.preflight import Plan
-from pipeline.optimizer import build_optimizer, build_schedule
-from pipeline.precision import Precision
-from workers.data.source import BatchSource
+from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.pipeline.optimizer import build_optimizer, build_schedule
+from greedypipe.pipeline.precision import Precision
+from greedypipe.workers.data.source import BatchSource
 
 
 class _Enter(torch.autograd.Function):

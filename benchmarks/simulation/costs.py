@@ -5,9 +5,9 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from buffers.replay import BuffersConfig
-from workers.inbox import SLOTS_BESIDE_BUFFER
-from workers.links.interface import LinkConfig
+from greedypipe.buffers.replay import BuffersConfig
+from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER
+from greedypipe.workers.links.interface import LinkConfig
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class StageCost:
         forward_s: Up to sending; includes the copy into the next stage's slot where that is the sender's.
         learn_s: From sending to the next read.
         slow_factor: After that it sleeps, without a core, until the batch has taken so many times what it took to compute;
-            as workers.debug.SlowedBlock does.
+            as workers.around.scripted_faults.SlowedBlock does.
         jitter: Coefficient of variation of the whole; lognormal, drawn anew for every batch.
         replicas: Processes that share the stage's batches in turn.
     """

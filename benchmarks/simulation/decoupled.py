@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from benchmarks.simulation.costs import Pipeline, jitter_factors
 from benchmarks.simulation.events import Clock, Compute, Process, Signal, Sleep
-from buffers.replay import Policy, Read, ReplayBuffer
-from buffers.stats import BufferStats
+from greedypipe.buffers.replay import Policy, Read, ReplayBuffer
+from greedypipe.buffers.stats import BufferStats
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.simulation.costs import LinkCost, Pipeline, StageCost, jitter_factors
 from benchmarks.simulation.decoupled import simulate
 from benchmarks.simulation.schedules import NO_LINK, SCHEDULES, Costs, run_lists
-from buffers.replay import BuffersConfig
+from greedypipe.buffers.replay import BuffersConfig
 
 FORWARD_S, BACKWARD_S = 1.0, 2.0
 """Of one stage without its head, in units of a forward pass."""
@@ -63,9 +63,7 @@ def slow_links(shares: Sequence[float]) -> dict[str, Any]:
             simulate(Pipeline([stage()] * 8, link=LinkCost(size * stage().own_s, share)), 120, 60)[-1].batches_per_s / fast
             for share in shares
         ]
-    curves["1F1B, m = 32"] = [
-        base_s / flushed_s("1F1B", [1.0] * 8, 32, LinkCost(stage().own_s, share)) for share in shares
-    ]
+    curves["1F1B, m = 32"] = [base_s / flushed_s("1F1B", [1.0] * 8, 32, LinkCost(stage().own_s, share)) for share in shares]
     return {"bandwidth_share": list(shares), "throughput_share": curves}
 
 

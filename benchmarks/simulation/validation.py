@@ -12,7 +12,7 @@ from benchmarks.engines.plain import StageAlone
 from benchmarks.engines.timing import Case, step_times
 from benchmarks.simulation.costs import Pipeline, StageCost
 from benchmarks.simulation.decoupled import simulate
-from launch.config import load_config
+from greedypipe.launch.config.loader import load_config
 
 FORWARD_SHARE = 1 / 3
 """Of a stage's own time, where it has not been measured: it moves a send within a step, not the length of the step."""

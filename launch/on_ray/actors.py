@@ -12,16 +12,16 @@ import yaml
 from rich.console import Console, RenderableType
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from launch.assemble import run_stage
-from launch.attempts import Process
-from launch.preflight import Plan, make_plan
-from launch.rendezvous import Environment
-from launch.resume import Origin, find_origin
-from launch.screen import Rows
-from launch.settings import RunConfig
-from launch.summary import versions
-from launch.supervisor import STOP
-from workers.board import Board
+from greedypipe.launch.checkpoints.resume import Origin, find_origin
+from greedypipe.launch.config.sections import RunConfig
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.process.environment import Environment
+from greedypipe.launch.process.run_process import run_stage
+from greedypipe.launch.recovery.member import Process
+from greedypipe.launch.recovery.supervisor import STOP
+from greedypipe.launch.reporting.screen import Rows
+from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.machine import versions
 
 SAID = "said"
 WIDTH = 120

@@ -11,16 +11,16 @@ from typing import Any
 
 import ray
 
-from launch.config import ConfigError
-from launch.faults import FAILED
-from launch.on_ray.gang import Ending, Gang, reserved, wait_until_all_answer
-from launch.on_ray.resources import bundles, shortage
-from launch.preflight import Plan
-from launch.resume import Origin, find_origin
-from launch.screen import Screen
+from greedypipe.launch.checkpoints.resume import Origin, find_origin
+from greedypipe.launch.config.loader import ConfigError
+from greedypipe.launch.on_ray.gang import Ending, Gang, reserved, wait_until_all_answer
+from greedypipe.launch.on_ray.resources import bundles, shortage
+from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.launch.recovery.exit_codes import FAILED
+from greedypipe.launch.reporting.screen import Screen
 
 CONNECT_S = 5.0
-ROOT = str(Path(__file__).resolve().parents[2])
+CHECKOUT = str(Path(__file__).resolve().parents[1] / "checkout")
 
 
 def run_on_cluster(plan: Plan, address: str | None, num_cpus: int | None, resume: str | None, screen: Screen) -> int:
@@ -28,7 +28,7 @@ def run_on_cluster(plan: Plan, address: str | None, num_cpus: int | None, resume
 
     Args:
         address: Of the cluster; None: the job's own, or else one on this machine with `num_cpus` CPUs.
-        resume: As `launch.resume.find_origin`.
+        resume: As `launch.checkpoints.resume.find_origin`.
 
     Returns:
         The exit code.
@@ -76,7 +76,7 @@ def _run_once(gang: Gang, origin: Origin, screen: Screen) -> Ending:
 
 def _variables() -> dict[str, str]:
     """For the environment of all processes. Inside a job they have the job's own copy of the code."""
-    own = {} if _is_job() else {"PYTHONPATH": ROOT}
+    own = {} if _is_job() else {"PYTHONPATH": CHECKOUT}
     return own | {"OMP_NUM_THREADS": "1"}
 
 

@@ -12,14 +12,14 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from launch.config import ConfigError, dump_config
-from launch.faults import FAILED
-from launch.on_ray.actors import Rendezvous, StageProcess
-from launch.on_ray.resources import Bundle, seating
-from launch.preflight import Plan
-from launch.resume import Origin
-from launch.screen import Screen
-from launch.summary import versions
+from greedypipe.launch.checkpoints.resume import Origin
+from greedypipe.launch.config.loader import ConfigError, dump_config
+from greedypipe.launch.on_ray.actors import Rendezvous, StageProcess
+from greedypipe.launch.on_ray.resources import Bundle, seating
+from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.launch.recovery.exit_codes import FAILED
+from greedypipe.launch.reporting.screen import Screen
+from greedypipe.workers.telemetry.machine import versions
 
 LOOK_S = 0.5
 GRACE_S = 5.0

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch.preflight import Plan
+from greedypipe.launch.planning.run_plan import Plan
 
 Bundle = dict[str, float]
 """Resources of one process, by Ray's names."""

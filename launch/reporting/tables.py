@@ -1,174 +1,156 @@
-"""The words and tables of a report: headline, one row per stage, prediction, and what the run ran on."""
+"""What a run shows: the table at its start, the live table, progress lines and the table at its end."""
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from pathlib import Path
 from typing import Any
 
-import yaml
+from rich.table import Table
 
-from launch.reporting.record import RunRecord
-
-COLUMNS: tuple[tuple[str, str], ...] = (
-    ("stage", "position in the pipeline: one process, or several replicas: stage.replica"),
-    ("blocks", "that it hosts"),
-    ("parameters", "of its layers; its heads' beside them"),
-    ("own ms/batch", "milliseconds per training batch without waiting"),
-    ("busy", "share of its training time"),
-    ("wait in", "share of its training time in which it waited for input"),
-    ("wait out", "share of its training time in which it waited for room at the next stage"),
-    ("staleness", "newer items that the producer had delivered when an item was read: mean, largest"),
-    ("reuse", "reads per item that was read at all"),
-    ("dropped", "items replaced before they were read"),
-    ("occupancy", "mean of items held / capacity when read"),
-    ("sent MB", "evaluation included"),
-    ("ms/send", "encoding and copying one message, without waiting"),
-    ("slots MB", "memory of the slots that it has made"),
-    ("peak MB", "largest memory, see below"),
-)
-NOTHING = "-"
-MEMORY_NOTE = (
-    "Peak memory of a CPU stage is its process's resident memory, Python and torch included; pages of slots in shared "
-    "memory count at both ends of their link. Of a GPU stage it is what torch has allocated there."
-)
+from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.launch.reporting.summary import FINISHED
 
 
-def headline(run: RunRecord) -> str:
-    """Network and data."""
-    return f"{run.setting('model', 'name')} on {run.setting('data', 'name')}"
+def start_table(plan: Plan) -> Table:
+    """One line per stage: what it hosts, what it sends."""
+    table = Table()
+    for name in ("stage", "block", "layers", "parameters", "head", "output", "bytes/batch", "device"):
+        table.add_column(name, justify="right" if name in ("parameters", "head", "bytes/batch") else "left")
+    blueprint, stages = plan.blueprint, plan.placement.num_stages
+    for stage in range(stages):
+        device = _device(plan, stage)
+        hosted = plan.placement.blocks_of(stage)
+        for index in hosted:
+            layers = blueprint.layers_of(index)
+            names = layers[0].name if len(layers) == 1 else f"{layers[0].name} .. {layers[-1].name}"
+            leaves = index == hosted[-1] and stage < stages - 1
+            size = plan.layout_after(stage).slot_bytes if leaves else None
+            head = "classifier" if index == blueprint.num_blocks - 1 else plan.config.head.name
+            table.add_row(
+                str(stage) if index == hosted[0] else "", str(index), names,
+                f"{_parameters(layer.module for layer in layers):,}", head,
+                " x ".join(map(str, blueprint.shapes[index].output)),
+                "" if size is None else f"{size:,}", device if index == hosted[0] else "",
+            )  # fmt: skip
+    return table
 
 
-def method(run: RunRecord) -> str:
-    """How it was trained, in one line."""
-    blocks, stages = run.num_blocks, len(run.stages)
-    how = "back-propagation" if blocks == 1 else f"DGL, {run.setting('buffers', 'policy')} links"
-    slowed = run.setting("debug", "slow_factor") or 1
-    parts = [
-        how,
-        f"{_count(blocks, 'block')} in {_count(stages, 'process', 'es')}",
-        f"width {run.setting('model', 'width'):g}",
-        f"batch {run.setting('data', 'batch_size')}",
-        str(run.setting("training", "precision")),
-        _count(run.setting("training", "epochs"), "epoch"),
-        f"seed {run.setting('training', 'seed')}",
-    ]
-    if slowed > 1:
-        parts.append(f"stage {run.setting('debug', 'slow_stage')} slowed {slowed:g}-fold on purpose")
-    return " · ".join(map(str, parts))
+def _device(plan: Plan, stage: int) -> str:
+    """The devices of a stage's replicas, were all processes on one host."""
+    devices = [str(plan.placement.device_of(seat.rank, plan.config.placement)) for seat in plan.placement.replicas_of(stage)]
+    return f"{len(devices)} x {devices[0]}" if len(set(devices)) < len(devices) else " ".join(devices)
 
 
-def cards(run: RunRecord) -> str:
-    """The figures that one looks for first; those that the run did not get to are left out."""
-    summary, entries = run.summary, []
-    if run.evaluations:
-        last = run.evaluations[-1]
-        entries.append((f"{100 * last['blocks'][-1]:.2f}%", f"accuracy, epoch {last['epoch']}"))
-        if len(last["blocks"]) > 1:
-            entries.append((f"{100 * last['ensemble']:.2f}%", "ensemble"))
-    if run.status == "finished":
-        if run.is_replay:  # free stages are bound by none of the others
-            entries.append((f"{summary['samples_per_s']:,.0f}", "samples/s until all stages had trained"))
-        else:
-            entries.append((f"{summary['samples_per_s']:,.0f}", "samples/s"))
-            entries.append((f"{summary['efficiency']:.0%}", f"of the bound, {summary['bound_samples_per_s']:,.0f}/s"))
-        entries.append((seconds(summary["train_s"]), "training"))
-        entries.append((seconds(summary["wall_s"]), "whole run"))
-    elif steps := [record["step"] for rank in range(len(run.metrics)) for record in run.steps(rank)]:
-        entries.append((f"{max(steps):,}", "steps, as last recorded"))
-    return "".join(f"<div class='card'><b>{value}</b><span>{escape(name)}</span></div>" for value, name in entries)
+def live_table(rows: list[dict[str, Any] | None], labels: list[str], total_steps: int) -> Table:
+    """One line per process: how far it is, how well it does, what it waits for; `labels` are those of its seat."""
+    table = Table()
+    for name in ("stage", "step", "samples/s", "loss", "accuracy", "wait in", "wait out", "staleness", "reuse", "doing"):
+        # A column that changed its width with every word would make the whole table dance.
+        least = 24 if name == "doing" else None
+        table.add_column(name, justify="left" if name in ("stage", "doing") else "right", no_wrap=True, min_width=least)
+    for label, row in zip(labels, rows, strict=True):
+        if row is None:
+            table.add_row(label, *[""] * 8, "starting")
+            continue
+        table.add_row(
+            label, f"{row['step']}/{total_steps}", f"{row['samples_per_s']:,.0f}",
+            " ".join(f"{loss:.3f}" for loss in row["loss"].values()),
+            " ".join(f"{accuracy:.3f}" for accuracy in row["accuracy"].values()),
+            f"{row['wait_input_fraction']:.0%}", f"{row['wait_output_fraction']:.0%}",
+            f"{row['staleness_mean']:.1f}", f"{row['reuse_mean']:.2f}", row["doing"],
+        )  # fmt: skip
+    return table
 
 
-def failure(run: RunRecord) -> str:
-    """Why there is no complete result; empty where there is one."""
-    if run.status == "finished":
+def progress_line(rows: list[dict[str, Any] | None], total_steps: int) -> str:
+    """The live table in one line, for output that is no terminal; replicas say the same as the first of them."""
+    known = [row for row in rows if row and row["seat"]["replica"] == 0]
+    if not known:
         return ""
-    cause = run.summary.get("cause", "no process of it was left to write summary.json; it may still be running")
-    return f'<div class="failure"><b>{escape(run.status)}</b> {escape(cause)}</div>'
+    if not any(row["step"] for row in known):
+        return f"starting: {'; '.join(str(row['doing']) for row in known)}"
+    losses = " ".join(f"{loss:.3f}" for row in known for loss in row["loss"].values())
+    steps = " ".join(str(row["step"]) for row in known)
+    return f"step {steps} of {total_steps}   loss {losses or '-'}   {known[-1]['samples_per_s']:,.0f} samples/s"
 
 
-def stage_table(run: RunRecord) -> str:
-    """One row per stage, and what the words in its head mean."""
-    head = "".join(f'<th title="{escape(meaning)}">{escape(name)}</th>' for name, meaning in COLUMNS)
-    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _stage_cells(stage))}</tr>" for stage in run.stages)
-    return f'<div class="wide"><table class="figures"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+def evaluation_line(evaluation: dict[str, Any], epochs: int) -> str:
+    """One evaluation: accuracy of every head, the last one being the network's own classifier."""
+    *heads, final = evaluation["blocks"]
+    text = f"epoch {evaluation['epoch']:>3}/{epochs}   accuracy {final:.4f}"
+    if heads:
+        text += f"   heads {' '.join(f'{accuracy:.4f}' for accuracy in heads)}   ensemble {evaluation['ensemble']:.4f}"
+    return text
 
 
-def bottleneck(run: RunRecord) -> str:
-    """One sentence on which stage holds the others back, and what an even cut of the same work would allow."""
-    stages = [stage for stage in run.stages if stage.get("step_time_s") and stage.get("batches")]
-    if run.status != "finished" or len(stages) < 2:
-        return ""
-    slowest = max(stages, key=lambda stage: stage["step_time_s"])
-    mean_s = sum(stage["step_time_s"] for stage in stages) / len(stages)
-    bound = slowest["samples"] / slowest["batches"] / slowest["step_time_s"]
-    text = f"Stage {slowest['label']} is the slowest: {1000 * slowest['step_time_s']:.1f} ms of its own per batch, "
-    if run.is_replay:
-        return text + "but nobody waits for it: the others go on with what they have."
-    return text + (
-        f"so this cut allows at most {bound:,.0f} samples/s. The same work cut evenly would allow "
-        f"{bound * slowest['step_time_s'] / mean_s:,.0f}."
+def end_table(summary: dict[str, Any]) -> Table:
+    """One line per stage: where its time went."""
+    table = Table(title="where the training time went", title_justify="left", title_style="bold")
+    names = ("stage", "blocks", "own s/batch", "busy", "wait in", "wait out", "staleness", "reuse", "dropped", "peak MB")
+    for name in names:
+        table.add_column(name, justify="left" if name in ("stage", "blocks") else "right")
+    for report in summary["stages"]:
+        table.add_row(
+            report["label"], ",".join(map(str, report["blocks"])), f"{report['step_time_s']:.4f}",
+            f"{report['busy_fraction']:.0%}", f"{report['wait_input_fraction']:.0%}",
+            f"{report['wait_output_fraction']:.0%}", f"{report['staleness_mean']:.1f}", f"{report['reuse_mean']:.2f}",
+            str(report["dropped"]), f"{report['peak_memory_bytes'] / 1e6:,.0f}",
+        )  # fmt: skip
+    return table
+
+
+def result_lines(summary: dict[str, Any], folder: Path) -> str:
+    """What the run came to."""
+    return (
+        f"{_stopped(summary)}{_accuracy(summary)}"
+        f"trained for {summary['train_s']:.1f} s at {summary['samples_per_s']:,.0f} samples/s, "
+        f"{summary['efficiency']:.0%} of what the slowest stage allows; whole run {summary['wall_s']:.1f} s\n"
+        f"{_foretold(summary)}"
+        f"{_started_again(summary)}"
+        f"{folder}"
     )
 
 
-def prediction(run: RunRecord) -> str:
-    """Throughput as predicted before the run and as measured; empty where nothing was predicted."""
-    predicted = run.summary.get("predicted") or {}
-    rows = []
-    for key, name in (("samples_per_s", "throughput"), ("bound_samples_per_s", "bound by the slowest stage")):
-        if predicted.get(key) and run.summary.get(key):
-            before, after = predicted[key], run.summary[key]
-            rows.append(f"<tr><td>{name}</td><td>{before:,.0f}</td><td>{after:,.0f}</td><td>{after / before:.0%}</td></tr>")
-    if not rows:
+def _stopped(summary: dict[str, Any]) -> str:
+    return "" if summary["status"] == FINISHED else "told to stop: saved; --resume auto goes on from here\n"
+
+
+def _accuracy(summary: dict[str, Any]) -> str:
+    if not (accuracy := summary["accuracy"]):
         return ""
-    head = "<th>samples/s</th><th>predicted</th><th>measured</th><th>measured / predicted</th>"
-    return f'<table class="figures small"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    heads = f", ensemble of all heads {accuracy['ensemble']:.4f}" if len(accuracy["blocks"]) > 1 else ""
+    return f"accuracy {accuracy['final']:.4f}{heads}\n"
 
 
-def setup_table(run: RunRecord) -> str:
-    """Hardware and versions, and the whole configuration folded away."""
-    hardware, versions = run.summary.get("hardware", {}), run.summary.get("versions", {})
-    entries = {"folder": run.folder, **{name: value for name, value in hardware.items() if name != "gpus"}}
-    entries |= {"GPUs": ", ".join(hardware.get("gpus", [])) or "none"} if hardware else {}
-    entries |= versions
-    rows = "".join(f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>" for name, value in entries.items())
-    config = escape(yaml.safe_dump(run.config, sort_keys=False))
-    return f'<table class="setup">{rows}</table><details><summary>configuration</summary><pre>{config}</pre></details>'
+def _started_again(summary: dict[str, Any]) -> str:
+    again = [f"stage {report['label']} {report['restarts']}" for report in summary["stages"] if report.get("restarts")]
+    return f"started again alone: {', '.join(f'{one} x' for one in again)}\n" if again else ""
 
 
-def seconds(value: float) -> str:
-    """A duration in the unit that suits it."""
-    if value < 120:
-        return f"{value:.1f} s"
-    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
+def _foretold(summary: dict[str, Any]) -> str:
+    if "predicted" not in summary:
+        return ""
+    predicted = summary["predicted"]
+    quotient = predicted["samples_per_s"] / summary["samples_per_s"] if summary["samples_per_s"] else 0.0
+    cut = ", ".join(predicted["boundaries"])
+    return f"cut at [{cut}]; predicted {predicted['samples_per_s']:,.0f} samples/s, {quotient:.2f} of the measured ones\n"
 
 
-def _stage_cells(stage: dict[str, Any]) -> Iterable[str]:
-    link, blocks = stage.get("link", {}), ", ".join(map(str, stage["blocks"]))
-    # Stage 0 reads from no buffer.
-    reads = stage if stage.get("reuse_mean") else {}
-    per_send_s = link["send_s"] / link["messages"] if link.get("messages") else None
-    sent_bytes = link.get("sent_bytes") or stage.get("sent_bytes")
-    staleness = f"{reads['staleness_mean']:.1f}, {reads['staleness_max']:,}" if reads else NOTHING
-    parameters = f"{stage['parameters']:,} <small>+ {stage['head_parameters']:,}</small>" if "parameters" in stage else ""
-    yield from (stage["label"], blocks or NOTHING, parameters or NOTHING)
-    yield _cell(stage.get("step_time_s"), "{:.2f}", 1e3)
-    yield from _cells(stage, ("busy_fraction", "wait_input_fraction", "wait_output_fraction"), "{:.0%}")
-    yield staleness
-    yield _cell(reads.get("reuse_mean"), "{:.2f}")
-    yield _cell(reads.get("dropped"), "{:,}")
-    yield _cell(reads.get("occupancy_mean"), "{:.0%}")
-    yield _cell(sent_bytes or None, "{:,.1f}", 1e-6)
-    yield _cell(per_send_s, "{:.3f}", 1e3)
-    yield _cell(stage.get("slot_bytes") or None, "{:,.1f}", 1e-6)
-    yield _cell(stage.get("peak_memory_bytes"), "{:,.0f}", 1e-6)
+def headline(plan: Plan) -> str:
+    """What is trained on what, and how."""
+    config, data = plan.config, plan.data
+    shape = " x ".join(map(str, data.input_shape))
+    method = "back-propagation" if plan.blueprint.num_blocks == 1 else f"DGL, {config.buffers.policy} links"
+    return (
+        f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.test_samples:,} images {shape}), "
+        f"{method}, "
+        f"{_count(plan.blueprint.num_blocks, 'block')} in {_count(plan.placement.num_processes, 'process', 'es')}, "
+        f"batch {config.data.batch_size}, "
+        f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.task.steps_per_epoch} steps"
+    )
 
 
-def _cells(stage: dict[str, Any], keys: Sequence[str], form: str) -> Iterable[str]:
-    return (_cell(stage.get(key), form) for key in keys)
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{plural if number != 1 else ''}"
 
 
-def _cell(value: float | None, form: str, factor: float = 1) -> str:
-    return NOTHING if value is None else form.format(value * factor if factor != 1 else value)
-
-
-def _count(amount: int, noun: str, plural: str = "s") -> str:
-    return f"{amount} {noun}{plural if amount != 1 else ''}"
+def _parameters(modules: Any) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())

@@ -8,18 +8,18 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from pipeline.networks.cifar_resnet import CIFAR_RESNETS, build_cifar_resnet
-from pipeline.networks.custom import build_custom
-from pipeline.networks.layer import Network
-from pipeline.networks.plain import build_basic_cnn, build_mlp
-from pipeline.networks.torchvision_networks import (
+from greedypipe.pipeline.networks.cifar_resnet import CIFAR_RESNETS, build_cifar_resnet
+from greedypipe.pipeline.networks.custom import build_custom
+from greedypipe.pipeline.networks.layer import Network
+from greedypipe.pipeline.networks.plain import build_basic_cnn, build_mlp
+from greedypipe.pipeline.networks.torchvision_networks import (
     TORCHVISION_RESNETS,
     TORCHVISION_VIT,
     build_torchvision_resnet,
     build_torchvision_vit,
 )
-from pipeline.networks.units import Activation
-from pipeline.networks.vgg import VGGS, build_vgg
+from greedypipe.pipeline.networks.units import Activation
+from greedypipe.pipeline.networks.vgg import VGGS, build_vgg
 
 _BUILDERS: Mapping[str, Callable[..., Network]] = MappingProxyType(
     {
@@ -63,9 +63,7 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid"):
         1.0, gt=0, allow_inf_nan=False, json_schema_extra=_only_with("width"),
         description="basic_cnn, vgg*, resnet20-110 only: factor on all channel counts (rounded to 8s, >= 8)",
     )  # fmt: skip
-    depth: int = Field(
-        4, ge=1, json_schema_extra=_only_with("depth"), description="mlp only: number of hidden layers"
-    )
+    depth: int = Field(4, ge=1, json_schema_extra=_only_with("depth"), description="mlp only: number of hidden layers")
     hidden: int = Field(
         256, ge=1, json_schema_extra=_only_with("hidden"), description="mlp only: features of a hidden layer"
     )

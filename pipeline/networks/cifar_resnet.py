@@ -8,13 +8,11 @@ from types import MappingProxyType
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.networks.layer import Layer, Network
-from pipeline.networks.units import Activation, make_activation, scale_channels
+from greedypipe.pipeline.networks.layer import Layer, Network
+from greedypipe.pipeline.networks.units import Activation, make_activation, scale_channels
 
 # The n of 6n + 2: basic blocks per stage of equal resolution.
-CIFAR_RESNETS: Mapping[str, int] = MappingProxyType(
-    {"resnet20": 3, "resnet32": 5, "resnet56": 9, "resnet110": 18}
-)
+CIFAR_RESNETS: Mapping[str, int] = MappingProxyType({"resnet20": 3, "resnet32": 5, "resnet56": 9, "resnet110": 18})
 
 
 class _ZeroPadShortcut(nn.Module):
@@ -33,9 +31,7 @@ class _ZeroPadShortcut(nn.Module):
 class _BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, activation after the sum, dropout before the first convolution."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, stride: int, dropout: float, activation: Activation
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float, activation: Activation) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)

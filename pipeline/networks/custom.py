@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.networks.layer import Layer, Network
+from greedypipe.pipeline.networks.layer import Layer, Network
 
 
 def build_custom(name: str, input_shape: tuple[int, int, int], num_classes: int) -> Network:
@@ -59,6 +59,4 @@ def _refuse_shared_parameters(name: str, units: Sequence[Layer]) -> None:
         for parameter in unit.module.parameters():
             owner = owners.setdefault(parameter, unit.name)
             if owner != unit.name:
-                raise ValueError(
-                    f"{name}: children {owner!r} and {unit.name!r} share a parameter, but layers learn apart"
-                )
+                raise ValueError(f"{name}: children {owner!r} and {unit.name!r} share a parameter, but layers learn apart")

@@ -2,8 +2,8 @@
 
 import math
 
-from pipeline.networks.layer import Network
-from pipeline.networks.units import Activation, linear_classifier, linear_layer, plan_layers
+from greedypipe.pipeline.networks.layer import Network
+from greedypipe.pipeline.networks.units import Activation, linear_classifier, linear_layer, plan_layers
 
 FC_FEATURES = 256
 
@@ -25,9 +25,7 @@ def build_basic_cnn(
     layers, shape = plan_layers(
         "128 M 128 M 128 M", input_shape, kernel_size=5, width=width, dropout=dropout, activation=activation
     )
-    fc1 = linear_layer(
-        "fc1", math.prod(shape), FC_FEATURES, batch_norm=False, dropout=dropout, activation=activation
-    )
+    fc1 = linear_layer("fc1", math.prod(shape), FC_FEATURES, batch_norm=False, dropout=dropout, activation=activation)
     return Network((*layers, fc1), linear_classifier(FC_FEATURES, num_classes, dropout=dropout))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pipeline.networks.layer import Layer
+from greedypipe.pipeline.networks.layer import Layer
 
 
 def activation_shapes(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:

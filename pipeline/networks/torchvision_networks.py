@@ -6,7 +6,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.layer import Layer, Network
+from greedypipe.pipeline.networks.layer import Layer, Network
 
 TORCHVISION_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 TORCHVISION_VIT = "vit_b_16"
@@ -80,9 +80,7 @@ def build_torchvision_vit(input_shape: tuple[int, int, int], num_classes: int) -
     layers = [Layer("conv_proj", "", _PatchEmbedding(vit))]
     for name, encoder_layer in vit.encoder.layers.named_children():
         layers.append(Layer(name, f"encoder.layers.{name}", encoder_layer))
-    children = OrderedDict[str, nn.Module](
-        encoder=_select(vit.encoder, "ln"), class_token=_ClassToken(), heads=vit.heads
-    )
+    children = OrderedDict[str, nn.Module](encoder=_select(vit.encoder, "ln"), class_token=_ClassToken(), heads=vit.heads)
     return Network(tuple(layers), Layer("classifier", "", nn.Sequential(children)))
 
 

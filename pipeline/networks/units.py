@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-from pipeline.networks.layer import Layer
+from greedypipe.pipeline.networks.layer import Layer
 
 Activation = Literal["relu", "leaky_relu"]
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pipeline.networks.layer import Network
-from pipeline.networks.units import Activation, linear_classifier, linear_layer, plan_layers
+from greedypipe.pipeline.networks.layer import Network
+from greedypipe.pipeline.networks.units import Activation, linear_classifier, linear_layer, plan_layers
 
 
 class _Vgg(NamedTuple):
@@ -57,9 +57,7 @@ def build_vgg(
         activation: Non-linearity of every layer.
     """
     vgg = VGGS[name]
-    layers, shape = plan_layers(
-        vgg.plan, input_shape, kernel_size=3, width=width, dropout=dropout, activation=activation
-    )
+    layers, shape = plan_layers(vgg.plan, input_shape, kernel_size=3, width=width, dropout=dropout, activation=activation)
     features = math.prod(shape)
     if vgg.fc_features:
         layers.append(

@@ -8,13 +8,13 @@ from typing import Protocol
 import torch
 from torch.distributed import HashStore, PrefixStore
 
-from workers.encoding import TensorSpec
-from workers.links.inprocess import make_inprocess_link
-from workers.links.interface import Received, Receiver, Sender
-from workers.links.meeting import Patience
-from workers.links.process_group import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, Wire, connect_gloo
-from workers.links.shared_memory import attach_shared_memory, serve_shared_memory
-from workers.messages import Kind, Message, MessageLayout
+from greedypipe.workers.links.encoding import TensorSpec
+from greedypipe.workers.links.gloo import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, Wire, connect_gloo
+from greedypipe.workers.links.inprocess import make_inprocess_link
+from greedypipe.workers.links.interface import Received, Receiver, Sender
+from greedypipe.workers.links.messages import Kind, Message, MessageLayout
+from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.shared_memory import attach_shared_memory, serve_shared_memory
 
 TIMEOUT_S = 10.0
 SHORT_S = 0.3
@@ -63,9 +63,7 @@ class Connect(Protocol):
 
 
 def connect_inprocess(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Link:
-    sender, receiver = make_inprocess_link(
-        LAYOUT, slots=slots, timeout_s=timeout_s, sender="stage 0", receiver="stage 1"
-    )
+    sender, receiver = make_inprocess_link(LAYOUT, slots=slots, timeout_s=timeout_s, sender="stage 0", receiver="stage 1")
     return Link(sender, receiver, slots, lambda link: sender.close(), lambda link: receiver.close())
 
 

@@ -1,6 +1,5 @@
 """How two ends of a gloo link find each other, or do not."""
 
-
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,10 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
+from greedypipe.workers.links.encoding import TensorSpec
+from greedypipe.workers.links.gloo import RECEIVER, SENDER, connect_gloo
+from greedypipe.workers.links.messages import Kind, MessageLayout
+from greedypipe.workers.links.patience import GivenUp, Patience
 from tests.conformance.calls import Call
 from tests.conformance.implementations import (
     ACTIVATION,
@@ -19,10 +22,6 @@ from tests.conformance.implementations import (
     TIMEOUT_S,
     gloo_wires,
 )
-from workers.encoding import TensorSpec
-from workers.links.meeting import GivenUp, Patience
-from workers.links.process_group import RECEIVER, SENDER, connect_gloo
-from workers.messages import Kind, MessageLayout
 
 OTHER_LAYOUTS = {
     "rows": MessageLayout(MAX_ROWS + 1, LAYOUT.specs),

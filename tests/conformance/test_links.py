@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from greedypipe.workers.links.interface import Received
+from greedypipe.workers.links.messages import Kind, Message
 from tests.conformance.calls import Call, until
 from tests.conformance.implementations import (
     LAYOUT,
@@ -20,8 +22,6 @@ from tests.conformance.implementations import (
     Connect,
     Link,
 )
-from workers.links.interface import Received
-from workers.messages import Kind, Message
 
 
 @pytest.fixture(params=LINKS)

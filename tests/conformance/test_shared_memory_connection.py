@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch.distributed import FileStore, HashStore
 
+from greedypipe.workers.links.messages import Kind, MessageLayout
+from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.shared_memory import attach_shared_memory, serve_shared_memory
 from tests.conformance.implementations import ACTIVATION, LABELS, LAYOUT, MAX_ROWS, SHORT_S, TIMEOUT_S
 from tests.conformance.test_links import assert_same, message
-from workers.links.meeting import Patience
-from workers.links.shared_memory import attach_shared_memory, serve_shared_memory
-from workers.messages import Kind, MessageLayout
 
 OTHER = MessageLayout(MAX_ROWS, {Kind.TRAIN: (LABELS, ACTIVATION)})
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.config import load_config
-from launch.preflight import make_plan
-from pipeline.reference import train
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.run_plan import make_plan
+from greedypipe.pipeline.reference import train
+from greedypipe.workers.data.source import BatchSource
 from tests.multiprocess.harness import TINY, exported, run_pipeline
-from workers.data.source import BatchSource
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

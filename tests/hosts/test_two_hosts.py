@@ -12,12 +12,12 @@ import torch
 from torch.distributed import FileStore
 
 from benchmarks.engines.hosts import Hosts, two_hosts, why_not
-from launch import local_run
-from launch.export import network_state
+from greedypipe.launch.checkpoints.trained_network import network_state
+from greedypipe.launch.on_host import local_run
+from greedypipe.workers.links.connect import LinkEnd
+from greedypipe.workers.links.interface import LinkConfig
+from greedypipe.workers.links.patience import Patience
 from tests.multiprocess.harness import TINY, assert_equal_states, exported
-from workers.links.connect import LinkEnd
-from workers.links.interface import LinkConfig
-from workers.links.meeting import Patience
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = [*TINY, "partition.blocks=2", "training.epochs=2"]
@@ -85,7 +85,7 @@ def test_shared_memory_is_refused_between_hosts(tmp_path: Path) -> None:
     with two_hosts() as hosts:
         script = (
             "import sys, torch; from torch.distributed import FileStore; sys.path.insert(0, '.'); "
-            "from workers.links.connect import memory_of_host; "
+            "from greedypipe.workers.links.connect import memory_of_host; "
             f"FileStore({str(tmp_path / 'store')!r}, -1).set('link0/place1', memory_of_host() + ' cpu')"
         )
         assert start(hosts, 1, sys.executable, "-c", script).wait(60) == 0

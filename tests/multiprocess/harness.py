@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from launch import local_run
-from launch.export import network_state
-from launch.local_run import Outcome
+from greedypipe.launch.checkpoints.trained_network import network_state
+from greedypipe.launch.on_host import local_run
+from greedypipe.launch.on_host.outcome import Outcome
 
 TINY = (
     "data.name=digits", "data.batch_size=128", "model.name=vgg8b", "model.width=0.1", "training.epochs=1",
@@ -20,7 +20,7 @@ TINY = (
 def run_pipeline(
     overrides: Sequence[str], num_processes: int, tmp_path: Path, timeout_s: float = 60, absent: Sequence[int] = ()
 ) -> Outcome:
-    """Runs a pipeline in the next free folder below `tmp_path`; see launch.local_run."""
+    """Runs a pipeline in the next free folder below `tmp_path`; see launch.on_host.local_run."""
     return local_run.run_pipeline(
         overrides, num_processes, tmp_path / f"run{len(list(tmp_path.iterdir()))}", timeout_s, absent
     )

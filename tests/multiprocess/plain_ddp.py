@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from launch.config import load_config
-from launch.preflight import Plan, make_plan
-from pipeline.optimizer import build_optimizer
-from workers.data.source import BatchSource
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.pipeline.optimizer import build_optimizer
+from greedypipe.workers.data.source import BatchSource
 
 
 def train_with_ddp(overrides: Sequence[str], num_processes: int, folder: Path) -> dict[str, Tensor]:

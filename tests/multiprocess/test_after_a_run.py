@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from launch import evaluate, export, status
-from launch.config import load_config
-from launch.local_run import Outcome
-from launch.preflight import make_plan
+from greedypipe.launch import evaluate, export, status
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.on_host.outcome import Outcome
+from greedypipe.launch.planning.run_plan import make_plan
+from greedypipe.workers.data.source import BatchSource
 from tests.multiprocess.harness import TINY, run_pipeline
-from workers.data.source import BatchSource
 
 RUN = [*TINY, "partition.blocks=3", "training.epochs=2", "data.calibration_samples=150"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.config import load_config
-from launch.preflight import make_plan
-from pipeline.reference import evaluate, train
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.run_plan import make_plan
+from greedypipe.pipeline.reference import evaluate, train
+from greedypipe.workers.data.source import BatchSource
 from tests.multiprocess.harness import TINY, Outcome, assert_equal_states, exported, run_pipeline
-from workers.data.source import BatchSource
 
 HOSTINGS = [(blocks, processes) for blocks in (1, 2, 3, 4) for processes in (1, 2, 4) if processes <= blocks]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.local_run import Outcome
+from greedypipe.launch.on_host.outcome import Outcome
 from tests.multiprocess.harness import TINY, assert_equal_states, exported, run_pipeline
 from tests.multiprocess.test_failures import causes
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.faults import ALONE, FAILED, REQUEUE, FaultsConfig
-from launch.keeper import run_kept
+from greedypipe.launch.config.sections import FaultsConfig
+from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, REQUEUE
+from greedypipe.launch.recovery.keeper import run_kept
 
 MAX_RESTARTS = 2
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import plan
-from launch.config import load_config
+from greedypipe.launch import plan
+from greedypipe.launch.config.loader import load_config
 from tests.multiprocess.harness import TINY, assert_equal_states, exported, run_pipeline
 
 AUTO = [*TINY, "partition.blocks=2", "partition.boundaries=auto", "partition.profile_s=0.1"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from launch import local_run
-from launch.checkpoints import complete_folders
-from launch.local_run import Outcome
+from greedypipe.launch.checkpoints.manifest import complete_folders
+from greedypipe.launch.on_host import local_run
+from greedypipe.launch.on_host.outcome import Outcome
 from tests.multiprocess.harness import TINY, assert_equal_states, exported, run_pipeline
 from tests.multiprocess.plain_ddp import train_with_ddp
 from tests.multiprocess.test_equivalence import reference

@@ -10,12 +10,12 @@ from threading import Thread
 import pytest
 import torch
 
-from launch import local_run
-from launch.checkpoints import complete_folders, read_manifest
-from launch.faults import REQUEUE
-from launch.local_run import Outcome
+from greedypipe.launch.checkpoints.manifest import complete_folders, read_manifest
+from greedypipe.launch.on_host import local_run
+from greedypipe.launch.on_host.outcome import Outcome
+from greedypipe.launch.recovery.exit_codes import REQUEUE
+from greedypipe.workers.block_files import load_blocks
 from tests.multiprocess.harness import TINY, assert_equal_states, exported, run_pipeline
-from workers.checkpoint import load_blocks
 
 RUN = [*TINY, "partition.blocks=4", "training.epochs=2", "checkpoint.interval_steps=3", "logging.interval_steps=2"]
 FAULT = ["debug.fault=exit", "debug.fault_stage=1", "debug.fault_step=22", "debug.slow_stage=0", "debug.slow_factor=4"]
@@ -81,9 +81,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
     assert_equal_states(exported(resumed), exported(uninterrupted))
 
 
-def test_another_cut_goes_on_with_its_layers_and_says_which_heads_are_fresh(
-    uninterrupted: Outcome, tmp_path: Path
-) -> None:
+def test_another_cut_goes_on_with_its_layers_and_says_which_heads_are_fresh(uninterrupted: Outcome, tmp_path: Path) -> None:
     interrupted = run_pipeline([*RUN, *FAULT], 2, tmp_path)
     resumed = go_on(interrupted, [*RUN, "partition.blocks=2", "partition.boundaries=[conv3]"], 2)
     assert resumed.exit_codes == [0, 0], resumed.printed

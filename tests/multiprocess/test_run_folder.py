@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.config import load_config
-from launch.preflight import make_plan
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.run_plan import make_plan
 from tests.multiprocess.harness import TINY, Outcome, assert_equal_states, exported, run_pipeline
 
 OVERRIDES = [*TINY, "partition.blocks=3", "logging.interval_steps=4", "placement.threads=2", "logging.tensorboard=true"]

@@ -12,9 +12,10 @@ from threading import Thread
 import pytest
 import torch
 
-from launch import local_run, run
-from launch.export import network_state
-from launch.status import read_status
+from greedypipe.launch import run
+from greedypipe.launch.checkpoints.trained_network import network_state
+from greedypipe.launch.on_host import local_run
+from greedypipe.launch.reporting.status_file import read_status
 from tests.multiprocess.harness import TINY, assert_equal_states, exported
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.placement import Placement
-from pipeline.balance import TIE, Costs, balanced_starts, shared_out
+from greedypipe.pipeline.balance import TIE, Costs, balanced_starts, shared_out
+from greedypipe.workers.placement import Placement
 
 SECONDS = st.floats(0.01, 10)
 

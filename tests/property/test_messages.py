@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from workers.encoding import TensorSpec
-from workers.links.slots import Slot
-from workers.messages import ALIGNMENT_BYTES, HEADER_BYTES, Kind, Message, MessageLayout
+from greedypipe.workers.links.encoding import TensorSpec
+from greedypipe.workers.links.messages import ALIGNMENT_BYTES, HEADER_BYTES, Kind, Message, MessageLayout
+from greedypipe.workers.links.slots import Slot
 
 DTYPES = [
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,

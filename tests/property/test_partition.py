@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.networks import Layer
-from pipeline.partition import Partition, PartitionConfig, even_starts, make_partition
+from greedypipe.pipeline.networks import Layer
+from greedypipe.pipeline.partition import Partition, PartitionConfig, even_starts, make_partition
 
 without_deadline = settings(deadline=None)  # the machine may be busy with other tests
 

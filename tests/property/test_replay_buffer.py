@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from buffers.replay import CONTROL_CAPACITY, BuffersConfig, Policy, Read, ReplayBuffer
+from greedypipe.buffers.replay import CONTROL_CAPACITY, BuffersConfig, Policy, Read, ReplayBuffer
 
 SETTINGS = settings(max_examples=60, stateful_step_count=25, report_multiple_bugs=False, deadline=None)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from launch.config import load_config
-from launch.preflight import make_plan
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.run_plan import make_plan
 from tests.ray.conftest import ROOT
 
 jsonschema = pytest.importorskip("jsonschema")

@@ -12,10 +12,10 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(200)]
 SCRIPT = """
 import ray, sys
 sys.path.insert(0, {root!r})
-from launch.config import load_config
-from launch.on_ray.gang import Gang, reserved
-from launch.on_ray.resources import bundles, seating
-from launch.preflight import make_plan
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.on_ray.gang import Gang, reserved
+from greedypipe.launch.on_ray.resources import bundles, seating
+from greedypipe.launch.planning.run_plan import make_plan
 from ray.util.placement_group import placement_group_table
 ray.init({address!r}, logging_level="ERROR")
 plan = make_plan(load_config(None, ["model.width=0.1", "partition.blocks={blocks}"]), {blocks})

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import local_run, ray_run
-from launch.export import network_state
-from launch.on_ray import driver, gang
-from launch.status import read_status
+from greedypipe.launch import ray_run
+from greedypipe.launch.checkpoints.trained_network import network_state
+from greedypipe.launch.on_host import local_run
+from greedypipe.launch.on_ray import driver, gang
+from greedypipe.launch.reporting.status_file import read_status
 from tests.multiprocess.harness import TINY, assert_equal_states, exported
 from tests.ray.conftest import ROOT, Cluster
 

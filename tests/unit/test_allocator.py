@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from workers.allocator import keep_freed_memory
+from greedypipe.workers.memory import keep_freed_memory
 
 BYTES, ROUNDS = 64 << 20, 4
 

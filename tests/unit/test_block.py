@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.block import Block, Shapes
-from pipeline.losses import CrossEntropy, LossConfig
-from pipeline.networks import Layer, ModelConfig
-from pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
-from pipeline.precision import Precision
+from greedypipe.pipeline.block import Block, Shapes
+from greedypipe.pipeline.losses import CrossEntropy, LossConfig
+from greedypipe.pipeline.networks import Layer, ModelConfig
+from greedypipe.pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from greedypipe.pipeline.precision import Precision
 from tests.unit.tiny import (
     CLASSES,
     CPU,

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.block import Block
-from pipeline.heads import HeadConfig
-from pipeline.losses import LossConfig
-from pipeline.networks import ModelConfig
-from pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.heads import HeadConfig
+from greedypipe.pipeline.losses import LossConfig
+from greedypipe.pipeline.networks import ModelConfig
+from greedypipe.pipeline.optimizer import OptimizerConfig
 from tests.unit.tiny import (
     CPU,
     DROPOUT,
@@ -92,9 +92,7 @@ def test_evaluation_between_forward_and_learn_changes_no_bit(index: int) -> None
     ],
     ids=["mlp-sgd", "dropout-adam", "dropout-adamw", "vgg-cosine", "vgg-none"],
 )
-def test_a_loaded_block_goes_on_bit_for_bit(
-    index: int, model: ModelConfig, optimizer: OptimizerConfig, loss: str
-) -> None:
+def test_a_loaded_block_goes_on_bit_for_bit(index: int, model: ModelConfig, optimizer: OptimizerConfig, loss: str) -> None:
     saved, resumed = (
         make_block(index, model=model, optimizer=optimizer, loss=LossConfig(name=loss), head=WITH_STATISTICS)
         for _ in range(2)

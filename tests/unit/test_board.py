@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import FileStore, HashStore, Store
 
-from workers.board import Board, wait_for
+from greedypipe.workers.telemetry.board import Board, wait_for
 
 
 @pytest.fixture(params=["hash", "file"])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from buffers.replay import CONTROL_CAPACITY, Policy, Read, ReplayBuffer
-from buffers.selectors import newest
-from buffers.stats import STALENESS_LIMIT, BufferStats
+from greedypipe.buffers.replay import CONTROL_CAPACITY, Policy, Read, ReplayBuffer
+from greedypipe.buffers.selectors import newest
+from greedypipe.buffers.stats import STALENESS_LIMIT, BufferStats
 
 TIMEOUT_S = 10.0
 

@@ -8,13 +8,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from pipeline.build import TrainingConfig
-from pipeline.heads import HeadConfig
-from pipeline.losses import CrossEntropy, LossConfig, PredSim, Reconstruction, ReconstructionOnly, Untrained
-from pipeline.networks import ModelConfig
-from pipeline.optimizer import OptimizerConfig
-from pipeline.partition import PartitionConfig
-from pipeline.randomness import derive_seed
+from greedypipe.pipeline.build import TrainingConfig
+from greedypipe.pipeline.heads import HeadConfig
+from greedypipe.pipeline.losses import CrossEntropy, LossConfig, PredSim, Reconstruction, ReconstructionOnly, Untrained
+from greedypipe.pipeline.networks import ModelConfig
+from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.partition import PartitionConfig
+from greedypipe.pipeline.randomness import derive_seed
 from tests.unit.tiny import CPU, DIGITS, MLP, RESNET, VGG, differing, make_block, make_blocks, make_blueprint, train
 
 

@@ -8,13 +8,13 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from launch.config import load_config
-from launch.export import layers_of
-from launch.preflight import make_plan
-from pipeline.block import Block
+from greedypipe.launch.checkpoints.trained_network import layers_of
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.run_plan import make_plan
+from greedypipe.pipeline.block import Block
+from greedypipe.workers import block_files as checkpoint
+from greedypipe.workers.block_files import FINAL, Saved, Saver, load_blocks, write_block
 from tests.unit.tiny import differing, flat, make_block, train
-from workers import checkpoint
-from workers.checkpoint import FINAL, Saved, Saver, load_blocks, write_block
 
 
 def blocks(num_blocks: int) -> tuple[list[Block], dict[str, torch.Tensor]]:

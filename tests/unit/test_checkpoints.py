@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.checkpoints import (
+from greedypipe.launch.checkpoints.manifest import (
     MANIFEST,
     Damaged,
     Manifest,
@@ -17,8 +17,8 @@ from launch.checkpoints import (
     prune,
     read_manifest,
 )
+from greedypipe.workers.block_files import FINAL, write_block
 from tests.unit.tiny import make_blocks
-from workers.checkpoint import FINAL, write_block
 
 
 def save(run: Path, batch_id: int, accuracy: float | None = None, name: str = "") -> Path:

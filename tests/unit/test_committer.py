@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-from launch.checkpoints import checkpoints_of, complete_folders, name_of, read_manifest
-from launch.committer import Committer
-from launch.config import load_config
-from launch.preflight import Plan, make_plan
-from workers.board import Board
-from workers.checkpoint import Saved, write_block
+from greedypipe.launch.checkpoints.committer import Committer
+from greedypipe.launch.checkpoints.manifest import checkpoints_of, complete_folders, name_of, read_manifest
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.workers.block_files import Saved, write_block
+from greedypipe.workers.telemetry.board import Board
 
 
 def make(*overrides: str) -> Plan:

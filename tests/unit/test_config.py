@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from launch.config import ConfigError, describe_keys, dump_config, load_config
-from launch.preflight import make_plan
-from launch.settings import RunConfig, all_keys
+from greedypipe.launch.config.help import describe_keys
+from greedypipe.launch.config.loader import ConfigError, dump_config, load_config
+from greedypipe.launch.config.sections import RunConfig, all_keys
+from greedypipe.launch.planning.run_plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 

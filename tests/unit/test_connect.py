@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
+from greedypipe.workers.links import connect
+from greedypipe.workers.links.connect import LinkEnd, memory_of_host
+from greedypipe.workers.links.gloo import ProcessGroupReceiver, ProcessGroupSender
+from greedypipe.workers.links.interface import LinkConfig
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.shared_memory import SharedMemoryReceiver, SharedMemorySender
 from tests.conformance.implementations import LAYOUT, SHORT_S, TIMEOUT_S
-from workers.links import connect
-from workers.links.connect import LinkEnd, memory_of_host
-from workers.links.interface import LinkConfig
-from workers.links.meeting import Patience
-from workers.links.process_group import ProcessGroupReceiver, ProcessGroupSender
-from workers.links.shared_memory import SharedMemoryReceiver, SharedMemorySender
-from workers.messages import Kind, Message
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-from launch.config import load_config
-from launch.cutting import settle_cut
-from launch.preflight import Plan, make_plan
-from workers.board import Board
-from workers.status import Seat, StageStatus
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.auto_cut import settle_cut
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.status import StageStatus
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,9 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-from workers.data import archives
-from workers.data.archives import check_archive, find_idx_folder, load_archive, read_idx_folder
-from workers.data.config import DataConfig
+from greedypipe.workers.data import archives
+from greedypipe.workers.data.archives import check_archive, find_idx_folder, load_archive, read_idx_folder
+from greedypipe.workers.data.config import DataConfig
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
 LABELS = np.array([3, 1, 4, 1, 5], np.uint8)
@@ -54,9 +54,7 @@ def test_idx_files_are_found_where_torchvision_puts_them(tmp_path: Path, name: s
     assert_is_written_idx(load_archive(DataConfig(name=name, root=str(tmp_path), download=False)))
 
 
-def test_the_debian_package_serves_fashion_mnist_and_not_mnist(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_debian_package_serves_fashion_mnist_and_not_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = write_idx(tmp_path / "package", zipped=True)
     monkeypatch.setattr(archives, "DEBIAN_FASHION_MNIST", package)
     assert find_idx_folder(DataConfig(name="fashion_mnist", root=str(tmp_path))) == package

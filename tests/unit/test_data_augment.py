@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.data.augment import augment, normalise, padding
+from greedypipe.workers.data.augment import augment, normalise, padding
 
 
 def random_images(count: int = 6, channels: int = 3, size: int = 16) -> Tensor:

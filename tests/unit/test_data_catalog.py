@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workers.data import archives
-from workers.data.catalog import DataInfo, check, describe
-from workers.data.config import DataConfig
-from workers.data.images import load
+from greedypipe.workers.data import archives
+from greedypipe.workers.data.catalog import DataInfo, check, describe
+from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.images import load
 
 
 def write_folder(root: Path, pixels: np.ndarray, train_samples: int = 4) -> str:
@@ -80,9 +80,7 @@ def test_missing_archives_fail_the_check(tmp_path: Path) -> None:
         check(DataConfig(name="cifar10", root=str(tmp_path), download=False))
 
 
-def test_missing_archives_that_may_be_downloaded_pass_the_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_archives_that_may_be_downloaded_pass_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked_for: list[str] = []
     monkeypatch.setattr(archives, "require_torchvision", asked_for.append)
     check(DataConfig(name="cifar10", root=str(tmp_path), download=True))
@@ -109,17 +107,13 @@ def test_a_last_batch_of_one_sample_fails_the_check_unless_it_is_dropped() -> No
     check(DataConfig(name="synthetic", samples=102, batch_size=10))
 
 
-@pytest.mark.parametrize(
-    ("augment", "limit_mb", "is_refused"), [("crop", 0, True), ("none", 0, False), ("crop", 1, False)]
-)
+@pytest.mark.parametrize(("augment", "limit_mb", "is_refused"), [("crop", 0, True), ("none", 0, False), ("crop", 1, False)])
 def test_only_a_folder_too_big_for_memory_needs_torchvision_to_crop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augment: str, limit_mb: int, is_refused: bool
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.transforms.v2", None)
     root = write_folder(tmp_path, np.zeros((8, 8, 3), np.uint8))
-    config = DataConfig(
-        name="image_folder", root=root, batch_size=2, augment=augment, memory_limit_mb=limit_mb
-    )
+    config = DataConfig(name="image_folder", root=root, batch_size=2, augment=augment, memory_limit_mb=limit_mb)
     if is_refused:
         with pytest.raises(ValueError, match="install torch and torchvision from the same index"):
             check(config)

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from workers.data import archives
-from workers.data import source as source_module
-from workers.data.catalog import check, describe
-from workers.data.config import DataConfig
-from workers.data.images import load
-from workers.data.source import BatchSource
+from greedypipe.workers.data import archives
+from greedypipe.workers.data import source as source_module
+from greedypipe.workers.data.catalog import check, describe
+from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.images import load
+from greedypipe.workers.data.source import BatchSource
 
 SYNTHETIC = {"name": "synthetic", "shape": [1, 16, 16], "samples": 23, "batch_size": 5}
 FOLDER = {"name": "image_folder", "batch_size": 2, "augment": "none"}
@@ -75,24 +75,17 @@ def roots(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("key", DataConfig.model_fields)
-def test_changing_a_key_changes_something(
-    key: str, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changing_a_key_changes_something(key: str, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "require_torchvision", lambda module: None)
     base, value, observe = EFFECTS[key]
     base = {"root": roots["root"]} | base
     settings = [base, base | {key: value}]
-    configs = [
-        DataConfig(**{k: v.format(**roots) if k == "root" else v for k, v in each.items()})
-        for each in settings
-    ]
+    configs = [DataConfig(**{k: v.format(**roots) if k == "root" else v for k, v in each.items()}) for each in settings]
     assert observe(configs[0]) != observe(configs[1])
 
 
 def test_flipping_is_more_than_cropping_and_cropping_more_than_nothing() -> None:
-    seen = [
-        torch.tensor(first_images(DataConfig(**SYNTHETIC, augment=a))) for a in ("none", "crop", "crop_flip")
-    ]
+    seen = [torch.tensor(first_images(DataConfig(**SYNTHETIC, augment=a))) for a in ("none", "crop", "crop_flip")]
     assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from workers.data.folder import FolderImages, fit, fits_in_memory, list_splits, sample_shape
+from greedypipe.workers.data.image_folder import FolderImages, fit, fits_in_memory, list_splits, sample_shape
 
 
 def save_image(path: Path, pixels: np.ndarray) -> None:
@@ -77,9 +77,7 @@ def test_names_beyond_ascii_are_found_again(root: Path) -> None:
         (lambda root: (root / "test/dog/8.png").unlink(), "test/dog holds no image"),
     ],
 )
-def test_a_malformed_folder_is_refused_in_one_line(
-    root: Path, damage: Callable[[Path], object], complaint: str
-) -> None:
+def test_a_malformed_folder_is_refused_in_one_line(root: Path, damage: Callable[[Path], object], complaint: str) -> None:
     damage(root)
     with pytest.raises(ValueError, match=complaint) as refusal:
         list_splits(str(root))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from workers.data.catalog import check, describe
-from workers.data.config import DataConfig
-from workers.data.folder import FolderImages
-from workers.data.images import InMemoryImages, load
+from greedypipe.workers.data.catalog import check, describe
+from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.image_folder import FolderImages
+from greedypipe.workers.data.images import InMemoryImages, load
 
 
 def write_folder(root: Path, size: int = 8) -> None:

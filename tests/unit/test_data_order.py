@@ -2,7 +2,7 @@
 
 import torch
 
-from workers.data.order import SequentialOrder, ShuffledOrder
+from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder
 
 
 def epoch_of(order: ShuffledOrder, epoch: int) -> list[int]:
@@ -38,9 +38,7 @@ def test_indices_do_not_depend_on_what_was_asked_before() -> None:
 
 
 def test_another_seed_gives_another_order() -> None:
-    assert epoch_of(ShuffledOrder(23, 5, False, seed=3), 0) != epoch_of(
-        ShuffledOrder(23, 5, False, seed=4), 0
-    )
+    assert epoch_of(ShuffledOrder(23, 5, False, seed=3), 0) != epoch_of(ShuffledOrder(23, 5, False, seed=4), 0)
 
 
 def test_the_epoch_counts_complete_passes() -> None:

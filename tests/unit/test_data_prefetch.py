@@ -9,15 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from workers.data.config import DataConfig
-from workers.data.source import Batch, BatchSource
+from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.source import Batch, BatchSource
 
 
 @pytest.fixture(autouse=True)
 def no_process_is_left() -> Iterator[None]:
     """Has the loader processes forked from one that has imported torch: 0.1 s each instead of 3 s."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torchvision.transforms.v2", "workers.data.prefetch"])
+    context.set_forkserver_preload(["torch", "torchvision.transforms.v2", "greedypipe.workers.data.prefetch"])
     before = children()
     yield
     assert children() == before

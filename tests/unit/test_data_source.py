@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from workers.data import source as source_module
-from workers.data.augment import normalise
-from workers.data.config import DataConfig
-from workers.data.images import InMemoryImages, load
-from workers.data.readers import PaddedCropReader
-from workers.data.source import Batch, BatchSource
+from greedypipe.workers.data import source as source_module
+from greedypipe.workers.data.augment import normalise
+from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.images import InMemoryImages, load
+from greedypipe.workers.data.readers import PaddedCropReader
+from greedypipe.workers.data.source import Batch, BatchSource
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.encoding import ENCODINGS, TensorSpec
-from workers.links.slots import Slot
-from workers.messages import Kind, Message, MessageLayout
+from greedypipe.workers.links.encoding import ENCODINGS, TensorSpec
+from greedypipe.workers.links.messages import Kind, Message, MessageLayout
+from greedypipe.workers.links.slots import Slot
 
 CPU = torch.device("cpu")
 SHAPES = {"map": (5, 4, 3), "tokens": (6, 5), "vector": (5,), "one_channel": (1, 3, 3)}

@@ -11,23 +11,24 @@ from unittest.mock import Mock, patch
 import pytest
 import torch
 
-from buffers.replay import Policy, ReplayBuffer
-from launch import layer_costs
-from launch.config import load_config
-from launch.folder import claim_folder
-from launch.preflight import Plan, make_plan
-from launch.settings import RunConfig, all_keys
-from launch.supervisor import Pulses
-from pipeline.reference import train
-from workers.data.source import BatchSource
-from workers.debug import FaultyBlock, SlowedBlock, slowed_link, trouble
-from workers.feed import Feed
-from workers.inbox import Delivery
-from workers.messages import Kind, Message
-from workers.meter import Meter
-from workers.stage import DeadEnd
-from workers.status import Seat, StageStatus
-from workers.trace import make_tracing
+from greedypipe.buffers.replay import Policy, ReplayBuffer
+from greedypipe.launch.checkpoints.run_folder import claim_folder
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.config.sections import RunConfig, all_keys
+from greedypipe.launch.planning import layer_costs
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.recovery.pulses import Pulses
+from greedypipe.pipeline.reference import train
+from greedypipe.workers.around.scripted_faults import FaultyBlock, SlowedBlock, slowed_link, trouble
+from greedypipe.workers.around.trace import make_tracing
+from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.feed import Feed
+from greedypipe.workers.inbox import Delivery
+from greedypipe.workers.links.interface import DeadEnd
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.meter import Meter
+from greedypipe.workers.telemetry.status import StageStatus
 
 TINY = ("data.batch_size=32", "model.name=mlp", "model.hidden=16", "training.epochs=1")
 

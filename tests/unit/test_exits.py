@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from launch.exits import Exits, calibration_error, collect, early_exit, exit_costs, fit_temperatures
+from greedypipe.pipeline.exits import Exits, calibration_error, collect, early_exit, exit_costs, fit_temperatures
 from tests.unit.tiny import CPU, DIGITS, make_blocks, train
 
 

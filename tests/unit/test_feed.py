@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from workers.data.batch import Batch
-from workers.data.config import DataConfig
-from workers.data.source import BatchSource
-from workers.feed import EvaluationConfig, Feed, Start
-from workers.messages import Kind, Message
-from workers.status import Seat, StageStatus
+from greedypipe.workers.data.batch import Batch
+from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.feed import EvaluationConfig, Feed, Start
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.status import StageStatus
 
 LETTERS = {Kind.TRAIN: "T", Kind.EVALUATE: "E", Kind.EVALUATED: "M", Kind.CHECKPOINT: "C", Kind.END: "END"}
 
@@ -154,8 +155,8 @@ def test_training_goes_on_beyond_the_budget_until_it_may_stop() -> None:
 def test_stage_0_rests_behind_each_batch_that_it_only_hands_on(monkeypatch: pytest.MonkeyPatch) -> None:
     takes_s = [7.0, 7.0, 0.125, 0.0625, 10.0]
     now_s, seen, rests = 0.0, list[int](), list[tuple[int, float]]()
-    monkeypatch.setattr("workers.feed.time.perf_counter", lambda: now_s)
-    monkeypatch.setattr("workers.feed.time.sleep", lambda seconds: rests.append((seen[-1], seconds)))
+    monkeypatch.setattr("greedypipe.workers.feed.time.perf_counter", lambda: now_s)
+    monkeypatch.setattr("greedypipe.workers.feed.time.sleep", lambda seconds: rests.append((seen[-1], seconds)))
     may_stop = iter([False, False, False, True, True]).__next__
     for delivery in make_feed(Numbers(2, 1), epochs=1, spread=True, may_stop=may_stop):
         if delivery.message.kind == Kind.TRAIN:

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from pipeline.heads import MAX_LINEAR_FEATURES, HeadConfig, build_head
+from greedypipe.pipeline.heads import MAX_LINEAR_FEATURES, HeadConfig, build_head
 
 NAMES = ("linear", "mlp", "mlp_aux", "mlp_sr", "cnn")
 

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from buffers.replay import CONTROL_CAPACITY, BuffersConfig
+from greedypipe.buffers.replay import CONTROL_CAPACITY, BuffersConfig
+from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER, Delivery, Inbox
+from greedypipe.workers.links.encoding import TensorSpec
+from greedypipe.workers.links.inprocess import make_inprocess_link
+from greedypipe.workers.links.interface import Received, Receiver
+from greedypipe.workers.links.messages import Kind, Message, MessageLayout
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.status import StageStatus
 from tests.conformance.calls import TIMEOUT_S, Call, is_waiting, until
-from workers.encoding import TensorSpec
-from workers.inbox import SLOTS_BESIDE_BUFFER, Delivery, Inbox
-from workers.links.inprocess import make_inprocess_link
-from workers.links.interface import Received, Receiver
-from workers.messages import Kind, Message, MessageLayout
-from workers.status import Seat, StageStatus
 
 SHORT_S = 0.05
 TENSORS = (TensorSpec("activation", (4,), torch.float32),)
@@ -66,7 +67,7 @@ def replay(capacity: int = 3, **keys: Any) -> BuffersConfig:
 
 
 def message(word: str) -> Message:
-    """"T7" is the training batch 7, every number in it 7."""
+    """ "T7" is the training batch 7, every number in it 7."""
     letters = word.rstrip("0123456789")
     kind, number = LETTERS[letters], int(word[len(letters) :] or 0)
     tensors = {"activation": torch.full((2, 4), float(number))} if kind in LAYOUT.specs else {}

@@ -7,14 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from torch.distributed import HashStore
 
-from buffers.replay import BuffersConfig
+from greedypipe.buffers.replay import BuffersConfig
+from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER, Inbox
+from greedypipe.workers.links.interface import Sender
+from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.shared_memory import attach_shared_memory, serve_shared_memory
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.status import StageStatus
 from tests.conformance.calls import TIMEOUT_S, Call
 from tests.unit.test_inbox import LAYOUT, SHORT_S, holds_its_own_number, message, word
-from workers.inbox import SLOTS_BESIDE_BUFFER, Inbox
-from workers.links.interface import Sender
-from workers.links.meeting import Patience
-from workers.links.shared_memory import attach_shared_memory, serve_shared_memory
-from workers.status import Seat, StageStatus
 
 Connect = Callable[..., tuple[Sender, Inbox]]
 

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 from torch.distributed import HashStore
 
-from launch.attempts import Member, Process, RunIsOver
-from launch.config import load_config
-from launch.isolation import policy_for
-from launch.preflight import make_plan
-from workers.board import Board
-from workers.status import Seat, StageStatus
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.run_plan import make_plan
+from greedypipe.launch.recovery.attempt import RunIsOver
+from greedypipe.launch.recovery.isolate import policy_for
+from greedypipe.launch.recovery.member import Member, Process
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.status import StageStatus
 
 RANK = 1
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.local_run import Outcome
+from greedypipe.launch.on_host.outcome import Outcome
 
 
 def outcome(folder: Path, *stages: list[tuple[float, int]]) -> Outcome:

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.decoder import MapDecoder, build_decoder
-from pipeline.heads import HeadConfig
-from pipeline.losses import LocalLoss, LossConfig, PredSim, Reconstruction, ReconstructionOnly, build_local_loss
+from greedypipe.pipeline.decoder import MapDecoder, build_decoder
+from greedypipe.pipeline.heads import HeadConfig
+from greedypipe.pipeline.losses import LocalLoss, LossConfig, PredSim, Reconstruction, ReconstructionOnly, build_local_loss
 
 NAMES = ("cross_entropy", "predsim", "reconstruction", "reconstruction_only", "none")
 IMAGE = (1, 8, 8)

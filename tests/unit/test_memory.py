@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.memory import peak_memory_bytes, reset_peak_memory
+from greedypipe.workers.memory import peak_memory_bytes, reset_peak_memory
 
 CPU = torch.device("cpu")
 SIZE_BYTES = 200 << 20
@@ -29,7 +29,7 @@ def test_a_reset_forgets_what_has_been_freed() -> None:
 
 
 def test_without_a_kernel_that_tells_the_peak_is_that_of_getrusage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("launch.memory.STATUS", tmp_path / "none")
-    monkeypatch.setattr("launch.memory.CLEAR", tmp_path / "none" / "none")
+    monkeypatch.setattr("greedypipe.workers.memory.STATUS", tmp_path / "none")
+    monkeypatch.setattr("greedypipe.workers.memory.CLEAR", tmp_path / "none" / "none")
     reset_peak_memory()
     assert peak_memory_bytes(CPU) > 1 << 20

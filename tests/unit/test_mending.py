@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from greedypipe.workers.links.inprocess import make_inprocess_link
+from greedypipe.workers.links.interface import Receiver, Sender
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.links.reconnecting import MendingReceiver, MendingSender
 from tests.conformance.implementations import LAYOUT
-from workers.links.inprocess import make_inprocess_link
-from workers.links.interface import Receiver, Sender
-from workers.links.mending import MendingReceiver, MendingSender
-from workers.messages import Kind, Message
 
 MARK = Message(Kind.CHECKPOINT, 1)
 END = Message(Kind.END, 9)

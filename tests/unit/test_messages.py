@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.encoding import TensorSpec
-from workers.links.slots import Slot
-from workers.messages import HEADER_BYTES, Kind, Message, MessageLayout
+from greedypipe.workers.links.encoding import TensorSpec
+from greedypipe.workers.links.messages import HEADER_BYTES, Kind, Message, MessageLayout
+from greedypipe.workers.links.slots import Slot
 
 LABELS = TensorSpec("labels", (), torch.int64)
 ACTIVATION = TensorSpec("activation", (4, 3, 2), torch.float32, channels_last=True)

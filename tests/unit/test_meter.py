@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from workers.meter import Meter, MetricsFile, Stopwatch
+from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch
 
 
 def meter(interval_steps: int) -> Meter:

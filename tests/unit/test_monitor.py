@@ -8,14 +8,14 @@ import pytest
 from rich.console import Console
 from torch.distributed import HashStore
 
-from launch.config import load_config
-from launch.monitor import Monitor
-from launch.preflight import Plan, make_plan
-from launch.resume import Origin
-from launch.screen import Lines, Screen, Terminal
-from launch.tables import evaluation_line, headline, live_table, progress_line, start_table
-from workers.board import Board
-from workers.status import Seat, StageStatus
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.reporting.monitor import Monitor, expected_epochs
+from greedypipe.launch.reporting.screen import Lines, Screen, Terminal
+from greedypipe.launch.reporting.tables import evaluation_line, headline, live_table, progress_line, start_table
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.status import StageStatus
 
 TINY = ["model.width=0.1", "partition.blocks=2", "training.epochs=2"]
 
@@ -66,7 +66,7 @@ def watch(tmp_path: Path, plan: Plan, screen: Screen, *, evaluate: bool) -> tupl
         board.post("status", stage, status(stage, step=5).row())
         if evaluate:
             board.post("evaluation/1", stage, part_of_evaluation(stage, plan.data.test_samples))
-    with Monitor(board, plan, Origin(tmp_path), [tracker], screen) as monitor:
+    with Monitor(board, plan, tmp_path, expected_epochs(plan, 0, ()), [tracker], screen) as monitor:
         pass
     return monitor, tracker
 
@@ -119,7 +119,7 @@ def test_a_pass_that_a_stage_has_missed_in_part_is_no_evaluation_and_holds_up_no
         board.post("status", stage, status(stage, step=5).row())
         board.post("evaluation/1", stage, part_of_evaluation(stage, plan.data.test_samples - stage))
         board.post("evaluation/2", stage, part_of_evaluation(stage, plan.data.test_samples) | {"epoch": 2})
-    with Monitor(board, plan, Origin(tmp_path), [], Lines(console, 1000)) as monitor:
+    with Monitor(board, plan, tmp_path, expected_epochs(plan, 0, ()), [], Lines(console, 1000)) as monitor:
         pass
     assert [one["epoch"] for one in monitor.evaluations] == [2]
 

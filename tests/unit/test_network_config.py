@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pipeline.networks import NETWORK_NAMES, ModelConfig, activation_shapes, build_network
+from greedypipe.pipeline.networks import NETWORK_NAMES, ModelConfig, activation_shapes, build_network
 
 DIGITS = (1, 8, 8)
 
@@ -74,9 +74,7 @@ def test_a_custom_networks_children_are_its_layers_and_the_last_its_classifier(o
         ("missing:two_layers", r"no module 'own_\w+\.missing' on the import path"),
     ],
 )
-def test_a_custom_network_that_cannot_be_used_is_refused(
-    own_package: str, function: str, message: str
-) -> None:
+def test_a_custom_network_that_cannot_be_used_is_refused(own_package: str, function: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_network(ModelConfig(name=f"{own_package}.{function}"), DIGITS, 5)
 
@@ -104,7 +102,6 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_known_ones() -> Non
     with pytest.raises(ValueError, match="unknown network 'vgg9b', nearest is 'vgg8b'") as caught:
         build_network(ModelConfig(name="vgg9b", width=0.5), DIGITS, 10)
     assert all(name in str(caught.value) for name in NETWORK_NAMES)
-
 
 
 def test_a_default_written_out_is_not_refused() -> None:

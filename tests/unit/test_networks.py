@@ -4,14 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.networks import (
-    NETWORK_NAMES,
-    Layer,
-    ModelConfig,
-    Network,
-    activation_shapes,
-    build_network,
-)
+from greedypipe.pipeline.networks import NETWORK_NAMES, Layer, ModelConfig, Network, activation_shapes, build_network
 
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
@@ -35,9 +28,7 @@ def build(name: str, shape: tuple[int, int, int] = CIFAR, classes: int = 10, **k
     return build_network(ModelConfig(name=name, **keys), shape, classes)
 
 
-def build_on_meta(
-    name: str, shape: tuple[int, int, int] = CIFAR, classes: int = 10, **keys: object
-) -> Network:
+def build_on_meta(name: str, shape: tuple[int, int, int] = CIFAR, classes: int = 10, **keys: object) -> Network:
     with torch.device("meta"):
         return build(name, shape, classes, **keys)
 
@@ -55,9 +46,7 @@ def names(network: Network) -> list[str]:
 
 
 def convolution_channels(network: Network) -> list[int]:
-    return [
-        m.out_channels for unit in network.layers for m in unit.module.modules() if isinstance(m, nn.Conv2d)
-    ]
+    return [m.out_channels for unit in network.layers for m in unit.module.modules() if isinstance(m, nn.Conv2d)]
 
 
 @pytest.mark.parametrize("name", NETWORK_NAMES)
@@ -83,9 +72,7 @@ def test_a_network_has_the_layers_of_its_plan_and_gives_one_logit_per_class(name
         ("resnet110", 1.7, {}),
     ],
 )
-def test_parameter_counts_are_the_published_ones(
-    name: str, published_millions: float, keys: dict[str, float]
-) -> None:
+def test_parameter_counts_are_the_published_ones(name: str, published_millions: float, keys: dict[str, float]) -> None:
     decimals = len(str(published_millions).partition(".")[2])
     assert round(count_parameters(build_on_meta(name, **keys)) / 1e6, decimals) == published_millions
 
@@ -230,9 +217,7 @@ def test_dropout_adds_no_parameter_and_renames_none(name: str) -> None:
 @pytest.mark.parametrize("name", ["basic_cnn", "vgg8b", "vgg11c", "mlp", "resnet20"])
 def test_activation_is_that_asked_for_everywhere(name: str) -> None:
     for activation, wanted, other in (("relu", nn.ReLU, nn.LeakyReLU), ("leaky_relu", nn.LeakyReLU, nn.ReLU)):
-        modules = [
-            m for unit in build_on_meta(name, activation=activation).layers for m in unit.module.modules()
-        ]
+        modules = [m for unit in build_on_meta(name, activation=activation).layers for m in unit.module.modules()]
         assert any(isinstance(module, wanted) for module in modules)
         assert not any(isinstance(module, other) for module in modules)
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn, optim
 
-from pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from greedypipe.pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -156,9 +156,7 @@ def test_a_warm_up_longer_than_the_run_only_rises(schedule: str) -> None:
 @pytest.mark.parametrize("schedule", ["constant", "step", "multistep", "cosine"])
 @pytest.mark.parametrize("stop_at", [1, 2, 5])
 def test_a_schedule_goes_on_where_it_was_saved(schedule: str, warmup_steps: int, stop_at: int) -> None:
-    config = OptimizerConfig(
-        lr=1.0, schedule=schedule, milestones=(1, 3), step_epochs=1, warmup_steps=warmup_steps
-    )
+    config = OptimizerConfig(lr=1.0, schedule=schedule, milestones=(1, 3), step_epochs=1, warmup_steps=warmup_steps)
     optimizer = build_optimizer(config, parameters())
     planned = build_schedule(config, optimizer, STEPS_PER_EPOCH, TOTAL_STEPS)
     for step in range(stop_at):

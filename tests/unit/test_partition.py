@@ -5,8 +5,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from pipeline.networks import Layer, ModelConfig, build_network
-from pipeline.partition import Partition, PartitionConfig, even_starts, make_partition
+from greedypipe.pipeline.networks import Layer, ModelConfig, build_network
+from greedypipe.pipeline.partition import Partition, PartitionConfig, even_starts, make_partition
 
 
 def layers_of(plan: str) -> list[Layer]:

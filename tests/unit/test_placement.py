@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.placement import Placement, PlacementConfig
-from workers.messages import Kind, Message
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.placement import Placement, PlacementConfig
 
 
 @given(st.integers(1, 40), st.data())

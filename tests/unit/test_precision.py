@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.build import TrainingConfig
-from pipeline.heads import HeadConfig
-from pipeline.networks import ModelConfig
-from pipeline.partition import PartitionConfig
-from pipeline.precision import Precision
+from greedypipe.pipeline.build import TrainingConfig
+from greedypipe.pipeline.heads import HeadConfig
+from greedypipe.pipeline.networks import ModelConfig
+from greedypipe.pipeline.partition import PartitionConfig
+from greedypipe.pipeline.precision import Precision
 from tests.unit.tiny import DIGITS, RGB, ROWS, VGG, batch, differing, flat, make_block, train
 
 

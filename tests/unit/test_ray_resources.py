@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch import ray_run
-from launch.config import load_config
-from launch.on_ray.resources import bundles, seating, shortage
-from launch.preflight import make_plan
+from greedypipe.launch import ray_run
+from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.on_ray.resources import bundles, seating, shortage
+from greedypipe.launch.planning.run_plan import make_plan
 
 TINY = ["model.width=0.1", "partition.blocks=3"]
 
@@ -45,9 +45,7 @@ def test_what_a_cluster_can_never_give_is_said_in_a_line(nodes: list[dict[str, A
     assert shortage([{"CPU": 1.0}] * 3, nodes, strategy) == expected
 
 
-def test_without_ray_it_says_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr(sys, "argv", ["launch/ray_run.py", *TINY])
     with pytest.raises(SystemExit) as left:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
-from pipeline import reference
-from pipeline.block import Block
-from pipeline.build import TrainingConfig
-from pipeline.losses import LossConfig
-from pipeline.networks import ModelConfig, build_network
-from pipeline.optimizer import OptimizerConfig
-from pipeline.randomness import derive_seed
+from greedypipe.pipeline import reference
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.build import TrainingConfig
+from greedypipe.pipeline.losses import LossConfig
+from greedypipe.pipeline.networks import ModelConfig, build_network
+from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.randomness import derive_seed
 from tests.unit.tiny import CLASSES, DROPOUT, MLP, RGB, ROWS, VGG, differing, learned, make_blocks
 
 

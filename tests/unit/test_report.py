@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.reporting.charts import MOST_POINTS, Axis, Series, histogram, line_chart, number, percent, ticks
-from launch.reporting.colours import ACTIVITIES, DEPTH, WORDS, depth_colour
-from launch.reporting.figures import rates
-from launch.reporting.record import Span
-from launch.reporting.tables import seconds
-from launch.reporting.timeline import choose_window
-from workers.trace import Activity
+from greedypipe.launch.reporting.page.charts import MOST_POINTS, Axis, Series, histogram, line_chart, number, percent, ticks
+from greedypipe.launch.reporting.page.figures import rates
+from greedypipe.launch.reporting.page.record import Span
+from greedypipe.launch.reporting.page.style import ACTIVITIES, DEPTH, WORDS, depth_colour
+from greedypipe.launch.reporting.page.timeline import choose_window
+from greedypipe.launch.reporting.page.words import seconds
+from greedypipe.workers.around.trace import Activity
 
 X, Y = Axis("step", number), Axis("loss", number)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.checkpoints import Manifest, checkpoints_of, commit, name_of
-from launch.config import ConfigError, load_config
-from launch.preflight import Plan, make_plan
-from launch.resume import AUTOMATIC, Origin, find_origin, resumed_plan
-from workers.checkpoint import write_block
+from greedypipe.launch.checkpoints.manifest import Manifest, checkpoints_of, commit, name_of
+from greedypipe.launch.checkpoints.resume import AUTOMATIC, Origin, find_origin, resumed_plan
+from greedypipe.launch.config.loader import ConfigError, load_config
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.workers.block_files import write_block
 
 
 def make(tmp_path: Path, *overrides: str, stages: int = 2) -> Plan:

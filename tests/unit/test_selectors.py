@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from buffers.replay import BuffersConfig, Policy, ReplayBuffer
-from buffers.selectors import Entry, Selector, capped, least_used, newest, oldest, published_dgl, uniform
+from greedypipe.buffers.replay import BuffersConfig, Policy, ReplayBuffer
+from greedypipe.buffers.selectors import Entry, Selector, capped, least_used, newest, oldest, published_dgl, uniform
 
 
 def entries(picture: str) -> list[Entry]:
-    """"A0 B2" is A, unread, and then B, read twice; the oldest comes first."""
+    """ "A0 B2" is A, unread, and then B, read twice; the oldest comes first."""
     return [
         Entry(word[0], position=number + 1, sequence=number, reuse=int(word[1:]))
         for number, word in enumerate(picture.split())

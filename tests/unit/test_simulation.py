@@ -5,7 +5,7 @@ import pytest
 from benchmarks.simulation.costs import LinkCost, Pipeline, StageCost
 from benchmarks.simulation.decoupled import simulate
 from benchmarks.simulation.schedules import SCHEDULES, Costs, run_lists
-from buffers.replay import BuffersConfig
+from greedypipe.buffers.replay import BuffersConfig
 
 EVEN = StageCost(1.0, 2.0)
 REPLAY = BuffersConfig(policy="replay", capacity=4)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from buffers.replay import Policy, ReplayBuffer
-from buffers.selectors import newest
-from pipeline import reference
-from pipeline.block import Block
-from pipeline.build import TrainingConfig
-from pipeline.losses import LossConfig
-from pipeline.networks import ModelConfig
-from pipeline.schedule import lockstep, random_order
-from pipeline.simulator import Handover, simulate
+from greedypipe.buffers.replay import Policy, ReplayBuffer
+from greedypipe.buffers.selectors import newest
+from greedypipe.pipeline import reference
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.build import TrainingConfig
+from greedypipe.pipeline.losses import LossConfig
+from greedypipe.pipeline.networks import ModelConfig
+from greedypipe.pipeline.schedule import lockstep, random_order
+from greedypipe.pipeline.staleness import Handover, simulate
 from tests.unit.tiny import CLASSES, DIGITS, DROPOUT, ROWS, STEPS, VGG, differing, learned, make_blocks
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from workers.links.slots import SlotPool
+from greedypipe.workers.links.slots import SlotPool
 
 TIMEOUT_S = 10.0
 

@@ -5,12 +5,12 @@ from fractions import Fraction
 import pytest
 import torch
 
+from greedypipe.workers.links.gather import PolledJoinedReceiver, join
+from greedypipe.workers.links.inprocess import make_inprocess_link
+from greedypipe.workers.links.interface import PollingReceiver, Received
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.links.scatter import Branch, SplitSender, split
 from tests.conformance.implementations import LAYOUT
-from workers.links.inprocess import make_inprocess_link
-from workers.links.interface import PollingReceiver, Received
-from workers.links.join import PolledJoinedReceiver, join
-from workers.links.split import Branch, SplitSender, split
-from workers.messages import Kind, Message
 
 HALVES = [(Fraction(0), Fraction(1, 2)), (Fraction(1, 2), Fraction(1))]
 EVALUATED = Message(Kind.EVALUATED, 3)

@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-from launch.supervisor import Pulses, _is_alive
+from greedypipe.launch.recovery.pulses import Pulses
+from greedypipe.workers.telemetry.machine import is_alive
 
 
 class Clock:
@@ -49,6 +50,6 @@ def test_nobody_is_silent_because_this_process_was_asleep() -> None:
 
 def test_a_process_that_has_ended_is_not_alive_even_before_its_parent_looks() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert _is_alive(process.pid)
+    assert is_alive(process.pid)
     process.communicate(b"\n")
-    assert not _is_alive(process.pid)
+    assert not is_alive(process.pid)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks import ModelConfig, Network, activation_shapes, build_network
+from greedypipe.pipeline.networks import ModelConfig, Network, activation_shapes, build_network
 
 OTHER_RESNETS = ("resnet34", "resnet101", "resnet152")
 
@@ -41,9 +41,7 @@ def test_a_resnet_keeps_torchvisions_names_and_shapes(name: str) -> None:
     with torch.device("meta"):
         state = build(name, num_classes=1000).state_dict()
     expected = original(name, num_classes=1000).state_dict()
-    assert {key: value.shape for key, value in state.items()} == {
-        key: value.shape for key, value in expected.items()
-    }
+    assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in expected.items()}
 
 
 def test_resnet18_has_the_published_number_of_parameters() -> None:
@@ -115,9 +113,7 @@ def test_a_missing_torchvision_is_an_error_that_says_what_to_install(monkeypatch
         build("resnet18")
 
 
-def test_a_torchvision_of_another_build_is_the_same_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_torchvision_of_another_build_is_the_same_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "torchvision.py").write_text(
         "raise RuntimeError('operator torchvision::nms does not exist')\n", encoding="utf-8"
     )

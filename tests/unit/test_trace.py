@@ -9,15 +9,22 @@ from typing import Any
 import pytest
 import torch
 
-from launch.trace_file import ARROWS_PER_LINK, write_trace
+from greedypipe.launch.reporting.trace_file import ARROWS_PER_LINK, write_trace
+from greedypipe.workers.around.trace import (
+    MOST_SPANS,
+    Activity,
+    Recorder,
+    TracedInbox,
+    TracedOutbox,
+    clock_origin_s,
+    make_tracing,
+)
+from greedypipe.workers.inbox import Delivery
+from greedypipe.workers.links.interface import DeadEnd, LinkStats, Sender
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.meter import LoggingConfig
 from tests.unit.tiny import batch, make_block
-from workers.inbox import Delivery
-from workers.links.interface import LinkStats, Sender
-from workers.messages import Kind, Message
-from workers.meter import LoggingConfig
-from workers.stage import DeadEnd
-from workers.status import Seat
-from workers.trace import MOST_SPANS, Activity, Recorder, TracedInbox, TracedOutbox, clock_origin_s, make_tracing
 
 SEATS = [Seat(rank, rank) for rank in range(3)]
 FIRST_TO_SECOND = ARROWS_PER_LINK

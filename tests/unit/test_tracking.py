@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from launch.tracking import HarmlessTracker, evaluation_values, make_trackers, stage_values
-from workers.meter import LoggingConfig
-from workers.status import Seat, StageStatus
+from greedypipe.launch.reporting.trackers import HarmlessTracker, evaluation_values, make_trackers, stage_values
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.meter import LoggingConfig
+from greedypipe.workers.telemetry.status import StageStatus
 
 EVALUATION = {"epoch": 2, "blocks": [0.5, 0.75], "ensemble": 0.7}
 

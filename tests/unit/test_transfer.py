@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.block import Block
-from pipeline.optimizer import OptimizerConfig
-from pipeline.partition import PartitionConfig
-from pipeline.transfer import transferred_state
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.partition import PartitionConfig
+from greedypipe.pipeline.recut import transferred_state
 from tests.unit.tiny import MLP, VGG, differing, make_blocks, train
 
 OPTIMIZERS = [OptimizerConfig(lr=0.05), OptimizerConfig(name="adam", lr=0.01), OptimizerConfig(name="adamw", lr=0.01)]

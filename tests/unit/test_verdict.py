@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from workers import verdict
+from greedypipe.workers.telemetry import diagnosis as verdict
 
 NOW_S = 1000.0
 

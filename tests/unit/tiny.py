@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.block import Block
-from pipeline.build import Blueprint, Sections, Task, TrainingConfig
-from pipeline.heads import HeadConfig
-from pipeline.losses import LossConfig
-from pipeline.networks import ModelConfig
-from pipeline.optimizer import OptimizerConfig
-from pipeline.partition import PartitionConfig
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.build import Blueprint, Sections, Task, TrainingConfig
+from greedypipe.pipeline.heads import HeadConfig
+from greedypipe.pipeline.losses import LossConfig
+from greedypipe.pipeline.networks import ModelConfig
+from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.partition import PartitionConfig
 
 CPU = torch.device("cpu")
 DIGITS = (1, 8, 8)

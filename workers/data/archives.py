@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from workers.data.config import DataConfig
+from greedypipe.workers.data.config import DataConfig
 
 DEBIAN_FASHION_MNIST: Final = Path("/usr/share/datasets/fashion-mnist")
 
@@ -113,10 +113,7 @@ def find_idx_folder(config: DataConfig) -> Path | None:
 
 def _idx_files(folder: Path) -> list[Path | None]:
     stems = [f"{prefix}-{part}-ubyte" for prefix in _IDX_PREFIXES for part in ("images-idx3", "labels-idx1")]
-    return [
-        next((path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()), None)
-        for stem in stems
-    ]
+    return [next((path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()), None) for stem in stems]
 
 
 def read_idx_folder(folder: Path) -> tuple[LabelledArrays, LabelledArrays]:
@@ -127,9 +124,7 @@ def read_idx_folder(folder: Path) -> tuple[LabelledArrays, LabelledArrays]:
     parts = []
     for images, labels in (arrays[:2], arrays[2:]):
         if images.ndim != 3 or labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"{folder}: images {images.shape} and labels {labels.shape} do not belong together"
-            )
+            raise ValueError(f"{folder}: images {images.shape} and labels {labels.shape} do not belong together")
         parts.append((images[:, None], labels.astype(np.int64)))
     return parts[0], parts[1]
 
@@ -146,9 +141,7 @@ def _read_idx(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is no idx file of unsigned bytes: delete it and get it again")
     shape = tuple(np.frombuffer(content, ">u4", count=content[3], offset=4).tolist())
     if len(content) - header_bytes != int(np.prod(shape)):
-        raise ValueError(
-            f"{path} holds {len(content) - header_bytes} values, its header says {shape}: get it again"
-        )
+        raise ValueError(f"{path} holds {len(content) - header_bytes} values, its header says {shape}: get it again")
     return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape)
 
 
@@ -164,11 +157,7 @@ def _find_cifar_folder(config: DataConfig) -> Path | None:
 def _read_cifar(config: DataConfig, is_training: bool) -> LabelledArrays:
     datasets = require_torchvision("torchvision.datasets")
     try:
-        part = getattr(datasets, _TORCHVISION_NAMES[config.name])(
-            str(_cifar_folder(config).parent), train=is_training
-        )
+        part = getattr(datasets, _TORCHVISION_NAMES[config.name])(str(_cifar_folder(config).parent), train=is_training)
     except RuntimeError as error:
-        raise ValueError(
-            f"{_cifar_folder(config)} is damaged: delete it and set data.download=true"
-        ) from error
+        raise ValueError(f"{_cifar_folder(config)} is damaged: delete it and set data.download=true") from error
     return part.data.transpose(0, 3, 1, 2), np.array(part.targets, dtype=np.int64)

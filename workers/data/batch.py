@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from workers.data.augment import normalise
-from workers.data.catalog import DataInfo
-from workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder
-from workers.data.readers import Reader
+from greedypipe.workers.data.augment import normalise
+from greedypipe.workers.data.catalog import DataInfo
+from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder
+from greedypipe.workers.data.readers import Reader
 
 
 @dataclass(frozen=True, eq=False)

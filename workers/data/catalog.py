@@ -4,10 +4,10 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import Final
 
-from workers.data.archives import check_archive, require_torchvision
-from workers.data.config import DataConfig
-from workers.data.folder import fits_in_memory, list_splits, sample_shape
-from workers.data.images import NUM_DIGITS, NUM_HELD_OUT_DIGITS
+from greedypipe.workers.data.archives import check_archive, require_torchvision
+from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.image_folder import fits_in_memory, list_splits, sample_shape
+from greedypipe.workers.data.images import NUM_DIGITS, NUM_HELD_OUT_DIGITS
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,11 @@ class DataInfo:
 _CIFAR10_MEAN: Final = (0.4914, 0.4822, 0.4465)
 _CIFAR10_STD: Final = (0.2023, 0.1994, 0.2010)
 _PUBLISHED: Final = {
-    "digits": DataInfo(
-        (1, 8, 8), 10, NUM_DIGITS - NUM_HELD_OUT_DIGITS, NUM_HELD_OUT_DIGITS, (0.2874,), (0.3540,)
-    ),
+    "digits": DataInfo((1, 8, 8), 10, NUM_DIGITS - NUM_HELD_OUT_DIGITS, NUM_HELD_OUT_DIGITS, (0.2874,), (0.3540,)),
     "mnist": DataInfo((1, 28, 28), 10, 60_000, 10_000, (0.1307,), (0.3081,)),
     "fashion_mnist": DataInfo((1, 28, 28), 10, 60_000, 10_000, (0.2860,), (0.3530,)),
     "cifar10": DataInfo((3, 32, 32), 10, 50_000, 10_000, _CIFAR10_MEAN, _CIFAR10_STD),
-    "cifar100": DataInfo(
-        (3, 32, 32), 100, 50_000, 10_000, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
-    ),
+    "cifar100": DataInfo((3, 32, 32), 100, 50_000, 10_000, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 
 
@@ -108,9 +104,7 @@ def check(config: DataConfig) -> None:
 
 def _check_batches(config: DataConfig, train_samples: int) -> None:
     if config.batch_size > train_samples:
-        raise ValueError(
-            f"data.batch_size={config.batch_size} exceeds the training set; allowed: 2 to {train_samples}"
-        )
+        raise ValueError(f"data.batch_size={config.batch_size} exceeds the training set; allowed: 2 to {train_samples}")
     if train_samples % config.batch_size == 1 and not config.drop_last:
         raise ValueError(
             f"data.batch_size={config.batch_size} leaves 1 of {train_samples} samples for the last batch and "

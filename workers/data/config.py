@@ -16,8 +16,8 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     stay set when another set is chosen.
     """
 
-    name: Literal["digits", "cifar10", "cifar100", "fashion_mnist", "mnist", "image_folder", "synthetic"] = (
-        Field("digits", description="data set; digits and synthetic need no files and no network")
+    name: Literal["digits", "cifar10", "cifar100", "fashion_mnist", "mnist", "image_folder", "synthetic"] = Field(
+        "digits", description="data set; digits and synthetic need no files and no network"
     )
     root: str = Field(
         "data",

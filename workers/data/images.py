@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipeline.randomness import derive_seed
-from workers.data.archives import LabelledArrays, load_archive
-from workers.data.config import DataConfig
-from workers.data.folder import FolderImages, fits_in_memory, list_splits, sample_shape
+from greedypipe.pipeline.randomness import derive_seed
+from greedypipe.workers.data.archives import LabelledArrays, load_archive
+from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.image_folder import FolderImages, fits_in_memory, list_splits, sample_shape
 
 NUM_DIGITS = 1797
 NUM_HELD_OUT_DIGITS = NUM_DIGITS // 5

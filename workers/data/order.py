@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pipeline.randomness import derive_seed
+from greedypipe.pipeline.randomness import derive_seed
 
 
 class ShuffledOrder:

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from workers.data.batch import Batch, NumberedBatches
+from greedypipe.workers.data.batch import Batch, NumberedBatches
 
 # Long enough for a loader process to start and to decode a large batch from a slow disk.
 TIMEOUT_S: Final = 300.0

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.randomness import derive_seed, seed_global_generator
-from workers.data.archives import require_torchvision
-from workers.data.augment import augment
-from workers.data.config import DataConfig
-from workers.data.folder import FolderImages, channels_first
-from workers.data.images import ImageStore
+from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
+from greedypipe.workers.data.archives import require_torchvision
+from greedypipe.workers.data.augment import augment
+from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.image_folder import FolderImages, channels_first
+from greedypipe.workers.data.images import ImageStore
 
 
 class Reader(Protocol):

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from workers.data.batch import Batch, NumberedBatches
-from workers.data.catalog import describe
-from workers.data.config import DataConfig
-from workers.data.folder import FolderImages
-from workers.data.images import load
-from workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder, split_for_calibration
-from workers.data.prefetch import PrefetchedBatches
-from workers.data.readers import UnchangedReader, training_reader
+from greedypipe.workers.data.batch import Batch, NumberedBatches
+from greedypipe.workers.data.catalog import describe
+from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.image_folder import FolderImages
+from greedypipe.workers.data.images import load
+from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder, split_for_calibration
+from greedypipe.workers.data.prefetch import PrefetchedBatches
+from greedypipe.workers.data.readers import UnchangedReader, training_reader
 
 __all__ = ["Batch", "BatchSource"]
 
@@ -94,7 +94,5 @@ class BatchSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()

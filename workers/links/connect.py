@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch.distributed import PrefixStore, Store
 
-from workers.links.interface import LinkConfig, Receiver, Sender
-from workers.links.meeting import Patience
-from workers.links.process_group import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, Wire, connect_gloo
-from workers.links.shared_memory import attach_shared_memory, serve_shared_memory
-from workers.messages import MessageLayout
+from greedypipe.workers.links.gloo import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, Wire, connect_gloo
+from greedypipe.workers.links.interface import LinkConfig, Receiver, Sender
+from greedypipe.workers.links.messages import MessageLayout
+from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.shared_memory import attach_shared_memory, serve_shared_memory
 
 DEADLINES = 2
 """A wire's own deadline, in those of a link. It closes the pair for good, so the reader's, which names what was awaited,
@@ -57,9 +57,7 @@ class LinkEnd:
         if self._choose(SENDER) == "shm":
             return attach_shared_memory(self._store, self._link, self._layout, patience=self._patience)
         wire = self._connect_gloo(SENDER)
-        return ProcessGroupSender(
-            wire, self._layout, slots=self._config.slots, timeout_s=self._timeout_s, peer=self._peer
-        )
+        return ProcessGroupSender(wire, self._layout, slots=self._config.slots, timeout_s=self._timeout_s, peer=self._peer)
 
     def _connect_gloo(self, end: int) -> Wire:
         deadline_s = DEADLINES * self._timeout_s

@@ -5,10 +5,10 @@ from collections import deque
 
 from torch import Tensor
 
-from workers.links.interface import Received, Receiver
-from workers.links.packing import PackingSender
-from workers.links.slots import Slot, SlotPool, new_slot
-from workers.messages import Message, MessageLayout
+from greedypipe.workers.links.interface import Received, Receiver
+from greedypipe.workers.links.messages import Message, MessageLayout
+from greedypipe.workers.links.slot_sender import PackingSender
+from greedypipe.workers.links.slots import Slot, SlotPool, new_slot
 
 
 class Passage:

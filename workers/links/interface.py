@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
-from workers.messages import Message
+from greedypipe.workers.links.messages import Message
 
 
 class LinkConfig(BaseModel, frozen=True, extra="forbid"):
@@ -48,7 +48,7 @@ class LinkStats:
     wait_room_s: float = 0.0
     """Seconds that `send` has waited for a free slot."""
     dropped: int = 0
-    """Messages that found nobody to take them (workers.links.mending)."""
+    """Messages that found nobody to take them (workers.links.reconnecting)."""
 
     def count(self, size_bytes: int, send_s: float, wait_room_s: float) -> None:
         """Adds one message."""
@@ -124,3 +124,19 @@ class PollingReceiver(Receiver):
     @abstractmethod
     def poll(self) -> Received | None:
         """The next message, or None where `receive` would wait. Raises as `receive` does."""
+
+
+class DeadEnd(Sender):
+    """The outbox of the last stage: nothing comes after it."""
+
+    def __init__(self) -> None:
+        self.stats = LinkStats("none")
+
+    def send(self, message: Message) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass

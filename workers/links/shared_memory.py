@@ -20,11 +20,11 @@ from typing import NamedTuple
 import torch
 from torch.distributed import PrefixStore, Store
 
-from workers.links.interface import LinkStats, PollingReceiver, Received, Sender
-from workers.links.meeting import Patience
-from workers.links.number_socket import NumberSocket
-from workers.links.slots import Slot
-from workers.messages import Message, MessageLayout
+from greedypipe.workers.links.doorbell import NumberSocket
+from greedypipe.workers.links.interface import LinkStats, PollingReceiver, Received, Sender
+from greedypipe.workers.links.messages import Message, MessageLayout
+from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.slots import Slot
 
 PAGE_BYTES = mmap.PAGESIZE
 GREETING = struct.Struct("=qi")

@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from workers.encoding import ENCODINGS, Field
-from workers.messages import HEADER_BYTES, Kind, Message, MessageLayout
+from greedypipe.workers.links.encoding import ENCODINGS, Field
+from greedypipe.workers.links.messages import HEADER_BYTES, Kind, Message, MessageLayout
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+../../greedypipe.py

@@ -1,0 +1,46 @@
+"""What a run has trained: the checkpoint that a user means, and its layers and heads under their ordinary names."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from greedypipe.launch.checkpoints.manifest import MANIFEST, checkpoints_of, newest_valid, read_manifest
+from greedypipe.workers.block_files import FINAL, load_blocks
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a user means by the folder of a run or of a checkpoint; its bytes are checked.
+
+    Raises:
+        ValueError: There is none, or it is damaged.
+    """
+    chosen = next((folder for folder in (path, checkpoints_of(path) / FINAL) if (folder / MANIFEST).exists()), None)
+    if chosen:
+        read_manifest(chosen)
+        return chosen
+    found = newest_valid(path, lambda text: print(text, file=sys.stderr))
+    if found is None:
+        raise ValueError(f"{path}: got no complete checkpoint, allowed: the folder of a run or of a checkpoint")
+    return found[0]
+
+
+def network_state(path: Path) -> dict[str, Tensor]:
+    """The layers and the classifier of a run or checkpoint, in the network's order.
+
+    Raises:
+        ValueError: See `find_checkpoint`.
+    """
+    return layers_of(load_blocks(find_checkpoint(path)))
+
+
+def layers_of(states: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The ordinary network's state dict, of the states of all blocks."""
+    return {name: value for state in states for name, value in state["layers"].items()}
+
+
+def heads_of(states: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The auxiliary losses' and heads' parameters as blockN.NAME; the last block's head is the network's own classifier."""
+    return {f"block{state['index']}.{name}": value for state in states[:-1] for name, value in state["loss"].items()}

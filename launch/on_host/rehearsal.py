@@ -1,0 +1,61 @@
+"""A short pipeline on synthetic data of the run's own shape: what a cut really gives, with its links, on its devices."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from greedypipe.launch.on_host.local_run import run_pipeline
+from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.workers.data.config import DataConfig
+
+WARMUP_STEPS, LEAST_STEPS, MOST_STEPS = 4, 12, 400
+AHEAD_STEPS = 12
+"""How far a stage can be ahead of the next at the default capacity and slots, rounded up."""
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the processes have measured of themselves; `stages` as in summary.json."""
+
+    samples_per_s: float
+    stages: list[dict[str, Any]]
+
+
+def rehearse(plan: Plan, step_s: float, seconds: float) -> Rehearsal:
+    """Trains a plan whose cut is settled for about `seconds` seconds, all its stages as processes of this host.
+
+    Nothing is kept. Blocks; call `multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)` before, for speed.
+
+    Args:
+        step_s: Expected seconds per batch.
+
+    Raises:
+        RuntimeError: A process failed; with what it printed.
+    """
+    steps, ahead = min(MOST_STEPS, max(LEAST_STEPS, int(seconds / step_s))), AHEAD_STEPS * (plan.placement.num_stages - 1)
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text(yaml.safe_dump(_settings(plan, WARMUP_STEPS + steps + ahead, max(2, steps // 8))))
+        outcome = run_pipeline([], plan.placement.num_processes, Path(folder) / "run", TIMEOUT_S, config=str(config))
+        if any(outcome.exit_codes):
+            raise RuntimeError("the rehearsal failed:\n" + "\n".join(outcome.printed))
+        rates = outcome.steady_samples_per_s(plan.config.data.batch_size, WARMUP_STEPS)
+        return Rehearsal(min(rates), outcome.summary["stages"])
+
+
+def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
+    """The run's configuration with synthetic data and nothing that leaves the run's folder."""
+    tree = plan.config.model_dump(mode="json")
+    data = plan.config.data
+    tree["data"] = DataConfig(
+        name="synthetic", shape=plan.data.input_shape, classes=plan.data.num_classes, samples=steps * data.batch_size,
+        batch_size=data.batch_size, drop_last=True, augment=data.augment,
+    ).model_dump(mode="json")  # fmt: skip
+    tree["training"]["epochs"] = tree["evaluation"]["every_epochs"] = 1
+    tree["logging"] |= {"interval_steps": interval, "wandb": False, "tensorboard": False, "trace_batches": 0}
+    tree["optimizer"]["warmup_steps"] = min(tree["optimizer"]["warmup_steps"], steps - 1)
+    return tree

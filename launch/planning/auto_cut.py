@@ -1,0 +1,106 @@
+"""`partition.boundaries=auto`: from measured layers to a plan with explicit boundaries."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from greedypipe.launch.planning.layer_costs import Profile, profile_layers
+from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.pipeline.balance import balanced_starts
+from greedypipe.pipeline.partition import AUTO, PartitionConfig
+from greedypipe.workers.telemetry.board import Board, wait_for
+from greedypipe.workers.telemetry.status import StageStatus
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the measured costs of single layers say about a cut.
+
+    Attributes:
+        boundaries: As in `partition.boundaries`.
+        stage_s: Own seconds per batch of every stage, in one process.
+        replicas: Processes of every stage.
+        back_propagation_s: Seconds per batch of the network as one block.
+        bound_samples_per_s: What the slowest stage allows.
+        samples_per_s: What it allows where stages share cores as well.
+    """
+
+    boundaries: tuple[str, ...]
+    stage_s: tuple[float, ...]
+    replicas: tuple[int, ...]
+    back_propagation_s: float
+    bound_samples_per_s: float
+    samples_per_s: float
+
+    @property
+    def imbalance(self) -> float:
+        """Epsilon: the slowest stage's time over the mean one of all processes."""
+        return self.slowest_s * sum(self.replicas) / sum(self.stage_s)
+
+    @property
+    def slowest_s(self) -> float:
+        """Seconds per batch of the stage whose replicas together are the slowest."""
+        return max(seconds / count for seconds, count in zip(self.stage_s, self.replicas, strict=True))
+
+    @property
+    def head_overhead(self) -> float:
+        """Alpha: by how much the stages' work exceeds back-propagation's, as a share of it."""
+        return sum(self.stage_s) / self.back_propagation_s - 1
+
+
+def forecast(plan: Plan, profile: Profile, cores: int) -> Forecast:
+    """Cuts so that the slowest stage is as fast as possible; where the plan names its boundaries, judges those.
+
+    Args:
+        cores: That all stages share; 0 where each has its own device.
+
+    Raises:
+        ValueError: There are more blocks than units.
+    """
+    hosting = [plan.placement.blocks_of(stage) for stage in range(plan.placement.num_stages)]
+    named = plan.config.partition.boundaries
+    starts = balanced_starts(profile.costs, hosting) if named == AUTO else profile.starts(named)
+    stage_s = tuple(profile.costs.stage_s(starts, blocks) for blocks in hosting)
+    crowded_s = sum(stage_s) * plan.config.placement.threads / cores if cores else 0.0
+    shared_s = [seconds / count for seconds, count in zip(stage_s, plan.placement.replicas, strict=True)]
+    batch = plan.config.data.batch_size
+    return Forecast(
+        profile.boundaries(starts), stage_s, plan.placement.replicas, profile.costs.back_propagation_s,
+        batch / max(shared_s), batch / max(*shared_s, crowded_s),
+    )  # fmt: skip
+
+
+def shared_cores(device: torch.device) -> int:
+    """Cores that the CPU stages of this host share; 0 for GPUs. Stages of several hosts are taken to share one's."""
+    return len(os.sched_getaffinity(0)) if device.type == "cpu" else 0
+
+
+def cut(plan: Plan, boundaries: tuple[str, ...]) -> Plan:
+    """The same plan with these boundaries."""
+    partition = PartitionConfig(blocks=plan.config.partition.blocks, boundaries=boundaries)
+    return make_plan(plan.config.model_copy(update={"partition": partition}), plan.placement.num_processes)
+
+
+def settle_cut(plan: Plan, board: Board, status: StageStatus, device: torch.device) -> tuple[Plan, dict[str, Any]]:
+    """Replaces `auto` by boundaries that stage 0 finds and all others are told; leaves explicit ones as they are.
+
+    Stage 0 measures layers for about `partition.profile_s` seconds on its `device`; the others wait for it that long and
+    `faults.timeout_s` more.
+
+    Returns:
+        The plan, and the forecast as a dictionary, empty where there was none to make.
+
+    Raises:
+        TimeoutError: Stage 0 has found nothing.
+    """
+    if plan.config.partition.boundaries != AUTO:
+        return plan, {}
+    if status.seat.rank == 0 and board.read("cut")[0] is None:
+        status.now("measuring layers")
+        board.post("cut", 0, asdict(forecast(plan, profile_layers(plan, device), shared_cores(device))))
+    status.now("waiting for stage 0 to measure layers")
+    timeout_s = plan.config.partition.profile_s + plan.config.faults.timeout_s
+    predicted = wait_for(lambda: board.read("cut")[0], timeout_s, lambda: "stage 0 to measure layers")
+    return cut(plan, tuple(predicted["boundaries"])), predicted

@@ -1,0 +1,59 @@
+"""Builds the links of one process: to every replica of the stages before and after it that shares rows with it."""
+
+import torch
+from torch.distributed import Store
+
+from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.launch.recovery.attempt import Meetings
+from greedypipe.workers.around.scripted_faults import slowed_link
+from greedypipe.workers.links.connect import LinkEnd
+from greedypipe.workers.links.gather import join
+from greedypipe.workers.links.interface import DeadEnd, Receiver, Sender
+from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.scatter import Branch, split
+from greedypipe.workers.placement import Route
+from greedypipe.workers.telemetry.status import StageStatus
+
+
+class StageLinks:
+    """What one process needs to meet its neighbours.
+
+    Both ends go through their routes in the order of stages, senders and receivers, upstream first, so that no two wait
+    crosswise. Every wait ends after `faults.timeout_s`.
+    """
+
+    def __init__(self, plan: Plan, meetings: Meetings, status: StageStatus, device: torch.device) -> None:
+        self._plan = plan
+        self._meetings = meetings
+        self._status = status
+        self._seat = status.seat
+        self._device = device
+        self._link = plan.config.link
+
+    def receiver(self, slots: int) -> Receiver:
+        """The receiver of whole messages, or of this replica's part of them; blocks until all senders have come."""
+        routes = self._plan.placement.routes_after(self._seat.stage - 1)
+        return join([self._receiver(route, slots) for route in routes if route.receiver == self._seat])
+
+    def sender(self) -> Sender:
+        """The sender to the next stage; blocks until all of its replicas have come."""
+        if self._seat.stage == self._plan.placement.num_stages - 1:
+            return DeadEnd()
+        routes = self._plan.placement.routes_after(self._seat.stage)
+        return split([
+            Branch(slowed_link(self._sender(route), self._seat.stage, self._plan.config.debug), route.begin, route.end)
+            for route in routes if route.sender == self._seat
+        ])  # fmt: skip
+
+    def _receiver(self, route: Route, slots: int) -> Receiver:
+        self._status.now(f"waiting for {route.sender.name} to connect")
+        return self._meetings.receiver(route, lambda store, patience: self._end(route, store, patience).receive(slots))
+
+    def _sender(self, route: Route) -> Sender:
+        self._status.now(f"waiting for {route.receiver.name} to connect")
+        return self._meetings.sender(route, lambda store, patience: self._end(route, store, patience).send())
+
+    def _end(self, route: Route, store: Store, patience: Patience) -> LinkEnd:
+        layout = self._plan.layout_after(route.sender.stage, route.share)
+        name = f"link{route.sender.label}-{route.receiver.label}"
+        return LinkEnd(self._link, store, name, layout, device=self._device, patience=patience)

@@ -1,0 +1,83 @@
+"""How the processes of a run find each other: the environment that torchrun sets, read once."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from torch.distributed import HashStore, PrefixStore, Store, TCPStore
+
+from greedypipe.launch.config.loader import ConfigError
+
+FOLDER = "greedypipe/folder"
+"""Key that outlives a restart, unlike all others."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the launcher tells a process; a process started by hand is the only one of its run.
+
+    Attributes:
+        attempt: How often the launcher has restarted the run.
+    """
+
+    rank: int
+    local_rank: int
+    world_size: int
+    attempt: int
+
+    @classmethod
+    def read(cls) -> "Environment":
+        """Reads torchrun's variables."""
+        number = lambda name, default: int(os.environ.get(name, default))  # noqa: E731
+        return cls(
+            rank=number("RANK", 0), local_rank=number("LOCAL_RANK", 0), world_size=number("WORLD_SIZE", 1),
+            attempt=number("TORCHELASTIC_RESTART_COUNT", 0),
+        )  # fmt: skip
+
+    @staticmethod
+    def noted_folder(store: Store) -> Path | None:
+        """The folder that this run, or an earlier attempt of it, has noted with `note_folder`."""
+        base = _unprefixed(store)
+        return Path(base.get(FOLDER).decode()) if base.check([FOLDER]) else None
+
+    @staticmethod
+    def note_folder(store: Store, folder: Path) -> None:
+        """Lets later attempts of this run find its folder."""
+        _unprefixed(store).set(FOLDER, str(folder.absolute()))
+
+    @staticmethod
+    def prefix(attempt: int) -> str:
+        """What the keys of one attempt begin with."""
+        return f"greedypipe/{attempt}"
+
+    def check_store_outlives_processes(self) -> None:
+        """Raises ConfigError where the store would be gone with the process of rank 0."""
+        if self.world_size > 1 and not self._agent_hosts_store:
+            raise ConfigError(
+                ["faults.policy=isolate needs a store that outlives rank 0: start with torchrun, whose agent hosts it"]
+            )
+
+    @property
+    def _agent_hosts_store(self) -> bool:
+        return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+    def connect(self, connections: int, timeout_s: float) -> list[Store]:
+        """Opens independent connections to the run's store, which torchrun's agent hosts.
+
+        Keys carry the attempt: the agent's store outlives a restart and would give the new processes the addresses of
+        the old ones.
+        """
+        if self.world_size == 1:
+            return [HashStore()] * connections
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        stores = []
+        for number in range(connections):
+            is_host = number == 0 and self.rank == 0 and not self._agent_hosts_store
+            store = TCPStore(host, port, self.world_size, is_host, timedelta(seconds=timeout_s), wait_for_workers=False)
+            stores.append(PrefixStore(self.prefix(self.attempt), store))
+        return stores
+
+
+def _unprefixed(store: Store) -> Store:
+    return store.underlying_store if isinstance(store, PrefixStore) else store

@@ -1,0 +1,240 @@
+"""Failing well: heartbeats, the first cause of a failure, and the end of every process of a run."""
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Self
+
+from greedypipe.launch.config.sections import FaultsConfig
+from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, INTERRUPTED
+from greedypipe.launch.recovery.pulses import Pulses
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.stage import InheritedFailure
+from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.machine import is_alive, kill
+from greedypipe.workers.telemetry.status import StageStatus
+
+HEARTBEAT_S = 0.25
+STOP = "stop"
+GRACE_S = 2.0
+"""How long a stage that only suffers from another one's failure looks for the cause before it reports its own."""
+
+
+class Terminated(BaseException):
+    """SIGTERM has arrived twice: somebody outside ends the run at once."""
+
+
+ECHOES = (ConnectionError, TimeoutError, InheritedFailure, Terminated)
+"""What a stage suffers when another one fails: none of these is reported before a look for the cause."""
+
+
+class Supervisor:
+    """Watches over one stage and, through the board, over all others.
+
+    A thread posts the stage's status every HEARTBEAT_S and ends the process when a cause of failure is on the board,
+    when another stage's heartbeat stops, when this stage computes for too long, or when the parent process is gone.
+    Whoever finds a cause first writes it to the board and prints it; all others leave without a word. Leaving is
+    os._exit: threads may sit in a wait of gloo that nobody will ever end.
+
+    With `faults.policy=isolate` a stage that fails or hangs by itself leaves alone, as long as it may be started again, and
+    no cause is posted.
+
+    SIGTERM to any process of the run tells all of them to save and stop (`told_to_stop`); a second one ends it at once.
+
+    Args:
+        stop_console: Called before anything is printed; gives the terminal back.
+        folder: The run's: for the cause in summary.json, and for the stacks of a stage that hangs.
+    """
+
+    def __init__(
+        self, board: Board, status: StageStatus, config: FaultsConfig, *, stop_console: Callable[[], None], folder: Path
+    ) -> None:
+        self._board = board
+        self._status = status
+        self._config = config
+        self._stop_console = stop_console
+        self._folder = folder
+        self._parent = os.getppid()
+        self._pulses = Pulses(board.num_processes, config.heartbeat_timeout_s)
+        self._failing = threading.Lock()
+        self._closing = threading.Event()
+        self._stopping = threading.Event()
+        self._has_told = False
+        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._terminate)
+        # At once, not with the first heartbeat: a stage that dies before that must be known by its process.
+        self._board.post("status", self._status.seat.rank, self._status.row())
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self._fail(error)
+        self._status.now("done")
+        self._closing.set()
+        self._thread.join()
+        self._board.post("status", self._status.seat.rank, self._status.row())
+
+    def told_to_stop(self) -> bool:
+        """Whether the run is to save itself and end. Does not block."""
+        return self._stopping.is_set()
+
+    def _terminate(self, signal_number: int, frame: FrameType | None) -> None:
+        if self._stopping.is_set():
+            raise Terminated
+        self._stopping.set()
+
+    def _spread_stop(self) -> None:
+        """Tells the others, or learns from them."""
+        if not self._stopping.is_set():
+            if any(self._board.read(STOP)):
+                self._stopping.set()
+        elif not self._has_told:
+            self._board.post(STOP, self._status.seat.rank, {"stop": True})
+            self._has_told = True
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        # From here on being told to end changes nothing, and the watching thread must not leave first.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._failing.acquire()
+        text = "".join(traceback.format_exception(error))
+        if isinstance(error, KeyboardInterrupt):
+            self._leave_with({"kind": "interrupted", "message": "interrupted"}, INTERRUPTED)
+        if isinstance(error, ECHOES) and (found := self._find_cause()):
+            self._leave_with(found)
+        message = f"{self._status.seat.name} failed: {type(error).__name__}: {error}"
+        if isinstance(error, Terminated):
+            message = "terminated from outside (SIGTERM)"
+        elif not isinstance(error, ECHOES):
+            self._leave_alone(message, text)
+        self._leave_with({"kind": "raised", "message": message, "trace": text})
+
+    def _find_cause(self) -> dict[str, Any] | None:
+        """What is behind a broken connection: somebody else's report, or a process that is no more."""
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(RuntimeError):  # the store may be gone as well
+                if cause := self._board.cause():
+                    return cause
+                if dead := self._find_dead():
+                    return dead
+            time.sleep(0.05)
+        return None
+
+    def _find_dead(self) -> dict[str, Any] | None:
+        for row in self._board.read("status"):
+            if row and row["doing"] != "done" and row["host"] == self._status.host and not is_alive(row["pid"]):
+                # A process that raised has posted its cause before it ended: look once more.
+                message = f"{_name(row)} died without a word (killed, or out of memory) at batch_id {row['batch_id']}"
+                return self._board.cause() or {"kind": "died", "message": message}
+        return None
+
+    def _watch(self) -> None:
+        try:
+            while not self._closing.wait(HEARTBEAT_S):
+                self._beat()
+        except RuntimeError as error:
+            if not self._closing.is_set() and self._failing.acquire(blocking=False):
+                reason = str(error).splitlines()[0]
+                self._leave(f"greedypipe: {self._status.seat.name} lost the rendezvous store: {reason}", FAILED)
+
+    def _beat(self) -> None:
+        row = self._status.row()
+        self._board.post("status", self._status.seat.rank, row)
+        self._spread_stop()
+        if cause := self._board.cause() or self._own_hang(row) or self._others_hang():
+            if self._failing.acquire(blocking=False):
+                self._leave_with(cause)
+        elif os.getppid() != self._parent and self._failing.acquire(blocking=False):
+            self._leave(f"greedypipe: {self._status.seat.name}: the launcher is gone", FAILED)
+
+    def _own_hang(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        if row["doing"] != "computing" or row["for_s"] < self._config.hang_timeout_s:
+            return None
+        stacks = self._folder / "logs" / f"stage{self._status.seat.label}.stacks"
+        stacks.parent.mkdir(exist_ok=True)
+        with stacks.open("w") as file:
+            faulthandler.dump_traceback(file)
+        message = f"{_name(row)} hangs: computing for {row['for_s']:.0f} s after batch_id {row['batch_id']}; "
+        message += f"its stacks are in {stacks}"
+        self._leave_alone(message)
+        return {"kind": "hung", "message": message}
+
+    def _leave_alone(self, message: str, trace: str = "") -> None:
+        """Ends this process where it comes back; returns where it does not."""
+        if self._comes_back(self._status.incarnation):
+            self._leave(f"{trace}greedypipe: {message}; it is started again alone", ALONE)
+
+    def _comes_back(self, incarnation: int) -> bool:
+        return self._config.policy == "isolate" and incarnation < self._config.max_restarts
+
+    def _others_hang(self) -> dict[str, Any] | None:
+        for row in self._pulses.silent(self._board.read("status")):
+            message = (
+                f"{_name(row)} hangs: no sign of life for {self._config.heartbeat_timeout_s:g} s, "
+                f"last seen {row['doing']}, batch_id {row['batch_id']}"
+            )
+            if self._comes_back(row["incarnation"]):
+                # On another host nobody here can reach it: who waits for it waits until its own deadline.
+                if row["host"] == self._status.host:
+                    kill(row["pid"])
+                continue
+            return {"kind": "hung", "message": message, "kill": [row["host"], row["pid"]]}
+        return None
+
+    def _leave_with(self, cause: dict[str, Any], code: int = FAILED) -> NoReturn:
+        with contextlib.suppress(RuntimeError):
+            if not self._board.post_cause(self._status.seat.rank, cause):
+                self._leave("", code)
+        host, pid = cause.get("kill", [None, 0])
+        if host == self._status.host:
+            kill(pid)
+        _note_cause(self._folder, "interrupted" if code == INTERRUPTED else "failed", cause["message"])
+        self._leave(cause.get("trace", "") + f"greedypipe: {cause['message']}", code)
+
+    def _leave(self, text: str, code: int) -> NoReturn:
+        with contextlib.suppress(Exception):
+            self._stop_console()
+        if text:
+            print(text, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def say_given_up(board: Board, seat: Seat, reason: str) -> None:
+    """Ends a run for a process that is no more; says why, if nobody has said a cause before."""
+    message = f"{seat.name} {reason}"
+    if board.post_cause(seat.rank, {"kind": "died", "message": message}):
+        _note_cause(Path(board.share("folder")), "failed", message)
+        print(f"greedypipe: {message}", file=sys.stderr, flush=True)
+
+
+def _name(row: dict[str, Any]) -> str:
+    blocks = f"block {row['blocks'][0]}" if len(row["blocks"]) == 1 else f"blocks {row['blocks'][0]}-{row['blocks'][-1]}"
+    return f"{row['name']} ({blocks}, process {row['pid']} on {row['host']})"
+
+
+def _note_cause(folder: Path, status: str, message: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk must not hide the cause
+        (folder / "summary.json").write_text(json.dumps({"status": status, "cause": message}) + "\n")
+        _write_error_file(message)
+
+
+def _write_error_file(message: str) -> None:
+    """Tells torchrun's agent the cause, which it otherwise looks for in the first process that it saw ending."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        details = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}
+        Path(path).write_text(json.dumps({"message": details}))

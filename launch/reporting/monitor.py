@@ -1,0 +1,120 @@
+"""One process's view of all stages: reads the board and shows it, logs it, keeps the evaluations."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.launch.reporting.screen import Screen
+from greedypipe.launch.reporting.status_file import write_status
+from greedypipe.launch.reporting.tables import evaluation_line
+from greedypipe.launch.reporting.trackers import Tracker
+from greedypipe.workers.evaluation import combined, is_whole
+from greedypipe.workers.telemetry.board import Board
+
+REFRESH_S = 0.5
+
+
+class Monitor:
+    """Runs in one process of a run, in a thread.
+
+    Shows on the screen what every process is doing, and each evaluation, which it keeps in metrics/evaluations.jsonl.
+
+    Args:
+        folder: The run's.
+        epochs: The evaluations that are still to come (`expected_epochs`).
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        plan: Plan,
+        folder: Path,
+        epochs: Sequence[int],
+        trackers: Sequence[Tracker],
+        screen: Screen,
+    ) -> None:
+        self._board = board
+        self._plan = plan
+        self._trackers = trackers
+        self._screen = screen
+        self._folder = folder
+        self._labels = [seat.label for seat in plan.placement.seats()]
+        self._epochs = list(epochs)
+        path = folder / "metrics" / "evaluations.jsonl"
+        self.evaluations = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self._file = path.open("a", buffering=1)
+        self._keeping = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._step()
+        self._screen.release()
+        for tracker in self._trackers:
+            tracker.close()
+        self._file.close()
+
+    def release_screen(self) -> None:
+        """Shows nothing more, so that others may print; idempotent."""
+        self._stopping.set()
+        self._screen.release()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(REFRESH_S):
+            self._step()
+
+    def _step(self) -> None:
+        rows = self._board.read("status")
+        self.keep_evaluations()
+        total_steps = self._plan.blueprint.total_steps
+        with contextlib.suppress(OSError):  # a full disk must not end the run
+            write_status(self._folder, rows, self._labels, total_steps)
+        self._screen.show(rows, self._labels, total_steps)
+        for tracker in self._trackers:
+            for row in rows:
+                if row and row["loss"] and row["seat"]["replica"] == 0:
+                    tracker.log(row["stage"], row)
+
+    def keep_evaluations(self) -> None:
+        """Writes down and shows the passes that have come to their end since the last call; any thread may call it."""
+        with self._keeping:
+            self._read_evaluations()
+
+    def _read_evaluations(self) -> None:
+        # An earlier pass that some stage has missed will not be made up for.
+        whole = [epoch for epoch in self._epochs if self._board.is_complete(f"evaluation/{epoch}") and self._is_whole(epoch)]
+        for epoch in whole:
+            evaluation = combined(self._parts(epoch))
+            self._epochs = [later for later in self._epochs if later > epoch]
+            self.evaluations.append(evaluation)
+            self._file.write(json.dumps(evaluation) + "\n")
+            self._screen.print(evaluation_line(evaluation, self._plan.config.training.epochs))
+            for tracker in self._trackers:
+                tracker.log_evaluation(evaluation)
+
+    def _is_whole(self, epoch: int) -> bool:
+        return is_whole(self._parts(epoch), self._plan.data.test_samples)
+
+    def _parts(self, epoch: int) -> list[dict[str, Any]]:
+        return [part for part in self._board.read(f"evaluation/{epoch}") if part]
+
+
+def expected_epochs(plan: Plan, batch_id: int, evaluated: Sequence[int]) -> list[int]:
+    """Epochs that a run evaluates which begins at `batch_id` and has `evaluated` before (workers.feed.Feed).
+
+    The last one that was due before `batch_id` may have been lost with the run that stopped there.
+    """
+    epochs, every = plan.config.training.epochs, plan.config.evaluation.every_epochs
+    due = batch_id // plan.blueprint.task.steps_per_epoch
+    expected = [*range(every, epochs, every), epochs]
+    return [epoch for epoch in expected if epoch >= due - due % every and epoch not in evaluated]

@@ -1,0 +1,82 @@
+"""Where a run shows itself: a terminal with one table that is redrawn, or anything else, line by line."""
+
+import sys
+import time
+from typing import Any, Protocol
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from greedypipe.launch.reporting.tables import live_table, progress_line
+
+Rows = list[dict[str, Any] | None]
+"""What every process is doing (workers.telemetry.status.StageStatus.row), by rank."""
+
+
+class Screen(Protocol):
+    """What the first process of a run shows its user."""
+
+    def print(self, what: RenderableType) -> None:
+        """Adds something that stays."""
+
+    def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
+        """Brings what every process is doing up to date; called twice a second."""
+
+    def release(self) -> None:
+        """Ends what is redrawn, so that others may print; idempotent."""
+
+
+class Terminal:
+    """One table that is redrawn, below the lines that stay."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+
+    def print(self, what: RenderableType) -> None:
+        _print(self._console, what)
+
+    def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(live_table(rows, labels, total_steps), refresh=True)
+
+    def release(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+
+class Lines:
+    """A line now and then, for a file or a pipe.
+
+    Args:
+        interval_s: Seconds without any line after which one says how far the run is.
+    """
+
+    def __init__(self, console: Console, interval_s: float) -> None:
+        self._console = console
+        self._interval_s = interval_s
+        self._spoken = time.monotonic()
+
+    def print(self, what: RenderableType) -> None:
+        self._spoken = time.monotonic()
+        _print(self._console, what)
+
+    def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
+        if time.monotonic() - self._spoken > self._interval_s and (line := progress_line(rows, total_steps)):
+            self.print(line)
+
+    def release(self) -> None:
+        """Nothing is redrawn."""
+
+
+def make_screen(interval_s: float) -> Screen:
+    """The screen of standard output: 120 columns wide where it is no terminal."""
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    return Terminal(console) if console.is_terminal else Lines(console, interval_s)
+
+
+def _print(console: Console, what: RenderableType) -> None:
+    console.print(what, highlight=False, markup=False, soft_wrap=isinstance(what, str))

@@ -1,0 +1,130 @@
+"""What every head of a network can do alone: accuracy, calibrated confidence, and leaving the network early."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.reference import add_to_ensemble
+
+
+@dataclass(frozen=True)
+class Exits:
+    """What all heads say about the same samples, in the network's order: logits fp32 [heads, N, classes], labels [N]."""
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of each head, in [0, 1]."""
+        return (self.logits.argmax(2) == self.labels).double().mean(1).tolist()
+
+    @property
+    def ensemble_accuracy(self) -> float:
+        """Of all heads together (pipeline.reference.add_to_ensemble)."""
+        ensemble = None
+        for index, logits in enumerate(self.logits):
+            ensemble = add_to_ensemble(ensemble, logits, index)
+        assert ensemble is not None
+        return float((ensemble.argmax(1) == self.labels).double().mean())
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """Leaving at the first head that is confident enough.
+
+    Attributes:
+        threshold: Least confidence to leave; the last head always answers.
+        accuracy: Over all samples, in [0, 1].
+        cost: Mean multiply-adds per sample over those of the whole network without auxiliary heads.
+        shares: Of samples by the head that they leave at.
+    """
+
+    threshold: float
+    accuracy: float
+    cost: float
+    shares: list[float]
+
+
+def collect(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Exits:
+    """Runs images [N, C, H, W] through all blocks in evaluation mode and keeps what the heads say, on the CPU."""
+    logits: list[list[Tensor]] = [[] for _ in blocks]
+    labels = []
+    for images, classes in batches:
+        x = images.to(device)
+        for position, block in enumerate(blocks):
+            x, said = block.predict(x)
+            logits[position].append(said.cpu())
+        labels.append(classes)
+    return Exits(torch.stack([torch.cat(parts) for parts in logits]), torch.cat(labels))
+
+
+def fit_temperatures(exits: Exits) -> list[float]:
+    """The temperature of each head that makes its confidences fit best: least negative log-likelihood (Guo et al., *On
+    Calibration of Modern Neural Networks*, ICML 2017, section 4.2)."""
+    log_temperature = torch.zeros(len(exits.logits), 1, 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        scaled = (exits.logits / log_temperature.exp()).flatten(0, 1)
+        loss = functional.cross_entropy(scaled, exits.labels.repeat(len(exits.logits)))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    return log_temperature.detach().exp().flatten().tolist()
+
+
+def calibration_error(exits: Exits, temperatures: Sequence[float], bins: int = 15) -> list[float]:
+    """Expected calibration error of each head: mean distance of confidence and accuracy over bins of confidence."""
+    errors = []
+    for probabilities, right in zip(*_confidences(exits, temperatures), strict=True):
+        chosen = (probabilities * bins).long().clamp(max=bins - 1)
+        gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, chosen, probabilities.double() - right.double())
+        errors.append(float(gaps.abs().sum() / len(right)))
+    return errors
+
+
+def early_exit(exits: Exits, temperatures: Sequence[float], costs: Sequence[float], threshold: float) -> EarlyExit:
+    """Leaves every sample at the first head whose confidence reaches `threshold`.
+
+    Args:
+        costs: Of leaving at each head, as `exit_costs` gives them.
+    """
+    confidence, right = _confidences(exits, temperatures)
+    confident = confidence >= threshold
+    confident[-1] = True
+    left_at = confident.int().argmax(0)
+    shares = torch.bincount(left_at, minlength=len(confident)).double() / len(left_at)
+    accuracy = right.gather(0, left_at[None]).double().mean()
+    return EarlyExit(threshold, float(accuracy), float(shares @ torch.tensor(costs, dtype=torch.float64)), shares.tolist())
+
+
+def _confidences(exits: Exits, temperatures: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Probability of each head's answer, and whether it is right; both [heads, N]."""
+    scaled = exits.logits / torch.tensor(temperatures)[:, None, None]
+    confidence, answer = scaled.softmax(2).max(2)
+    return confidence, answer == exits.labels
+
+
+def exit_costs(blocks: Sequence[Block], images: Tensor) -> list[float]:
+    """Multiply-adds of answering at each head, every head before it included, over those of the network's own classifier
+    without auxiliary heads. Counted by torch, on `images` [N, C, H, W]; elementwise work is not counted."""
+    x, trunk, heads = images, 0, list[int]()
+    so_far = []
+    for block in blocks:
+        with FlopCounterMode(display=False) as layers:
+            following = block.hand_on(x)
+        with FlopCounterMode(display=False) as whole:
+            block.predict(x)
+        trunk += layers.get_total_flops()
+        heads.append(whole.get_total_flops() - layers.get_total_flops())
+        so_far.append(trunk + sum(heads))
+        x = following
+    return [flops / (trunk + heads[-1]) for flops in so_far]

@@ -1,0 +1,88 @@
+"""The state of a block put together of saved blocks that may have been cut elsewhere: everything follows its name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from greedypipe.pipeline.block import Block
+
+State = Mapping[str, Any]
+
+
+def transferred_state(block: Block, saved: Sequence[State]) -> tuple[dict[str, Any], bool]:
+    """What `block.load_state_dict` wants, from the `Block.state_dict`s of a whole network.
+
+    Layers and what the optimizer keeps of them are found by the ordinary network's names. A head goes with the layer that
+    it stands behind; where none stood behind this block's last layer, or one of another shape, the block keeps its fresh
+    one. Blocks that meet in a new one may have done different numbers of steps (replay): the least counts, so that every
+    layer gets its budget. With the same partition the result is the saved state, bit for bit.
+
+    Returns:
+        The state, and whether the head is fresh.
+
+    Raises:
+        ValueError: A layer is not among the saved ones, or has another shape there.
+    """
+    own = block.state_dict()
+    layers = {name: value for state in saved for name, value in state["layers"].items()}
+    _check(own["layers"], layers)
+    head = next((state for state in saved if _has_head_of(own, state)), None)
+    sources = [state for state in saved if own["layers"].keys() & state["layers"].keys()]
+    slowest = min(sources, key=lambda state: state["step"])
+    return {
+        "step": slowest["step"],
+        "layers": {name: layers[name] for name in own["layers"]},
+        "loss": head["loss"] if head else own["loss"],
+        "optimizer": _optimizer(own, slowest, sources, head),
+        "schedule": slowest["schedule"],
+    }, head is None
+
+
+def _check(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    for name, value in own.items():
+        if name not in saved:
+            raise ValueError(f"the checkpoint holds no {name}: it is of another network")
+        if saved[name].shape != value.shape:
+            shapes = f"{tuple(saved[name].shape)} in the checkpoint, {tuple(value.shape)} in this network"
+            raise ValueError(f"{name} has another shape: {shapes}")
+
+
+def _has_head_of(own: State, saved: State) -> bool:
+    shapes = [{name: value.shape for name, value in state["loss"].items()} for state in (own, saved)]
+    return own["last_layer"] == saved["last_layer"] and shapes[0] == shapes[1]
+
+
+def _optimizer(own: State, slowest: State, sources: Sequence[State], head: State | None) -> dict[str, Any]:
+    """The group's settings are those of the block that is least far; the state of every parameter follows its name."""
+    kept: dict[str, Mapping[str, Any]] = {}
+    for state in sources:
+        names, numbered = state["parameters"], state["optimizer"]["state"]
+        kept |= {names[number]: entry for number, entry in numbered.items() if not names[number].startswith("loss.")}
+    if head:
+        names, numbered = head["parameters"], head["optimizer"]["state"]
+        kept |= {names[number]: entry for number, entry in numbered.items() if names[number].startswith("loss.")}
+    groups = [
+        settings | {"params": group["params"]}
+        for settings, group in zip(slowest["optimizer"]["param_groups"], own["optimizer"]["param_groups"], strict=True)
+    ]
+    shapes = _parameter_shapes(own)
+    # A fused optimizer wants either all of its parameters to have a state or none.
+    template = next(iter(kept.values()), {})
+    fresh = {name: _zeros(template, shapes[name]) for name in own["parameters"] if name not in kept}
+    state = {number: kept.get(name) or fresh[name] for number, name in enumerate(own["parameters"])} if template else {}
+    return {"state": state, "param_groups": groups}
+
+
+def _parameter_shapes(own: State) -> dict[str, torch.Size]:
+    shapes = {name: value.shape for name, value in own["layers"].items()}
+    return shapes | {f"loss.{name}": value.shape for name, value in own["loss"].items()}
+
+
+def _zeros(template: Mapping[str, Any], shape: torch.Size) -> dict[str, Any]:
+    """The state of a parameter that has not been trained: no momentum, no steps."""
+    return {
+        key: torch.zeros(shape if value.dim() else (), dtype=value.dtype) if isinstance(value, Tensor) else value
+        for key, value in template.items()
+    }

@@ -1,0 +1,80 @@
+"""Asynchronous DGL in one process, under a given order of turns: deterministic experiments on staleness."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from greedypipe.pipeline.block import Block
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What a block leaves to the next one: its activation, the labels and, where a later loss wants it, the image."""
+
+    activation: Tensor
+    labels: Tensor
+    image: Tensor
+
+
+class HandoverRead(Protocol):
+    """One read of a store, as `buffers.replay.Read` is."""
+
+    @property
+    def item(self) -> Handover: ...
+    def done(self) -> None: ...
+
+
+class Store(Protocol):
+    """What stands between two blocks, as `buffers.replay.ReplayBuffer` does."""
+
+    def insert(self, item: Handover, timeout_s: float) -> None: ...
+    def try_read(self) -> HandoverRead | None: ...
+
+
+def simulate(
+    blocks: Sequence[Block], batches: Iterator[tuple[Tensor, Tensor]], stores: Sequence[Store], order: Iterable[int]
+) -> list[int]:
+    """Gives each block its turns until all have used up their step budgets (Belilovsky et al., Algorithm 2).
+
+    A block whose store has nothing to read misses its turn. A finished block goes on handing on with frozen weights,
+    so that slower ones behind it can finish.
+
+    Args:
+        blocks: The whole network, in order.
+        batches: Endless pairs of images and labels, read by block 0 alone.
+        stores: stores[i] stands between block i and block i + 1. Queues must have room whenever `order` lets their
+            producer act, else they raise TimeoutError.
+        order: Endless block indices, of `pipeline.schedule`.
+
+    Returns:
+        Turns taken per block, missed ones not counted.
+    """
+    turns = [0] * len(blocks)
+    for index in order:
+        if all(block.finished for block in blocks):
+            break
+        turns[index] += _take_turn(blocks[index], index, batches, stores)
+    return turns
+
+
+def _take_turn(block: Block, index: int, batches: Iterator[tuple[Tensor, Tensor]], stores: Sequence[Store]) -> bool:
+    read = None
+    if index == 0:
+        images, labels = next(batches)
+        item = Handover(images, labels, images)
+    else:
+        read = stores[index - 1].try_read()
+        if read is None:
+            return False
+        item = read.item
+    training = not block.finished
+    activation = block.forward(item.activation) if training else block.hand_on(item.activation)
+    if index < len(stores):
+        stores[index].insert(Handover(activation, item.labels, item.image), timeout_s=0.0)
+    if training:
+        block.learn(item.labels, item.image if block.needs_image else None)
+    if read:
+        read.done()
+    return True

@@ -1,0 +1,136 @@
+"""Deliberate trouble: a slowed stage and scripted faults, to see how a pipeline bears them."""
+
+import os
+import resource
+import signal
+import sys
+import time
+from typing import Literal
+
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from greedypipe.pipeline.block import Block
+from greedypipe.workers.links.interface import LinkStats, Sender
+from greedypipe.workers.links.messages import Message
+
+FULL_BYTES = 64 << 10
+
+
+class DebugConfig(BaseModel, frozen=True, extra="forbid"):
+    """Slowed stages and scripted faults; all off by default."""
+
+    slow_stage: int = Field(-1, ge=-1, description="stage that is slowed; -1: none")
+    slow_factor: float = Field(1.0, ge=1, description="its own time per batch is multiplied by this")
+    slow_link_s: float = Field(0.0, ge=0, description="seconds that every message of the slowed stage's link takes more")
+    fault: Literal["none", "raise", "exit", "stop", "hang", "nan", "full_disk"] = Field(
+        "none",
+        description="raise an exception; exit without a word; stop: SIGSTOP; hang for ever; nan: weights become NaN; "
+        "full_disk: from then on no file of the process grows beyond 64 KiB",
+    )
+    fault_stage: int = Field(0, ge=0, description="stage with the fault")
+    fault_step: int = Field(0, ge=0, description="optimizer step of its first block at which it happens")
+
+
+class SlowedBlock:
+    """A block that sleeps after every training step, `factor` - 1 times as long as the step took.
+
+    Everything else is the block's own.
+    """
+
+    def __init__(self, block: Block, factor: float) -> None:
+        self._block = block
+        self._factor = factor
+        self._spent_s = 0.0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._block, name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        started = time.perf_counter()
+        activation = self._block.forward(x)
+        self._spent_s = time.perf_counter() - started
+        return activation
+
+    def learn(self, labels: Tensor, image: Tensor | None = None, weight: float = 1.0) -> Tensor:
+        started = time.perf_counter()
+        loss = self._block.learn(labels, image, weight)
+        time.sleep((self._factor - 1) * (self._spent_s + time.perf_counter() - started))
+        return loss
+
+    def hand_on(self, x: Tensor) -> Tensor:
+        started = time.perf_counter()
+        activation = self._block.hand_on(x)
+        time.sleep((self._factor - 1) * (time.perf_counter() - started))
+        return activation
+
+
+class SlowedSender(Sender):
+    """A link whose messages all take longer, as over a slow line."""
+
+    def __init__(self, link: Sender, delay_s: float) -> None:
+        self._link = link
+        self._delay_s = delay_s
+
+    @property
+    def stats(self) -> LinkStats:  # type: ignore[override]
+        return self._link.stats
+
+    def send(self, message: Message) -> None:
+        time.sleep(self._delay_s)
+        self._link.send(message)
+
+    def close(self) -> None:
+        self._link.close()
+
+    def abandon(self) -> None:
+        self._link.abandon()
+
+
+class FaultyBlock:
+    """A block whose forward fails in the given way at the given step."""
+
+    def __init__(self, block: Block, fault: str, step: int) -> None:
+        self._block = block
+        self._fault = fault
+        self._step = step
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._block, name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._block.step == self._step:
+            self._strike()
+        return self._block.forward(x)
+
+    def _strike(self) -> None:
+        print(f"debug: {self._fault} in block {self._block.index} at step {self._step}", file=sys.stderr, flush=True)
+        match self._fault:
+            case "raise":
+                raise RuntimeError(f"scripted fault in block {self._block.index} at step {self._step}")
+            case "exit":
+                os._exit(17)
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "hang":
+                time.sleep(1e9)
+            case "full_disk":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_BYTES, resource.RLIM_INFINITY))
+            case "nan":
+                for layer in self._block.layers:
+                    for parameter in layer.module.parameters():
+                        parameter.data.fill_(float("nan"))
+
+
+def slowed_link(link: Sender, stage: int, config: DebugConfig) -> Sender:
+    """The stage's link to the next one, as slow as `config` asks for."""
+    return SlowedSender(link, config.slow_link_s) if config.slow_stage == stage and config.slow_link_s else link
+
+
+def trouble(blocks: list[Block], stage: int, config: DebugConfig) -> list[Block]:
+    """The stage's blocks, with the trouble that `config` asks for."""
+    if config.slow_stage == stage and config.slow_factor > 1:
+        blocks = [SlowedBlock(block, config.slow_factor) for block in blocks]  # type: ignore[misc]
+    if config.fault != "none" and config.fault_stage == stage:
+        blocks = [FaultyBlock(blocks[0], config.fault, config.fault_step), *blocks[1:]]  # type: ignore[list-item]
+    return blocks

@@ -1,0 +1,262 @@
+"""Records what a stage does during a few of its batches: objects around blocks, inbox and outbox, the loop untouched."""
+
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from greedypipe.pipeline.block import Block
+from greedypipe.workers.inbox import Delivery, MessageStream
+from greedypipe.workers.links.connect import memory_of_host
+from greedypipe.workers.links.interface import DeadEnd, LinkStats, Sender
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.telemetry.meter import LoggingConfig
+
+EVALUATION_SPANS = 4096
+"""Room for evaluation batches that fall among the recorded training batches; those beyond it are not recorded."""
+SPANS_PER_BATCH, SPANS_PER_BLOCK = 3, 2
+"""Waiting for input, waiting for room and sending; forward and learn."""
+MOST_SPANS = 100_000
+"""Their JSON must fit into one value of the rendezvous store, which takes 8 MiB (torch's TCPStore)."""
+CLOCK_READINGS = 16
+CLOCK_DIGITS = 7
+
+
+class Activity(IntEnum):
+    """What a span of time was for. On a GPU these are the host's times: a kernel may run later than its call."""
+
+    DATA = 0
+    """Making the next batch; stage 0 only."""
+    WAIT_INPUT = 1
+    """Until the previous stage's next message was there."""
+    FORWARD = 2
+    WAIT_ROOM = 3
+    """Until the next stage had room for a message."""
+    SEND = 4
+    """Encoding and copying a message, without the wait."""
+    LEARN = 5
+    """Head, local loss, backward and step of one block."""
+    HAND_ON = 6
+    """Forward of a block that has used up its step budget."""
+    EVALUATE = 7
+    """All that one evaluation batch took once it was there, sending included."""
+
+
+class Recorder:
+    """Spans of one stage in arrays made beforehand: adding one formats and allocates nothing that stays.
+
+    It starts with the first training batch that is at least as new as `first_batch_id`, so that stages that have drifted
+    apart record the same time, and ends after `batches` training batches, whichever they are.
+
+    Args:
+        capacity: Spans that are kept; later ones are counted as lost.
+    """
+
+    def __init__(self, first_batch_id: int, batches: int, capacity: int) -> None:
+        self._first_batch_id = first_batch_id
+        self._batches_left = batches
+        self._has_started = False
+        self._capacity = capacity
+        self._starts, self._ends = array("d", bytes(8 * capacity)), array("d", bytes(8 * capacity))
+        self._codes, self._blocks = array("b", bytes(capacity)), array("h", bytes(2 * capacity))
+        self._batch_ids = array("q", bytes(8 * capacity))
+        self._count = 0
+        self._lost = 0
+        self.batch_id = -1
+        self.is_training = False
+        """Whether the message at hand is a recorded training batch: what blocks and outbox look at."""
+
+    def begin(self, message: Message) -> bool:
+        """A message has been read; returns whether it is recorded: spans are its own from here on."""
+        self.batch_id = message.batch_id
+        if message.kind != Kind.TRAIN:
+            self.is_training = False
+            return self._has_started and self._batches_left > 0 and message.kind != Kind.END
+        self._has_started = self._has_started or message.batch_id >= self._first_batch_id
+        self.is_training = self._has_started and self._batches_left > 0
+        self._batches_left -= self.is_training
+        return self.is_training
+
+    def add(self, activity: Activity, start: float, end: float, block: int = -1) -> None:
+        """Keeps a span of the message at hand; seconds of `time.perf_counter`."""
+        index = self._count
+        if index == self._capacity:
+            self._lost += 1
+            return
+        self._starts[index], self._ends[index] = start, end
+        self._codes[index], self._blocks[index], self._batch_ids[index] = activity, block, self.batch_id
+        self._count = index + 1
+
+    def spans(self) -> dict[str, Any]:
+        """Everything recorded, as columns of equal length, and what is needed to compare this clock with another's.
+
+        Keys: `start_s`, `end_s` (of this host's monotonic clock), `activity` (names), `block` (-1: none), `batch_id`,
+        `lost` (spans without room), `host` (equal where the clock is the same one) and `epoch_s`, the time since 1970
+        at which this host's clock was 0.
+        """
+        count = self._count
+        return {
+            "host": memory_of_host(),
+            "epoch_s": clock_origin_s(),
+            "start_s": [round(start, CLOCK_DIGITS) for start in self._starts[:count]],
+            "end_s": [round(end, CLOCK_DIGITS) for end in self._ends[:count]],
+            "activity": [Activity(code).name.lower() for code in self._codes[:count]],
+            "block": self._blocks[:count].tolist(),
+            "batch_id": self._batch_ids[:count].tolist(),
+            "lost": self._lost,
+        }
+
+
+def clock_origin_s() -> float:
+    """Wall-clock time at which `time.perf_counter` was 0, from the reading that was interrupted least."""
+    readings = []
+    for _ in range(CLOCK_READINGS):
+        before, wall, after = time.perf_counter(), time.time(), time.perf_counter()
+        readings.append((after - before, wall - (before + after) / 2))
+    return min(readings)[1]
+
+
+class TracedInbox:
+    """An inbox whose waits are recorded, and that tells the recorder which message is at hand."""
+
+    def __init__(self, inbox: MessageStream, recorder: Recorder, waiting: Activity) -> None:
+        self._inbox = inbox
+        self._recorder = recorder
+        self._waiting = waiting
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inbox, name)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        recorder, deliveries = self._recorder, iter(self._inbox)
+        while True:
+            asked = time.perf_counter()
+            if (delivery := next(deliveries, None)) is None:
+                return
+            # Waiting for the very first message is start-up, not training.
+            given, is_first = time.perf_counter(), recorder.batch_id < 0
+            is_recorded = recorder.begin(delivery.message)
+            if is_recorded and not is_first:
+                recorder.add(self._waiting, asked, given)
+            yield delivery
+            if is_recorded and not recorder.is_training:
+                recorder.add(Activity.EVALUATE, given, time.perf_counter())
+
+
+class TracedOutbox(Sender):
+    """An outbox whose calls are recorded; a link waits before it copies."""
+
+    def __init__(self, outbox: Sender, recorder: Recorder) -> None:
+        self._outbox = outbox
+        self._recorder = recorder
+
+    @property
+    def stats(self) -> LinkStats:  # type: ignore[override]
+        return self._outbox.stats
+
+    def send(self, message: Message) -> None:
+        if not self._recorder.is_training:
+            return self._outbox.send(message)
+        waited_before_s, started = self.wait_room_s, time.perf_counter()
+        self._outbox.send(message)
+        ended, room = time.perf_counter(), started + self.wait_room_s - waited_before_s
+        if room > started:
+            self._recorder.add(Activity.WAIT_ROOM, started, room)
+        self._recorder.add(Activity.SEND, room, ended)
+
+    def close(self) -> None:
+        self._outbox.close()
+
+    def abandon(self) -> None:
+        self._outbox.abandon()
+
+
+class TracedBlock:
+    """A block whose forward, learn and hand_on are recorded; everything else is the block's own."""
+
+    def __init__(self, block: Block, recorder: Recorder) -> None:
+        self._block = block
+        self._index = block.index
+        self._recorder = recorder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._block, name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        started = time.perf_counter()
+        activation = self._block.forward(x)
+        self._record(Activity.FORWARD, started)
+        return activation
+
+    def learn(self, labels: Tensor, image: Tensor | None = None, weight: float = 1.0) -> Tensor:
+        started = time.perf_counter()
+        loss = self._block.learn(labels, image, weight)
+        self._record(Activity.LEARN, started)
+        return loss
+
+    def hand_on(self, x: Tensor) -> Tensor:
+        started = time.perf_counter()
+        activation = self._block.hand_on(x)
+        self._record(Activity.HAND_ON, started)
+        return activation
+
+    def _record(self, activity: Activity, started: float) -> None:
+        if self._recorder.is_training:
+            self._recorder.add(activity, started, time.perf_counter(), self._index)
+
+
+class Tracing(Protocol):
+    """What surrounds the parts of a stage, chosen once."""
+
+    def blocks(self, blocks: Sequence[Block]) -> Sequence[Block]: ...
+    def inbox(self, inbox: MessageStream) -> MessageStream: ...
+    def outbox(self, outbox: Sender) -> Sender: ...
+    def spans(self) -> dict[str, Any] | None: ...
+
+
+class Untraced:
+    """Leaves every part as it is: a run without a trace costs nothing."""
+
+    def blocks(self, blocks: Sequence[Block]) -> Sequence[Block]:
+        return blocks
+
+    def inbox(self, inbox: MessageStream) -> MessageStream:
+        return inbox
+
+    def outbox(self, outbox: Sender) -> Sender:
+        return outbox
+
+    def spans(self) -> None:
+        return None
+
+
+class Traced:
+    """Puts a recording object around every part of a stage that takes time."""
+
+    def __init__(self, recorder: Recorder, stage: int) -> None:
+        self._recorder = recorder
+        self._waiting = Activity.WAIT_INPUT if stage else Activity.DATA
+
+    def blocks(self, blocks: Sequence[Block]) -> Sequence[Block]:
+        return [TracedBlock(block, self._recorder) for block in blocks]  # type: ignore[misc]
+
+    def inbox(self, inbox: MessageStream) -> MessageStream:
+        return TracedInbox(inbox, self._recorder, self._waiting)
+
+    def outbox(self, outbox: Sender) -> Sender:
+        return outbox if isinstance(outbox, DeadEnd) else TracedOutbox(outbox, self._recorder)
+
+    def spans(self) -> dict[str, Any]:
+        """See `Recorder.spans`."""
+        return self._recorder.spans()
+
+
+def make_tracing(config: LoggingConfig, stage: int, num_blocks: int) -> Tracing:
+    """What `logging.trace_batches` and `logging.trace_start` ask for, for a stage of `num_blocks` blocks."""
+    if not config.trace_batches:
+        return Untraced()
+    capacity = config.trace_batches * (SPANS_PER_BATCH + SPANS_PER_BLOCK * num_blocks) + EVALUATION_SPANS
+    return Traced(Recorder(config.trace_start, config.trace_batches, min(capacity, MOST_SPANS)), stage)

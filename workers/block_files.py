@@ -1,0 +1,157 @@
+"""Blocks on disk: one file each, named by the block's index, never by rank."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from greedypipe.pipeline.block import Block
+
+FINAL = "final"
+"""Name of the checkpoint of a run that has come to its end."""
+
+
+class CheckpointConfig(BaseModel, frozen=True, extra="forbid"):
+    """What is saved while a run goes on; its end is saved in any case."""
+
+    interval_steps: int = Field(0, ge=0, description="training batches of stage 0 between checkpoints; 0: none")
+    keep: int = Field(3, ge=1, description="complete checkpoints to keep, besides the end and the most accurate one")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a stage has saved of one checkpoint.
+
+    Attributes:
+        files: SHA-256 by file name; empty where it failed.
+        steps: Optimizer steps by block index.
+        failure: Why there are no files.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    steps: dict[int, int] = field(default_factory=dict)
+    failure: str = ""
+
+
+class Saver:
+    """Saves the blocks of one stage beside their training: the caller waits for a copy in memory alone.
+
+    | thread | consumes          | waits for                       | unblocked by |
+    |--------|-------------------|---------------------------------|--------------|
+    | saver  | copies            | the disk                        | the disk     |
+    | main   | -                 | the end of the save before this | the saver    |
+
+    A disk that refuses does not end the training: what has failed is told like what was saved.
+
+    Args:
+        root: Folder of the run's checkpoints.
+        tell: Called in the saver's thread with the checkpoint's name and what became of it.
+    """
+
+    def __init__(self, root: Path, tell: Callable[[str, Saved], None]) -> None:
+        self._root = root
+        self._tell = tell
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._last: Future[None] | None = None
+        self._copies: Any = None
+        self.stalled_s = 0.0
+        """Seconds that `save` has kept its caller."""
+
+    def save(self, name: str, blocks: Sequence[Block]) -> None:
+        """Starts saving the blocks as they are now; waits while the checkpoint before is still being written."""
+        started = time.perf_counter()
+        self._wait()
+        self._copies = copied([block.state_dict() for block in blocks], self._copies)
+        self._last = self._executor.submit(self._try_to_write, name, self._copies)
+        self.stalled_s += time.perf_counter() - started
+
+    def save_now(self, name: str, blocks: Sequence[Block]) -> None:
+        """Saves the blocks in the calling thread.
+
+        Raises:
+            OSError: The disk refuses; so does RuntimeError, by torch.
+        """
+        self._tell(name, self._write(name, [block.state_dict() for block in blocks]))
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._executor.shutdown()
+
+    def _wait(self) -> None:
+        if self._last:
+            self._last.result()
+
+    def _try_to_write(self, name: str, states: Sequence[dict[str, Any]]) -> None:
+        try:
+            saved = self._write(name, states)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its archive writer
+            saved = Saved(failure=f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        self._tell(name, saved)
+
+    def _write(self, name: str, states: Sequence[dict[str, Any]]) -> Saved:
+        files = dict(write_block(self._root / name, state) for state in states)
+        return Saved(files, {state["index"]: state["step"] for state in states})
+
+
+def copied(value: Any, into: Any) -> Any:
+    """A copy of nested dictionaries and lists of tensors; where `into`, an earlier copy, has a tensor of the same kind in
+    the same place, in its memory.
+
+    New memory would be taken from what a step has just freed (workers.memory), and the next step would have to map
+    other memory anew.
+    """
+    if isinstance(value, Tensor):
+        fits = isinstance(into, Tensor) and (into.shape, into.dtype) == (value.shape, value.dtype)
+        return into.copy_(value) if fits else value.detach().clone()
+    if isinstance(value, dict):
+        known = into if isinstance(into, dict) else {}
+        return {key: copied(entry, known.get(key)) for key, entry in value.items()}
+    if isinstance(value, list):
+        known = into if isinstance(into, list) and len(into) == len(value) else [None] * len(value)
+        return [copied(entry, earlier) for entry, earlier in zip(value, known, strict=True)]
+    return value
+
+
+def write_block(folder: Path, state: dict[str, Any]) -> tuple[str, str]:
+    """Writes a block's state aside and renames it, so that a file of that name is always whole. Blocks for the disk.
+
+    Returns:
+        The file's name and its SHA-256.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"block{state['index']}.pt"
+    aside = path.with_suffix(".partial")
+    try:
+        with aside.open("w+b") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path.name, digest
+
+
+def load_blocks(folder: Path) -> list[dict[str, Any]]:
+    """Maps the states of all blocks, in the network's order, onto the CPU; what is not used is not read.
+
+    Raises:
+        ValueError: No block or not every block is there.
+    """
+    states = []
+    while (path := folder / f"block{len(states)}.pt").is_file():
+        states.append(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+    found = len(list(folder.glob("block*.pt")))
+    if not states or found != len(states):
+        raise ValueError(f"{folder} does not hold the blocks of a whole network: {found} files, block {len(states)} missing")
+    return states

@@ -1,0 +1,173 @@
+"""A link over torch.distributed point-to-point: gloo between hosts' memories.
+
+A link is a process group of two ranks of its own, 0 the sender and 1 the receiver, so that no operation of one link
+ever waits for another. gloo's habits decide the rest: a send completes only when the peer has posted its receive and
+reads the tensor until then (so sent bytes stay in their slot until `wait` returns), `Work.is_completed` never turns
+true before `wait` (so a thread sits in `wait`), and an operation that times out closes the pair for good (so a
+deadline is fatal, never a poll).
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+from torch import Tensor
+from torch.distributed import PrefixStore, ProcessGroup, ProcessGroupGloo, Store
+
+from greedypipe.workers.links.interface import Received, Receiver
+from greedypipe.workers.links.messages import MessageLayout
+from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.slot_sender import PackingSender
+from greedypipe.workers.links.slots import Slot, SlotPool, new_slot
+
+SENDER, RECEIVER = 0, 1
+
+
+class Wire:
+    """Moves bytes between the two ends; blocking, one thread per end.
+
+    The connection is closed by letting go of the group, which may not happen while an operation waits: gloo cannot be
+    interrupted. So an end that is closed while its thread waits is closed when the wait ends, which it does as soon as
+    the peer closes its own: of two ends at most one waits.
+    """
+
+    def __init__(self, group: ProcessGroup, own_rank: int, peer: str) -> None:
+        self._group: ProcessGroup | None = group
+        self._peer_rank = 1 - own_rank
+        self._peer = peer
+        self._in_use = threading.Lock()
+        self._is_closed = False
+
+    def send(self, memory: Tensor) -> None:
+        """Returns when the peer has taken the bytes."""
+        self._attempt(lambda group: group.send([memory], self._peer_rank, 0).wait())
+
+    def receive(self, memory: Tensor) -> None:
+        """Returns when a message has arrived; it may be shorter than `memory`."""
+        self._attempt(lambda group: group.recv([memory], self._peer_rank, 0).wait())
+
+    def close(self) -> None:
+        """Lets the peer know that this end is gone, now or when the operation that is going on has ended. Does not block;
+        idempotent; any thread may call it."""
+        self._is_closed = True
+        self._let_go()
+
+    def _attempt(self, operation: Callable[[ProcessGroup], object]) -> None:
+        try:
+            with self._in_use:
+                if not self._group:
+                    raise ConnectionError(f"the link to {self._peer} was closed here")
+                operation(self._group)
+        except RuntimeError as error:
+            if "Timed out" in str(error):
+                raise TimeoutError(f"waited too long for {self._peer}: {_first_line(error)}") from error
+            raise ConnectionError(f"lost {self._peer}: {_first_line(error)}") from error
+        finally:
+            if self._is_closed:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        # Whoever has the lock looks at `_is_closed` after it.
+        if self._in_use.acquire(blocking=False):
+            self._group = None
+            self._in_use.release()
+
+
+def connect_gloo(
+    store: Store, link: str, own_rank: int, layout: MessageLayout, *, patience: Patience, deadline_s: float
+) -> Wire:
+    """Builds one end of a link named `link`; returns when the peer has built the other.
+
+    The two compare their layouts first: gloo accepts a short message without a word and aborts the process on a long one.
+
+    Args:
+        deadline_s: Of every operation afterwards.
+
+    Raises:
+        ConnectionError: The peer did not come in time; GivenUp where waiting became pointless.
+        ValueError: The peer's messages have another layout.
+    """
+    peer = patience.peer
+    store = PrefixStore(link, store)
+    store.set(f"layout{own_rank}", f"{layout.code}")
+    theirs = int(patience.read(store, f"layout{1 - own_rank}"))
+    if theirs != layout.code:
+        ours = f"at most {layout.max_rows} rows of {layout.specs}"
+        raise ValueError(f"{peer} has another message layout (code {theirs}, here {layout.code}): {ours}")
+    try:
+        group = ProcessGroupGloo(store, own_rank, 2, timedelta(seconds=deadline_s))
+    except RuntimeError as error:
+        raise ConnectionError(f"waited {deadline_s:g} s to connect to {peer}: {_first_line(error)}") from error
+    return Wire(group, own_rank, peer)
+
+
+class ProcessGroupSender(PackingSender):
+    """Copies messages into slots; a thread of its own hands them to the wire in order.
+
+    Args:
+        peer: The receiver in words, e.g. "stage 2", for messages.
+    """
+
+    def __init__(self, wire: Wire, layout: MessageLayout, *, slots: int, timeout_s: float, peer: str) -> None:
+        super().__init__("gloo", layout, SlotPool(slots, lambda: new_slot(layout)), timeout_s=timeout_s, peer=peer)
+        self.stats.slot_bytes = slots * layout.slot_bytes
+        self._wire = wire
+        self._outgoing: queue.SimpleQueue[tuple[Slot, Tensor] | None] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._transmit, name=f"send to {peer}", daemon=True)
+        self._thread.start()
+
+    def _pass_on(self, slot: Slot, used: Tensor) -> None:
+        self._outgoing.put((slot, used))
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._outgoing.put(None)
+        self._wire.close()
+
+    def close(self) -> None:
+        self._outgoing.put(None)
+        self._thread.join(self._timeout_s)
+        if self._thread.is_alive():
+            raise TimeoutError(f"waited {self._timeout_s:g} s for {self._peer} to take the last message")
+        if self._error:
+            raise self._error
+
+    def _transmit(self) -> None:
+        try:
+            while (outgoing := self._outgoing.get()) is not None:
+                slot, used = outgoing
+                self._wire.send(used)
+                self._pool.release(slot)
+        except BaseException as error:  # travels as data: the next call of send or close raises it
+            self._error = error
+            self._pool.close(error)
+        finally:
+            self._wire.close()
+
+
+class ProcessGroupReceiver(Receiver):
+    """Receives into slots that it owns."""
+
+    def __init__(self, wire: Wire, layout: MessageLayout, *, slots: int, timeout_s: float) -> None:
+        self._wire = wire
+        self._timeout_s = timeout_s
+        self._slots = SlotPool(slots, lambda: new_slot(layout))
+        self.slot_bytes = slots * layout.slot_bytes
+
+    def receive(self) -> Received:
+        try:
+            slot = self._slots.acquire(self._timeout_s)
+        except TimeoutError:
+            raise TimeoutError(f"the reader of this stage has released no slot for {self._timeout_s:g} s") from None
+        self._wire.receive(slot.memory)
+        return Received(slot.unpack(), lambda: self._slots.release(slot))
+
+    def close(self) -> None:
+        self._slots.close(ConnectionError("the link was closed here"))
+        self._wire.close()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,129 @@
+"""What travels over a link: a message of a fixed header and tensors, and the layout that both ends agree on."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from greedypipe.workers.links.encoding import ENCODINGS, EncodedTensor, TensorSpec
+
+ALIGNMENT_BYTES = 64
+HEADER_WORDS = 8
+"""kind, batch_id, step, rows, layout code, rows of the whole batch, then reserved; int64 each."""
+HEADER_BYTES = HEADER_WORDS * 8
+
+
+class Kind(IntEnum):
+    """What a message means to the stage that reads it."""
+
+    TRAIN = 0
+    """A training batch."""
+    EVALUATE = 1
+    """A batch of the held-out part; `batch_id` counts within the pass."""
+    EVALUATED = 2
+    """The end of an evaluation pass; `batch_id` is the epoch that it followed. No tensors."""
+    END = 3
+    """The end of the stream; `batch_id` is the step budget where the whole stream was sent, and that of the first batch
+    which was not where it was stopped. No tensors."""
+    CHECKPOINT = 4
+    """A mark: save what has been learned from the batches before it; `batch_id` as with END. No tensors."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message. Its tensors may lie in a slot: they are valid until the message is released.
+
+    Attributes:
+        batch_id: Number of the mini-batch in the stream of stage 0; see `Kind` for the other meanings.
+        step: Optimizer steps that the sender's last block had done when it computed the activation.
+        tensors: By name, in the layout's order, all with the batch as first dimension. A tensor that travels encoded
+            arrives as `EncodedTensor`; `to` gives the message as its reader wants it.
+        batch_rows: Samples of the whole batch, where the message holds a part of one; 0: it holds all of them.
+    """
+
+    kind: Kind
+    batch_id: int
+    step: int = 0
+    tensors: Mapping[str, Tensor | EncodedTensor] = field(default_factory=dict)
+    batch_rows: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Samples in the message; 0 without tensors."""
+        return next((tensor.shape[0] for tensor in self.tensors.values()), 0)
+
+    @property
+    def share(self) -> float:
+        """Its samples as a share of the whole batch."""
+        return self.rows / self.batch_rows if self.batch_rows else 1.0
+
+    def part(self, begin: Fraction, end: Fraction) -> "Message":
+        """The message with the rows between two shares of them, as views; parts that touch leave out and repeat none."""
+        if (begin, end) == (0, 1):
+            return self
+        rows = slice(math.floor(self.rows * begin), math.floor(self.rows * end))
+        tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
+        return Message(self.kind, self.batch_id, self.step, tensors, self.batch_rows or self.rows)
+
+    def to(self, device: torch.device) -> "Message":
+        """The message with its tensors on `device` and decoded: itself where they are there already.
+
+        Blocks until they are copied: the slot that they lie in may be filled again as soon as it is released.
+        """
+        if all(tensor.device == device for tensor in self.tensors.values()):
+            return self
+        moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return Message(self.kind, self.batch_id, self.step, moved, self.batch_rows)
+
+
+@dataclass(frozen=True)
+class MessageLayout:
+    """What both ends of a link agree on: the tensors of every kind of message, and the largest batch.
+
+    Every header carries `code`, so that two ends with different ideas are an error at the first message.
+    """
+
+    max_rows: int
+    specs: Mapping[Kind, tuple[TensorSpec, ...]]
+    code: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = repr((self.max_rows, sorted((int(kind), specs) for kind, specs in self.specs.items())))
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        object.__setattr__(self, "code", int.from_bytes(digest, "little") >> 1)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Size of a slot that holds the largest message."""
+        return max(self.message_bytes(kind, self.max_rows) for kind in Kind)
+
+    def message_bytes(self, kind: Kind, rows: int) -> int:
+        """Bytes of a message, header included."""
+        return HEADER_BYTES + sum(size for _, size in self.field_sizes(kind, rows))
+
+    def field_sizes(self, kind: Kind, rows: int) -> list[tuple[TensorSpec, int]]:
+        """The tensors of a message of `rows` rows, in order, with the aligned bytes that each takes up."""
+        return [(spec, _aligned(ENCODINGS[spec.encoding].size_bytes(spec, rows))) for spec in self.specs.get(kind, ())]
+
+    def check(self, message: Message) -> None:
+        """Raises ValueError where a message does not fit the layout."""
+        specs = self.specs.get(message.kind, ())
+        rows, tensors = message.rows, message.tensors
+        if len(tensors) > len(specs) and (unknown := set(tensors) - {spec.name for spec in specs}):
+            raise ValueError(f"{message.kind.name} message: the layout has no {', '.join(sorted(unknown))}")
+        if rows > self.max_rows:
+            raise ValueError(f"{message.kind.name} message of {rows} rows, the layout allows {self.max_rows}")
+        for spec in specs:
+            tensor = tensors.get(spec.name)
+            if tensor is None or tensor.dtype != spec.dtype or tensor.shape != (rows, *spec.shape):
+                got = None if tensor is None else (tuple(tensor.shape[1:]), tensor.dtype, tensor.shape[0])
+                raise ValueError(f"{message.kind.name} message: {spec} must have {rows} rows, got {got}")
+
+
+def _aligned(size_bytes: int) -> int:
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

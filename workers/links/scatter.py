@@ -1,0 +1,54 @@
+"""One outbox for the parts of a batch that go to several replicas of the next stage."""
+
+import functools
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from greedypipe.workers.links.interface import LinkStats, Sender
+from greedypipe.workers.links.messages import Message
+
+
+class Branch(NamedTuple):
+    """A link, and which of the rows go over it, as shares of those at hand."""
+
+    sender: Sender
+    begin: Fraction
+    end: Fraction
+
+
+class SplitSender(Sender):
+    """Sends every replica its rows of each batch, and all of them each message without rows.
+
+    Waits for room at one after the other: as they step together, the one with the least room decides.
+    """
+
+    def __init__(self, branches: Sequence[Branch]) -> None:
+        self._branches = branches
+
+    @property
+    def stats(self) -> LinkStats:  # type: ignore[override]
+        """Sums over the links; `messages` counts every part."""
+        first, *others = (branch.sender.stats for branch in self._branches)
+        return functools.reduce(LinkStats.plus, others, first)
+
+    @property
+    def wait_room_s(self) -> float:
+        return sum(branch.sender.wait_room_s for branch in self._branches)
+
+    def send(self, message: Message) -> None:
+        for sender, begin, end in self._branches:
+            sender.send(message.part(begin, end))
+
+    def close(self) -> None:
+        for branch in self._branches:
+            branch.sender.close()
+
+    def abandon(self) -> None:
+        for branch in self._branches:
+            branch.sender.abandon()
+
+
+def split(branches: Sequence[Branch]) -> Sender:
+    """One sender for all branches: the link itself where there is one alone."""
+    return branches[0].sender if len(branches) == 1 else SplitSender(branches)

@@ -1,0 +1,48 @@
+"""The part of sending that links with slots of the sender's own process share: wait for a slot, copy, count."""
+
+import time
+from abc import abstractmethod
+
+from torch import Tensor
+
+from greedypipe.workers.links.interface import LinkStats, Sender
+from greedypipe.workers.links.messages import Message, MessageLayout
+from greedypipe.workers.links.slots import Slot, SlotPool
+
+
+class PackingSender(Sender):
+    """Copies each message into a slot of a pool; a subclass passes the slot on and releases it.
+
+    Args:
+        transport: Its name, for the figures.
+        peer: The receiver in words, e.g. "stage 2", for messages.
+    """
+
+    def __init__(self, transport: str, layout: MessageLayout, pool: SlotPool[Slot], *, timeout_s: float, peer: str) -> None:
+        self._layout = layout
+        self._pool = pool
+        self._timeout_s = timeout_s
+        self._peer = peer
+        self.stats = LinkStats(transport)
+
+    def abandon(self) -> None:
+        self._pool.close(ConnectionError(f"the link to {self._peer} was given up here"))
+
+    def send(self, message: Message) -> None:
+        started = time.perf_counter()
+        self._layout.check(message)
+        waited_before_s = self._pool.waited_s
+        try:
+            slot = self._pool.acquire(self._timeout_s)
+        except TimeoutError:
+            raise TimeoutError(
+                f"waited {self._timeout_s:g} s for room at {self._peer}, batch_id {message.batch_id}"
+            ) from None
+        waited_s = self._pool.waited_s - waited_before_s
+        used = slot.pack(message)
+        self._pass_on(slot, used)
+        self.stats.count(len(used), time.perf_counter() - started - waited_s, waited_s)
+
+    @abstractmethod
+    def _pass_on(self, slot: Slot, used: Tensor) -> None:
+        """Hands a slot to the receiver; `used` is the part that holds the message. Does not block."""

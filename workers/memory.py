@@ -1,0 +1,47 @@
+"""Memory of the calling process: the most that it has held, and whether it keeps what a training step frees."""
+
+import contextlib
+import ctypes
+import resource
+from pathlib import Path
+
+import torch
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Options of mallopt(3)."""
+NEVER = 2**31 - 1
+
+
+def reset_peak_memory() -> None:
+    """Starts the measurement anew where the kernel can (Linux, see proc(5), clear_refs)."""
+    with contextlib.suppress(OSError):
+        CLEAR.write_text(RESET_PEAK)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Largest memory since `reset_peak_memory`: a GPU's allocations, or else the process's resident memory.
+
+    Resident memory counts the shared pages of a link's slots at both of its ends. It is the kernel's high-water mark of
+    this very process; getrusage's, taken where there is no other, is inherited from whoever started the process.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    marks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return 1024 * (marks[0] if marks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def keep_freed_memory() -> bool:
+    """Has the C library serve large tensors from memory that it keeps, instead of mapping each anew.
+
+    By default glibc maps every large block for itself and gives it back when it is freed, so that the kernel zeroes all
+    activations of every step page by page: a quarter of a stage's time on the machine of benchmarks/results. Peak
+    memory can rise a little, as gaps between blocks are not given back. Affects the whole process.
+
+    Returns:
+        Whether the C library knows how; others than glibc do not.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))

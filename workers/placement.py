@@ -1,0 +1,171 @@
+"""Which process is which stage and replica, on which device, hosting which blocks: the only arithmetic on ranks."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, BeforeValidator, Field
+
+
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, int) else value
+
+
+class PlacementConfig(BaseModel, frozen=True, extra="forbid"):
+    """Where stages run."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
+    threads: int = Field(
+        1, ge=1, description="CPU threads of a process; the same for any number of processes, so that results are equal"
+    )
+    replicas: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_list)] = Field(
+        (1,),
+        description="processes that share the work of a stage (data parallel): one number for all stages, or one for each, "
+        "e.g. [1, 2, 1]",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What a process of a run is: replica number `replica` of `replicas` ones of a stage."""
+
+    rank: int
+    stage: int
+    replica: int = 0
+    replicas: int = 1
+
+    @property
+    def label(self) -> str:
+        """For tables: "2", or "2.0" for the first of several replicas."""
+        return f"{self.stage}.{self.replica}" if self.replicas > 1 else f"{self.stage}"
+
+    @property
+    def name(self) -> str:
+        """In a sentence; also what workers.telemetry.diagnosis looks for."""
+        return f"stage {self.label}"
+
+    @property
+    def leads_stage(self) -> bool:
+        """Whether it is the replica that saves the stage's blocks."""
+        return self.replica == 0
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way of activations from one process to one of the next stage.
+
+    Attributes:
+        begin: Where its part of the sender's rows begins, as a share of them; `end` likewise.
+    """
+
+    sender: Seat
+    receiver: Seat
+    begin: Fraction
+    end: Fraction
+
+    @property
+    def share(self) -> Fraction:
+        """Its part of a whole batch."""
+        return (self.end - self.begin) / self.sender.replicas
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Blocks dealt in order to stages, and stages to processes: ranks count the replicas of stage 0 first.
+
+    Every replica of a stage takes an equal part of the rows of every batch, the first replica the first rows. So a batch is
+    one step of every block whatever the replicas, and its samples keep their order.
+
+    Args:
+        replicas: Processes of each stage.
+
+    Raises:
+        ValueError: More stages than blocks.
+    """
+
+    replicas: tuple[int, ...]
+    num_blocks: int
+
+    def __post_init__(self) -> None:
+        if self.num_stages > self.num_blocks:
+            raise ValueError(
+                f"{self.num_stages} stages for {self.num_blocks} blocks: a stage hosts at least one block; start at most "
+                f"{self.num_blocks} processes (--nproc_per_node), raise partition.blocks, or give a stage more of them "
+                "(placement.replicas; launch/plan.py says which one)"
+            )
+
+    @classmethod
+    def deal(cls, replicas: tuple[int, ...], num_processes: int, num_blocks: int) -> "Placement":
+        """Places `num_processes` processes as `placement.replicas` says.
+
+        Raises:
+            ValueError: They do not go up, or there are more stages than blocks.
+        """
+        if len(replicas) == 1:
+            stages, rest = divmod(num_processes, replicas[0])
+            if rest:
+                raise ValueError(
+                    f"placement.replicas: got {replicas[0]}, allowed: a divisor of the number of processes, {num_processes}"
+                )
+            return cls(replicas * stages, num_blocks)
+        if sum(replicas) != num_processes:
+            raise ValueError(
+                f"placement.replicas: got {list(replicas)}, which is {sum(replicas)} processes, but {num_processes} were "
+                "started (--nproc_per_node)"
+            )
+        return cls(replicas, num_blocks)
+
+    @property
+    def num_stages(self) -> int:
+        return len(self.replicas)
+
+    @property
+    def num_processes(self) -> int:
+        return sum(self.replicas)
+
+    def blocks_of(self, stage: int) -> range:
+        """Indices of the blocks that a stage hosts; where they do not go up evenly, later stages host one more."""
+        return range(stage * self.num_blocks // self.num_stages, (stage + 1) * self.num_blocks // self.num_stages)
+
+    def seat_of(self, rank: int) -> Seat:
+        """What a process is."""
+        return list(self.seats())[rank]
+
+    def seats(self) -> Iterator[Seat]:
+        """What every process is, in the order of ranks."""
+        places = [(stage, replica, count) for stage, count in enumerate(self.replicas) for replica in range(count)]
+        return (Seat(rank, *place) for rank, place in enumerate(places))
+
+    def replicas_of(self, stage: int) -> list[Seat]:
+        """The processes of a stage."""
+        return [seat for seat in self.seats() if seat.stage == stage]
+
+    def part_of(self, seat: Seat) -> tuple[Fraction, Fraction]:
+        """Begin and end of a replica's rows, as shares of a whole batch."""
+        return Fraction(seat.replica, seat.replicas), Fraction(seat.replica + 1, seat.replicas)
+
+    def routes_after(self, stage: int) -> list[Route]:
+        """All ways from a stage to the next one: between those whose rows overlap."""
+        routes = []
+        for sender, receiver in itertools.product(self.replicas_of(stage), self.replicas_of(stage + 1)):
+            ours, theirs = self.part_of(sender), self.part_of(receiver)
+            begin, end = max(ours[0], theirs[0]), min(ours[1], theirs[1])
+            if begin < end:
+                within = [share * sender.replicas - sender.replica for share in (begin, end)]
+                routes.append(Route(sender, receiver, *within))
+        return routes
+
+    def device_of(self, local_rank: int, config: PlacementConfig) -> torch.device:
+        """The device of a process; the GPUs of a host are dealt to its processes in turn.
+
+        Raises:
+            ValueError: CUDA is asked for and not there.
+        """
+        if config.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("placement.device: got 'cuda', but torch sees no GPU here; use cpu or auto")
+        if config.device == "cpu" or not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", local_rank % torch.cuda.device_count())

@@ -1,0 +1,47 @@
+"""The host that a process runs on, its versions, and its processes."""
+
+import contextlib
+import os
+import platform
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def host_name() -> str:
+    """The name that tells hosts apart on the board."""
+    return socket.gethostname()
+
+
+def kill(pid: int) -> None:
+    """A stopped process does not hear SIGTERM, and whoever started it would wait for it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this host runs; one that has ended and only waits for its parent to look does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def versions() -> dict[str, str]:
+    """Of what the figures depend on."""
+    return {"python": platform.python_version(), "torch": torch.__version__}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores and GPUs of this host."""
+    cpu = next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "gpus": gpus}
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []

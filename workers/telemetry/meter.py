@@ -1,0 +1,129 @@
+"""Figures of a stage while it trains, gathered on the device and read every few steps."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from greedypipe.pipeline.block import Block
+
+
+class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
+    """What is written down, how often, and where else it goes."""
+
+    interval_steps: int = Field(20, ge=1, description="steps between records of metrics/stageK.jsonl and checks for NaN")
+    console_interval_s: float = Field(5.0, gt=0, description="seconds between progress lines where output is no terminal")
+    wandb: bool = Field(False, description="log to Weights & Biases (extra 'wandb'; offline without a key)")
+    tensorboard: bool = Field(False, description="write TensorBoard events into the run's folder (extra 'tensorboard')")
+    trace_batches: int = Field(
+        0, ge=0, le=5000, description="training batches of each stage that trace.json shows; 0: no trace"
+    )
+    trace_start: int = Field(20, ge=0, description="batch_id from which on each stage fills its trace")
+
+
+class MetricsFile:
+    """One JSON object per line, flushed line by line so that a killed process leaves whole lines.
+
+    A file that a run has left, to go on in it, is appended to; its last line must be whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = path.read_text().splitlines() if path.exists() else []
+        self._started = time.perf_counter() - (json.loads(before[-1])["time_s"] if before else 0.0)
+        self._file: TextIO = path.open("a", buffering=1)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends one record with the seconds that the run has been at work, and with Unix time, which is one clock for all
+        stages of a host. Non-finite numbers become null."""
+        clocks = {"time_s": round(time.perf_counter() - self._started, 4), "unix_s": round(time.time(), 4)}
+        record = clocks | record
+        self._file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Meter:
+    """Collects the local losses of one block; one copy on the device per step, nothing else on the hot path."""
+
+    def __init__(self, block: Block, interval_steps: int) -> None:
+        self.block = block
+        self._losses = torch.zeros(interval_steps, device=block.device)
+        self._batch_ids: list[int] = []
+
+    def record(self, loss: Tensor, batch_id: int) -> bool:
+        """Keeps a step's loss; returns whether it is time to `read`."""
+        self._losses[len(self._batch_ids)] = loss
+        self._batch_ids.append(batch_id)
+        return len(self._batch_ids) == len(self._losses)
+
+    def read(self) -> float | None:
+        """Mean loss since the last call, None where there was no step. Synchronises with the device.
+
+        Raises:
+            FloatingPointError: A loss was not finite; names block, step and batch.
+        """
+        losses = self._losses[: len(self._batch_ids)].tolist()
+        for position, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                step = self.block.step - len(losses) + position
+                batch_id = self._batch_ids[position]
+                raise FloatingPointError(
+                    f"block {self.block.index}: the local loss is {loss} at batch_id {batch_id} (step {step})"
+                )
+        self._batch_ids.clear()
+        return sum(losses) / len(losses) if losses else None
+
+
+class Stopwatch:
+    """Splits a stage's time by what it was for; waits inside training are told apart.
+
+    Attributes:
+        train_s: Seconds of training batches, waits included, from the first message on.
+        hand_on_s: Seconds of batches that a finished stage only handed on.
+        evaluate_s: Seconds of evaluation batches and marks.
+    """
+
+    def __init__(self) -> None:
+        self.train_s = 0.0
+        self.hand_on_s = 0.0
+        self.evaluate_s = 0.0
+        self.wait_input_s = 0.0
+        self.wait_output_s = 0.0
+        self.samples = 0
+        self.batches = 0
+
+    def count_training(self, seconds: float, wait_input_s: float, wait_output_s: float, samples: int) -> None:
+        self.train_s += seconds
+        self.wait_input_s += wait_input_s
+        self.wait_output_s += wait_output_s
+        self.samples += samples
+        self.batches += 1
+
+    @property
+    def busy_s(self) -> float:
+        """Training seconds without the waits: the stage's own time."""
+        return max(0.0, self.train_s - self.wait_input_s - self.wait_output_s)
+
+    @property
+    def step_time_s(self) -> float:
+        """The stage's own seconds per training batch."""
+        return self.busy_s / self.batches if self.batches else 0.0
+
+    @property
+    def samples_per_s(self) -> float:
+        return self.samples / self.train_s if self.train_s else 0.0
+
+    def fraction(self, seconds: float) -> float:
+        """`seconds` as a share of the training time, in [0, 1]."""
+        return seconds / self.train_s if self.train_s else 0.0
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
