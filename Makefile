@@ -12,6 +12,7 @@ run: .venv/installed  ## train 4 processes on a bundled real data set
 
 test: .venv/installed  ## lint and the whole suite
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/pytest
 
 cluster: .venv/installed-ray  ## what needs a Ray cluster or two hosts, made on this machine, and all that starts slowly
@@ -19,6 +20,7 @@ cluster: .venv/installed-ray  ## what needs a Ray cluster or two hosts, made on 
 
 lint: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 gpu:  ## every test that needs CUDA, with the python that is active: it may have a torch of its own
 	$(PYTHON) -m pytest tests/gpu -m gpu -rs

@@ -98,12 +98,17 @@ def table(results: dict[str, Any]) -> Table:
         heads = zip(*(summary["accuracy"]["blocks"][:-1] for summary in runs.values()), strict=True)
         ensembles = [100 * summary["accuracy"]["ensemble"] for summary in runs.values()]
         result.add_row(
-            CASES[name].label, str(len(runs)), f"{statistics.mean(finals):.2f}", f"{min(finals):.2f} .. {max(finals):.2f}",
-            " ".join(f"{100 * statistics.mean(head):.1f}" for head in heads), f"{statistics.mean(ensembles):.2f}",
+            CASES[name].label,
+            str(len(runs)),
+            f"{statistics.mean(finals):.2f}",
+            f"{min(finals):.2f} .. {max(finals):.2f}",
+            " ".join(f"{100 * statistics.mean(head):.1f}" for head in heads),
+            f"{statistics.mean(ensembles):.2f}",
             f"{statistics.mean(summary['train_s'] for summary in runs.values()):.0f}",
-            f"{max(stage['staleness_mean'] for stage in stages):.2f}", f"{max(stage['reuse_mean'] for stage in stages):.2f}",
+            f"{max(stage['staleness_mean'] for stage in stages):.2f}",
+            f"{max(stage['reuse_mean'] for stage in stages):.2f}",
             f"{max(stage['wait_output_fraction'] for stage in stages):.1%}",
-        )  # fmt: skip
+        )
     return result
 
 

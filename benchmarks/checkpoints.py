@@ -25,10 +25,18 @@ from greedypipe.workers.telemetry.machine import hardware, versions
 
 STAGES = 2
 DEFAULTS = (
-    "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=128", "data.samples=12800",
-    "data.drop_last=true", "model.name=vgg8b", "model.width=0.25", "head.name=mlp_sr", f"partition.blocks={STAGES}",
+    "data.name=synthetic",
+    "data.shape=[3,32,32]",
+    "data.classes=10",
+    "data.batch_size=128",
+    "data.samples=12800",
+    "data.drop_last=true",
+    "model.name=vgg8b",
+    "model.width=0.25",
+    "head.name=mlp_sr",
+    f"partition.blocks={STAGES}",
     "partition.boundaries=[conv4]",
-)  # fmt: skip
+)
 SMALL = ("model.width=0.05", "data.batch_size=16", "data.shape=[3,8,8]")
 
 
@@ -37,9 +45,11 @@ def measure(case: Case, interval: int) -> dict[str, Any]:
     none = run(case, STAGES, "checkpoint.interval_steps=0")
     some = run(case, STAGES, f"checkpoint.interval_steps={interval}")
     return {
-        "none_samples_per_s": none.samples_per_s, "some_samples_per_s": some.samples_per_s,
-        "ratio": some.samples_per_s / none.samples_per_s, "stalled_share": _stalled_share(some),
-    }  # fmt: skip
+        "none_samples_per_s": none.samples_per_s,
+        "some_samples_per_s": some.samples_per_s,
+        "ratio": some.samples_per_s / none.samples_per_s,
+        "stalled_share": _stalled_share(some),
+    }
 
 
 def _stalled_share(ran: Ran) -> float:
@@ -66,14 +76,22 @@ def main() -> None:
     table.add_row(
         f"{statistics.median(one['none_samples_per_s'] for one in found):,.1f}",
         f"{statistics.median(one['some_samples_per_s'] for one in found):,.1f}",
-        f"{ratio['median']:.3f}", f"{ratio['min']:.3f} .. {ratio['max']:.3f}", f"{stalled['median']:.2%}", ">= 0.97",
-    )  # fmt: skip
+        f"{ratio['median']:.3f}",
+        f"{ratio['min']:.3f} .. {ratio['max']:.3f}",
+        f"{stalled['median']:.2%}",
+        ">= 0.97",
+    )
     Console(width=120).print(table)
     answer = {
-        "command": "python -m benchmarks.checkpoints " + " ".join(sys.argv[1:]), "settings": list(settings),
-        "interval_steps": arguments.interval, "hardware": hardware(), "versions": versions(), "ratio": ratio,
-        "stalled_share": stalled, "repeats": found,
-    }  # fmt: skip
+        "command": "python -m benchmarks.checkpoints " + " ".join(sys.argv[1:]),
+        "settings": list(settings),
+        "interval_steps": arguments.interval,
+        "hardware": hardware(),
+        "versions": versions(),
+        "ratio": ratio,
+        "stalled_share": stalled,
+        "repeats": found,
+    }
     arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
 
 

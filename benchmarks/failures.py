@@ -29,9 +29,11 @@ DEADLINE_S = 90.0
 HANG_S = 5.0
 """Both deadlines: without a heartbeat (SIGSTOP), and on one batch (hang)."""
 ENDLESS = (
-    "training.epochs=100000", "logging.interval_steps=5",
-    f"faults.heartbeat_timeout_s={HANG_S}", f"faults.hang_timeout_s={HANG_S}",
-)  # fmt: skip
+    "training.epochs=100000",
+    "logging.interval_steps=5",
+    f"faults.heartbeat_timeout_s={HANG_S}",
+    f"faults.hang_timeout_s={HANG_S}",
+)
 FAULT_STEP = 60
 
 
@@ -99,13 +101,25 @@ class LiveRun:
 
     def __init__(self, case: Case, num_stages: int, folder: Path) -> None:
         command = [
-            sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={num_stages}", str(ROOT / "launch" / "run.py"),
-            f"run.folder={folder}", "run.name=run", *ENDLESS, *case.overrides,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            f"--nproc_per_node={num_stages}",
+            str(ROOT / "launch" / "run.py"),
+            f"run.folder={folder}",
+            "run.name=run",
+            *ENDLESS,
+            *case.overrides,
+        ]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+            command,
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
         self.lines: list[str] = []
         self._metrics = [folder / "run" / "metrics" / f"stage{stage}.jsonl" for stage in range(num_stages)]
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -179,12 +193,23 @@ def main() -> None:
     for case in cases:
         outcome = run_case(case, num_stages)
         outcomes.append(asdict(outcome))
-        table.add_row(outcome.strike, str(outcome.stage), f"{outcome.seconds:.1f}", str(outcome.exit_code),
-                      str(outcome.orphans), outcome.message)  # fmt: skip
+        table.add_row(
+            outcome.strike,
+            str(outcome.stage),
+            f"{outcome.seconds:.1f}",
+            str(outcome.exit_code),
+            str(outcome.orphans),
+            outcome.message,
+        )
     Console(width=160).print(table)
     if arguments.out:
-        facts = {"command": " ".join(["python -m benchmarks.failures", *sys.argv[1:]]), "hardware": hardware(),
-                 "versions": versions(), "hang_s": HANG_S, "outcomes": outcomes}  # fmt: skip
+        facts = {
+            "command": " ".join(["python -m benchmarks.failures", *sys.argv[1:]]),
+            "hardware": hardware(),
+            "versions": versions(),
+            "hang_s": HANG_S,
+            "outcomes": outcomes,
+        }
         arguments.out.write_text(json.dumps(facts, indent=2) + "\n")
 
 

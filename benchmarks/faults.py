@@ -44,11 +44,21 @@ STAGES = 3
 TOLERANCE, REPLAYS = 0.05, 3
 TIMEOUT_S = 120.0
 RUN = (
-    "data.name=digits", "data.batch_size=72", "data.drop_last=true", "model.name=vgg8b", "model.width=0.1",
-    "partition.blocks=3", "training.epochs=12", "evaluation.every_epochs=12", "optimizer.lr=0.05",
-    "optimizer.schedule=cosine", "checkpoint.interval_steps=12", "logging.interval_steps=1",
-    "faults.heartbeat_timeout_s=3", "faults.timeout_s=20",
-)  # fmt: skip
+    "data.name=digits",
+    "data.batch_size=72",
+    "data.drop_last=true",
+    "model.name=vgg8b",
+    "model.width=0.1",
+    "partition.blocks=3",
+    "training.epochs=12",
+    "evaluation.every_epochs=12",
+    "optimizer.lr=0.05",
+    "optimizer.schedule=cosine",
+    "checkpoint.interval_steps=12",
+    "logging.interval_steps=1",
+    "faults.heartbeat_timeout_s=3",
+    "faults.timeout_s=20",
+)
 """12 epochs of 19 steps."""
 MOST_READS = 5
 """With replay: without a bound the stages behind one that stands still use up their budgets on its last few batches. Where
@@ -155,8 +165,19 @@ def run_trial(trial: Trial, run: Sequence[str], folder: Path, reference: Referen
         detect_s = back_s - striker.struck_s if striker.struck_s else None
         again_s = _first_record_after(folder, back_s, trial.stage)
     orphans = sum(Path(f"/proc/{pid}").exists() for pid in striker.pids)
-    return Result(trial, right, len(codes), codes, outcome.summary.get("began_at_batch_id", 0), detect_s, again_s, orphans,
-                  leaked, accuracy, expected)  # fmt: skip
+    return Result(
+        trial,
+        right,
+        len(codes),
+        codes,
+        outcome.summary.get("began_at_batch_id", 0),
+        detect_s,
+        again_s,
+        orphans,
+        leaked,
+        accuracy,
+        expected,
+    )
 
 
 class Striker:
@@ -230,10 +251,15 @@ def draw(count: int, seed: int, last_step: int, recoveries: Sequence[str]) -> li
     """Every fault about as often as every other, at random moments in random stages."""
     generator = random.Random(seed)
     return [
-        Trial(generator.choice(("fifo", "replay")), generator.choice(recoveries), FAULTS[number % len(FAULTS)],
-              generator.randrange(STAGES), generator.randrange(2, last_step))
+        Trial(
+            generator.choice(("fifo", "replay")),
+            generator.choice(recoveries),
+            FAULTS[number % len(FAULTS)],
+            generator.randrange(STAGES),
+            generator.randrange(2, last_step),
+        )
         for number in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def draw_few(seed: int, last_step: int) -> list[Trial]:
@@ -273,10 +299,14 @@ def table(results: list[Result]) -> Table:
     for kind in sorted(set(kinds)):
         group = [one for one, its_kind in zip(results, kinds, strict=True) if its_kind == kind]
         shown.add_row(
-            *kind, str(len(group)), str(sum(one.is_right for one in group)),
-            *_percentiles([one.detect_s for one in group]), *_percentiles([one.again_s for one in group]),
-            str(sum(one.orphans for one in group)), str(sum(len(one.leaked) for one in group)),
-        )  # fmt: skip
+            *kind,
+            str(len(group)),
+            str(sum(one.is_right for one in group)),
+            *_percentiles([one.detect_s for one in group]),
+            *_percentiles([one.again_s for one in group]),
+            str(sum(one.orphans for one in group)),
+            str(sum(len(one.leaked) for one in group)),
+        )
     return shown
 
 
@@ -293,8 +323,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json")
     parser.add_argument("--smoke", action="store_true", help="few trials, on a shorter run")
-    parser.add_argument("--policies", nargs="+", choices=("restart", "isolate"), default=["restart", "isolate"],
-                        help="faults.policy to draw from")  # fmt: skip
+    parser.add_argument(
+        "--policies",
+        nargs="+",
+        choices=("restart", "isolate"),
+        default=["restart", "isolate"],
+        help="faults.policy to draw from",
+    )
     arguments = parser.parse_args()
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     # Long enough that a stage is struck in the middle: who strikes learns of the processes half a second after they start.
@@ -309,10 +344,13 @@ def main() -> None:
         ]
     Console(width=140).print(table(results), f"{sum(one.is_right for one in results)} of {len(results)} right")
     answer: dict[str, Any] = {
-        "command": "python -m benchmarks.faults " + " ".join(sys.argv[1:]), "settings": list(run),
-        "hardware": hardware(), "versions": versions(), "right": sum(one.is_right for one in results),
+        "command": "python -m benchmarks.faults " + " ".join(sys.argv[1:]),
+        "settings": list(run),
+        "hardware": hardware(),
+        "versions": versions(),
+        "right": sum(one.is_right for one in results),
         "trials": [asdict(one) for one in results],
-    }  # fmt: skip
+    }
     arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
 
 

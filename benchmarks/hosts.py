@@ -26,16 +26,27 @@ from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 DEFAULTS = (
-    "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=128", "data.drop_last=true",
-    "model.name=vgg8b", "model.width=0.25", "head.name=mlp_sr", "partition.blocks=2", "partition.boundaries=[conv3]",
+    "data.name=synthetic",
+    "data.shape=[3,32,32]",
+    "data.classes=10",
+    "data.batch_size=128",
+    "data.drop_last=true",
+    "model.name=vgg8b",
+    "model.width=0.25",
+    "head.name=mlp_sr",
+    "partition.blocks=2",
+    "partition.boundaries=[conv3]",
     "faults.timeout_s=120",
-)  # fmt: skip
+)
 SMALL = ("model.width=0.05", "data.batch_size=16", "data.shape=[3,8,8]", "head.name=linear")
 REPLAY = "buffers.policy=replay"
 OURS: dict[str, tuple[str, ...]] = {
-    "FIFO": (), "FIFO, bf16 link": ("link.dtype=bf16",), "FIFO, int8 link": ("link.dtype=int8",),
-    "replay": (REPLAY,), "replay, int8 link": (REPLAY, "link.dtype=int8"),
-}  # fmt: skip
+    "FIFO": (),
+    "FIFO, bf16 link": ("link.dtype=bf16",),
+    "FIFO, int8 link": ("link.dtype=int8",),
+    "replay": (REPLAY,),
+    "replay, int8 link": (REPLAY, "link.dtype=int8"),
+}
 Found = dict[str, list[dict[str, list[float]]]]
 """By line: of every repeat, samples per second of every stage by row."""
 ONE_F_ONE_B = f"1F1B, {MICRO_BATCHES} micro-batches"
@@ -96,9 +107,13 @@ def main() -> None:
     Console(width=140).print(table(found))
     sent_bytes = case.plan(2).layout_after(0).slot_bytes
     answer: dict[str, Any] = {
-        "command": "python -m benchmarks.hosts " + " ".join(sys.argv[1:]), "settings": list(case.overrides),
-        "message_bytes": sent_bytes, "hardware": hardware(), "versions": versions(), "samples_per_s": found,
-    }  # fmt: skip
+        "command": "python -m benchmarks.hosts " + " ".join(sys.argv[1:]),
+        "settings": list(case.overrides),
+        "message_bytes": sent_bytes,
+        "hardware": hardware(),
+        "versions": versions(),
+        "samples_per_s": found,
+    }
     arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
 
 

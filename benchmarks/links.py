@@ -36,9 +36,15 @@ from greedypipe.workers.telemetry.machine import hardware, versions
 
 ROWS, CHANNELS = 16, 64
 SHAPES = {
-    "4 KiB": (1, 1), "64 KiB": (4, 4), "256 KiB": (8, 8), "1 MiB": (16, 16), "2 MiB": (16, 32), "4 MiB": (32, 32),
-    "8 MiB": (32, 64), "32 MiB": (64, 128),
-}  # fmt: skip
+    "4 KiB": (1, 1),
+    "64 KiB": (4, 4),
+    "256 KiB": (8, 8),
+    "1 MiB": (16, 16),
+    "2 MiB": (16, 32),
+    "4 MiB": (32, 32),
+    "8 MiB": (32, 64),
+    "32 MiB": (64, 128),
+}
 """Height and width of fp32 maps [16, 64, height, width] of these sizes."""
 TRANSPORTS = ("shm", "gloo")
 SLOTS = 8
@@ -100,9 +106,14 @@ def measure(case: Case, messages: int) -> Measurement:
     (send_call_us,), (plain_s, read_s, latency_us) = answers
     size = case.payload_bytes
     return Measurement(
-        case, size, messages, size * messages / plain_s / 1e9,
-        size * messages / read_s / 1e9, latency_us, send_call_us,
-    )  # fmt: skip
+        case,
+        size,
+        messages,
+        size * messages / plain_s / 1e9,
+        size * messages / read_s / 1e9,
+        latency_us,
+        send_call_us,
+    )
 
 
 def _answer(pipe: Connection) -> Any:
@@ -114,9 +125,13 @@ def _answer(pipe: Connection) -> Any:
 def _end(case: Case, store: str, peer: str) -> LinkEnd:
     torch.set_num_threads(1)
     return LinkEnd(
-        LinkConfig(transport=case.transport, slots=2), FileStore(store, 2), "link0", case.layout,  # type: ignore[arg-type]
-        device=torch.device("cpu"), patience=Patience(peer, TIMEOUT_S),
-    )  # fmt: skip
+        LinkConfig(transport=case.transport, slots=2),
+        FileStore(store, 2),
+        "link0",
+        case.layout,  # type: ignore[arg-type]
+        device=torch.device("cpu"),
+        patience=Patience(peer, TIMEOUT_S),
+    )
 
 
 def _send(case: Case, messages: int, store: str, pipe: Connection) -> None:
@@ -191,8 +206,10 @@ def ratios(measurements: list[Measurement]) -> dict[str, dict[str, dict[str, flo
             quotients = [left / right for left, right in zip(shm, gloo, strict=True)]
             if quotients:
                 found[key][size] = {
-                    "median": statistics.median(quotients), "min": min(quotients), "max": max(quotients),
-                }  # fmt: skip
+                    "median": statistics.median(quotients),
+                    "min": min(quotients),
+                    "max": max(quotients),
+                }
     return found
 
 
@@ -245,8 +262,11 @@ def main() -> None:
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     sizes = ["4 KiB", "1 MiB"] if arguments.smoke else list(SHAPES)
     cases = [Case(transport, "same", size) for size in sizes for transport in TRANSPORTS]
-    cases += [Case("shm", encoding, size) for size in (sizes[-1:] if arguments.smoke else ("1 MiB", "8 MiB"))
-              for encoding in ("bf16", "int8")]  # fmt: skip
+    cases += [
+        Case("shm", encoding, size)
+        for size in (sizes[-1:] if arguments.smoke else ("1 MiB", "8 MiB"))
+        for encoding in ("bf16", "int8")
+    ]
     measurements = []
     for _ in range(1 if arguments.smoke else arguments.repeats):
         for case in cases:
@@ -256,10 +276,13 @@ def main() -> None:
     Console(width=130).print(table(rows, found))
     if arguments.out:
         results = {
-            "command": " ".join(["python -m benchmarks.links", *sys.argv[1:]]), "hardware": hardware(),
-            "versions": versions(), "rows": rows, "shm_over_gloo": found,
+            "command": " ".join(["python -m benchmarks.links", *sys.argv[1:]]),
+            "hardware": hardware(),
+            "versions": versions(),
+            "rows": rows,
+            "shm_over_gloo": found,
             "measurements": [asdict(one) for one in measurements],
-        }  # fmt: skip
+        }
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
         plot(rows, arguments.out.with_suffix(".png"))

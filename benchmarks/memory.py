@@ -35,9 +35,16 @@ from greedypipe.workers.telemetry.machine import hardware, versions
 STAGES = 4
 NETWORKS = ("resnet20", "resnet56", "resnet110")
 DEFAULTS = (
-    "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.samples=640", "data.batch_size=128",
-    "data.drop_last=true", "head.name=mlp_sr", "training.epochs=1", "optimizer.lr=0.1",
-)  # fmt: skip
+    "data.name=synthetic",
+    "data.shape=[3,32,32]",
+    "data.classes=10",
+    "data.samples=640",
+    "data.batch_size=128",
+    "data.drop_last=true",
+    "head.name=mlp_sr",
+    "training.epochs=1",
+    "optimizer.lr=0.1",
+)
 ENGINES = ("BP", "1F1B", "FIFO")
 TIMEOUT_S = 900.0
 
@@ -95,13 +102,19 @@ def summarise(peaks: Sequence[Peak]) -> list[dict[str, Any]]:
     for (engine, network), group in groups.items():
         largest = [max(peak.process_bytes) for peak in group]
         base = [max(peak.process_bytes) for peak in groups["BP", network]]
-        rows.append({
-            "engine": engine, "network": network, "repeats": len(group),
-            "process_bytes": [statistics.median(values) for values in zip(*(p.process_bytes for p in group), strict=True)],
-            "slot_bytes": group[0].slot_bytes,
-            "largest_bytes": spread(largest),
-            "largest_over_bp": spread([one / other for one, other in zip(largest, base, strict=True)]),
-        })  # fmt: skip
+        rows.append(
+            {
+                "engine": engine,
+                "network": network,
+                "repeats": len(group),
+                "process_bytes": [
+                    statistics.median(values) for values in zip(*(p.process_bytes for p in group), strict=True)
+                ],
+                "slot_bytes": group[0].slot_bytes,
+                "largest_bytes": spread(largest),
+                "largest_over_bp": spread([one / other for one, other in zip(largest, base, strict=True)]),
+            }
+        )
     return rows
 
 
@@ -111,10 +124,13 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         ratio = row["largest_over_bp"]
         result.add_row(
-            row["network"], row["engine"], "  ".join(f"{size / 1e6:,.0f}" for size in row["process_bytes"]),
+            row["network"],
+            row["engine"],
+            "  ".join(f"{size / 1e6:,.0f}" for size in row["process_bytes"]),
             "  ".join(f"{size / 1e6:,.0f}" for size in row["slot_bytes"]) if any(row["slot_bytes"]) else "",
-            f"{ratio['median']:.2f} ({ratio['min']:.2f} .. {ratio['max']:.2f})", end_section=row["engine"] == ENGINES[-1],
-        )  # fmt: skip
+            f"{ratio['median']:.2f} ({ratio['min']:.2f} .. {ratio['max']:.2f})",
+            end_section=row["engine"] == ENGINES[-1],
+        )
     return result
 
 
@@ -135,8 +151,15 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 x = group * (4 + 2 * STAGES) + first + stage
                 label = engine if group == stage == 0 else None
                 axes.bar(x, size / 1e6, 0.85, color=f"C{colour}", label=label)
-                axes.bar(x, slots / 1e6, 0.85, color="none", edgecolor="white", hatch="////",
-                         label="of which slots" if label and engine == "FIFO" else None)  # fmt: skip
+                axes.bar(
+                    x,
+                    slots / 1e6,
+                    0.85,
+                    color="none",
+                    edgecolor="white",
+                    hatch="////",
+                    label="of which slots" if label and engine == "FIFO" else None,
+                )
     axes.set_xticks([group * (4 + 2 * STAGES) + 1 + STAGES for group in range(len(networks))], networks)
     axes.set_ylabel("peak above an idle process, MB")
     axes.set_title(f"peak memory: BP in one process, 1F1B and FIFO with a bar per stage ({STAGES})")
@@ -159,15 +182,21 @@ def main() -> None:
         networks, repeats, overrides = ("resnet20",), 1, ["model.width=0.5", "data.batch_size=32", "data.samples=96"]
     jobs = [(network, engine) for _ in range(repeats) for network in networks for engine in ENGINES]
     baseline = baseline_bytes()
-    peaks = [measure(engine, network, overrides, baseline)
-             for network, engine in track(jobs, "runs", console=Console(stderr=True))]  # fmt: skip
+    peaks = [
+        measure(engine, network, overrides, baseline)
+        for network, engine in track(jobs, "runs", console=Console(stderr=True))
+    ]
     rows = summarise(peaks)
     Console(width=140).print(table(rows))
     answer = {
-        "command": "python -m benchmarks.memory " + " ".join(sys.argv[1:]), "settings": [*DEFAULTS, *overrides],
-        "hardware": hardware(), "versions": versions(), "baseline_bytes": baseline,
-        "rows": rows, "runs": [asdict(peak) for peak in peaks],
-    }  # fmt: skip
+        "command": "python -m benchmarks.memory " + " ".join(sys.argv[1:]),
+        "settings": [*DEFAULTS, *overrides],
+        "hardware": hardware(),
+        "versions": versions(),
+        "baseline_bytes": baseline,
+        "rows": rows,
+        "runs": [asdict(peak) for peak in peaks],
+    }
     arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
     plot(rows, arguments.out.with_suffix(".png"))
 

@@ -28,12 +28,25 @@ from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 DEFAULTS = (
-    "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=128", "data.samples=12800",
-    "data.drop_last=true", "model.name=vgg8b", "model.width=0.25", "head.name=mlp_sr",
-)  # fmt: skip
+    "data.name=synthetic",
+    "data.shape=[3,32,32]",
+    "data.classes=10",
+    "data.batch_size=128",
+    "data.samples=12800",
+    "data.drop_last=true",
+    "model.name=vgg8b",
+    "model.width=0.25",
+    "head.name=mlp_sr",
+)
 UNUSED_S = PartitionConfig().profile_s
-SMALL = ("model.width=0.05", "data.batch_size=16", "data.shape=[3,8,8]", "data.samples=320", "partition.profile_s=0.1",
-         "partition.boundaries=auto")  # fmt: skip
+SMALL = (
+    "model.width=0.05",
+    "data.batch_size=16",
+    "data.shape=[3,8,8]",
+    "data.samples=320",
+    "partition.profile_s=0.1",
+    "partition.boundaries=auto",
+)
 
 
 def measure(case: Case, seconds: float, repeats: int) -> list[dict[str, Any]]:
@@ -46,11 +59,16 @@ def measure(case: Case, seconds: float, repeats: int) -> list[dict[str, Any]]:
         rehearsal = rehearse(plan, case.batch_size / forecast.samples_per_s, seconds)
         explicit = case.with_overrides(f"partition.boundaries=[{','.join(settled)}]", f"partition.profile_s={UNUSED_S}")
         ran = run(explicit, case.num_stages)
-        found.append({
-            "boundaries": list(forecast.boundaries), "rehearsed_samples_per_s": rehearsal.samples_per_s,
-            "layers_samples_per_s": forecast.samples_per_s, "measured_samples_per_s": ran.samples_per_s,
-            "imbalance": forecast.imbalance, "head_overhead": forecast.head_overhead,
-        })  # fmt: skip
+        found.append(
+            {
+                "boundaries": list(forecast.boundaries),
+                "rehearsed_samples_per_s": rehearsal.samples_per_s,
+                "layers_samples_per_s": forecast.samples_per_s,
+                "measured_samples_per_s": ran.samples_per_s,
+                "imbalance": forecast.imbalance,
+                "head_overhead": forecast.head_overhead,
+            }
+        )
     return found
 
 
@@ -87,10 +105,13 @@ def main() -> None:
     found = measure(case, 0.1 if arguments.smoke else arguments.seconds, 1 if arguments.smoke else arguments.repeats)
     Console(width=140).print(table(found))
     answer = {
-        "command": "python -m benchmarks.planner " + " ".join(sys.argv[1:]), "settings": list(overrides),
-        "hardware": hardware(), "versions": versions(), "repeats": found,
+        "command": "python -m benchmarks.planner " + " ".join(sys.argv[1:]),
+        "settings": list(overrides),
+        "hardware": hardware(),
+        "versions": versions(),
+        "repeats": found,
         "predicted_over_measured": {name: ratios(found, name) for name in ("rehearsed", "layers")},
-    }  # fmt: skip
+    }
     arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
 
 

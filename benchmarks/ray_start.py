@@ -31,10 +31,19 @@ from greedypipe.workers.telemetry.machine import hardware, versions
 ROOT = Path(__file__).resolve().parent.parent
 STAGES, WARMUP_STEPS = 2, 4
 RUN = (
-    "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=128", "data.drop_last=true",
-    "model.name=vgg8b", "model.width=0.25", "head.name=mlp_sr", "partition.blocks=2", "partition.boundaries=[conv3]",
-    "training.epochs=1", "logging.interval_steps=1",
-)  # fmt: skip
+    "data.name=synthetic",
+    "data.shape=[3,32,32]",
+    "data.classes=10",
+    "data.batch_size=128",
+    "data.drop_last=true",
+    "model.name=vgg8b",
+    "model.width=0.25",
+    "head.name=mlp_sr",
+    "partition.blocks=2",
+    "partition.boundaries=[conv3]",
+    "training.epochs=1",
+    "logging.interval_steps=1",
+)
 SMALL = ("model.width=0.05", "data.batch_size=16", "data.shape=[3,8,8]", "head.name=linear")
 
 
@@ -67,7 +76,7 @@ def start(command: list[str], settings: list[str], folder: Path, environment: di
         "start_s": min(outcome.records(stage)[0]["unix_s"] for stage in range(STAGES)) - began_s,
         "trains_everywhere_s": max(outcome.records(stage)[0]["unix_s"] for stage in range(STAGES)) - began_s,
         "whole_s": time.time() - began_s,
-    }  # fmt: skip
+    }
 
 
 def measure(settings: list[str], repeats: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -96,9 +105,11 @@ def table(found: list[dict[str, Any]]) -> Table:
     """One line per figure; medians with range."""
     shown = Table("", "torchrun", "Ray", "Ray / torchrun")
     names = {
-        "samples_per_s": "samples/s", "start_s": "seconds to the first trained batch",
-        "trains_everywhere_s": "seconds until every stage has trained one", "whole_s": "seconds of the whole run",
-    }  # fmt: skip
+        "samples_per_s": "samples/s",
+        "start_s": "seconds to the first trained batch",
+        "trains_everywhere_s": "seconds until every stage has trained one",
+        "whole_s": "seconds of the whole run",
+    }
     for key, name in names.items():
         columns = [spread([one[launcher][key] for one in found]) for launcher in ("torchrun", "ray")]
         columns.append(spread([one["ray"][key] / one["torchrun"][key] for one in found]))
@@ -122,9 +133,12 @@ def main() -> None:
     found = measure(settings, repeats, lambda text: print(text, file=sys.stderr, flush=True))
     Console(width=140).print(table(found))
     answer = {
-        "command": "python -m benchmarks.ray_start " + " ".join(sys.argv[1:]), "settings": settings, "hardware": hardware(),
-        "versions": versions(), "repeats": found,
-    }  # fmt: skip
+        "command": "python -m benchmarks.ray_start " + " ".join(sys.argv[1:]),
+        "settings": settings,
+        "hardware": hardware(),
+        "versions": versions(),
+        "repeats": found,
+    }
     arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
 
 

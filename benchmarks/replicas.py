@@ -20,8 +20,11 @@ from greedypipe.workers.telemetry.machine import hardware, versions
 
 CONFIG = "configs/digits.yaml"
 CASES: dict[str, tuple[int, ...]] = {
-    "[1,1,1]": (1, 1, 1), "[1,2,1]": (1, 2, 1), "one block": (1,), "one block, two replicas": (2,),
-}  # fmt: skip
+    "[1,1,1]": (1, 1, 1),
+    "[1,2,1]": (1, 2, 1),
+    "one block": (1,),
+    "one block, two replicas": (2,),
+}
 TIMEOUT_S = 300.0
 
 
@@ -47,8 +50,14 @@ def table(found: dict[str, list[dict[str, Any]]]) -> Table:
         finals = [100 * run["final"] for run in runs]
         deviation = f"{statistics.stdev(finals):.2f}" if len(finals) > 1 else ""
         samples = ", ".join(f"{count:,}" for count in runs[0]["samples"])
-        result.add_row(name, str(len(runs)), f"{statistics.mean(finals):.2f}", deviation,
-                       f"{min(finals):.2f} .. {max(finals):.2f}", samples)  # fmt: skip
+        result.add_row(
+            name,
+            str(len(runs)),
+            f"{statistics.mean(finals):.2f}",
+            deviation,
+            f"{min(finals):.2f} .. {max(finals):.2f}",
+            samples,
+        )
     return result
 
 
@@ -66,9 +75,12 @@ def main() -> None:
             found[name].append(train(replicas, seed, more))
     Console(width=140).print(table(found))
     answer = {
-        "command": "python -m benchmarks.replicas " + " ".join(sys.argv[1:]), "config": CONFIG,
-        "hardware": hardware(), "versions": versions(), "runs": found,
-    }  # fmt: skip
+        "command": "python -m benchmarks.replicas " + " ".join(sys.argv[1:]),
+        "config": CONFIG,
+        "hardware": hardware(),
+        "versions": versions(),
+        "runs": found,
+    }
     arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
 
 

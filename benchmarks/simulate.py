@@ -39,8 +39,13 @@ def judged(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             for one in found
             if one["trial"] == name
         ]
-        rows.append({"trial": name, "last_stage": spread([one[-1] for one in ratios]),
-                     "worst_stage": spread([max(one, key=lambda ratio: abs(ratio - 1)) for one in ratios])})  # fmt: skip
+        rows.append(
+            {
+                "trial": name,
+                "last_stage": spread([one[-1] for one in ratios]),
+                "worst_stage": spread([max(one, key=lambda ratio: abs(ratio - 1)) for one in ratios]),
+            }
+        )
     return rows
 
 
@@ -50,8 +55,13 @@ def ratio_table(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         ratio, worst = row["last_stage"], row["worst_stage"]
         verdict = "reached" if abs(ratio["median"] - 1) <= 0.05 else "missed"
-        table.add_row(row["trial"], f"{ratio['median']:.3f}", f"{ratio['min']:.3f} .. {ratio['max']:.3f}",
-                      f"{worst['median']:.3f}", verdict)  # fmt: skip
+        table.add_row(
+            row["trial"],
+            f"{ratio['median']:.3f}",
+            f"{ratio['min']:.3f} .. {ratio['max']:.3f}",
+            f"{worst['median']:.3f}",
+            verdict,
+        )
     return table
 
 

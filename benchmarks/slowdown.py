@@ -43,11 +43,20 @@ FACTORS = (1.0, 1.2, 1.5, 2.0)
 FINE_FACTORS = [1 + step / 50 for step in range(51)]
 STAGES = 2
 DEFAULTS = (
-    "data.name=digits", "data.batch_size=64", "data.drop_last=true", "model.name=vgg8b", "model.width=0.25",
-    "partition.blocks=2", "partition.boundaries=[conv4]", "head.name=mlp_sr",
-    "optimizer.lr=0.05", "optimizer.schedule=cosine", "training.epochs=6", "evaluation.every_epochs=6",
+    "data.name=digits",
+    "data.batch_size=64",
+    "data.drop_last=true",
+    "model.name=vgg8b",
+    "model.width=0.25",
+    "partition.blocks=2",
+    "partition.boundaries=[conv4]",
+    "head.name=mlp_sr",
+    "optimizer.lr=0.05",
+    "optimizer.schedule=cosine",
+    "training.epochs=6",
+    "evaluation.every_epochs=6",
     "logging.interval_steps=4",
-)  # fmt: skip
+)
 WARMUP_STEPS = 8
 TIMEOUT_S = 600.0
 
@@ -96,9 +105,14 @@ def run_case(case: Case, overrides: Sequence[str], seed: int) -> Result:
         rates = outcome.steady_samples_per_s(size, WARMUP_STEPS)
         stages = summary["stages"]
     return Result(
-        case, seed, rates, summary["accuracy"]["final"], max(stage["staleness_mean"] for stage in stages[1:]),
-        max(stage["reuse_mean"] for stage in stages[1:]), sum(stage["dropped"] for stage in stages),
-    )  # fmt: skip
+        case,
+        seed,
+        rates,
+        summary["accuracy"]["final"],
+        max(stage["staleness_mean"] for stage in stages[1:]),
+        max(stage["reuse_mean"] for stage in stages[1:]),
+        sum(stage["dropped"] for stage in stages),
+    )
 
 
 def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -109,16 +123,19 @@ def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
         group = [one for one in results if one.case == case]
         ratios = [_ratios(one.samples_per_s, unslowed[case.policy, one.seed]) for one in group]
         others = [min(_without(one, case.slow_stage)) for one in ratios]
-        rows.append(asdict(case) | {
-            "seeds": len(group),
-            "others_over_unslowed": spread(others),
-            "last_stage_over_unslowed": spread([one[-1] for one in ratios]),
-            "samples_per_s": [spread(list(rates)) for rates in zip(*(one.samples_per_s for one in group), strict=True)],
-            "accuracy": spread([one.accuracy for one in group]),
-            "staleness_mean": statistics.median(one.staleness_mean for one in group),
-            "reuse_mean": statistics.median(one.reuse_mean for one in group),
-            "dropped": statistics.median(one.dropped for one in group),
-        })  # fmt: skip
+        rows.append(
+            asdict(case)
+            | {
+                "seeds": len(group),
+                "others_over_unslowed": spread(others),
+                "last_stage_over_unslowed": spread([one[-1] for one in ratios]),
+                "samples_per_s": [spread(list(rates)) for rates in zip(*(one.samples_per_s for one in group), strict=True)],
+                "accuracy": spread([one.accuracy for one in group]),
+                "staleness_mean": statistics.median(one.staleness_mean for one in group),
+                "reuse_mean": statistics.median(one.reuse_mean for one in group),
+                "dropped": statistics.median(one.dropped for one in group),
+            }
+        )
     return rows
 
 
@@ -137,10 +154,16 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
         slowed = f"stage {row['slow_stage']}" if row["slow_stage"] >= 0 else "none"
         accuracy = {key: 100 * value for key, value in row["accuracy"].items()}
         result.add_row(
-            row["policy"], slowed, f"{row['factor']:.1f}", _shown(row["others_over_unslowed"], 2), _shown(accuracy, 1),
-            f"{row['staleness_mean']:.1f}", f"{row['reuse_mean']:.2f}", f"{row['dropped']:.0f}",
+            row["policy"],
+            slowed,
+            f"{row['factor']:.1f}",
+            _shown(row["others_over_unslowed"], 2),
+            _shown(accuracy, 1),
+            f"{row['staleness_mean']:.1f}",
+            f"{row['reuse_mean']:.2f}",
+            f"{row['dropped']:.0f}",
             end_section=row["slow_stage"] == STAGES - 1 and row["factor"] == max(one["factor"] for one in rows),
-        )  # fmt: skip
+        )
     return result
 
 
@@ -195,9 +218,12 @@ def main() -> None:
     console.print(table(rows))
     answer = {
         "command": "python -m benchmarks.slowdown " + " ".join(sys.argv[1:]),
-        "settings": [*DEFAULTS, *overrides], "hardware": hardware(), "versions": versions(),
-        "rows": rows, "runs": [asdict(result) for result in results],
-    }  # fmt: skip
+        "settings": [*DEFAULTS, *overrides],
+        "hardware": hardware(),
+        "versions": versions(),
+        "rows": rows,
+        "runs": [asdict(result) for result in results],
+    }
     arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
     plot(rows, arguments.out.with_suffix(".png"))
 

@@ -67,8 +67,14 @@ class OneAfterAnother:
     def run(self, runs: dict[Path, list[str]]) -> None:
         for folder, settings in runs.items():
             processes = self._processes or natural_processes(load_config(self._config, settings))
-            command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "launch/run.py",
-                       *_arguments(self._config, folder, settings)]  # fmt: skip
+            command = [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                f"--nproc_per_node={processes}",
+                "launch/run.py",
+                *_arguments(self._config, folder, settings),
+            ]
             with (folder.parent / f"{folder.name}.log").open("w") as log:
                 subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
@@ -161,8 +167,11 @@ def main() -> None:
     )
     launcher.run({folder: settings for folder, settings in runs.items() if not (folder / SUMMARY).exists()})
     rows = list(results(runs))
-    swept = [setting.partition("=")[0] for column, setting in enumerate(combinations[0])
-             if len({combination[column] for combination in combinations}) > 1]  # fmt: skip
+    swept = [
+        setting.partition("=")[0]
+        for column, setting in enumerate(combinations[0])
+        if len({combination[column] for combination in combinations}) > 1
+    ]
     Console(width=None if sys.stdout.isatty() else 150).print(table(rows, swept))
     answer = {"command": "python -m benchmarks.sweep " + " ".join(sys.argv[1:]), "runs": rows}
     (arguments.out / "sweep.json").write_text(json.dumps(answer, indent=1) + "\n")

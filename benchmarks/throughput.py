@@ -42,13 +42,29 @@ from greedypipe.workers.memory import keep_freed_memory
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 DEFAULTS = (
-    "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=128", "data.samples=12800",
-    "data.drop_last=true", "model.name=vgg8b", "model.width=0.25", "head.name=mlp_sr", "optimizer.momentum=0.9",
-)  # fmt: skip
+    "data.name=synthetic",
+    "data.shape=[3,32,32]",
+    "data.classes=10",
+    "data.batch_size=128",
+    "data.samples=12800",
+    "data.drop_last=true",
+    "model.name=vgg8b",
+    "model.width=0.25",
+    "head.name=mlp_sr",
+    "optimizer.momentum=0.9",
+)
 DIGITS = (
-    "data.name=digits", "data.batch_size=64", "data.drop_last=true", "data.augment=none", "model.name=mlp", "model.depth=4",
-    "model.hidden=128", "model.width=1.0", "head.name=linear", "training.epochs=100",
-)  # fmt: skip
+    "data.name=digits",
+    "data.batch_size=64",
+    "data.drop_last=true",
+    "data.augment=none",
+    "model.name=mlp",
+    "model.depth=4",
+    "model.hidden=128",
+    "model.width=1.0",
+    "head.name=linear",
+    "training.epochs=100",
+)
 SMALL = ("model.width=0.05", "data.batch_size=16", "data.shape=[3,8,8]", "data.samples=1600")
 MICRO_BATCHES = (1, 2, 4, 8, 16)
 ROUND_STEPS = 2
@@ -125,8 +141,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json and .png")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a measurement; even")
-    parser.add_argument("--sections", nargs="+", choices=("headline", "crowded", "tiny"),
-                        default=["headline", "crowded", "tiny"])  # fmt: skip
+    parser.add_argument(
+        "--sections", nargs="+", choices=("headline", "crowded", "tiny"), default=["headline", "crowded", "tiny"]
+    )
     parser.add_argument("--profile-s", type=float, default=20.0, help="seconds for which the planner measures layers")
     parser.add_argument("--smoke", action="store_true", help="a small network, few steps, once")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
@@ -139,8 +156,10 @@ def main() -> None:
     console, errors = Console(width=150), Console(stderr=True)
     answer: dict[str, Any] = {
         "command": "python -m benchmarks.throughput " + " ".join(sys.argv[1:]),
-        "hardware": hardware(), "versions": versions(), "sections": {},
-    }  # fmt: skip
+        "hardware": hardware(),
+        "versions": versions(),
+        "sections": {},
+    }
     for section in sections_of(arguments):
         repeats = run_section(section, 1 if arguments.smoke else arguments.repeats, errors)
         answer["sections"][section.name] = found = answer_of(section, repeats)

@@ -11,8 +11,11 @@ from benchmarks.engines.timing import Case, Worker, step_times
 from benchmarks.engines.torch_pipelining import Pipelining
 
 SCHEDULES = {
-    "GPipe": "GPipe", "1F1B": "1F1B", "interleaved": "Interleaved1F1B", "zero-bubble": "InterleavedZeroBubble",
-}  # fmt: skip
+    "GPipe": "GPipe",
+    "1F1B": "1F1B",
+    "interleaved": "Interleaved1F1B",
+    "zero-bubble": "InterleavedZeroBubble",
+}
 ONE_BLOCK = ("partition.blocks=1", "partition.boundaries=[]")
 CORES = len(os.sched_getaffinity(0))
 ALL_THREADS = f"back-propagation, {CORES} threads"
@@ -71,37 +74,58 @@ def headline(case: Case, micro_batches: Sequence[int], chunk_overrides: Sequence
         *_bounds(case),
     ]
     pipelining = [row.name for row in rows if row.group == "torch pipelining"]
-    return Section("headline", case, rows, [
-        Figure("FIFO / bound (stages alone)", 0.97, lambda rate: rate[FIFO] / _bound(rate, stages)),
-        Figure("FIFO / bound (all stages at once)", None, lambda rate: rate[FIFO] / rate["bound, all stages at once"]),
-        Figure("FIFO / best torch pipelining", 1.4,
-               lambda rate: rate[FIFO] / max(rate[name] for name in pipelining if name in rate)),
-        Figure(f"FIFO / {ONE_THREAD}", 1.7, lambda rate: rate[FIFO] / rate[ONE_THREAD]),
-        Figure(f"FIFO / {ALL_THREADS}", 1.0, lambda rate: rate[FIFO] / rate[ALL_THREADS]),
-        Figure(f"total work / {CORES} cores / {ALL_THREADS}", None,
-               lambda rate: _work_bound(rate, stages) / rate[ALL_THREADS]),
-        Figure(f"{SINGLE} / {ONE_THREAD}", 0.98, lambda rate: rate[SINGLE] / rate[ONE_THREAD]),
-    ])  # fmt: skip
+    return Section(
+        "headline",
+        case,
+        rows,
+        [
+            Figure("FIFO / bound (stages alone)", 0.97, lambda rate: rate[FIFO] / _bound(rate, stages)),
+            Figure("FIFO / bound (all stages at once)", None, lambda rate: rate[FIFO] / rate["bound, all stages at once"]),
+            Figure(
+                "FIFO / best torch pipelining",
+                1.4,
+                lambda rate: rate[FIFO] / max(rate[name] for name in pipelining if name in rate),
+            ),
+            Figure(f"FIFO / {ONE_THREAD}", 1.7, lambda rate: rate[FIFO] / rate[ONE_THREAD]),
+            Figure(f"FIFO / {ALL_THREADS}", 1.0, lambda rate: rate[FIFO] / rate[ALL_THREADS]),
+            Figure(
+                f"total work / {CORES} cores / {ALL_THREADS}",
+                None,
+                lambda rate: _work_bound(rate, stages) / rate[ALL_THREADS],
+            ),
+            Figure(f"{SINGLE} / {ONE_THREAD}", 0.98, lambda rate: rate[SINGLE] / rate[ONE_THREAD]),
+        ],
+    )
 
 
 def crowded(case: Case) -> Section:
     """More stages than cores: nothing beats total work / cores."""
     stages = case.num_stages
     rows = [_ours(FIFO, case, stages), *_bounds(case)]
-    return Section(f"{stages} stages on {CORES} cores", case, rows, [
-        Figure(f"FIFO / (total work / {CORES} cores)", 0.93, lambda rate: rate[FIFO] / _work_bound(rate, stages)),
-        Figure("FIFO / bound (all stages at once)", None, lambda rate: rate[FIFO] / rate["bound, all stages at once"]),
-    ])  # fmt: skip
+    return Section(
+        f"{stages} stages on {CORES} cores",
+        case,
+        rows,
+        [
+            Figure(f"FIFO / (total work / {CORES} cores)", 0.93, lambda rate: rate[FIFO] / _work_bound(rate, stages)),
+            Figure("FIFO / bound (all stages at once)", None, lambda rate: rate[FIFO] / rate["bound, all stages at once"]),
+        ],
+    )
 
 
 def tiny(case: Case) -> Section:
     """Steps of about a millisecond: what the loop, the buffer and the link cost."""
     stages = case.num_stages
     rows = [_ours(FIFO, case, stages), _worker(ONE_THREAD, "back-propagation", back_propagation, case, 1, 1), *_bounds(case)]
-    return Section("tiny steps", case, rows, [
-        Figure("FIFO / bound (stages alone)", 0.85, lambda rate: rate[FIFO] / _bound(rate, stages)),
-        Figure("FIFO / bound (all stages at once)", None, lambda rate: rate[FIFO] / rate["bound, all stages at once"]),
-    ])  # fmt: skip
+    return Section(
+        "tiny steps",
+        case,
+        rows,
+        [
+            Figure("FIFO / bound (stages alone)", 0.85, lambda rate: rate[FIFO] / _bound(rate, stages)),
+            Figure("FIFO / bound (all stages at once)", None, lambda rate: rate[FIFO] / rate["bound, all stages at once"]),
+        ],
+    )
 
 
 def _bounds(case: Case) -> list[Row]:

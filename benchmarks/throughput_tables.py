@@ -27,9 +27,13 @@ def answer_of(section: Section, repeats: Sequence[Mapping[str, Any]]) -> dict[st
         figures.append({"name": figure.name, "target": figure.target, "ratio": spread(values), "repeats": values})
     case = section.case
     return {
-        "settings": list(case.overrides), "steps": case.steps, "warmup_steps": case.warmup_steps,
-        "rows": rows, "figures": figures, "repeats": list(repeats),
-    }  # fmt: skip
+        "settings": list(case.overrides),
+        "steps": case.steps,
+        "warmup_steps": case.warmup_steps,
+        "rows": rows,
+        "figures": figures,
+        "repeats": list(repeats),
+    }
 
 
 def _numbers(rates: Mapping[str, float | str]) -> dict[str, float]:
@@ -42,8 +46,13 @@ def rates_table(name: str, found: Mapping[str, Any]) -> Table:
     for row, following in zip(found["rows"], [*found["rows"][1:], None], strict=True):
         rate = row.get("samples_per_s")
         cells = [f"{rate['median']:,.1f}", f"{rate['min']:,.1f} .. {rate['max']:,.1f}"] if rate else ["cannot", row["error"]]
-        table.add_row(row["group"], row["name"], *cells, str(row["repeats"]),
-                      end_section=following is None or following["group"] != row["group"])  # fmt: skip
+        table.add_row(
+            row["group"],
+            row["name"],
+            *cells,
+            str(row["repeats"]),
+            end_section=following is None or following["group"] != row["group"],
+        )
     return table
 
 
@@ -53,8 +62,13 @@ def figures_table(found: Mapping[str, Any]) -> Table:
     for figure in found["figures"]:
         ratio, target = figure["ratio"], figure["target"]
         verdict = "" if target is None else "reached" if ratio["median"] >= target else "missed"
-        table.add_row(figure["name"], f"{ratio['median']:.3f}", f"{ratio['min']:.3f} .. {ratio['max']:.3f}",
-                      "" if target is None else f">= {target}", verdict)  # fmt: skip
+        table.add_row(
+            figure["name"],
+            f"{ratio['median']:.3f}",
+            f"{ratio['min']:.3f} .. {ratio['max']:.3f}",
+            "" if target is None else f">= {target}",
+            verdict,
+        )
     return table
 
 
@@ -66,11 +80,14 @@ def profile_table(found: Mapping[str, Any]) -> Table:
         for stages in zip(*(run[name] for run in runs if name in run), strict=True):
             messages = max(stages[0]["link"]["messages"], 1)
             table.add_row(
-                name, str(stages[0]["stage"]), f"{1e3 * _median(stages, 'step_time_s'):,.2f}",
-                f"{_median(stages, 'wait_input_fraction'):.1%}", f"{_median(stages, 'wait_output_fraction'):.1%}",
+                name,
+                str(stages[0]["stage"]),
+                f"{1e3 * _median(stages, 'step_time_s'):,.2f}",
+                f"{_median(stages, 'wait_input_fraction'):.1%}",
+                f"{_median(stages, 'wait_output_fraction'):.1%}",
                 f"{1e3 * statistics.median(stage['link']['send_s'] for stage in stages) / messages:.2f}",
                 stages[0]["link"]["transport"],
-            )  # fmt: skip
+            )
     return table
 
 
@@ -89,15 +106,28 @@ def plot(answer: Mapping[str, Any], path: Path) -> None:
     sections = answer["sections"]
     shown = {name: [row for row in found["rows"] if "samples_per_s" in row] for name, found in sections.items()}
     figure, panels = pyplot.subplots(
-        len(shown), 1, figsize=(9, 1.2 + 0.27 * sum(len(rows) + 3 for rows in shown.values())), layout="constrained",
-        squeeze=False, height_ratios=[len(rows) + 1 for rows in shown.values()],
-    )  # fmt: skip
+        len(shown),
+        1,
+        figsize=(9, 1.2 + 0.27 * sum(len(rows) + 3 for rows in shown.values())),
+        layout="constrained",
+        squeeze=False,
+        height_ratios=[len(rows) + 1 for rows in shown.values()],
+    )
     for axes, (name, rows) in zip(panels[:, 0], shown.items(), strict=True):
         middle = [row["samples_per_s"]["median"] for row in rows]
-        whiskers = [[value - row["samples_per_s"]["min"] for value, row in zip(middle, rows, strict=True)],
-                    [row["samples_per_s"]["max"] - value for value, row in zip(middle, rows, strict=True)]]  # fmt: skip
-        axes.barh([row["name"] for row in rows], middle, xerr=whiskers, color=[COLOURS[row["group"]] for row in rows],
-                  ecolor="0.2", capsize=2, height=0.75)  # fmt: skip
+        whiskers = [
+            [value - row["samples_per_s"]["min"] for value, row in zip(middle, rows, strict=True)],
+            [row["samples_per_s"]["max"] - value for value, row in zip(middle, rows, strict=True)],
+        ]
+        axes.barh(
+            [row["name"] for row in rows],
+            middle,
+            xerr=whiskers,
+            color=[COLOURS[row["group"]] for row in rows],
+            ecolor="0.2",
+            capsize=2,
+            height=0.75,
+        )
         for position, value in enumerate(middle):
             # At the foot of the bar: its end is where the whisker lies.
             axes.text(0, position, f"  {value:,.0f}", va="center", ha="left", fontsize=7, color="white")

@@ -26,13 +26,16 @@ class BuffersConfig(BaseModel, frozen=True, extra="forbid"):
     )
     capacity: int = Field(4, ge=1, description="batches that a buffer holds; replay: the papers' M")
     selector: Literal["least_used", "published_dgl", "newest", "uniform"] = Field(
-        "least_used", description="replay only: which batch is read next (least_used: fewest reads, ties to the newest)",
+        "least_used",
+        description="replay only: which batch is read next (least_used: fewest reads, ties to the newest)",
         json_schema_extra={"only_with": {"policy": "replay"}},
-    )  # fmt: skip
+    )
     max_reuse: int = Field(
-        0, ge=0, description="replay only: reads after which a batch is not read again; 0: no limit",
+        0,
+        ge=0,
+        description="replay only: reads after which a batch is not read again; 0: no limit",
         json_schema_extra={"only_with": {"policy": "replay"}},
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

@@ -53,18 +53,25 @@ def evaluate(checkpoint: Path, overrides: list[str]) -> dict[str, Any]:
     costs = exit_costs(blocks, source.training_batch(0).images[:1].to(device))
     source.close()
     return {
-        "checkpoint": str(checkpoint), "test_samples": len(tests.labels),
+        "checkpoint": str(checkpoint),
+        "test_samples": len(tests.labels),
         "calibration_samples": plan.config.data.calibration_samples,
         "exits": [
-            {"block": block.index, "after": block.layers[-1].name, "accuracy": accuracy, "temperature": temperature,
-             "calibration_error": error, "cost": cost}
+            {
+                "block": block.index,
+                "after": block.layers[-1].name,
+                "accuracy": accuracy,
+                "temperature": temperature,
+                "calibration_error": error,
+                "cost": cost,
+            }
             for block, accuracy, temperature, error, cost in zip(
                 blocks, tests.accuracies, temperatures, calibration_error(tests, temperatures), costs, strict=True
             )
         ],
         "ensemble_accuracy": tests.ensemble_accuracy,
         "early_exit": [asdict(early_exit(tests, temperatures, costs, threshold)) for threshold in THRESHOLDS],
-    }  # fmt: skip
+    }
 
 
 def _plan_of(checkpoint: Path, overrides: list[str]) -> Plan:
@@ -85,16 +92,32 @@ def _load(plan: Plan, checkpoint: Path) -> list[Block]:
 
 def tables(found: dict[str, Any]) -> tuple[Table, Table]:
     """One line per exit, and one per threshold."""
-    exits = Table("exit", "after", "accuracy", "temperature", "calibration error", "multiply-adds", title_justify="left",
-                  title=f"every exit, {found['test_samples']:,} held-out samples")  # fmt: skip
+    exits = Table(
+        "exit",
+        "after",
+        "accuracy",
+        "temperature",
+        "calibration error",
+        "multiply-adds",
+        title_justify="left",
+        title=f"every exit, {found['test_samples']:,} held-out samples",
+    )
     for one in found["exits"]:
-        exits.add_row(str(one["block"]), one["after"], f"{one['accuracy']:.4f}", f"{one['temperature']:.3f}",
-                      f"{one['calibration_error']:.4f}", f"{one['cost']:.1%}")  # fmt: skip
+        exits.add_row(
+            str(one["block"]),
+            one["after"],
+            f"{one['accuracy']:.4f}",
+            f"{one['temperature']:.3f}",
+            f"{one['calibration_error']:.4f}",
+            f"{one['cost']:.1%}",
+        )
     exits.add_row("ensemble", "", f"{found['ensemble_accuracy']:.4f}", "", "", "")
     count = found["calibration_samples"]
-    title = f"leaving early, calibrated on {count:,} samples" if count else (
-        "leaving early; confidences are not calibrated: the run kept no data.calibration_samples back"
-    )  # fmt: skip
+    title = (
+        f"leaving early, calibrated on {count:,} samples"
+        if count
+        else ("leaving early; confidences are not calibrated: the run kept no data.calibration_samples back")
+    )
     early = Table("confidence", "accuracy", "multiply-adds", "samples by exit", title=title, title_justify="left")
     for point in (EarlyExit(**one) for one in found["early_exit"]):
         confidence = f"{point.threshold:g}" if point.threshold <= 1 else "nobody leaves"

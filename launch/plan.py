@@ -117,19 +117,31 @@ if __name__ == "__main__":
 def plan_table(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> Table:
     """One line per process: its layers, its time, its memory, its link; a replica's own time is that of its part."""
     table = Table(title="the cut", title_justify="left", title_style="bold")
-    names = ("stage", "layers", "own ms/batch: layers", "rehearsed", "peak MB", "slots MB", "sends MB/batch", "send ms",
-             "needs MB/s")  # fmt: skip
+    names = (
+        "stage",
+        "layers",
+        "own ms/batch: layers",
+        "rehearsed",
+        "peak MB",
+        "slots MB",
+        "sends MB/batch",
+        "send ms",
+        "needs MB/s",
+    )
     for name in names:
         table.add_column(name, justify="left" if name in names[:2] else "right")
     for report in rehearsal.stages:
         stage = report["stage"]
         last = stage == plan.placement.num_stages - 1
         table.add_row(
-            report["label"], " | ".join(_layers(plan, block) for block in plan.placement.blocks_of(stage)),
-            f"{1e3 * found.stage_s[stage] / found.replicas[stage]:,.2f}", f"{1e3 * report['step_time_s']:,.2f}",
-            f"{report['peak_memory_bytes'] / 1e6:,.0f}", f"{report['slot_bytes'] / 1e6:,.0f}",
+            report["label"],
+            " | ".join(_layers(plan, block) for block in plan.placement.blocks_of(stage)),
+            f"{1e3 * found.stage_s[stage] / found.replicas[stage]:,.2f}",
+            f"{1e3 * report['step_time_s']:,.2f}",
+            f"{report['peak_memory_bytes'] / 1e6:,.0f}",
+            f"{report['slot_bytes'] / 1e6:,.0f}",
             *([""] * 3 if last else _link_cells(plan, rehearsal, report)),
-        )  # fmt: skip
+        )
     return table
 
 

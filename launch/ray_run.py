@@ -44,9 +44,11 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="launch/ray_run.py", description=__doc__, epilog=f"keys (section.key=default):\n{describe_keys()}",
+        prog="launch/ray_run.py",
+        description=__doc__,
+        epilog=f"keys (section.key=default):\n{describe_keys()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
     parser.add_argument("--address", help="of a cluster: auto, or HOST:6379 of its head; default: one on this machine alone")
     parser.add_argument("--num-cpus", type=int, help="CPUs of a cluster on this machine alone (default: its cores)")

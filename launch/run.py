@@ -59,9 +59,7 @@ def _work(environment: Environment, plan: Plan, resume: str | None, incarnation:
         folder = origin = None
         if environment.rank == 0:
             folder, origin = _begin(environment, resume, plan, board_store, incarnation)
-        process = Process(
-            environment.rank, environment.local_rank, folder, origin, store, board_store, incarnation
-        )  # fmt: skip
+        process = Process(environment.rank, environment.local_rank, folder, origin, store, board_store, incarnation)
         return run_stage(plan, process, make_screen(plan.config.logging.console_interval_s))
     return INTERRUPTED
 
@@ -93,14 +91,19 @@ def _give_up(environment: Environment, plan: Plan, reason: str) -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="launch/run.py", description=__doc__, epilog=f"keys (section.key=default):\n{describe_keys()}",
+        prog="launch/run.py",
+        description=__doc__,
+        epilog=f"keys (section.key=default):\n{describe_keys()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
-    parser.add_argument("--resume", metavar="auto|PATH",
-                        help="go on: auto, in the newest folder of this run at its newest complete checkpoint; PATH, in a "
-                        "new folder from a run's or a checkpoint's")  # fmt: skip
+    parser.add_argument(
+        "--resume",
+        metavar="auto|PATH",
+        help="go on: auto, in the newest folder of this run at its newest complete checkpoint; PATH, in a "
+        "new folder from a run's or a checkpoint's",
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
     return parser.parse_intermixed_args()
 

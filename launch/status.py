@@ -37,9 +37,14 @@ def status_table(status: dict[str, Any], now_s: float) -> Table:
             table.add_row(label, *[""] * 5, verdict)
             continue
         table.add_row(
-            label, f"{row['pid']} on {row['host']}", str(row["batch_id"]), f"{row['step']}/{status['total_steps']}",
-            row["doing"], f"{row['for_s']:.1f}", verdict,
-        )  # fmt: skip
+            label,
+            f"{row['pid']} on {row['host']}",
+            str(row["batch_id"]),
+            f"{row['step']}/{status['total_steps']}",
+            row["doing"],
+            f"{row['for_s']:.1f}",
+            verdict,
+        )
     return table
 
 

@@ -33,8 +33,9 @@ def build_head(config: HeadConfig, activation_shape: tuple[int, ...], num_classe
     if config.name == "mlp":
         return _mlp(math.prod(activation_shape), config.hidden, num_classes)
     if len(activation_shape) == 1:
-        return nn.Sequential(nn.Unflatten(1, (activation_shape[0], 1, 1)),
-                             _MAP_HEADS[config.name](activation_shape[0], 1, num_classes))  # fmt: skip
+        return nn.Sequential(
+            nn.Unflatten(1, (activation_shape[0], 1, 1)), _MAP_HEADS[config.name](activation_shape[0], 1, num_classes)
+        )
     channels, height, _ = activation_shape
     return _MAP_HEADS[config.name](channels, height, num_classes)
 
@@ -76,8 +77,14 @@ def _mlp_sr(channels: int, size: int, num_classes: int) -> nn.Module:
 def _cnn(channels: int, size: int, num_classes: int) -> nn.Module:
     """CNN-aux (Belilovsky et al., 1812.11446): two 3 x 3 convolutions at full resolution, 2 x 2 pooling, linear."""
     pooled = _pooled_size(size)
-    return nn.Sequential(_conv_bn_relu(channels, 3), _conv_bn_relu(channels, 3), nn.AdaptiveAvgPool2d(pooled),
-                         nn.BatchNorm2d(channels), nn.Flatten(), nn.Linear(channels * pooled**2, num_classes))  # fmt: skip
+    return nn.Sequential(
+        _conv_bn_relu(channels, 3),
+        _conv_bn_relu(channels, 3),
+        nn.AdaptiveAvgPool2d(pooled),
+        nn.BatchNorm2d(channels),
+        nn.Flatten(),
+        nn.Linear(channels * pooled**2, num_classes),
+    )
 
 
 def _pooled_mlp(channels: int, size: int, num_classes: int) -> list[nn.Module]:

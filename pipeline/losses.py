@@ -25,13 +25,19 @@ class LossConfig(BaseModel, frozen=True, extra="forbid"):
         "reconstruction_only: no labels; none: the block stays random, the lower bound",
     )
     beta: float = Field(
-        0.99, ge=0, le=1, description="predsim only: share of the similarity loss",
+        0.99,
+        ge=0,
+        le=1,
+        description="predsim only: share of the similarity loss",
         json_schema_extra={"only_with": {"name": "predsim"}},
-    )  # fmt: skip
+    )
     reconstruction_weight: float = Field(
-        0.5, ge=0, le=1, description="reconstruction only: share of the L1 image loss",
+        0.5,
+        ge=0,
+        le=1,
+        description="reconstruction only: share of the L1 image loss",
         json_schema_extra={"only_with": {"name": "reconstruction"}},
-    )  # fmt: skip
+    )
 
 
 class LocalLoss(nn.Module, ABC):

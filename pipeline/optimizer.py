@@ -24,17 +24,23 @@ class OptimizerConfig(BaseModel, frozen=True, extra="forbid"):
         "constant", description="how the learning rate falls; cosine: to 0 over the run"
     )
     step_epochs: int = Field(
-        15, ge=1, description="schedule=step: epochs between decays",
+        15,
+        ge=1,
+        description="schedule=step: epochs between decays",
         json_schema_extra={"only_with": {"schedule": "step"}},
-    )  # fmt: skip
+    )
     milestones: tuple[int, ...] = Field(
-        (), description="schedule=multistep: epochs after which the rate decays, e.g. [150, 225]",
+        (),
+        description="schedule=multistep: epochs after which the rate decays, e.g. [150, 225]",
         json_schema_extra={"only_with": {"schedule": "multistep"}},
-    )  # fmt: skip
+    )
     gamma: float = Field(
-        0.2, gt=0, le=1, description="schedule=step, multistep: factor of a decay",
+        0.2,
+        gt=0,
+        le=1,
+        description="schedule=step, multistep: factor of a decay",
         json_schema_extra={"only_with": {"schedule": ("step", "multistep")}},
-    )  # fmt: skip
+    )
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up from lr/100")
 
 
@@ -42,9 +48,13 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
     """Builds the fused form, one kernel for all parameters, on CPU as on CUDA."""
     if config.name == "sgd":
         return optim.SGD(
-            parameters, config.lr, config.momentum,
-            weight_decay=config.weight_decay, nesterov=config.nesterov, fused=True,
-        )  # fmt: skip
+            parameters,
+            config.lr,
+            config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+            fused=True,
+        )
     rule = optim.Adam if config.name == "adam" else optim.AdamW
     return rule(parameters, config.lr, weight_decay=config.weight_decay, fused=True)
 

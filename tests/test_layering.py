@@ -35,9 +35,15 @@ FLOORS: list[set[str]] = [
 EVERYWHERE = {"exit_codes"}
 """Files of launch/ that import nothing and may be imported by all."""
 TALKS_TO_PROCESSES = {
-    "workers.links.connect", "workers.links.patience", "workers.links.shared_memory", "workers.links.gloo",
-    "workers.links.nccl", "workers.replicas", "workers.telemetry.board", "launch.run",
-}  # fmt: skip
+    "workers.links.connect",
+    "workers.links.patience",
+    "workers.links.shared_memory",
+    "workers.links.gloo",
+    "workers.links.nccl",
+    "workers.replicas",
+    "workers.telemetry.board",
+    "launch.run",
+}
 TALKING_ROOMS = ("launch.process.", "launch.recovery.", "launch.on_host.", "launch.on_ray.")
 
 

@@ -28,7 +28,7 @@ def combined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
             for block in blocks
         ],
         "ensemble": _accuracy([(part["ensemble"], part["samples"]) for part in last]),
-    }  # fmt: skip
+    }
 
 
 def is_whole(parts: Sequence[dict[str, Any]], num_samples: int) -> bool:

@@ -25,7 +25,7 @@ class PlacementConfig(BaseModel, frozen=True, extra="forbid"):
         (1,),
         description="processes that share the work of a stage (data parallel): one number for all stages, or one for each, "
         "e.g. [1, 2, 1]",
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,12 @@ class DataParallel:
         self._flag = torch.zeros(1, dtype=torch.int32, device=device)
         with self.waiting():
             dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo", store=PrefixStore(f"replicas{seat.stage}", store),
-                rank=seat.replica, world_size=seat.replicas, timeout=datetime.timedelta(seconds=timeout_s),
-            )  # fmt: skip
+                "nccl" if device.type == "cuda" else "gloo",
+                store=PrefixStore(f"replicas{seat.stage}", store),
+                rank=seat.replica,
+                world_size=seat.replicas,
+                timeout=datetime.timedelta(seconds=timeout_s),
+            )
 
     def share_learning(self, blocks: Sequence[Block]) -> Sequence[Block]:
         for block in blocks:

@@ -68,8 +68,13 @@ class StageWorker:
 
     def run(self) -> None:
         """Runs until the stream ends; returns when the next stage has taken everything."""
-        handlers = {Kind.TRAIN: self._train, Kind.EVALUATE: self._evaluate, Kind.EVALUATED: self._finish_evaluation,
-                    Kind.CHECKPOINT: self._checkpoint, Kind.END: self._end}  # fmt: skip
+        handlers = {
+            Kind.TRAIN: self._train,
+            Kind.EVALUATE: self._evaluate,
+            Kind.EVALUATED: self._finish_evaluation,
+            Kind.CHECKPOINT: self._checkpoint,
+            Kind.END: self._end,
+        }
         clock = waited_input = waited_output = None
         for delivery in self._inbox:
             if clock is None:  # waiting for the very first message is start-up, not training
@@ -166,13 +171,23 @@ class StageWorker:
         self._status.wait_output_fraction = watch.fraction(watch.wait_output_s)
         self._status.staleness_mean, self._status.reuse_mean = stats.staleness_mean, stats.reuse_mean
         record: dict[str, Any] = {
-            "block": block.index, "step": block.step, "batch_id": self._status.batch_id, "loss": loss,
-            "lr": block.learning_rate, "samples_per_s": watch.samples_per_s, "step_time_s": watch.step_time_s,
+            "block": block.index,
+            "step": block.step,
+            "batch_id": self._status.batch_id,
+            "loss": loss,
+            "lr": block.learning_rate,
+            "samples_per_s": watch.samples_per_s,
+            "step_time_s": watch.step_time_s,
             "wait_input_fraction": self._status.wait_input_fraction,
             "wait_output_fraction": self._status.wait_output_fraction,
-            "staleness_mean": stats.staleness_mean, "staleness_max": stats.staleness_max,
-            "reuse_mean": stats.reuse_mean, "occupancy_mean": stats.occupancy_mean, "dropped": stats.dropped,
-            "samples": watch.samples, "train_s": watch.train_s,
-            "sent_bytes": self._outbox.stats.sent_bytes, "send_s": self._outbox.stats.send_s,
-        }  # fmt: skip
+            "staleness_mean": stats.staleness_mean,
+            "staleness_max": stats.staleness_max,
+            "reuse_mean": stats.reuse_mean,
+            "occupancy_mean": stats.occupancy_mean,
+            "dropped": stats.dropped,
+            "samples": watch.samples,
+            "train_s": watch.train_s,
+            "sent_bytes": self._outbox.stats.sent_bytes,
+            "send_s": self._outbox.stats.send_s,
+        }
         self._metrics.write(record)

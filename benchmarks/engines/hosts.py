@@ -73,8 +73,25 @@ def two_hosts(rate_mbit: int | None = None) -> Iterator[Hosts]:
             _ip("-n", name, "link", "set", interface, "up")
             _ip("-n", name, "link", "set", "lo", "up")
             if rate_mbit:
-                _run("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", interface, "root", "tbf", "rate",
-                     f"{rate_mbit}mbit", "burst", f"{BURST_KBIT}kbit", "latency", f"{QUEUE_MS}ms")  # fmt: skip
+                _run(
+                    "ip",
+                    "netns",
+                    "exec",
+                    name,
+                    "tc",
+                    "qdisc",
+                    "add",
+                    "dev",
+                    interface,
+                    "root",
+                    "tbf",
+                    "rate",
+                    f"{rate_mbit}mbit",
+                    "burst",
+                    f"{BURST_KBIT}kbit",
+                    "latency",
+                    f"{QUEUE_MS}ms",
+                )
         yield hosts
     finally:
         for name in hosts.names:

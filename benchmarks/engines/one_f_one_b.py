@@ -66,9 +66,13 @@ class SlowedStage(PipelineStage):
 
 
 def train_one_f_one_b(
-    overrides: Sequence[str], num_stages: int, *, warmup_steps: int, timeout_s: float,
+    overrides: Sequence[str],
+    num_stages: int,
+    *,
+    warmup_steps: int,
+    timeout_s: float,
     enter: Callable[[int], None] | None = None,
-) -> Trained:  # fmt: skip
+) -> Trained:
     """Trains with one process per stage, all on this host's CPU; blocks until they have ended.
 
     Args:
@@ -108,9 +112,14 @@ def _result(pipe: Connection, timeout_s: float) -> Trained:
 
 
 def _run_rank(
-    overrides: list[str], rank: int, num_stages: int, folder: str, warmup_steps: int, pipe: Connection,
+    overrides: list[str],
+    rank: int,
+    num_stages: int,
+    folder: str,
+    warmup_steps: int,
+    pipe: Connection,
     enter: Callable[[int], None] | None,
-) -> None:  # fmt: skip
+) -> None:
     if enter:
         enter(rank)
     plan = make_plan(load_config(None, overrides), num_stages)

@@ -141,6 +141,9 @@ def join_group(seat: Seat, device: torch.device) -> None:
     """NCCL where every process has a GPU of its own, gloo otherwise."""
     own_gpu = device.type == "cuda" and torch.cuda.device_count() >= seat.num_processes
     dist.init_process_group(
-        "nccl" if own_gpu else "gloo", store=seat.store, rank=seat.rank, world_size=seat.num_processes,
+        "nccl" if own_gpu else "gloo",
+        store=seat.store,
+        rank=seat.rank,
+        world_size=seat.num_processes,
         timeout=timedelta(seconds=TIMEOUT_S),
-    )  # fmt: skip
+    )

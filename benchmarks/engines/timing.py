@@ -159,9 +159,15 @@ def _unwrap(answer: StepTime | str) -> StepTime:
 
 
 def _work(
-    worker: Worker, case: Case, rank: int, num_processes: int, threads: int, folder: str, together: Together,
+    worker: Worker,
+    case: Case,
+    rank: int,
+    num_processes: int,
+    threads: int,
+    folder: str,
+    together: Together,
     pipe: Connection,
-) -> None:  # fmt: skip
+) -> None:
     torch.set_num_threads(threads)
     keep_freed_memory()
     try:

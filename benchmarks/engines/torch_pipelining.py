@@ -89,8 +89,9 @@ class Pipelining:
         several = issubclass(schedule_class, PipelineScheduleMulti)
         schedule = schedule_class(
             stages if several else stages[0],  # type: ignore[arg-type]
-            self.micro_batches, loss_fn=cross_entropy,
-        )  # fmt: skip
+            self.micro_batches,
+            loss_fn=cross_entropy,
+        )
         return training_step(plan, seat, modules, schedule, device)
 
 

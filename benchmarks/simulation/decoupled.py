@@ -77,7 +77,7 @@ class _Stage:
             reads / max(sum(one.distinct_reads for one in stats), 1),
             sum(one.dropped for one in stats),
             max(worker.peak_slots for worker in self.workers),
-        )  # fmt: skip
+        )
 
 
 class _Worker:

@@ -14,22 +14,41 @@ def plot_studies(studies: Mapping[str, Any], path: Path) -> None:
 
     figure, panels = pyplot.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
     _scale(panels[0, 0], studies["scale"])
-    efficiency = {name: [value / count for value, count in zip(curve, studies["scale"]["stages"], strict=True)]
-                  for name, curve in studies["scale"]["speed_up"].items()}  # fmt: skip
+    efficiency = {
+        name: [value / count for value, count in zip(curve, studies["scale"]["stages"], strict=True)]
+        for name, curve in studies["scale"]["speed_up"].items()
+    }
     _curves(panels[0, 1], studies["scale"]["stages"], efficiency, "stages", "speed-up / stages", log_x=True)
     panels[0, 1].set_title("the same per stage")
     links, straggler, jitter = (studies[name] for name in ("links", "straggler", "jitter"))
-    _curves(panels[0, 2], links["bandwidth_share"], links["throughput_share"],
-            "bandwidth / (fp32 activation per stage's time)", "throughput / with fast links", log_x=True)  # fmt: skip
+    _curves(
+        panels[0, 2],
+        links["bandwidth_share"],
+        links["throughput_share"],
+        "bandwidth / (fp32 activation per stage's time)",
+        "throughput / with fast links",
+        log_x=True,
+    )
     panels[0, 2].set_title("slow links, 8 stages")
     _curves(panels[1, 0], straggler["slowed"], straggler["throughput_share"], "S", "throughput / unslowed")
     panels[1, 0].set_title("one of 8 stages slowed S times")
     replicas = studies["replicas"]
-    _curves(panels[1, 1], replicas["replicas"], replicas["throughput_share"], "replicas of the slow stage",
-            "throughput / even pipeline")  # fmt: skip
+    _curves(
+        panels[1, 1],
+        replicas["replicas"],
+        replicas["throughput_share"],
+        "replicas of the slow stage",
+        "throughput / even pipeline",
+    )
     panels[1, 1].set_title("one of 4 stages 4 times slower, replicated")
-    _curves(panels[1, 2], jitter["capacity"], jitter["throughput_share"], "capacity of every buffer, batches",
-            "throughput / 1 stage alone", log_x=True)  # fmt: skip
+    _curves(
+        panels[1, 2],
+        jitter["capacity"],
+        jitter["throughput_share"],
+        "capacity of every buffer, batches",
+        "throughput / 1 stage alone",
+        log_x=True,
+    )
     panels[1, 2].set_title("jitter against capacity, 8 stages, FIFO")
     figure.suptitle("simulated: predictions, not measurements")
     figure.savefig(path, dpi=110)

@@ -33,8 +33,9 @@ class Costs:
 
     def of(self, kind: str) -> float:
         """Seconds of one kind of action for the whole batch."""
-        return {FORWARD: self.forward_s, INPUT: self.input_s, WEIGHT: self.weight_s,
-                FULL: self.input_s + self.weight_s}[kind]  # fmt: skip
+        return {FORWARD: self.forward_s, INPUT: self.input_s, WEIGHT: self.weight_s, FULL: self.input_s + self.weight_s}[
+            kind
+        ]
 
 
 def gpipe(processes: int, micro_batches: int) -> list[list[Action]]:
@@ -122,8 +123,9 @@ def run_lists(lists: Sequence[Sequence[Action]], costs: Sequence[Costs], link: L
             if missing:
                 blocked[missing].append(rank)
                 break
-            arrival_s = max((_done(need, done_s) + (transfer_s if owners[need.chunk] != rank else 0.0) for need in needs),
-                            default=0.0)  # type: ignore[operator]  # fmt: skip
+            arrival_s = max(
+                (_done(need, done_s) + (transfer_s if owners[need.chunk] != rank else 0.0) for need in needs), default=0.0
+            )  # type: ignore[operator]
             seconds = costs[rank].of(action.kind) * share
             busy_s += seconds
             free_s[rank] = done_s[action] = max(free_s[rank], arrival_s) + seconds

@@ -71,8 +71,10 @@ def straggler(factors: Sequence[float]) -> dict[str, Any]:
     """One of eight stages slowed: throughput of the others over that without a slow one."""
     names = ("FIFO", "replay: others", "replay: slowed stage", "1F1B, m = 32")
     curves: dict[str, list[float]] = {name: [] for name in names}
-    fast = {name: simulate(Pipeline([stage()] * 8, buffers=buffers), 160, 60)[-1].batches_per_s
-            for name, buffers in (("FIFO", FIFO), ("replay", REPLAY))}  # fmt: skip
+    fast = {
+        name: simulate(Pipeline([stage()] * 8, buffers=buffers), 160, 60)[-1].batches_per_s
+        for name, buffers in (("FIFO", FIFO), ("replay", REPLAY))
+    }
     base_s = flushed_s("1F1B", [1.0] * 8, 32)
     for factor in factors:
         slowed = [factor if index == 3 else 1.0 for index in range(8)]
@@ -112,8 +114,13 @@ def jitter_and_capacity(jitters: Sequence[float], capacities: Sequence[int]) -> 
 def all_studies(smoke: bool) -> dict[str, Any]:
     """Every study at full or at its smallest size."""
     if smoke:
-        return {"scale": scale([2, 4]), "links": slow_links([0.5, 2]), "straggler": straggler([1, 2]),
-                "replicas": replicated([1, 2]), "jitter": jitter_and_capacity([0.3], [1, 4])}  # fmt: skip
+        return {
+            "scale": scale([2, 4]),
+            "links": slow_links([0.5, 2]),
+            "straggler": straggler([1, 2]),
+            "replicas": replicated([1, 2]),
+            "jitter": jitter_and_capacity([0.3], [1, 4]),
+        }
     return {
         "scale": scale([2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]),
         "links": slow_links([0.0625, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16]),

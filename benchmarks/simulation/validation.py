@@ -19,9 +19,16 @@ FORWARD_SHARE = 1 / 3
 BATCHES, WARMUP = 300, 100
 CORES = len(os.sched_getaffinity(0))
 NETWORK = (
-    "data.name=synthetic", "data.shape=[3,32,32]", "data.classes=10", "data.batch_size=64", "data.samples=6400",
-    "data.drop_last=true", "model.name=vgg8b", "model.width=0.125", "head.name=mlp_sr",
-)  # fmt: skip
+    "data.name=synthetic",
+    "data.shape=[3,32,32]",
+    "data.classes=10",
+    "data.batch_size=64",
+    "data.samples=6400",
+    "data.drop_last=true",
+    "model.name=vgg8b",
+    "model.width=0.125",
+    "head.name=mlp_sr",
+)
 SMALL = ("model.width=0.05", "data.batch_size=16", "data.shape=[3,8,8]")
 
 
@@ -59,8 +66,10 @@ def own_seconds(case: Case) -> list[float]:
     sleep itself is not. Where there are more stages than cores, seconds of a core."""
     uncoupled = Case(
         tuple(one for one in case.overrides if not one.startswith(("buffers.", "link."))),
-        case.num_stages, case.warmup_steps, case.steps,
-    )  # fmt: skip
+        case.num_stages,
+        case.warmup_steps,
+        case.steps,
+    )
     debug = load_config(None, case.overrides).debug
     times = step_times(StageAlone(None, copies=True), uncoupled, case.num_stages, 1, independent=True)
     if case.num_stages > CORES:
@@ -72,10 +81,13 @@ def foretell(case: Case, own_s: Sequence[float]) -> list[float]:
     """Samples per second of every stage, simulated."""
     config = load_config(None, case.overrides)
     stages = [
-        StageCost(FORWARD_SHARE * seconds, (1 - FORWARD_SHARE) * seconds,
-                  slow_factor=config.debug.slow_factor if stage == config.debug.slow_stage else 1.0)
+        StageCost(
+            FORWARD_SHARE * seconds,
+            (1 - FORWARD_SHARE) * seconds,
+            slow_factor=config.debug.slow_factor if stage == config.debug.slow_stage else 1.0,
+        )
         for stage, seconds in enumerate(own_s)
-    ]  # fmt: skip
+    ]
     pipeline = Pipeline(stages, buffers=config.buffers, link_slots=config.link.slots, cores=CORES)
     return [outcome.batches_per_s * case.batch_size for outcome in simulate(pipeline, BATCHES, WARMUP)]
 
@@ -88,11 +100,15 @@ def validate(repeats: int, steps: int, smoke: bool) -> list[dict[str, Any]]:
             case = trial.case(steps, smoke)
             own_s = own_seconds(case)
             ran = greedypipe.run(case, case.num_stages)
-            found.append({
-                "trial": trial.name, "repeat": repeat, "own_s": own_s,
-                "simulated_samples_per_s": foretell(case, own_s),
-                "measured_samples_per_s": ran.stage_samples_per_s,
-            })  # fmt: skip
+            found.append(
+                {
+                    "trial": trial.name,
+                    "repeat": repeat,
+                    "own_s": own_s,
+                    "simulated_samples_per_s": foretell(case, own_s),
+                    "measured_samples_per_s": ran.stage_samples_per_s,
+                }
+            )
     return found
 
 

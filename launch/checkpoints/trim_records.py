@@ -36,10 +36,14 @@ def keep_metrics(metrics: Path, manifest: Manifest, plan: Plan) -> None:
         file.unlink()
     for seat in plan.placement.seats():
         blocks = plan.placement.blocks_of(seat.stage) if seat.leads_stage else ()
-        _write(metrics / f"stage{seat.label}.jsonl", [
-            record for record in records
-            if record.get("block") in blocks and record["step"] <= manifest.steps[record["block"]]
-        ])  # fmt: skip
+        _write(
+            metrics / f"stage{seat.label}.jsonl",
+            [
+                record
+                for record in records
+                if record.get("block") in blocks and record["step"] <= manifest.steps[record["block"]]
+            ],
+        )
 
 
 def keep_own_metrics(metrics: Path, manifest: Manifest | None, seat: Seat, blocks: range) -> tuple[int, ...]:

@@ -34,11 +34,13 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
         "restart",
         description="restart: a lost stage ends the run, which the launcher may start again; isolate: it is started again "
         "alone, and the others wait (fifo) or go on (replay); stages on CPUs",
-    )  # fmt: skip
+    )
     max_restarts: int = Field(
-        3, ge=0, description="isolate: how often a process is started again before the run ends",
+        3,
+        ge=0,
+        description="isolate: how often a process is started again before the run ends",
         json_schema_extra={"only_with": {"policy": "isolate"}},
-    )  # fmt: skip
+    )
     timeout_s: float = Field(300.0, gt=0, description="deadline of every wait of one stage for another, in seconds")
     heartbeat_timeout_s: float = Field(10.0, ge=1, description="seconds without a sign of life after which a stage hangs")
     hang_timeout_s: float = Field(120.0, ge=1, description="seconds on one batch after which a stage hangs")

@@ -75,9 +75,14 @@ def run_pipeline(
 
 
 def _run_rank(
-    config: str | None, overrides: list[str], rank: int, num_processes: int, folder: Path, goes_on: bool,
+    config: str | None,
+    overrides: list[str],
+    rank: int,
+    num_processes: int,
+    folder: Path,
+    goes_on: bool,
     enter: Callable[[int], None] | None,
-) -> None:  # fmt: skip
+) -> None:
     if enter:
         enter(rank)
     with _output(folder, rank).open("w", buffering=1) as output:

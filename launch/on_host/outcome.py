@@ -40,9 +40,7 @@ class Outcome:
         """
         stages = sorted({report["stage"] for report in self.summary["stages"]})
         steps, clocks = zip(*(self._progress(stage) for stage in stages), strict=True)
-        begin_s = max(
-            float(np.interp(warmup_steps, done, clock)) for done, clock in zip(steps, clocks, strict=True)
-        )  # fmt: skip
+        begin_s = max(float(np.interp(warmup_steps, done, clock)) for done, clock in zip(steps, clocks, strict=True))
         end_s = min(clock[-1] for clock in clocks)
         if end_s <= begin_s:
             raise ValueError(f"no time in which all stages train is left after {warmup_steps} steps")

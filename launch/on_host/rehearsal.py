@@ -52,9 +52,14 @@ def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
     tree = plan.config.model_dump(mode="json")
     data = plan.config.data
     tree["data"] = DataConfig(
-        name="synthetic", shape=plan.data.input_shape, classes=plan.data.num_classes, samples=steps * data.batch_size,
-        batch_size=data.batch_size, drop_last=True, augment=data.augment,
-    ).model_dump(mode="json")  # fmt: skip
+        name="synthetic",
+        shape=plan.data.input_shape,
+        classes=plan.data.num_classes,
+        samples=steps * data.batch_size,
+        batch_size=data.batch_size,
+        drop_last=True,
+        augment=data.augment,
+    ).model_dump(mode="json")
     tree["training"]["epochs"] = tree["evaluation"]["every_epochs"] = 1
     tree["logging"] |= {"interval_steps": interval, "wandb": False, "tensorboard": False, "trace_batches": 0}
     tree["optimizer"]["warmup_steps"] = min(tree["optimizer"]["warmup_steps"], steps - 1)

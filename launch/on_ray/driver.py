@@ -87,9 +87,11 @@ def _is_job() -> bool:
 def _check_folder(plan: Plan) -> None:
     if _is_job() and not Path(plan.config.run.folder).is_absolute():
         raise ConfigError(
-            [f"run.folder: got {plan.config.run.folder}, allowed in a job: an absolute folder that all nodes share; a "
-             "relative one would lie in the job's copy of the code"]
-        )  # fmt: skip
+            [
+                f"run.folder: got {plan.config.run.folder}, allowed in a job: an absolute folder that all nodes share; a "
+                "relative one would lie in the job's copy of the code"
+            ]
+        )
 
 
 @contextlib.contextmanager

@@ -174,10 +174,17 @@ class Gang:
 
     def _run(self, rank: int, incarnation: int) -> None:
         self.incarnations[rank] = incarnation
-        variables = self.variables | self._address | {
-            "RANK": str(rank), "WORLD_SIZE": str(self.plan.placement.num_processes), "LOCAL_RANK": "0",
-            "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": str(self.attempt),
-        }  # fmt: skip
+        variables = (
+            self.variables
+            | self._address
+            | {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(self.plan.placement.num_processes),
+                "LOCAL_RANK": "0",
+                "TORCHELASTIC_USE_AGENT_STORE": "True",
+                "TORCHELASTIC_RESTART_COUNT": str(self.attempt),
+            }
+        )
         reference = self.actors[rank].run.remote(
             variables, dump_config(self.plan.config), str(self._folder), self._origin.as_json(), incarnation
         )
@@ -186,10 +193,11 @@ class Gang:
     def _actor(self, kind: type, bundle: int, resources: Any) -> Any:
         needs = resources or {}
         return ray.remote(kind).options(
-            num_cpus=needs.get("CPU", 0), num_gpus=needs.get("GPU", 0),
+            num_cpus=needs.get("CPU", 0),
+            num_gpus=needs.get("GPU", 0),
             scheduling_strategy=_place(self.group, bundle),
             runtime_env={"env_vars": self.variables},
-        )  # fmt: skip
+        )
 
     def _take_seats(self) -> list[int]:
         nodes = placement_group_table(self.group)["bundles_to_node_id"]

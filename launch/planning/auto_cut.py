@@ -67,9 +67,13 @@ def forecast(plan: Plan, profile: Profile, cores: int) -> Forecast:
     shared_s = [seconds / count for seconds, count in zip(stage_s, plan.placement.replicas, strict=True)]
     batch = plan.config.data.batch_size
     return Forecast(
-        profile.boundaries(starts), stage_s, plan.placement.replicas, profile.costs.back_propagation_s,
-        batch / max(shared_s), batch / max(*shared_s, crowded_s),
-    )  # fmt: skip
+        profile.boundaries(starts),
+        stage_s,
+        plan.placement.replicas,
+        profile.costs.back_propagation_s,
+        batch / max(shared_s),
+        batch / max(*shared_s, crowded_s),
+    )
 
 
 def shared_cores(device: torch.device) -> int:

@@ -90,9 +90,14 @@ def _sent_bytes(plan: Plan, unit: int) -> int:
     precision = plan.blueprint.precision
     specs = (
         TensorSpec("labels", (), torch.int64),
-        TensorSpec("activation", plan.blueprint.shapes[unit].output, precision.activation_dtype, precision.channels_last,
-                   plan.config.link.dtype),
-    )  # fmt: skip
+        TensorSpec(
+            "activation",
+            plan.blueprint.shapes[unit].output,
+            precision.activation_dtype,
+            precision.channels_last,
+            plan.config.link.dtype,
+        ),
+    )
     return MessageLayout(plan.config.data.batch_size, {Kind.TRAIN: specs}).slot_bytes
 
 

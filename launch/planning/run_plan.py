@@ -30,9 +30,12 @@ class Plan:
         precision = self.blueprint.precision
         labels = TensorSpec("labels", (), torch.int64)
         activation = TensorSpec(
-            "activation", self.blueprint.shapes[last].output, precision.activation_dtype, precision.channels_last,
+            "activation",
+            self.blueprint.shapes[last].output,
+            precision.activation_dtype,
+            precision.channels_last,
             self.config.link.dtype,
-        )  # fmt: skip
+        )
         image = (TensorSpec("image", self.data.input_shape, torch.float32),) if self.sends_image(stage) else ()
         ensemble = TensorSpec("ensemble", (self.data.num_classes,), torch.float32)
         specs = {Kind.TRAIN: (labels, activation, *image), Kind.EVALUATE: (labels, activation, ensemble)}

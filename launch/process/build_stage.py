@@ -104,10 +104,16 @@ class Stage:
         # A scripted fault happens once: not again to a process that comes back from it.
         blocks = blocks if self._status.incarnation else trouble(blocks, self._stage, config.debug)
         worker = StageWorker(
-            tracing.blocks(blocks), tracing.inbox(inbox), tracing.outbox(outbox),
-            sends_image=self._plan.sends_image(self._stage), status=self._status, metrics=metrics,
-            interval_steps=config.logging.interval_steps, publish=self._publish, save=save,
-        )  # fmt: skip
+            tracing.blocks(blocks),
+            tracing.inbox(inbox),
+            tracing.outbox(outbox),
+            sends_image=self._plan.sends_image(self._stage),
+            status=self._status,
+            metrics=metrics,
+            interval_steps=config.logging.interval_steps,
+            publish=self._publish,
+            save=save,
+        )
         worker.run()
         self._status.now("saving")
         saver.close()
@@ -145,21 +151,32 @@ class Stage:
         if self._stage == 0:
             return self._make_feed()
         receiver = links.receiver(config.buffers.capacity + SLOTS_BESIDE_BUFFER)
-        return Inbox(receiver, config.buffers, seed=config.training.seed, status=self._status,
-                     upstream=f"stage {self._stage - 1}", timeout_s=config.faults.timeout_s)  # fmt: skip
+        return Inbox(
+            receiver,
+            config.buffers,
+            seed=config.training.seed,
+            status=self._status,
+            upstream=f"stage {self._stage - 1}",
+            timeout_s=config.faults.timeout_s,
+        )
 
     def _make_feed(self) -> Feed:
         config, replay = self._plan.config, self._plan.config.buffers.policy == "replay"
         # With queues every stage trains on exactly what stage 0 sends; with replay stage 0 waits for all step budgets.
         all_finished: Callable[[], bool] = lambda: self._board.all_rows("status", "finished")  # noqa: E731
         return Feed(
-            BatchSource(config.data, config.training.seed), config.evaluation,
-            total_steps=self._plan.blueprint.total_steps, num_classes=self._plan.data.num_classes,
-            spread_evaluation=replay, may_stop=all_finished if replay else lambda: True, status=self._status,
+            BatchSource(config.data, config.training.seed),
+            config.evaluation,
+            total_steps=self._plan.blueprint.total_steps,
+            num_classes=self._plan.data.num_classes,
+            spread_evaluation=replay,
+            may_stop=all_finished if replay else lambda: True,
+            status=self._status,
             part=self._plan.placement.part_of(self._seat),
             start=Start(self._origin.batch_id, max(self._origin.evaluated, default=0)),
-            checkpoint_steps=config.checkpoint.interval_steps, must_stop=lambda: self._replicas.agree(self._must_stop()),
-        )  # fmt: skip
+            checkpoint_steps=config.checkpoint.interval_steps,
+            must_stop=lambda: self._replicas.agree(self._must_stop()),
+        )
 
     def _publish(self, evaluation: Evaluation) -> None:
         self._board.post(f"evaluation/{evaluation.epoch}", self._seat.rank, asdict(evaluation))

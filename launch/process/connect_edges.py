@@ -40,10 +40,13 @@ class StageLinks:
         if self._seat.stage == self._plan.placement.num_stages - 1:
             return DeadEnd()
         routes = self._plan.placement.routes_after(self._seat.stage)
-        return split([
-            Branch(slowed_link(self._sender(route), self._seat.stage, self._plan.config.debug), route.begin, route.end)
-            for route in routes if route.sender == self._seat
-        ])  # fmt: skip
+        return split(
+            [
+                Branch(slowed_link(self._sender(route), self._seat.stage, self._plan.config.debug), route.begin, route.end)
+                for route in routes
+                if route.sender == self._seat
+            ]
+        )
 
     def _receiver(self, route: Route, slots: int) -> Receiver:
         self._status.now(f"waiting for {route.sender.name} to connect")

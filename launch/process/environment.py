@@ -31,9 +31,11 @@ class Environment:
         """Reads torchrun's variables."""
         number = lambda name, default: int(os.environ.get(name, default))  # noqa: E731
         return cls(
-            rank=number("RANK", 0), local_rank=number("LOCAL_RANK", 0), world_size=number("WORLD_SIZE", 1),
+            rank=number("RANK", 0),
+            local_rank=number("LOCAL_RANK", 0),
+            world_size=number("WORLD_SIZE", 1),
             attempt=number("TORCHELASTIC_RESTART_COUNT", 0),
-        )  # fmt: skip
+        )
 
     @staticmethod
     def noted_folder(store: Store) -> Path | None:

@@ -44,9 +44,14 @@ def lead(go: Go, run: Run, this: Stage, predicted: dict[str, Any]) -> dict[str, 
         board.post(run.attempt.report_topic, 0, report)
         reports = _wait_for_reports(run, run.plan.config.faults.timeout_s)
     summary = summarise(
-        reports, monitor.evaluations, time.perf_counter() - go.started, is_finished=this.is_finished, predicted=predicted,
-        checkpoints=committer.counts(), began_at=run.origin.batch_id,
-    )  # fmt: skip
+        reports,
+        monitor.evaluations,
+        time.perf_counter() - go.started,
+        is_finished=this.is_finished,
+        predicted=predicted,
+        checkpoints=committer.counts(),
+        began_at=run.origin.batch_id,
+    )
     write_summary(folder, summary)
     write_trace(folder, board.read("trace"), list(run.plan.placement.seats()), [report["blocks"] for report in reports])
     go.screen.print(end_table(summary))

@@ -106,9 +106,15 @@ def report_stage(
 
 
 def summarise(
-    reports: list[dict[str, Any]], evaluations: list[dict[str, Any]], wall_s: float, *, is_finished: bool,
-    predicted: dict[str, Any], checkpoints: dict[str, int], began_at: int,
-) -> dict[str, Any]:  # fmt: skip
+    reports: list[dict[str, Any]],
+    evaluations: list[dict[str, Any]],
+    wall_s: float,
+    *,
+    is_finished: bool,
+    predicted: dict[str, Any],
+    checkpoints: dict[str, int],
+    began_at: int,
+) -> dict[str, Any]:
     """Everything that `summary.json` holds.
 
     Args:

@@ -25,11 +25,15 @@ def start_table(plan: Plan) -> Table:
             size = plan.layout_after(stage).slot_bytes if leaves else None
             head = "classifier" if index == blueprint.num_blocks - 1 else plan.config.head.name
             table.add_row(
-                str(stage) if index == hosted[0] else "", str(index), names,
-                f"{_parameters(layer.module for layer in layers):,}", head,
+                str(stage) if index == hosted[0] else "",
+                str(index),
+                names,
+                f"{_parameters(layer.module for layer in layers):,}",
+                head,
                 " x ".join(map(str, blueprint.shapes[index].output)),
-                "" if size is None else f"{size:,}", device if index == hosted[0] else "",
-            )  # fmt: skip
+                "" if size is None else f"{size:,}",
+                device if index == hosted[0] else "",
+            )
     return table
 
 
@@ -51,12 +55,17 @@ def live_table(rows: list[dict[str, Any] | None], labels: list[str], total_steps
             table.add_row(label, *[""] * 8, "starting")
             continue
         table.add_row(
-            label, f"{row['step']}/{total_steps}", f"{row['samples_per_s']:,.0f}",
+            label,
+            f"{row['step']}/{total_steps}",
+            f"{row['samples_per_s']:,.0f}",
             " ".join(f"{loss:.3f}" for loss in row["loss"].values()),
             " ".join(f"{accuracy:.3f}" for accuracy in row["accuracy"].values()),
-            f"{row['wait_input_fraction']:.0%}", f"{row['wait_output_fraction']:.0%}",
-            f"{row['staleness_mean']:.1f}", f"{row['reuse_mean']:.2f}", row["doing"],
-        )  # fmt: skip
+            f"{row['wait_input_fraction']:.0%}",
+            f"{row['wait_output_fraction']:.0%}",
+            f"{row['staleness_mean']:.1f}",
+            f"{row['reuse_mean']:.2f}",
+            row["doing"],
+        )
     return table
 
 
@@ -89,11 +98,17 @@ def end_table(summary: dict[str, Any]) -> Table:
         table.add_column(name, justify="left" if name in ("stage", "blocks") else "right")
     for report in summary["stages"]:
         table.add_row(
-            report["label"], ",".join(map(str, report["blocks"])), f"{report['step_time_s']:.4f}",
-            f"{report['busy_fraction']:.0%}", f"{report['wait_input_fraction']:.0%}",
-            f"{report['wait_output_fraction']:.0%}", f"{report['staleness_mean']:.1f}", f"{report['reuse_mean']:.2f}",
-            str(report["dropped"]), f"{report['peak_memory_bytes'] / 1e6:,.0f}",
-        )  # fmt: skip
+            report["label"],
+            ",".join(map(str, report["blocks"])),
+            f"{report['step_time_s']:.4f}",
+            f"{report['busy_fraction']:.0%}",
+            f"{report['wait_input_fraction']:.0%}",
+            f"{report['wait_output_fraction']:.0%}",
+            f"{report['staleness_mean']:.1f}",
+            f"{report['reuse_mean']:.2f}",
+            str(report["dropped"]),
+            f"{report['peak_memory_bytes'] / 1e6:,.0f}",
+        )
     return table
 
 

@@ -36,8 +36,11 @@ def write_trace(
 
 def _names(seat: Seat, blocks: Sequence[int]) -> Iterator[dict[str, Any]]:
     hosted = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]}-{blocks[-1]}"
-    names = {"process_name": {"name": f"{seat.name} ({hosted})"}, "process_sort_index": {"sort_index": seat.rank},
-             "thread_name": {"name": "training loop"}}  # fmt: skip
+    names = {
+        "process_name": {"name": f"{seat.name} ({hosted})"},
+        "process_sort_index": {"sort_index": seat.rank},
+        "thread_name": {"name": "training loop"},
+    }
     for name, value in names.items():
         yield {"ph": "M", "name": name, "args": value} | _place(seat)
 
@@ -58,9 +61,12 @@ def _events(traces: dict[Seat, dict[str, Any]]) -> Iterator[dict[str, Any]]:
             place = _place(seat) | {"ts": round(start_us, 3)}
             name = activity.replace("_", " ") + (f" {block}" if block >= 0 else "")
             yield place | {
-                "ph": "X", "name": name, "cat": activity, "dur": round((end_s - start_s) * US_PER_S, 3),
+                "ph": "X",
+                "name": name,
+                "cat": activity,
+                "dur": round((end_s - start_s) * US_PER_S, 3),
                 "args": {"stage": seat.stage, "rank": seat.rank, "batch_id": batch_id},
-            }  # fmt: skip
+            }
             for end in arrows.ends(seat, activity, batch_id):
                 yield {"name": "activation", "cat": "link"} | place | end
 

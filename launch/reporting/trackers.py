@@ -87,9 +87,13 @@ class WandbTracker:
             raise RuntimeError("wandb is not installed; pip install 'greedypipe[wandb]'") from None
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
         self._run = wandb.init(
-            project="greedypipe", name=folder.name, dir=folder, config=settings, mode=mode,
+            project="greedypipe",
+            name=folder.name,
+            dir=folder,
+            config=settings,
+            mode=mode,
             settings=wandb.Settings(silent=True, console="off"),
-        )  # fmt: skip
+        )
         self._run.define_metric("epoch")
         self._run.define_metric("accuracy/*", step_metric="epoch")
         self._steps: dict[int, int] = {}

@@ -60,21 +60,28 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid"):
         description=f"{', '.join(NETWORK_NAMES)}, or 'package.module:function' that returns an nn.Sequential",
     )
     width: float = Field(
-        1.0, gt=0, allow_inf_nan=False, json_schema_extra=_only_with("width"),
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        json_schema_extra=_only_with("width"),
         description="basic_cnn, vgg*, resnet20-110 only: factor on all channel counts (rounded to 8s, >= 8)",
-    )  # fmt: skip
+    )
     depth: int = Field(4, ge=1, json_schema_extra=_only_with("depth"), description="mlp only: number of hidden layers")
     hidden: int = Field(
         256, ge=1, json_schema_extra=_only_with("hidden"), description="mlp only: features of a hidden layer"
     )
     dropout: float = Field(
-        0.0, ge=0, lt=1, json_schema_extra=_only_with("dropout"),
+        0.0,
+        ge=0,
+        lt=1,
+        json_schema_extra=_only_with("dropout"),
         description="not torchvision's or custom: probability, before each layer but pools and the first",
-    )  # fmt: skip
+    )
     activation: Activation = Field(
-        "relu", json_schema_extra=_only_with("activation"),
+        "relu",
+        json_schema_extra=_only_with("activation"),
         description="not torchvision's or custom: non-linearity (leaky_relu: slope 0.01)",
-    )  # fmt: skip
+    )
 
     @field_validator("name")
     @classmethod

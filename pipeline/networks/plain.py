@@ -46,9 +46,13 @@ def build_mlp(
     features = [math.prod(input_shape), *[hidden] * depth]
     layers = tuple(
         linear_layer(
-            f"fc{index + 1}", features[index], features[index + 1],
-            batch_norm=True, dropout=dropout if index else 0.0, activation=activation,
+            f"fc{index + 1}",
+            features[index],
+            features[index + 1],
+            batch_norm=True,
+            dropout=dropout if index else 0.0,
+            activation=activation,
         )
         for index in range(depth)
-    )  # fmt: skip
+    )
     return Network(layers, linear_classifier(hidden, num_classes, dropout=dropout))

@@ -107,10 +107,14 @@ def plan_layers(
             in_channels, channels = channels, scale_channels(int(entry), width)
             layers.append(
                 conv_layer(
-                    f"conv{num_convs}", in_channels, channels,
-                    kernel_size=kernel_size, dropout=dropout if layers else 0.0, activation=activation,
+                    f"conv{num_convs}",
+                    in_channels,
+                    channels,
+                    kernel_size=kernel_size,
+                    dropout=dropout if layers else 0.0,
+                    activation=activation,
                 )
-            )  # fmt: skip
+            )
     return layers, (channels, rows, columns)
 
 

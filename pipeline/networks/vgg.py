@@ -62,9 +62,13 @@ def build_vgg(
     if vgg.fc_features:
         layers.append(
             linear_layer(
-                "fc1", features, vgg.fc_features,
-                batch_norm=vgg.fc_batch_norm, dropout=dropout, activation=activation,
+                "fc1",
+                features,
+                vgg.fc_features,
+                batch_norm=vgg.fc_batch_norm,
+                dropout=dropout,
+                activation=activation,
             )
-        )  # fmt: skip
+        )
         features = vgg.fc_features
     return Network(tuple(layers), linear_classifier(features, num_classes, dropout=dropout))

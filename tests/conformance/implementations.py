@@ -73,8 +73,10 @@ def connect_gloo_in_threads(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Lin
     return Link(
         ProcessGroupSender(sending, LAYOUT, slots=slots, timeout_s=timeout_s, peer="stage 1"),
         ProcessGroupReceiver(receiving, LAYOUT, slots=slots, timeout_s=timeout_s),
-        2 * slots, Link.close_sender, lambda link: link.receiver.close(),
-    )  # fmt: skip
+        2 * slots,
+        Link.close_sender,
+        lambda link: link.receiver.close(),
+    )
 
 
 def gloo_wires(
@@ -102,5 +104,7 @@ def connect_shared_memory(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Link:
 
 
 LINKS: dict[str, Connect] = {
-    "inprocess": connect_inprocess, "gloo": connect_gloo_in_threads, "shm": connect_shared_memory,
-}  # fmt: skip
+    "inprocess": connect_inprocess,
+    "gloo": connect_gloo_in_threads,
+    "shm": connect_shared_memory,
+}

@@ -55,8 +55,11 @@ def message(kind: Kind = Kind.TRAIN, batch_id: int = 0, rows: int = MAX_ROWS) ->
 
 def assert_same(arrived: Message, sent: Message) -> None:
     assert (arrived.kind, arrived.batch_id, arrived.step, arrived.rows) == (
-        sent.kind, sent.batch_id, sent.step, sent.rows,
-    )  # fmt: skip
+        sent.kind,
+        sent.batch_id,
+        sent.step,
+        sent.rows,
+    )
     assert list(arrived.tensors) == list(sent.tensors)
     for name, tensor in sent.tensors.items():
         got = arrived.tensors[name]
@@ -97,9 +100,14 @@ def test_an_uneven_batch_arrives_with_its_own_number_of_rows(connect: Connect, r
 
 def test_evaluation_and_marks_travel_between_training_messages(connect: Connect) -> None:
     stream = [
-        message(Kind.TRAIN, 0), message(Kind.EVALUATE, 0), message(Kind.EVALUATE, 1, rows=2), message(Kind.EVALUATED, 4),
-        message(Kind.TRAIN, 1), message(Kind.EVALUATED, 5), message(Kind.END, 2),
-    ]  # fmt: skip
+        message(Kind.TRAIN, 0),
+        message(Kind.EVALUATE, 0),
+        message(Kind.EVALUATE, 1, rows=2),
+        message(Kind.EVALUATED, 4),
+        message(Kind.TRAIN, 1),
+        message(Kind.EVALUATED, 5),
+        message(Kind.END, 2),
+    ]
     link = connect()
     sending = Call(lambda: [link.send(item) for item in stream])
     for item in stream:

@@ -37,8 +37,13 @@ def start(hosts: Hosts, host: int, *command: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(hosts.command(host, command), text=True, env=environment, cwd=ROOT, **pipes)  # type: ignore[call-overload]
 
 
-ALONE_AGAIN = ["faults.policy=isolate", "checkpoint.interval_steps=5",
-               "debug.fault=exit", "debug.fault_stage=1", "debug.fault_step=21"]  # fmt: skip
+ALONE_AGAIN = [
+    "faults.policy=isolate",
+    "checkpoint.interval_steps=5",
+    "debug.fault=exit",
+    "debug.fault_stage=1",
+    "debug.fault_step=21",
+]
 
 
 @pytest.mark.parametrize("faults", [[], ALONE_AGAIN], ids=["undisturbed", "the second host's process dies"])
@@ -46,12 +51,24 @@ def test_torchrun_over_two_hosts_gives_the_bytes_of_one_process(faults: list[str
     with two_hosts() as hosts:
         processes = [
             start(
-                hosts, host, sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={host}",
-                "--nproc_per_node=1", f"--master_addr={hosts.addresses[0]}", "--master_port=29517",
-                "launch/run.py", *RUN, *faults, f"run.folder={tmp_path}", "run.name=run",
+                hosts,
+                host,
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nnodes=2",
+                f"--node_rank={host}",
+                "--nproc_per_node=1",
+                f"--master_addr={hosts.addresses[0]}",
+                "--master_port=29517",
+                "launch/run.py",
+                *RUN,
+                *faults,
+                f"run.folder={tmp_path}",
+                "run.name=run",
             )
             for host in range(2)
-        ]  # fmt: skip
+        ]
         outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert_as_one_process(tmp_path / "run", tmp_path)
@@ -73,9 +90,17 @@ def test_ray_over_two_hosts_gives_the_bytes_of_one_process(tmp_path: Path, monke
         start(hosts, 1, ray, "start", f"--address={head}:6391", f"--node-ip-address={other}", *common)
         time.sleep(8)
         run = start(
-            hosts, 0, sys.executable, "launch/ray_run.py", "--address", f"{head}:6391", *RUN, "ray.strategy=STRICT_SPREAD",
-            f"run.folder={tmp_path}", "run.name=run",
-        )  # fmt: skip
+            hosts,
+            0,
+            sys.executable,
+            "launch/ray_run.py",
+            "--address",
+            f"{head}:6391",
+            *RUN,
+            "ray.strategy=STRICT_SPREAD",
+            f"run.folder={tmp_path}",
+            "run.name=run",
+        )
         output, _ = run.communicate(timeout=180)
     assert run.returncode == 0, output
     assert_as_one_process(tmp_path / "run", tmp_path)
@@ -91,7 +116,13 @@ def test_shared_memory_is_refused_between_hosts(tmp_path: Path) -> None:
         assert start(hosts, 1, sys.executable, "-c", script).wait(60) == 0
         store = FileStore(str(tmp_path / "store"), -1)
         plan = local_run.make_plan(local_run.load_config(None, RUN), 2)
-        end = LinkEnd(LinkConfig(transport="shm"), store, "link0", plan.layout_after(0), device=torch.device("cpu"),
-                      patience=Patience("stage 1", 5))  # fmt: skip
+        end = LinkEnd(
+            LinkConfig(transport="shm"),
+            store,
+            "link0",
+            plan.layout_after(0),
+            device=torch.device("cpu"),
+            patience=Patience("stage 1", 5),
+        )
         with pytest.raises(ValueError, match="stage 1 shares no host memory"):
             end.send()

@@ -11,9 +11,14 @@ from greedypipe.launch.on_host import local_run
 from greedypipe.launch.on_host.outcome import Outcome
 
 TINY = (
-    "data.name=digits", "data.batch_size=128", "model.name=vgg8b", "model.width=0.1", "training.epochs=1",
-    "optimizer.lr=0.05", "faults.timeout_s=30",
-)  # fmt: skip
+    "data.name=digits",
+    "data.batch_size=128",
+    "model.name=vgg8b",
+    "model.width=0.1",
+    "training.epochs=1",
+    "optimizer.lr=0.05",
+    "faults.timeout_s=30",
+)
 """12 steps, the last of 30 samples, and an evaluation pass whose last batch is uneven too."""
 
 

@@ -107,9 +107,13 @@ def test_the_status_of_a_run_names_every_stage(
     ],
 )
 def test_a_wrong_folder_is_said_in_a_line(
-    main: object, arguments: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    main: object,
+    arguments: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     with pytest.raises(SystemExit) as left:
         call(main, monkeypatch, str(tmp_path / arguments[0]), *arguments[1:])
     assert left.value.code

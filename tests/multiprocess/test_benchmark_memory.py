@@ -15,8 +15,9 @@ def test_memory_tells_processes_and_slots_apart(tmp_path: Path, run_benchmark: C
     for row in results["rows"]:
         assert all(size > 0 for size in row["process_bytes"])
         # The first stage receives nothing; every other one has slots.
-        assert [size > 0 for size in row["slot_bytes"]] == [row["engine"] == "FIFO" and stage > 0
-                                                            for stage in range(len(row["slot_bytes"]))]  # fmt: skip
+        assert [size > 0 for size in row["slot_bytes"]] == [
+            row["engine"] == "FIFO" and stage > 0 for stage in range(len(row["slot_bytes"]))
+        ]
         assert all(slots < size for slots, size in zip(row["slot_bytes"], row["process_bytes"], strict=True))
     assert results["baseline_bytes"] > 1e8
     assert (tmp_path / "memory.png").stat().st_size > 10_000

@@ -13,9 +13,19 @@ from benchmarks.engines.timing import Case, EngineError, Seat, Step, step_times
 from benchmarks.engines.torch_pipelining import ChunkModule, Pipelining
 
 SMALL = Case(
-    ("data.name=synthetic", "data.shape=[3,8,8]", "data.batch_size=16", "data.samples=160", "model.name=vgg8b",
-     "model.width=0.05", "partition.blocks=2"), 2, 0, 2,
-)  # fmt: skip
+    (
+        "data.name=synthetic",
+        "data.shape=[3,8,8]",
+        "data.batch_size=16",
+        "data.samples=160",
+        "model.name=vgg8b",
+        "model.width=0.05",
+        "partition.blocks=2",
+    ),
+    2,
+    0,
+    2,
+)
 
 
 @pytest.mark.timeout(200)

@@ -36,8 +36,11 @@ def test_links_compares_the_transports_and_encodings(tmp_path: Path, run_benchma
     run_benchmark("links", "--out", str(tmp_path / "links"))
     results = json.loads((tmp_path / "links.json").read_text())
     assert {(row["transport"], row["encoding"]) for row in results["rows"]} == {
-        ("shm", "same"), ("gloo", "same"), ("shm", "bf16"), ("shm", "int8"),
-    }  # fmt: skip
+        ("shm", "same"),
+        ("gloo", "same"),
+        ("shm", "bf16"),
+        ("shm", "int8"),
+    }
     for row in results["rows"]:
         assert 0 < row["gb_per_s"]["min"] <= row["gb_per_s"]["median"] <= row["gb_per_s"]["max"]
         assert row["latency_us"]["median"] > 0
@@ -63,8 +66,10 @@ def test_no_fault_of_a_small_campaign_loses_anything(tmp_path: Path, run_benchma
     assert all(one["orphans"] == 0 and one["leaked"] == [] for one in trials)
     # What strikes from outside may come when a short run has just ended; what a stage does itself cannot.
     assert {(one["trial"]["recovery"], one["trial"]["policy"]) for one in trials} == {
-        ("restart", "fifo"), ("isolate", "fifo"), ("isolate", "replay"),
-    }  # fmt: skip
+        ("restart", "fifo"),
+        ("isolate", "fifo"),
+        ("isolate", "replay"),
+    }
     restarted = {one["trial"]["fault"]: one["detect_s"] for one in trials if one["attempts"] > 1}
     assert "exception" in restarted and all(seconds < 10 for seconds in restarted.values())
 

@@ -61,9 +61,16 @@ def test_every_variant_equals_the_sequential_reference(variant: str, tmp_path: P
 @pytest.mark.timeout(240)
 def test_compiled_blocks_equal_the_compiled_reference_and_nearly_the_eager_one(tmp_path: Path) -> None:
     overrides = [
-        *TINY, "partition.blocks=2", "model.name=mlp", "model.width=1.0", "model.depth=2", "model.hidden=16",
-        "head.name=linear", "data.drop_last=true", "training.compile=inductor",
-    ]  # fmt: skip
+        *TINY,
+        "partition.blocks=2",
+        "model.name=mlp",
+        "model.width=1.0",
+        "model.depth=2",
+        "model.hidden=16",
+        "head.name=linear",
+        "data.drop_last=true",
+        "training.compile=inductor",
+    ]
     outcome = run_pipeline(overrides, 2, tmp_path, timeout_s=200)
     assert_equals_reference(outcome, overrides)
     eager, _, _ = reference([*overrides, "training.compile=none"])

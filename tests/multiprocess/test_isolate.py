@@ -14,9 +14,13 @@ from tests.multiprocess.harness import TINY, assert_equal_states, exported, run_
 from tests.multiprocess.test_failures import causes
 
 RUN = [
-    *TINY, "partition.blocks=3", "training.epochs=3", "checkpoint.interval_steps=5", "logging.interval_steps=1",
+    *TINY,
+    "partition.blocks=3",
+    "training.epochs=3",
+    "checkpoint.interval_steps=5",
+    "logging.interval_steps=1",
     "faults.heartbeat_timeout_s=2",
-]  # fmt: skip
+]
 ISOLATE = [*RUN, "faults.policy=isolate"]
 
 
@@ -54,9 +58,12 @@ def test_fifo_gives_the_bits_of_a_run_that_was_never_struck(stage: int, uninterr
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("raise", "RuntimeError: scripted fault in block 1 at step 17; it is started again alone"),
-     ("hang", "stage1.stacks; it is started again alone"), ("stop", "")],
-)  # fmt: skip
+    [
+        ("raise", "RuntimeError: scripted fault in block 1 at step 17; it is started again alone"),
+        ("hang", "stage1.stacks; it is started again alone"),
+        ("stop", ""),
+    ],
+)
 def test_however_it_fails(kind: str, said: str, uninterrupted: Outcome, tmp_path: Path) -> None:
     outcome = run_pipeline([*ISOLATE, *fault(kind, 1, 17), "faults.hang_timeout_s=2"], 3, tmp_path)
     assert_as_if_nothing_had_happened(outcome, uninterrupted)

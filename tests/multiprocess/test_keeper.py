@@ -97,10 +97,15 @@ def test_one_that_dies_too_often_ends_the_run(tmp_path: Path) -> None:
     assert outcome(partial(always_left, 17), tmp_path) == (FAILED, ["0", "1", "2", reason])
 
 
-@pytest.mark.parametrize(("work", "code"), [
-    (partial(returned, REQUEUE), REQUEUE), (partial(raised, SystemExit(2)), 2), (partial(always_left, FAILED), FAILED),
-    (partial(raised, ValueError("wrong")), FAILED),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("work", "code"),
+    [
+        (partial(returned, REQUEUE), REQUEUE),
+        (partial(raised, SystemExit(2)), 2),
+        (partial(always_left, FAILED), FAILED),
+        (partial(raised, ValueError("wrong")), FAILED),
+    ],
+)
 def test_a_run_that_has_ended_is_not_started_again(work: Work, code: int, tmp_path: Path) -> None:
     assert outcome(work, tmp_path) == (code, ["0"])
 

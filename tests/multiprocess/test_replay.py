@@ -6,8 +6,13 @@ from pathlib import Path
 from tests.multiprocess.harness import TINY, run_pipeline
 
 SLOWED = [
-    *TINY, "partition.blocks=3", "training.epochs=4", "buffers.policy=replay", "debug.slow_stage=1", "debug.slow_factor=3",
-]  # fmt: skip
+    *TINY,
+    "partition.blocks=3",
+    "training.epochs=4",
+    "buffers.policy=replay",
+    "debug.slow_stage=1",
+    "debug.slow_factor=3",
+]
 
 
 def test_no_stage_waits_for_a_slower_one(tmp_path: Path) -> None:

@@ -15,9 +15,15 @@ from tests.multiprocess.test_equivalence import reference
 from tests.multiprocess.test_failures import causes
 
 BARE = [
-    "data.name=digits", "data.batch_size=120", "model.name=tests.multiprocess.bare_network:build", "head.name=linear",
-    "partition.blocks=3", "training.epochs=1", "optimizer.lr=0.05", "faults.timeout_s=30",
-]  # fmt: skip
+    "data.name=digits",
+    "data.batch_size=120",
+    "model.name=tests.multiprocess.bare_network:build",
+    "head.name=linear",
+    "partition.blocks=3",
+    "training.epochs=1",
+    "optimizer.lr=0.05",
+    "faults.timeout_s=30",
+]
 """12 steps, the last of 118 samples; without batch normalisation, so that replicas differ by rounding alone."""
 ROUNDING = {"rtol": 1e-3, "atol": 1e-5}
 

@@ -17,8 +17,14 @@ from tests.multiprocess.test_equivalence import assert_equals_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 # Room for one batch: stages that cannot drift apart record their batches at the same time.
-OVERRIDES = [*TINY, "partition.blocks=3", "buffers.capacity=1",
-             "logging.interval_steps=4", "logging.trace_batches=6", "logging.trace_start=3"]  # fmt: skip
+OVERRIDES = [
+    *TINY,
+    "partition.blocks=3",
+    "buffers.capacity=1",
+    "logging.interval_steps=4",
+    "logging.trace_batches=6",
+    "logging.trace_start=3",
+]
 RECORDED = set(range(3, 9))
 BLOCKS = {0: {0}, 1: {1, 2}}
 
@@ -96,8 +102,18 @@ def test_the_report_shows_the_run_and_needs_nothing_else(outcome: Outcome) -> No
     text = report_of(outcome.folder)
     assert "<h1>vgg8b on digits</h1>" in text and "DGL, fifo links · 3 blocks in 2 processes" in text
     assert f"{100 * outcome.summary['accuracy']['final']:.2f}%" in text
-    for part in ("Accuracy on the held-out part", "Local loss", "Where the training time went", "A few batches on one clock",
-                 "Throughput", "Occupancy", "Staleness", "Stage 1: mean", "What it ran on", "torch"):  # fmt: skip
+    for part in (
+        "Accuracy on the held-out part",
+        "Local loss",
+        "Where the training time went",
+        "A few batches on one clock",
+        "Throughput",
+        "Occupancy",
+        "Staleness",
+        "Stage 1: mean",
+        "What it ran on",
+        "torch",
+    ):
         assert part in text
     assert not re.search(r"""(src|href)=|url\(|@import|https?://""", text), "everything is in the page itself"
     figures = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]

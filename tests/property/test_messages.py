@@ -12,9 +12,19 @@ from greedypipe.workers.links.messages import ALIGNMENT_BYTES, HEADER_BYTES, Kin
 from greedypipe.workers.links.slots import Slot
 
 DTYPES = [
-    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
-    torch.float32, torch.float64, torch.complex64, torch.float8_e4m3fn,
-]  # fmt: skip
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.complex64,
+    torch.float8_e4m3fn,
+]
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
@@ -47,9 +57,14 @@ def bits(tensor: Tensor) -> list[int]:
 
 @settings(max_examples=120, deadline=None)
 @given(
-    layout=layouts(), kind=st.sampled_from(Kind), rows=st.integers(1, 5), batch_id=INT64, step=INT64,
-    spread=st.booleans(), seed=st.integers(0, 2**32),
-)  # fmt: skip
+    layout=layouts(),
+    kind=st.sampled_from(Kind),
+    rows=st.integers(1, 5),
+    batch_id=INT64,
+    step=INT64,
+    spread=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
 def test_a_message_arrives_as_it_was_sent(
     layout: MessageLayout, kind: Kind, rows: int, batch_id: int, step: int, spread: bool, seed: int
 ) -> None:

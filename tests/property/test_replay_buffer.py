@@ -243,9 +243,11 @@ class BufferMachine(RuleBasedStateMachine):
         self.buffer.close(ConnectionError("gone"))
         item = Item(False, 0)
         calls: list[Callable[[], object]] = [
-            lambda: self.buffer.insert(item, 0.0), lambda: self.buffer.insert_control(item, 0.0),
-            lambda: self.buffer.read(0.0), self.buffer.try_read,
-        ]  # fmt: skip
+            lambda: self.buffer.insert(item, 0.0),
+            lambda: self.buffer.insert_control(item, 0.0),
+            lambda: self.buffer.read(0.0),
+            self.buffer.try_read,
+        ]
         for call in calls:
             with pytest.raises(ConnectionError, match="gone"):
                 call()
@@ -275,9 +277,11 @@ def test_a_queue_agrees_with_the_model() -> None:
 def test_a_replay_buffer_agrees_with_the_model(selector: str, limited: bool) -> None:
     def make(capacity: int, seed: int, max_reuse: int) -> tuple[Policy, Model]:
         picks: dict[str, Pick] = {
-            "least_used": pick_least_used, "newest": pick_newest, "published_dgl": pick_as_published,
+            "least_used": pick_least_used,
+            "newest": pick_newest,
+            "published_dgl": pick_as_published,
             "uniform": pick_uniformly(seed),
-        }  # fmt: skip
+        }
         limit = max_reuse if limited else 0
         config = BuffersConfig.model_validate({"policy": "replay", "selector": selector, "max_reuse": limit})
         return Policy.from_config(config, seed), ReplayModel(capacity, picks[selector], limit)

@@ -61,9 +61,13 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     # An own HOME: a throw-away cluster leaves no token behind, and finds none.
-    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1",
-                "HOME": str(tmp_path_factory.mktemp("home")),
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # fmt: skip
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(tmp_path_factory.mktemp("home")),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     found = Cluster(os.environ | settings)

@@ -25,43 +25,75 @@ def strict(properties: dict[str, Any], *required: str) -> dict[str, Any]:
 TEXTS = {"type": "object", "additionalProperties": TEXT}
 CONTAINER = strict(
     {
-        "name": TEXT, "image": TEXT, "command": {"type": "array"}, "env": {"type": "array"},
+        "name": TEXT,
+        "image": TEXT,
+        "command": {"type": "array"},
+        "env": {"type": "array"},
         "resources": strict({"limits": TEXTS, "requests": TEXTS}),
         "volumeMounts": {"type": "array", "items": strict({"mountPath": TEXT, "name": TEXT}, "mountPath", "name")},
     },
-    "name", "image",
-)  # fmt: skip
+    "name",
+    "image",
+)
 VOLUME = strict({"name": TEXT, "persistentVolumeClaim": strict({"claimName": TEXT}, "claimName")}, "name")
-POD = strict({
-    "spec": strict({"containers": {"type": "array", "items": CONTAINER, "minItems": 1},
-                    "volumes": {"type": "array", "items": VOLUME}}, "containers"),
-}, "spec")  # fmt: skip
-RAY_JOB = strict(
+POD = strict(
     {
-        "apiVersion": {"const": "ray.io/v1"}, "kind": {"const": "RayJob"}, "metadata": strict({"name": TEXT}, "name"),
         "spec": strict(
             {
-                "entrypoint": TEXT, "runtimeEnvYAML": TEXT, "shutdownAfterJobFinishes": FLAG,
-                "ttlSecondsAfterFinished": NUMBER, "activeDeadlineSeconds": NUMBER, "backoffLimit": NUMBER,
+                "containers": {"type": "array", "items": CONTAINER, "minItems": 1},
+                "volumes": {"type": "array", "items": VOLUME},
+            },
+            "containers",
+        ),
+    },
+    "spec",
+)
+RAY_JOB = strict(
+    {
+        "apiVersion": {"const": "ray.io/v1"},
+        "kind": {"const": "RayJob"},
+        "metadata": strict({"name": TEXT}, "name"),
+        "spec": strict(
+            {
+                "entrypoint": TEXT,
+                "runtimeEnvYAML": TEXT,
+                "shutdownAfterJobFinishes": FLAG,
+                "ttlSecondsAfterFinished": NUMBER,
+                "activeDeadlineSeconds": NUMBER,
+                "backoffLimit": NUMBER,
                 "submissionMode": {"enum": ["K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"]},
                 "rayClusterSpec": strict(
                     {
                         "rayVersion": TEXT,
                         "headGroupSpec": strict({"rayStartParams": TEXTS, "template": POD}, "template"),
-                        "workerGroupSpecs": {"type": "array", "items": strict(
-                            {"groupName": TEXT, "replicas": NUMBER, "minReplicas": NUMBER, "maxReplicas": NUMBER,
-                             "rayStartParams": TEXTS, "template": POD},
-                            "groupName", "template",
-                        )},
+                        "workerGroupSpecs": {
+                            "type": "array",
+                            "items": strict(
+                                {
+                                    "groupName": TEXT,
+                                    "replicas": NUMBER,
+                                    "minReplicas": NUMBER,
+                                    "maxReplicas": NUMBER,
+                                    "rayStartParams": TEXTS,
+                                    "template": POD,
+                                },
+                                "groupName",
+                                "template",
+                            ),
+                        },
                     },
                     "headGroupSpec",
                 ),
             },
-            "entrypoint", "rayClusterSpec",
+            "entrypoint",
+            "rayClusterSpec",
         ),
     },
-    "apiVersion", "kind", "metadata", "spec",
-)  # fmt: skip
+    "apiVersion",
+    "kind",
+    "metadata",
+    "spec",
+)
 """The fields of KubeRay's RayJob, ray.io/v1, that a run may want (ray-project.github.io/kuberay/reference/api)."""
 
 

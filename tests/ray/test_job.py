@@ -19,9 +19,18 @@ def submit(cluster: Cluster, *arguments: str) -> "subprocess.CompletedProcess[st
     ray = Path(sys.executable).with_name("ray")
     address = f"http://127.0.0.1:{cluster.dashboard_port}"
     command = [
-        str(ray), "job", "submit", "--address", address, "--working-dir", ".", "--", sys.executable, "launch/ray_run.py",
+        str(ray),
+        "job",
+        "submit",
+        "--address",
+        address,
+        "--working-dir",
+        ".",
+        "--",
+        sys.executable,
+        "launch/ray_run.py",
         *arguments,
-    ]  # fmt: skip
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT, env=cluster.environment)
 
 

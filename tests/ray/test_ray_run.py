@@ -117,8 +117,16 @@ def test_a_node_that_is_lost_costs_the_steps_since_the_last_checkpoint(cluster: 
 
 
 def test_with_isolation_only_what_was_on_a_lost_node_is_replaced_on_another(cluster: Cluster, tmp_path: Path) -> None:
-    overrides = [*RUN, "training.epochs=8", "checkpoint.interval_steps=5", "debug.slow_stage=0", "debug.slow_factor=6",
-                 "link.transport=gloo", "faults.policy=isolate", "faults.timeout_s=90"]  # fmt: skip
+    overrides = [
+        *RUN,
+        "training.epochs=8",
+        "checkpoint.interval_steps=5",
+        "debug.slow_stage=0",
+        "debug.slow_factor=6",
+        "link.transport=gloo",
+        "faults.policy=isolate",
+        "faults.timeout_s=90",
+    ]
     run = cluster.start(*overrides, "ray.strategy=SPREAD", *to(tmp_path / "run"))
     wait_for_step(tmp_path / "run", 12)
     before = [row["pid"] for row in read_status(tmp_path / "run")["stages"]]

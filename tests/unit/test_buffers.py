@@ -152,13 +152,13 @@ def test_what_did_not_fit_is_not_stored_and_not_disposed() -> None:
 @pytest.mark.parametrize(
     ("policy", "items", "call"),
     [
-        (Policy.fifo(),   "A",  lambda buffer: buffer.insert("B", TIMEOUT_S)),
-        (Policy.fifo(),   "A",  lambda buffer: buffer.insert_control("b", TIMEOUT_S)),
+        (Policy.fifo(), "A", lambda buffer: buffer.insert("B", TIMEOUT_S)),
+        (Policy.fifo(), "A", lambda buffer: buffer.insert_control("b", TIMEOUT_S)),
         (Policy.replay(), "ab", lambda buffer: buffer.insert_control("c", TIMEOUT_S)),
-        (Policy.fifo(),   "",   lambda buffer: buffer.read(TIMEOUT_S)),
-        (Policy.replay(), "",   lambda buffer: buffer.read(TIMEOUT_S)),
+        (Policy.fifo(), "", lambda buffer: buffer.read(TIMEOUT_S)),
+        (Policy.replay(), "", lambda buffer: buffer.read(TIMEOUT_S)),
     ],
-)  # fmt: skip
+)
 def test_close_wakes_who_waits(policy: Policy, items: str, call: Callable[[ReplayBuffer[str]], object]) -> None:
     buffer = filled(1, policy, *items)
     waiting = start(lambda: call(buffer))
@@ -178,8 +178,11 @@ def test_after_close_every_call_raises_the_first_error_and_what_is_lent_can_stil
     buffer.close(ConnectionError("first"))
     buffer.close(ValueError("second"))
     calls: list[Callable[[], object]] = [
-        lambda: buffer.insert("C", 0.0), lambda: buffer.insert_control("c", 0.0), lambda: buffer.read(0.0), buffer.try_read,
-    ]  # fmt: skip
+        lambda: buffer.insert("C", 0.0),
+        lambda: buffer.insert_control("c", 0.0),
+        lambda: buffer.read(0.0),
+        buffer.try_read,
+    ]
     for call in calls:
         with pytest.raises(ConnectionError, match="first"):
             call()
@@ -213,8 +216,12 @@ def test_a_read_tells_how_many_newer_items_there_are_and_how_often_it_was_read()
 
     buffer = filled(3, Policy.replay(), "A", "B", "x", "C")
     assert [figures(buffer.try_read()) for _ in range(5)] == [
-        ("x", 0, 0), ("C", 0, 1), ("B", 1, 1), ("A", 2, 1), ("C", 0, 2),
-    ]  # fmt: skip
+        ("x", 0, 0),
+        ("C", 0, 1),
+        ("B", 1, 1),
+        ("A", 2, 1),
+        ("C", 0, 2),
+    ]
     waiting = filled(3, Policy.fifo(), "A", "y", "B")
     assert [figures(waiting.try_read()) for _ in range(3)] == [("A", 1, 1), ("y", 0, 0), ("B", 0, 1)]
 
@@ -225,9 +232,16 @@ def test_the_figures_count_what_happened_to_training_items() -> None:
         take(buffer)
     buffer.insert("D", 0.0)  # B is replaced, but has been read
     assert buffer.stats() == BufferStats(
-        capacity=2, inserted=4, reads=3, distinct_reads=2, dropped=1, staleness_sum=1, staleness_max=1,
-        staleness_counts=[2, 1] + [0] * (STALENESS_LIMIT - 1), occupancy_sum=3.0,
-    )  # fmt: skip
+        capacity=2,
+        inserted=4,
+        reads=3,
+        distinct_reads=2,
+        dropped=1,
+        staleness_sum=1,
+        staleness_max=1,
+        staleness_counts=[2, 1] + [0] * (STALENESS_LIMIT - 1),
+        occupancy_sum=3.0,
+    )
 
 
 def test_the_histogram_counts_every_read_and_large_stalenesses_together() -> None:

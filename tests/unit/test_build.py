@@ -150,10 +150,13 @@ def test_the_schedule_counts_epochs_in_steps() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("cross_entropy", CrossEntropy), ("predsim", PredSim), ("reconstruction", Reconstruction),
-        ("reconstruction_only", ReconstructionOnly), ("none", Untrained),
+        ("cross_entropy", CrossEntropy),
+        ("predsim", PredSim),
+        ("reconstruction", Reconstruction),
+        ("reconstruction_only", ReconstructionOnly),
+        ("none", Untrained),
     ],
-)  # fmt: skip
+)
 def test_all_blocks_but_the_last_have_the_local_loss_asked_for(name: str, kind: type[nn.Module]) -> None:
     blueprint = make_blueprint(3, loss=LossConfig(name=name))
     blocks = [blueprint.build_block(index, CPU) for index in range(3)]
@@ -274,8 +277,9 @@ def test_only_the_operations_on_the_input_lose_their_in_place_form() -> None:
     blueprint = make_blueprint(partition=CUT_BEHIND_THE_STEM, model=model)
     blueprint.build_block(1, CPU)
     assert [relu.inplace for relu in blueprint.network.layers[1].module.modules() if isinstance(relu, nn.ReLU)] == [
-        False, True,
-    ]  # fmt: skip
+        False,
+        True,
+    ]
 
 
 def test_a_custom_network_is_cut_and_trained_as_any_other() -> None:

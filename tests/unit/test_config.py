@@ -57,7 +57,8 @@ WRONG = {
     "unknown key": (["buffers.capcity=3"], "command line: buffers.capcity: unknown key; did you mean buffers.capacity?"),
     "unknown section": (["buffer.capacity=3"], "command line: buffer.capacity: unknown key; did you mean buffers.capacity?"),
     "no section": (
-        ["capacity=3"], "command line: got 'capacity=3', allowed: section.key=value; did you mean buffers.capacity?"
+        ["capacity=3"],
+        "command line: got 'capacity=3', allowed: section.key=value; did you mean buffers.capacity?",
     ),
     "wrong type": (["training.epochs=many"], "command line: training.epochs: got 'many', allowed: a valid integer"),
     "wrong choice": (["buffers.policy=lifo"], "command line: buffers.policy: got 'lifo', allowed: 'fifo' or 'replay'"),
@@ -65,7 +66,8 @@ WRONG = {
     "number for text": (["run.name=5"], "command line: run.name: got 5, allowed: a valid string; put it in quotes"),
     "more stages than blocks": (["partition.blocks=3"], "4 stages for 3 blocks: a stage hosts at least one block"),
     "replicas that do not go up": (
-        ["placement.replicas=[1,2,2]"], "placement.replicas: got [1, 2, 2], which is 5 processes, but 4 were started"
+        ["placement.replicas=[1,2,2]"],
+        "placement.replicas: got [1, 2, 2], which is 5 processes, but 4 were started",
     ),
     "no replica": (["placement.replicas=0"], "command line: placement.replicas: got 0, allowed: greater than or equal to 1"),
     "replicas that cannot share": (
@@ -77,7 +79,8 @@ WRONG = {
         "placement.replicas: got 2, but the last batch of an epoch has 2 samples",
     ),
     "replicas with replay": (
-        ["placement.replicas=2", "buffers.policy=replay"], "placement.replicas: got several replicas with"
+        ["placement.replicas=2", "buffers.policy=replay"],
+        "placement.replicas: got several replicas with",
     ),
     "more blocks than layers": (["partition.blocks=40"], "partition.blocks: got 40, but the network has 7 layers"),
     "boundary outside the network": (
@@ -103,19 +106,22 @@ WRONG = {
     "key of another data set": (["data.samples=9"], "command line: data.samples=9 has no effect with data.name=digits"),
     "unknown network": (["model.name=vgg8c"], "command line: model.name: unknown network 'vgg8c', nearest is 'vgg8b'"),
     "schedule without milestones": (
-        ["optimizer.schedule=multistep"], "optimizer.schedule=multistep needs optimizer.milestones"
+        ["optimizer.schedule=multistep"],
+        "optimizer.schedule=multistep needs optimizer.milestones",
     ),
     "warm-up longer than the run": (["optimizer.warmup_steps=100000"], "optimizer.warmup_steps: got 100000, allowed: "),
     "one sample left over": (["data.batch_size=1437"], "data.batch_size=1437 leaves 1 of 1438 samples for the last batch"),
     "slow stage outside": (["debug.slow_stage=7", "debug.slow_factor=2"], "debug.slow_stage: got 7, allowed: below 4"),
     "a trace that starts, but is not": (
-        ["logging.trace_start=5"], "logging.trace_start has no effect without logging.trace_batches"
+        ["logging.trace_start=5"],
+        "logging.trace_start has no effect without logging.trace_batches",
     ),
     "slowed, but which": (["debug.slow_factor=2"], "debug.slow_factor slows nothing without debug.slow_stage"),
     "nesterov without momentum": (
-        ["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer.nesterov=true needs optimizer.momentum above 0"
+        ["optimizer.nesterov=true", "optimizer.momentum=0"],
+        "optimizer.nesterov=true needs optimizer.momentum above 0",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -38,11 +38,14 @@ def close(sender: object, receiver: object) -> None:
     receiver.close()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("transport", "kinds"), [
-    ("auto", (SharedMemorySender, SharedMemoryReceiver)),
-    ("shm", (SharedMemorySender, SharedMemoryReceiver)),
-    ("gloo", (ProcessGroupSender, ProcessGroupReceiver)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("transport", "kinds"),
+    [
+        ("auto", (SharedMemorySender, SharedMemoryReceiver)),
+        ("shm", (SharedMemorySender, SharedMemoryReceiver)),
+        ("gloo", (ProcessGroupSender, ProcessGroupReceiver)),
+    ],
+)
 def test_on_one_host_the_transport_is_the_one_asked_for_and_shared_memory_by_default(
     transport: str, kinds: tuple[type, type]
 ) -> None:

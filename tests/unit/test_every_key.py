@@ -98,10 +98,15 @@ def feed(overrides: Sequence[str]) -> list[tuple[Kind, int]]:
     plan = plan_of(["data.name=synthetic", "data.samples=64", "data.shape=[1,4,4]", "training.epochs=4", *overrides])
     status = StageStatus(Seat(0, 0), [0], 0, "host")
     messages = Feed(
-        BatchSource(plan.config.data, 0), plan.config.evaluation, total_steps=plan.blueprint.total_steps,
-        num_classes=10, spread_evaluation=False, may_stop=lambda: True, status=status,
+        BatchSource(plan.config.data, 0),
+        plan.config.evaluation,
+        total_steps=plan.blueprint.total_steps,
+        num_classes=10,
+        spread_evaluation=False,
+        may_stop=lambda: True,
+        status=status,
         checkpoint_steps=plan.config.checkpoint.interval_steps,
-    )  # fmt: skip
+    )
     return [(delivery.message.kind, delivery.message.batch_id) for delivery in messages]
 
 

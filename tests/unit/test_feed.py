@@ -51,15 +51,30 @@ def make_status() -> StageStatus:
 
 
 def make_feed(
-    source: "Numbers | BatchSource", epochs: int, *, every_epochs: int = 1, spread: bool = False,
-    may_stop: Callable[[], bool] = lambda: True, num_classes: int = 3, status: StageStatus | None = None,
-    start: Start | None = None, checkpoint_steps: int = 0, must_stop: Callable[[], bool] = lambda: False,
-) -> Feed:  # fmt: skip
+    source: "Numbers | BatchSource",
+    epochs: int,
+    *,
+    every_epochs: int = 1,
+    spread: bool = False,
+    may_stop: Callable[[], bool] = lambda: True,
+    num_classes: int = 3,
+    status: StageStatus | None = None,
+    start: Start | None = None,
+    checkpoint_steps: int = 0,
+    must_stop: Callable[[], bool] = lambda: False,
+) -> Feed:
     return Feed(
-        source, EvaluationConfig(every_epochs=every_epochs), total_steps=epochs * source.steps_per_epoch,  # type: ignore[arg-type]
-        num_classes=num_classes, spread_evaluation=spread, may_stop=may_stop, status=status or make_status(),
-        start=start or Start(), checkpoint_steps=checkpoint_steps, must_stop=must_stop,
-    )  # fmt: skip
+        source,
+        EvaluationConfig(every_epochs=every_epochs),
+        total_steps=epochs * source.steps_per_epoch,  # type: ignore[arg-type]
+        num_classes=num_classes,
+        spread_evaluation=spread,
+        may_stop=may_stop,
+        status=status or make_status(),
+        start=start or Start(),
+        checkpoint_steps=checkpoint_steps,
+        must_stop=must_stop,
+    )
 
 
 def messages(feed: Feed) -> list[Message]:
@@ -129,8 +144,9 @@ def test_no_batch_is_lost_or_doubled_whatever_the_proportions(spread: bool) -> N
         marks = [*range(every, epochs, every), epochs]
         one_pass = [f"E{number}" for number in range(tests)]
         assert [word for word in words if word[0] in "EM"] == [
-            *(word for mark in marks for word in [*one_pass, f"M{mark}"]), f"END{total}",
-        ]  # fmt: skip
+            *(word for mark in marks for word in [*one_pass, f"M{mark}"]),
+            f"END{total}",
+        ]
         for mark in marks[:-1]:
             assert words.index(f"M{mark}") > words.index(f"T{mark * steps - 1}")
 

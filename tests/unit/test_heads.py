@@ -85,21 +85,33 @@ def test_mlp_has_one_hidden_layer_and_sees_every_position() -> None:
 
 def test_mlp_aux_pools_to_2_by_2_and_has_three_hidden_layers_of_width_4c() -> None:
     assert outline(build_on_meta("mlp_aux", (128, 32, 32))) == [
-        "pool 8", "pool 2", "flatten", *["linear 512 512", "bn 512", "relu"] * 3, "linear 512 10",
-    ]  # fmt: skip
+        "pool 8",
+        "pool 2",
+        "flatten",
+        *["linear 512 512", "bn 512", "relu"] * 3,
+        "linear 512 10",
+    ]
 
 
 def test_mlp_sr_has_three_1x1_convolutions_on_16_times_fewer_positions_and_then_mlp_aux() -> None:
     assert outline(build_on_meta("mlp_sr", (128, 32, 32))) == [
-        "pool 8", *["conv1 128 128 no bias", "bn 128", "relu"] * 3,
-        "pool 2", "flatten", *["linear 512 512", "bn 512", "relu"] * 3, "linear 512 10",
-    ]  # fmt: skip
+        "pool 8",
+        *["conv1 128 128 no bias", "bn 128", "relu"] * 3,
+        "pool 2",
+        "flatten",
+        *["linear 512 512", "bn 512", "relu"] * 3,
+        "linear 512 10",
+    ]
 
 
 def test_cnn_has_two_3x3_convolutions_before_it_pools() -> None:
     assert outline(build_on_meta("cnn", (128, 32, 32))) == [
-        *["conv3 128 128 no bias", "bn 128", "relu"] * 2, "pool 2", "bn 128", "flatten", "linear 512 10",
-    ]  # fmt: skip
+        *["conv3 128 128 no bias", "bn 128", "relu"] * 2,
+        "pool 2",
+        "bn 128",
+        "flatten",
+        "linear 512 10",
+    ]
 
 
 @pytest.mark.parametrize(("size", "coarse"), [(32, 8), (28, 7), (16, 4), (14, 4), (7, 2), (4, 1)])

@@ -139,8 +139,12 @@ def test_a_fast_producer_never_waits_for_a_reader_of_replay(connect: Connect) ->
     assert held.message.batch_id == 0 and holds_its_own_number(held)
     later = [next(messages) for _ in range(5)]
     assert [(word(delivery), delivery.staleness, delivery.reuse) for delivery in later] == [
-        ("T200", 0, 1), ("T199", 1, 1), ("T198", 2, 1), ("T200", 0, 2), ("T199", 1, 2),
-    ]  # fmt: skip
+        ("T200", 0, 1),
+        ("T199", 1, 1),
+        ("T198", 2, 1),
+        ("T200", 0, 2),
+        ("T199", 1, 2),
+    ]
     assert pipe.inbox.stats().dropped == 197
 
 
@@ -176,8 +180,13 @@ def test_no_slot_is_used_again_while_its_message_is_read(connect: Connect, confi
     for delivery in pipe.inbox:
         # Every slot of the link could be filled again meanwhile, or else the producer stands still.
         goal = pipe.inbox.stats().inserted + 2 * pipe.slots
-        until(lambda goal=goal: pipe.inbox.stats().inserted >= goal or not pipe.receiving_thread.is_alive()
-              or is_waiting(pipe.receiving_thread))  # fmt: skip
+        until(
+            lambda goal=goal: (
+                pipe.inbox.stats().inserted >= goal
+                or not pipe.receiving_thread.is_alive()
+                or is_waiting(pipe.receiving_thread)
+            )
+        )
         if not holds_its_own_number(delivery):
             damaged.append(word(delivery))
     sending.result()

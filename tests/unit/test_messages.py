@@ -86,15 +86,15 @@ def test_tensors_arrive_in_the_layouts_order_and_format(layout: MessageLayout) -
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"activation": torch.rand(3, 4, 3, 1)},                     r"activation.*3 rows.*\(4, 3, 1\)"),
-        ({"activation": torch.rand(3, 4, 3, 2).double()},            "activation.*float64"),
-        ({"activation": torch.rand(2, 4, 3, 2)},                     "activation.*3 rows, got.*2"),
-        ({"activation": None},                                       "activation.*3 rows, got None"),
+        ({"activation": torch.rand(3, 4, 3, 1)}, r"activation.*3 rows.*\(4, 3, 1\)"),
+        ({"activation": torch.rand(3, 4, 3, 2).double()}, "activation.*float64"),
+        ({"activation": torch.rand(2, 4, 3, 2)}, "activation.*3 rows, got.*2"),
+        ({"activation": None}, "activation.*3 rows, got None"),
         ({"labels": torch.arange(6), "activation": torch.rand(6, 4, 3, 2)}, "TRAIN message of 6 rows.*allows 5"),
-        ({"ensemble": torch.rand(3, 10)},                            "ensemble"),
+        ({"ensemble": torch.rand(3, 10)}, "ensemble"),
     ],
     ids=["shape", "dtype", "uneven_rows", "missing", "too_many_rows", "unknown_tensor"],
-)  # fmt: skip
+)
 def test_a_message_that_does_not_fit_is_refused(
     layout: MessageLayout, changed: dict[str, Tensor | None], message: str
 ) -> None:

@@ -59,8 +59,13 @@ def test_a_custom_networks_children_are_its_layers_and_the_last_its_classifier(o
     assert network.classifier.name == "head"
     assert activation_shapes((*network.layers, network.classifier), DIGITS)[-1] == (5,)
     assert list(network.state_dict()) == [
-        "stem.1.weight", "stem.1.bias", "body.weight", "body.bias", "head.weight", "head.bias",
-    ]  # fmt: skip
+        "stem.1.weight",
+        "stem.1.bias",
+        "body.weight",
+        "body.bias",
+        "head.weight",
+        "head.bias",
+    ]
 
 
 @pytest.mark.parametrize(

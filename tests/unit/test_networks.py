@@ -11,11 +11,26 @@ DIGITS = (1, 8, 8)
 SMALL = {"width": 0.125}
 
 NUM_LAYERS = {
-    "basic_cnn": 7, "mlp": 4,
-    "vgg8b": 11, "vgg11b": 14, "vgg11c": 12, "vgg11": 13, "vgg13": 15, "vgg16": 18, "vgg19": 21,
-    "resnet20": 10, "resnet32": 16, "resnet56": 28, "resnet110": 55,
-    "resnet18": 9, "resnet34": 17, "resnet50": 17, "resnet101": 34, "resnet152": 51, "vit_b_16": 13,
-}  # fmt: skip
+    "basic_cnn": 7,
+    "mlp": 4,
+    "vgg8b": 11,
+    "vgg11b": 14,
+    "vgg11c": 12,
+    "vgg11": 13,
+    "vgg13": 15,
+    "vgg16": 18,
+    "vgg19": 21,
+    "resnet20": 10,
+    "resnet32": 16,
+    "resnet56": 28,
+    "resnet110": 55,
+    "resnet18": 9,
+    "resnet34": 17,
+    "resnet50": 17,
+    "resnet101": 34,
+    "resnet152": 51,
+    "vit_b_16": 13,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -96,19 +111,36 @@ def test_layers_learn_apart_and_leave_their_input_as_it_was(name: str, shape: tu
 
 def test_a_plan_keeps_its_names_where_small_images_have_no_room_for_all_pools() -> None:
     assert names(build_on_meta("vgg8b", DIGITS)) == [
-        "conv1", "conv2", "pool1", "conv3", "conv4", "pool2", "conv5", "pool3", "conv6", "fc1",
-    ]  # fmt: skip
+        "conv1",
+        "conv2",
+        "pool1",
+        "conv3",
+        "conv4",
+        "pool2",
+        "conv5",
+        "pool3",
+        "conv6",
+        "fc1",
+    ]
     assert names(build_on_meta("vgg8b"))[-3:] == ["conv6", "pool4", "fc1"]
     assert activation_shapes(build_on_meta("vgg16", (1, 28, 28)).layers, (1, 28, 28))[-1] == (512, 1, 1)
 
 
 def test_a_plan_pools_where_it_says() -> None:
     assert activation_shapes(build_on_meta("vgg11c").layers, CIFAR) == [
-        (64, 32, 32), (128, 32, 32), (128, 16, 16),
-        (256, 16, 16), (256, 16, 16), (256, 8, 8),
-        (512, 8, 8), (512, 8, 8), (512, 8, 8), (512, 8, 8), (512, 4, 4),
+        (64, 32, 32),
+        (128, 32, 32),
+        (128, 16, 16),
+        (256, 16, 16),
+        (256, 16, 16),
+        (256, 8, 8),
+        (512, 8, 8),
+        (512, 8, 8),
+        (512, 8, 8),
+        (512, 8, 8),
+        (512, 4, 4),
         (1024,),
-    ]  # fmt: skip
+    ]
 
 
 def test_basic_cnn_halves_the_image_three_times() -> None:
@@ -120,8 +152,11 @@ def test_basic_cnn_halves_the_image_three_times() -> None:
 def test_only_pools_have_no_parameters() -> None:
     network = build_on_meta("vgg8b")
     assert [layer.name for layer in network.layers if not layer.has_parameters] == [
-        "pool1", "pool2", "pool3", "pool4",
-    ]  # fmt: skip
+        "pool1",
+        "pool2",
+        "pool3",
+        "pool4",
+    ]
 
 
 def test_a_cifar_resnet_halves_the_image_and_doubles_the_channels_twice() -> None:

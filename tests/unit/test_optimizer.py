@@ -51,13 +51,16 @@ def cosine(steps: int) -> list[float]:
 
 RULES = [
     (OptimizerConfig(name="sgd", lr=0.1, momentum=0.0, weight_decay=0.0), optim.SGD, {"lr": 0.1}),
-    (OptimizerConfig(lr=0.2, momentum=0.8, weight_decay=1e-2), optim.SGD,
-     {"lr": 0.2, "momentum": 0.8, "weight_decay": 1e-2}),
+    (
+        OptimizerConfig(lr=0.2, momentum=0.8, weight_decay=1e-2),
+        optim.SGD,
+        {"lr": 0.2, "momentum": 0.8, "weight_decay": 1e-2},
+    ),
     (OptimizerConfig(nesterov=True), optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}),
     (OptimizerConfig(name="adam", lr=0.01), optim.Adam, {"lr": 0.01, "weight_decay": 5e-4}),
     (OptimizerConfig(name="adam", weight_decay=0.1), optim.Adam, {"lr": 0.1, "weight_decay": 0.1}),
     (OptimizerConfig(name="adamw", lr=0.01, weight_decay=0.1), optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("config", "rule", "options"), RULES)
@@ -182,11 +185,20 @@ def test_a_schedule_goes_on_where_it_was_saved(schedule: str, warmup_steps: int,
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("name", "lion"), ("lr", 0.0), ("momentum", 1.0), ("momentum", -0.1), ("weight_decay", -1e-4),
-        ("clip_norm", -1.0), ("schedule", "linear"), ("step_epochs", 0), ("gamma", 0.0), ("gamma", 1.5),
-        ("warmup_steps", -1), ("epochs", 3),
+        ("name", "lion"),
+        ("lr", 0.0),
+        ("momentum", 1.0),
+        ("momentum", -0.1),
+        ("weight_decay", -1e-4),
+        ("clip_norm", -1.0),
+        ("schedule", "linear"),
+        ("step_epochs", 0),
+        ("gamma", 0.0),
+        ("gamma", 1.5),
+        ("warmup_steps", -1),
+        ("epochs", 3),
     ],
-)  # fmt: skip
+)
 def test_impossible_values_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
         OptimizerConfig(**{key: value})

@@ -67,8 +67,11 @@ def test_vgg8b_is_cut_behind_its_pools() -> None:
     with torch.device("meta"):
         layers = list(build_network(ModelConfig(), (3, 32, 32), 10).layers)
     assert names_by_block(make_partition(PartitionConfig(blocks=4), layers), layers) == [
-        "conv1", "conv2 pool1 conv3", "conv4 pool2 conv5 pool3", "conv6 pool4 fc1",
-    ]  # fmt: skip
+        "conv1",
+        "conv2 pool1 conv3",
+        "conv4 pool2 conv5 pool3",
+        "conv6 pool4 fc1",
+    ]
 
 
 @pytest.mark.parametrize(("blocks", "expected"), [(1, [". a b"]), (2, [". a", "b"])])

@@ -42,9 +42,12 @@ def test_ranks_count_the_replicas_of_the_first_stage_first() -> None:
 
 @pytest.mark.parametrize(
     ("replicas", "processes", "message"),
-    [((1, 2, 1), 3, "is 4 processes, but 3 were started"), ((2,), 3, "a divisor of the number of processes, 3"),
-     ((1,), 4, "4 stages for 3 blocks")],
-)  # fmt: skip
+    [
+        ((1, 2, 1), 3, "is 4 processes, but 3 were started"),
+        ((2,), 3, "a divisor of the number of processes, 3"),
+        ((1,), 4, "4 stages for 3 blocks"),
+    ],
+)
 def test_processes_that_do_not_go_up_are_refused(replicas: tuple[int, ...], processes: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Placement.deal(replicas, processes, 3)
@@ -56,10 +59,13 @@ def test_every_row_takes_one_way_to_the_next_stage_and_rows_stay_in_order(ours: 
     batch = Message(Kind.TRAIN, 0, tensors={"labels": torch.arange(rows)})
     held = {seat: batch.part(*placement.part_of(seat)) for seat in placement.replicas_of(0)}
     arrived = {
-        receiver: [held[route.sender].part(route.begin, route.end) for route in placement.routes_after(0)
-                   if route.receiver == receiver]
+        receiver: [
+            held[route.sender].part(route.begin, route.end)
+            for route in placement.routes_after(0)
+            if route.receiver == receiver
+        ]
         for receiver in placement.replicas_of(1)
-    }  # fmt: skip
+    }
     got = [row for parts in arrived.values() for part in parts for row in part.tensors["labels"].tolist()]
     assert got == list(range(rows))
     if rows % (ours * theirs) == 0:

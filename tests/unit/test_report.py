@@ -40,8 +40,9 @@ def test_ticks_are_round(low: float, high: float, most: int, whole: bool, expect
 def test_every_point_of_a_line_tells_its_values() -> None:
     chart = line_chart([Series("block <0>", "#123456", [(1, 0.5), (2, 0.25)])], X, Axis("accuracy", percent))
     assert re.findall(r"<title>(.*?)</title>", chart) == [
-        "block &lt;0&gt;: 50% at step 1", "block &lt;0&gt;: 25% at step 2",
-    ]  # fmt: skip
+        "block &lt;0&gt;: 50% at step 1",
+        "block &lt;0&gt;: 25% at step 2",
+    ]
 
 
 def test_a_long_line_is_thinned_to_means() -> None:

@@ -40,22 +40,22 @@ def run(config: dict[str, Any], operations: str, seed: int = 0) -> str:
 @pytest.mark.parametrize(
     ("selector", "picture", "picked"),
     [
-        (oldest,        "A0",       "A"),
-        (oldest,        "A9 B0 C0", "A"),
-        (newest,        "A0",       "A"),
-        (newest,        "A0 B0 C9", "C"),
-        (least_used,    "A0",       "A"),
-        (least_used,    "A0 B0 C0", "C"),  # ties go to the newest
-        (least_used,    "A0 B0 C1", "B"),
-        (least_used,    "A1 B2 C1", "C"),
-        (least_used,    "A1 B2 C2", "A"),
-        (published_dgl, "A0",       "A"),
-        (published_dgl, "A0 B0",    "B"),  # not full: as least_used
+        (oldest, "A0", "A"),
+        (oldest, "A9 B0 C0", "A"),
+        (newest, "A0", "A"),
+        (newest, "A0 B0 C9", "C"),
+        (least_used, "A0", "A"),
+        (least_used, "A0 B0 C0", "C"),  # ties go to the newest
+        (least_used, "A0 B0 C1", "B"),
+        (least_used, "A1 B2 C1", "C"),
+        (least_used, "A1 B2 C2", "A"),
+        (published_dgl, "A0", "A"),
+        (published_dgl, "A0 B0", "B"),  # not full: as least_used
         (published_dgl, "A0 B0 C0", "A"),  # full: the oldest ranks as the newest
         (published_dgl, "A1 B1 C0", "C"),  # the fewest reads go before the rank
         (published_dgl, "A1 B0 C0", "C"),
     ],
-)  # fmt: skip
+)
 def test_the_selector_picks_by_its_rule(selector: Selector, picture: str, picked: str) -> None:
     assert pick(selector, picture) == picked
 
@@ -91,14 +91,14 @@ def test_uniform_picks_every_entry_about_equally_often_whatever_its_use() -> Non
 @pytest.mark.parametrize(
     ("selector", "max_reuse", "picture", "picked"),
     [
-        (newest,     1, "A0 B0 C1", "B"),
-        (newest,     2, "A0 B0 C1", "C"),
-        (newest,     1, "A1 B1 C1", None),
+        (newest, 1, "A0 B0 C1", "B"),
+        (newest, 2, "A0 B0 C1", "C"),
+        (newest, 1, "A1 B1 C1", None),
         (least_used, 2, "A1 B2 C2", "A"),
         (least_used, 2, "A2 B2 C3", None),
         (uniform(0), 1, "A1 B0 C1", "B"),
     ],
-)  # fmt: skip
+)
 def test_an_entry_read_often_enough_is_not_read_again(
     selector: Selector, max_reuse: int, picture: str, picked: str | None
 ) -> None:
@@ -118,16 +118,16 @@ def test_a_cap_on_reuse_leaves_the_published_ranking_as_it_is(picture: str, pick
 
 
 @pytest.mark.parametrize(
-    ("operations",              "correct",      "published"),
+    ("operations", "correct", "published"),
     [
-        ("A B r r r",           "B A B",        "B A B"),
-        ("A B C r r r r",       "C B A C",      "A C B A"),
-        ("A B C D r r r r",     "D C B D",      "B D C B"),
-        ("A B C r D r r r",     "C D B D",      "A B D C"),
-        ("A B C r r D r r r r", "C B D D C B",  "A C B D B D"),
-        ("r A r",               "- A",          "- A"),
+        ("A B r r r", "B A B", "B A B"),
+        ("A B C r r r r", "C B A C", "A C B A"),
+        ("A B C D r r r r", "D C B D", "B D C B"),
+        ("A B C r D r r r", "C D B D", "A B D C"),
+        ("A B C r r D r r r r", "C B D D C B", "A C B D B D"),
+        ("r A r", "- A", "- A"),
     ],
-)  # fmt: skip
+)
 def test_dgl_vectors_of_three_slots_are_read_as_described_and_as_published(
     operations: str, correct: str, published: str
 ) -> None:
@@ -138,13 +138,13 @@ def test_dgl_vectors_of_three_slots_are_read_as_described_and_as_published(
 @pytest.mark.parametrize(
     ("config", "reads"),
     [
-        ({"policy": "fifo"},           "A B C -"),
-        ({},                           "C B A C"),
+        ({"policy": "fifo"}, "A B C -"),
+        ({}, "C B A C"),
         ({"selector": "published_dgl"}, "A C B A"),
-        ({"selector": "newest"},       "C C C C"),
-        ({"max_reuse": 1},             "C B A -"),
+        ({"selector": "newest"}, "C C C C"),
+        ({"max_reuse": 1}, "C B A -"),
     ],
-)  # fmt: skip
+)
 def test_the_configuration_decides_what_is_read(config: dict[str, Any], reads: str) -> None:
     assert run(config, "A B C r r r r") == reads
 

@@ -80,7 +80,7 @@ BUBBLES = {
     "1F1B": {4: 0.429, 8: 0.273, 16: 0.158, 32: 0.086},
     "interleaved": {4: 0.273, 8: 0.158, 16: 0.086, 32: 0.045},
     "zero-bubble": {4: 0.111, 8: 0.059, 16: 0.030, 32: 0.015},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("name", "micro_batches"), [(name, m) for name, forms in BUBBLES.items() for m in forms])

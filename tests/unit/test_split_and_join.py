@@ -21,9 +21,7 @@ def links(number: int):
 
 
 def batch(batch_id: int, rows: int) -> Message:
-    tensors = {
-        spec.name: torch.randn(rows, *spec.shape).to(spec.dtype) for spec in LAYOUT.specs[Kind.TRAIN]
-    }  # fmt: skip
+    tensors = {spec.name: torch.randn(rows, *spec.shape).to(spec.dtype) for spec in LAYOUT.specs[Kind.TRAIN]}
     return Message(Kind.TRAIN, batch_id, 5, tensors)
 
 

@@ -12,9 +12,11 @@ from benchmarks.sweep import folder_of, grid
 
 def test_the_grid_has_every_combination_and_lists_stay_whole() -> None:
     assert grid(["a.b=1,2", "c.d=x", "placement.replicas=1,[1,2,1]"]) == [
-        ["a.b=1", "c.d=x", "placement.replicas=1"], ["a.b=1", "c.d=x", "placement.replicas=[1,2,1]"],
-        ["a.b=2", "c.d=x", "placement.replicas=1"], ["a.b=2", "c.d=x", "placement.replicas=[1,2,1]"],
-    ]  # fmt: skip
+        ["a.b=1", "c.d=x", "placement.replicas=1"],
+        ["a.b=1", "c.d=x", "placement.replicas=[1,2,1]"],
+        ["a.b=2", "c.d=x", "placement.replicas=1"],
+        ["a.b=2", "c.d=x", "placement.replicas=[1,2,1]"],
+    ]
     assert grid([]) == [[]]
 
 

@@ -73,13 +73,24 @@ def test_a_window_starts_with_a_new_enough_batch_and_ends_after_so_many() -> Non
 def test_evaluation_is_recorded_among_the_batches_of_the_window_only() -> None:
     recorder = Recorder(first_batch_id=1, batches=2, capacity=99)
     stream = deliveries(
-        (Kind.TRAIN, 0), (Kind.EVALUATE, 0), (Kind.TRAIN, 1), (Kind.EVALUATE, 0), (Kind.EVALUATED, 1), (Kind.TRAIN, 2),
-        (Kind.EVALUATE, 0), (Kind.END, 3),
-    )  # fmt: skip
+        (Kind.TRAIN, 0),
+        (Kind.EVALUATE, 0),
+        (Kind.TRAIN, 1),
+        (Kind.EVALUATE, 0),
+        (Kind.EVALUATED, 1),
+        (Kind.TRAIN, 2),
+        (Kind.EVALUATE, 0),
+        (Kind.END, 3),
+    )
     assert list(TracedInbox(stream, recorder, Activity.DATA)) == stream  # type: ignore[arg-type]
     assert recorded(recorder) == [
-        ("data", 1), ("data", 0), ("evaluate", 0), ("data", 1), ("evaluate", 1), ("data", 2),
-    ]  # fmt: skip
+        ("data", 1),
+        ("data", 0),
+        ("evaluate", 0),
+        ("data", 1),
+        ("evaluate", 1),
+        ("data", 2),
+    ]
 
 
 def test_waiting_for_the_very_first_message_is_no_span() -> None:
@@ -169,9 +180,11 @@ def test_stages_of_other_hosts_are_put_on_the_first_ones_clock(tmp_path: Path) -
     shown = [event for event in events(tmp_path) if event["ph"] == "X"]
     spans = [(event["args"]["stage"], event["name"], event["ts"], event["dur"]) for event in shown]
     assert spans == [
-        (0, "forward 0", 0, 500_000), (0, "send", 500_000, 250_000), (1, "forward 1", 1_000_000, 500_000),
+        (0, "forward 0", 0, 500_000),
+        (0, "send", 500_000, 250_000),
+        (1, "forward 1", 1_000_000, 500_000),
         (2, "forward 2", 2_000_000, 1_000_000),
-    ]  # fmt: skip
+    ]
 
 
 def test_an_arrow_leads_from_a_send_to_the_first_forward_of_its_batch(tmp_path: Path) -> None:

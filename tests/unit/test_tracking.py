@@ -25,8 +25,11 @@ def test_keys_carry_stage_and_block() -> None:
     assert values["stage1/block2/loss"] == 0.5 and values["stage1/block3/loss"] == 0.25
     assert {"stage1/samples_per_s", "stage1/staleness_mean"} <= set(values)
     assert evaluation_values(EVALUATION) == {
-        "accuracy/block0": 0.5, "accuracy/block1": 0.75, "accuracy/final": 0.75, "accuracy/ensemble": 0.7
-    }  # fmt: skip
+        "accuracy/block0": 0.5,
+        "accuracy/block1": 0.75,
+        "accuracy/final": 0.75,
+        "accuracy/ensemble": 0.7,
+    }
 
 
 def test_nothing_is_tracked_unless_asked(tmp_path: Path) -> None:

@@ -28,8 +28,11 @@ def test_one_that_hangs_is_named_by_all_that_wait_for_it() -> None:
 
 def test_short_waits_are_no_matter() -> None:
     assert judge([row("computing", 1), row("waiting for stage 0", 0.5), row("done", 60), None]) == [
-        "is well", "is well", "has ended", "has not begun",
-    ]  # fmt: skip
+        "is well",
+        "is well",
+        "has ended",
+        "has not begun",
+    ]
 
 
 def test_one_that_has_not_begun_is_the_end_of_the_chain() -> None:

@@ -36,13 +36,18 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     )
     drop_last: bool = Field(False, description="leave out the smaller last training batch of an epoch")
     image_size: int = Field(
-        0, ge=0, json_schema_extra=_FOLDER,
+        0,
+        ge=0,
+        json_schema_extra=_FOLDER,
         description="image_folder only: height and width in pixels; 0: those of the first training image",
-    )  # fmt: skip
+    )
     shape: list[Annotated[int, Field(ge=1)]] = Field(
-        [3, 32, 32], min_length=3, max_length=3, json_schema_extra=_SYNTHETIC,
+        [3, 32, 32],
+        min_length=3,
+        max_length=3,
+        json_schema_extra=_SYNTHETIC,
         description="synthetic only: channels, height, width in pixels",
-    )  # fmt: skip
+    )
     classes: int = Field(10, ge=2, json_schema_extra=_SYNTHETIC, description="synthetic only: number of classes")
     samples: int = Field(
         5000, ge=5, json_schema_extra=_SYNTHETIC, description="synthetic only: training samples; a fifth more is held out"

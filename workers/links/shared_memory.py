@@ -70,8 +70,9 @@ def serve_shared_memory(
             socket.send_fds(connection, [ours], [file])
             theirs, _ = GREETING.unpack(connection.recv(GREETING.size, socket.MSG_WAITALL))
         _check_layout(theirs, layout, peer)
-        return SharedMemoryReceiver(Ends(NumberSocket(connection, peer), _map_slots(file, slots, layout)), layout,
-                                    timeout_s=timeout_s, peer=peer)  # fmt: skip
+        return SharedMemoryReceiver(
+            Ends(NumberSocket(connection, peer), _map_slots(file, slots, layout)), layout, timeout_s=timeout_s, peer=peer
+        )
     finally:
         os.close(file)
 

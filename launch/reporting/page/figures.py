@@ -28,11 +28,12 @@ def accuracy_figure(run: RunRecord) -> str:
     count = max((len(evaluation["blocks"]) for evaluation in run.evaluations), default=0)
     series = [
         Series(
-            f"block {block}" if block < count - 1 else f"block {block} (classifier)", depth_colour(block, count),
+            f"block {block}" if block < count - 1 else f"block {block} (classifier)",
+            depth_colour(block, count),
             [(evaluation["epoch"], evaluation["blocks"][block]) for evaluation in run.evaluations],
         )
         for block in range(count)
-    ]  # fmt: skip
+    ]
     if count > 1:
         together = [(evaluation["epoch"], evaluation["ensemble"]) for evaluation in run.evaluations]
         series.append(Series("ensemble", TOGETHER, together, dashed=True))
@@ -44,8 +45,11 @@ def loss_figure(run: RunRecord) -> str:
     series = []
     for rank, blocks in enumerate(run.blocks):
         for block in blocks:
-            points = [(record["step"], record["loss"]) for record in run.steps(rank)
-                      if record["block"] == block and record["loss"] is not None]  # fmt: skip
+            points = [
+                (record["step"], record["loss"])
+                for record in run.steps(rank)
+                if record["block"] == block and record["loss"] is not None
+            ]
             series.append(Series(f"block {block}", depth_colour(block, run.num_blocks), points))
     return line_chart(series, Axis("step of the block", number, whole=True), Axis("local loss", number))
 
@@ -100,8 +104,9 @@ def time_bars(run: RunRecord) -> str:
             for name, (key, colour) in SHARES.items()
         )
         hosted = _hosted(stage["blocks"])
-        rows.append(f'<div class="name">stage {stage["label"]} <small>{escape(hosted)}</small></div>'
-                    f'<div class="bar">{parts}</div>')  # fmt: skip
+        rows.append(
+            f'<div class="name">stage {stage["label"]} <small>{escape(hosted)}</small></div><div class="bar">{parts}</div>'
+        )
     if not rows:
         return '<p class="missing">No stage has recorded a training step.</p>'
     return legend((name, colour) for name, (_, colour) in SHARES.items()) + f'<div class="bars">{"".join(rows)}</div>'
@@ -115,12 +120,13 @@ def _by_stage(run: RunRecord, values: Callable[[list[dict[str, Any]]], list[tupl
     """One line per stage, of the records of its last block."""
     return [
         Series(
-            f"stage {run.labels[rank]}", _colour(run, blocks),
+            f"stage {run.labels[rank]}",
+            _colour(run, blocks),
             values([record for record in run.steps(rank) if record["block"] == blocks[-1]]),
         )
         for rank, blocks in enumerate(run.blocks)
         if blocks
-    ]  # fmt: skip
+    ]
 
 
 def _colour(run: RunRecord, blocks: list[int]) -> str:

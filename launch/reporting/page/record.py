@@ -89,11 +89,18 @@ class RunRecord:
     def spans(self) -> list[Span]:
         """The spans of the trace, in order of their start."""
         return [
-            Span(event["args"]["rank"], event["args"]["stage"], event["cat"], event["name"], event["ts"] / 1e6,
-                 (event["ts"] + event["dur"]) / 1e6, event["args"]["batch_id"])
+            Span(
+                event["args"]["rank"],
+                event["args"]["stage"],
+                event["cat"],
+                event["name"],
+                event["ts"] / 1e6,
+                (event["ts"] + event["dur"]) / 1e6,
+                event["args"]["batch_id"],
+            )
             for event in self.trace.get("traceEvents", [])
             if event["ph"] == "X"
-        ]  # fmt: skip
+        ]
 
 
 def read_run(folder: Path) -> RunRecord:

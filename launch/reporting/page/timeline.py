@@ -40,8 +40,10 @@ class Window:
 def timeline(run: RunRecord) -> str:
     """The figure with its legend, or how to get one."""
     if not run.spans:
-        return ('<p class="missing">This run recorded no trace. <code>logging.trace_batches=20</code> records 20 training '
-                "batches of each stage, from <code>logging.trace_start</code> on.</p>")  # fmt: skip
+        return (
+            '<p class="missing">This run recorded no trace. <code>logging.trace_batches=20</code> records 20 training '
+            "batches of each stage, from <code>logging.trace_start</code> on.</p>"
+        )
     window = choose_window(run.spans)
     spans = [span for span in run.spans if window.shows(span)]
     rows = {rank: row for row, rank in enumerate(sorted({span.rank for span in run.spans}))}
@@ -116,8 +118,10 @@ def _label(run: RunRecord, rank: int, row: int) -> str:
     middle = TOP + ROW * row + ROW / 2
     blocks = run.blocks[rank]
     hosted = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]}-{blocks[-1]}"
-    return (f'<text class="stage" x="0" y="{middle - 2:.1f}">stage {run.labels[rank]}</text>'
-            f'<text class="tick" x="0" y="{middle + 12:.1f}">{escape(hosted)}</text>')  # fmt: skip
+    return (
+        f'<text class="stage" x="0" y="{middle - 2:.1f}">stage {run.labels[rank]}</text>'
+        f'<text class="tick" x="0" y="{middle + 12:.1f}">{escape(hosted)}</text>'
+    )
 
 
 def _unrecorded(row: int) -> str:
