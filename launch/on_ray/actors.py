@@ -4,7 +4,6 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
@@ -18,10 +17,11 @@ from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.run_process import run_stage
 from greedypipe.launch.recovery.member import Process
-from greedypipe.launch.recovery.supervisor import STOP
 from greedypipe.launch.reporting.screen import Rows
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import versions
+from greedypipe.workers.telemetry.records import Beginning, Cause
+from greedypipe.workers.telemetry.topics import STATUS, STOP
 
 SAID = "said"
 WIDTH = 120
@@ -44,13 +44,13 @@ class Rendezvous:
         """Host and port of the store."""
         return self._host, self._store.port
 
-    def look(self, first_line: int) -> tuple[Rows, list[str], dict[str, Any] | None]:
+    def look(self, first_line: int) -> tuple[Rows, list[str], Cause | None]:
         """What every process is doing, what has been said from line `first_line` on, and the cause of a failure."""
-        return self._board.read("status"), self._screen.read(first_line), self._board.cause()
+        return self._board.read(STATUS), self._screen.read(first_line), self._board.cause()
 
     def stop(self) -> None:
         """Tells the run to save itself and end."""
-        self._board.post(STOP, 0, {"stop": True})
+        self._board.post(STOP, 0, True)
 
 
 class StageProcess:
@@ -60,14 +60,14 @@ class StageProcess:
         """Of what decides the bits of a run."""
         return versions()
 
-    def run(self, variables: dict[str, str], config: str, folder: str, origin: str, incarnation: int) -> int:
+    def run(self, variables: dict[str, str], config: str, folder: str, origin: Beginning, incarnation: int) -> int:
         """Trains this rank's stage to its end. Blocks; the process ends with it where the run fails.
 
         Args:
             variables: What torchrun would have put into the environment.
             config: The resolved configuration, YAML.
             folder: The run's, which every node must reach.
-            origin: Where the run begins, as `Origin.as_json`.
+            origin: Where the run begins, as `Origin.note`.
             incarnation: How often this rank has been started again alone.
 
         Returns:

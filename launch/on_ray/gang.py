@@ -186,7 +186,7 @@ class Gang:
             }
         )
         reference = self.actors[rank].run.remote(
-            variables, dump_config(self.plan.config), str(self._folder), self._origin.as_json(), incarnation
+            variables, dump_config(self.plan.config), str(self._folder), self._origin.note(), incarnation
         )
         self._running[reference] = rank
 
@@ -213,7 +213,7 @@ class Gang:
             with contextlib.suppress(RayActorError, GetTimeoutError):
                 _, _, cause = ray.get(self.rendezvous.look.remote(0), timeout=1)
                 if cause:
-                    return str(cause["message"])
+                    return cause.message
             time.sleep(0.1)
         return ""
 

@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -18,16 +17,19 @@ from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.recut import transferred_state
 from greedypipe.workers.around.scripted_faults import trouble
 from greedypipe.workers.around.trace import make_tracing
-from greedypipe.workers.block_files import FINAL, Saved, Saver, load_blocks
+from greedypipe.workers.block_files import FINAL, Saver, load_blocks
 from greedypipe.workers.data.source import BatchSource
-from greedypipe.workers.evaluation import Evaluation
 from greedypipe.workers.feed import Feed, Start
 from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER, Inbox, MessageStream
+from greedypipe.workers.placement import stage_name
 from greedypipe.workers.replicas import Replicas, join_replicas
 from greedypipe.workers.stage import StageWorker
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.meter import MetricsFile
+from greedypipe.workers.telemetry.records import EvaluationPart, Saved, StageReport
 from greedypipe.workers.telemetry.status import StageStatus
+from greedypipe.workers.telemetry.topics import STATUS, TRACE, checkpoint_of, evaluation_of
 
 Expect = Callable[[str, int], None]
 """Told of every checkpoint that this stage saves: its name and its batch_id."""
@@ -70,7 +72,7 @@ class Stage:
         self.is_finished = False
         """Once it has run: whether the stream came to its end and was not stopped before."""
 
-    def run(self, expect: Expect) -> dict[str, Any]:
+    def run(self, expect: Expect) -> StageReport:
         """Trains, saves the blocks, and returns the stage's report; whatever happens, gives up its links and files.
 
         Raises:
@@ -81,7 +83,7 @@ class Stage:
         with ExitStack() as open_parts:
             return self._run(expect, open_parts)
 
-    def _run(self, expect: Expect, open_parts: ExitStack) -> dict[str, Any]:
+    def _run(self, expect: Expect, open_parts: ExitStack) -> StageReport:
         config, folder = self._plan.config, self._origin.folder
         self._replicas = self._join_replicas()
         open_parts.callback(self._replicas.close)
@@ -115,18 +117,18 @@ class Stage:
             save=save,
         )
         worker.run()
-        self._status.now("saving")
+        self._status.now(Activity.SAVE)
         saver.close()
         self.is_finished = worker.ended_at == self._plan.blueprint.total_steps
         if self.is_finished:
             saver.save_now(FINAL, self._saved_blocks)
             expect(FINAL, worker.ended_at)
         if spans := tracing.spans():
-            self._board.post("trace", self._seat.rank, spans)
-        return asdict(report_stage(self._status, self._blocks, worker.watch, inbox, outbox, saver.stalled_s))
+            self._board.post(TRACE, self._seat.rank, spans)
+        return report_stage(self._status, self._blocks, worker.watch, inbox, outbox, saver.stalled_s)
 
     def _join_replicas(self) -> Replicas:
-        self._status.now(f"waiting for the other replicas of stage {self._stage} to connect")
+        self._status.now(Activity.JOIN_REPLICAS)
         return join_replicas(self._seat, self._attempt.store, self._device, self._plan.config.faults.timeout_s)
 
     @property
@@ -156,14 +158,14 @@ class Stage:
             config.buffers,
             seed=config.training.seed,
             status=self._status,
-            upstream=f"stage {self._stage - 1}",
+            upstream=stage_name(self._stage - 1),
             timeout_s=config.faults.timeout_s,
         )
 
     def _make_feed(self) -> Feed:
         config, replay = self._plan.config, self._plan.config.buffers.policy == "replay"
         # With queues every stage trains on exactly what stage 0 sends; with replay stage 0 waits for all step budgets.
-        all_finished: Callable[[], bool] = lambda: self._board.all_rows("status", "finished")  # noqa: E731
+        all_finished: Callable[[], bool] = lambda: self._board.all_rows(STATUS, lambda row: row.finished)  # noqa: E731
         return Feed(
             BatchSource(config.data, config.training.seed),
             config.evaluation,
@@ -178,8 +180,8 @@ class Stage:
             must_stop=lambda: self._replicas.agree(self._must_stop()),
         )
 
-    def _publish(self, evaluation: Evaluation) -> None:
-        self._board.post(f"evaluation/{evaluation.epoch}", self._seat.rank, asdict(evaluation))
+    def _publish(self, part: EvaluationPart) -> None:
+        self._board.post(evaluation_of(part.epoch), self._seat.rank, part)
 
     def _tell(self, name: str, saved: Saved) -> None:
-        self._board.post(f"checkpoint/{name}", self._seat.rank, asdict(saved))
+        self._board.post(checkpoint_of(name), self._seat.rank, saved)

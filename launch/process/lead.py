@@ -3,7 +3,6 @@
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 from greedypipe.launch.checkpoints.committer import Committer
 from greedypipe.launch.config.loader import dump_config
@@ -16,8 +15,12 @@ from greedypipe.launch.reporting.summary import summarise, write_summary
 from greedypipe.launch.reporting.tables import end_table, headline, result_lines, start_table
 from greedypipe.launch.reporting.trace_file import write_trace
 from greedypipe.launch.reporting.trackers import make_trackers
+from greedypipe.workers.atomic import write_atomically
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.records import Prediction, StageReport
 from greedypipe.workers.telemetry.status import StageStatus
+from greedypipe.workers.telemetry.topics import TRACE
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Go:
     started: float
 
 
-def lead(go: Go, run: Run, this: Stage, predicted: dict[str, Any]) -> dict[str, Any]:
+def lead(go: Go, run: Run, this: Stage, predicted: Prediction | None) -> StageReport:
     """Rank 0: runs like any other, shows the run to its user, and leaves its results behind."""
     folder, board = run.origin.folder, run.board
     monitor = _open_monitor(run, go.screen)
@@ -53,7 +56,7 @@ def lead(go: Go, run: Run, this: Stage, predicted: dict[str, Any]) -> dict[str, 
         began_at=run.origin.batch_id,
     )
     write_summary(folder, summary)
-    write_trace(folder, board.read("trace"), list(run.plan.placement.seats()), [report["blocks"] for report in reports])
+    write_trace(folder, board.read(TRACE), list(run.plan.placement.seats()), [report.blocks for report in reports])
     go.screen.print(end_table(summary))
     go.screen.print(result_lines(summary, folder))
     return report
@@ -62,7 +65,7 @@ def lead(go: Go, run: Run, this: Stage, predicted: dict[str, Any]) -> dict[str, 
 def _open_monitor(run: Run, screen: Screen) -> Monitor:
     plan, folder = run.plan, run.origin.folder
     (folder / "metrics").mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(dump_config(plan.config))
+    write_atomically(folder / "config.yaml", dump_config(plan.config))
     if run.attempt.number == 0 and run.status.incarnation == 0:
         screen.print(headline(plan))
         screen.print(start_table(plan))
@@ -71,12 +74,12 @@ def _open_monitor(run: Run, screen: Screen) -> Monitor:
     return Monitor(run.board, plan, folder, epochs, trackers, screen)
 
 
-def _wait_for_reports(run: Run, timeout_s: float) -> list[dict[str, Any]]:
-    run.status.now("waiting for the other processes' reports")
+def _wait_for_reports(run: Run, timeout_s: float) -> list[StageReport]:
+    run.status.now(Activity.WAIT_REPORTS)
     topic, board = run.attempt.report_topic, run.board
 
     def missing() -> str:
         return f"the reports of ranks {[rank for rank, report in enumerate(board.read(topic)) if report is None]}"
 
     run.attempt.wait_for(lambda: board.is_complete(topic) or None, timeout_s, missing)
-    return [report for report in board.read(topic) if report]
+    return board.posted(topic)

@@ -4,7 +4,6 @@ import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,7 +21,9 @@ from greedypipe.launch.reporting.screen import Screen
 from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import host_name
+from greedypipe.workers.telemetry.records import StageReport
 from greedypipe.workers.telemetry.status import StageStatus
+from greedypipe.workers.telemetry.topics import FOLDER
 
 
 def run_stage(plan: Plan, process: Process, screen: Screen) -> int:
@@ -38,7 +39,7 @@ def run_stage(plan: Plan, process: Process, screen: Screen) -> int:
     keep_freed_memory()
     seat = plan.placement.seat_of(process.rank)
     board = Board(process.board_store, plan.placement.num_processes)
-    folder = Path(board.share("folder", str(process.folder.absolute()) if process.folder else None))
+    folder = Path(board.share(FOLDER, str(process.folder.absolute()) if process.folder else None))
     blocks = list(plan.placement.blocks_of(seat.stage))
     status = StageStatus(seat, blocks, os.getpid(), host_name(), incarnation=process.incarnation)
     terminal = ExitStack()
@@ -53,7 +54,7 @@ def run_stage(plan: Plan, process: Process, screen: Screen) -> int:
     return code
 
 
-def _attempt_until_done(go: Go, supervisor: Supervisor) -> tuple[int, dict[str, Any]]:
+def _attempt_until_done(go: Go, supervisor: Supervisor) -> tuple[int, StageReport]:
     while True:
         try:
             attempt = go.policy.begin()
@@ -62,7 +63,7 @@ def _attempt_until_done(go: Go, supervisor: Supervisor) -> tuple[int, dict[str, 
             go.policy.go_back(error)
 
 
-def _try_once(go: Go, attempt: Attempt, supervisor: Supervisor) -> tuple[int, dict[str, Any]]:
+def _try_once(go: Go, attempt: Attempt, supervisor: Supervisor) -> tuple[int, StageReport]:
     """One attempt; returns exit code and report."""
     device = go.plan.placement.device_of(go.local_rank, go.plan.config.placement)
     # Layers are trained in place: another attempt needs new ones.

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch.distributed import Store
 
@@ -13,6 +13,8 @@ from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.patience import GivenUp, Patience
 from greedypipe.workers.placement import Route, Seat
 from greedypipe.workers.telemetry.board import wait_for
+from greedypipe.workers.telemetry.records import StageReport
+from greedypipe.workers.telemetry.topics import ORIGIN, Topic, report_of
 
 T = TypeVar("T")
 End = TypeVar("End")
@@ -52,9 +54,9 @@ class Attempt:
     is_over: Callable[[], bool] = lambda: False
 
     @property
-    def report_topic(self) -> str:
+    def report_topic(self) -> Topic[StageReport]:
         """Where on the board the processes report when they have done it."""
-        return f"report/{self.number}"
+        return report_of(self.number)
 
     def wait_for(self, look: Callable[[], T | None], timeout_s: float, whom: Callable[[], str]) -> T:
         """As `workers.telemetry.board.wait_for`, but raises GivenUp when the attempt is over."""
@@ -108,11 +110,11 @@ class Policy(ABC):
         """
 
     @abstractmethod
-    def leave(self, report: dict[str, Any]) -> None:
+    def leave(self, report: StageReport) -> None:
         """Waits until nobody needs this process any more; raises ConnectionError where another attempt is needed."""
 
     @abstractmethod
-    def say_last(self, report: dict[str, Any]) -> None:
+    def say_last(self, report: StageReport) -> None:
         """Called when nothing else will be asked of the store, whose host may be gone as soon as it has all reports."""
 
 
@@ -125,16 +127,16 @@ class OnceForAll(Policy):
     def begin(self) -> Attempt:
         member = self._member
         find = member.process.origin
-        origin = Origin.read(member.board.share("origin", find().as_json() if find else None))
+        origin = Origin.read(member.board.share(ORIGIN, find().note() if find else None))
         meetings = OneMeeting(member.process.store, member.status.seat, member.timeout_s, lambda: False)
         return Attempt(origin, member.process.store, meetings)
 
     def go_back(self, error: ConnectionError) -> None:
         raise error
 
-    def leave(self, report: dict[str, Any]) -> None:
+    def leave(self, report: StageReport) -> None:
         """Nobody needs it."""
 
-    def say_last(self, report: dict[str, Any]) -> None:
+    def say_last(self, report: StageReport) -> None:
         if self._member.process.rank:
-            self._member.board.post("report/0", self._member.process.rank, report)
+            self._member.board.post(report_of(0), self._member.process.rank, report)

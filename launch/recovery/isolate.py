@@ -12,7 +12,6 @@ no copy on the way of the data, and all stages stand at one mark again, so that 
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from torch.distributed import PrefixStore
 
@@ -25,9 +24,10 @@ from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.patience import GivenUp, Patience
 from greedypipe.workers.links.reconnecting import MendingReceiver, MendingSender
 from greedypipe.workers.placement import Route, Seat
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import wait_for
-
-DONE = "done"
+from greedypipe.workers.telemetry.records import StageReport
+from greedypipe.workers.telemetry.topics import INCARNATION, ORIGIN, Topic, done_with, origin_of, ready_for, report_of
 
 
 class GoingBack(Policy):
@@ -51,37 +51,37 @@ class GoingBack(Policy):
 
     def _join(self, number: int) -> Attempt:
         member = self._member
-        member.board.post(f"ready/{number}", member.process.rank, {})
+        ready = ready_for(number)
+        member.board.post(ready, member.process.rank, True)
         # Nobody may still write what the first one is about to sort out.
-        self._wait(lambda: member.board.is_complete(f"ready/{number}"), f"ready/{number}", "join")
+        self._wait(lambda: member.board.is_complete(ready), ready, "join")
         if member.process.origin:
             find = member.process.origin if number == 0 or member.process.incarnation else self._find_again
-            member.board.post(f"origin/{number}", 0, {"text": find().as_json()})
-        self._wait(lambda: member.board.read(f"origin/{number}")[0] is not None, "", "say where to begin")
-        told = member.board.read(f"origin/{number}")[0]
-        assert told is not None
+            member.board.post(origin_of(number), 0, find().note())
+        self._wait(lambda: bool(member.board.posted(origin_of(number))), None, "say where to begin")
+        (told,) = member.board.posted(origin_of(number))
         store = PrefixStore(f"attempt{number}", member.process.store)
         meetings = OneMeeting(store, member.status.seat, member.timeout_s, self._is_over)
-        return Attempt(Origin.read(told["text"]), store, meetings, number, self._is_over)
+        return Attempt(Origin.read(told), store, meetings, number, self._is_over)
 
     def go_back(self, error: ConnectionError) -> None:
-        self._member.status.now("waiting for a lost stage to come back")
+        self._member.status.now(Activity.WAIT_RETURN)
         deadline = time.monotonic() + self._member.timeout_s
         while not self._is_over():
             if time.monotonic() > deadline:
                 raise error
             time.sleep(0.02)
 
-    def leave(self, report: dict[str, Any]) -> None:
+    def leave(self, report: StageReport) -> None:
         member = self._member
         if member.process.rank == 0:
-            member.board.post(f"{DONE}/{self._number}", 0, {})
+            member.board.post(done_with(self._number), 0, True)
             return
-        member.board.post(f"report/{self._number}", member.process.rank, report)
-        member.status.now("waiting for the others to end")
-        self._wait(lambda: member.board.read(f"{DONE}/{self._number}")[0] is not None, "", "end")
+        member.board.post(report_of(self._number), member.process.rank, report)
+        member.status.now(Activity.WAIT_END)
+        self._wait(lambda: bool(member.board.posted(done_with(self._number))), None, "end")
 
-    def say_last(self, report: dict[str, Any]) -> None:
+    def say_last(self, report: StageReport) -> None:
         """All has been said."""
 
     def _find_again(self) -> Origin:
@@ -89,13 +89,13 @@ class GoingBack(Policy):
 
     def _raise_if_all_is_done(self) -> None:
         earlier = range(self._number)
-        if any(self._member.board.read(f"{DONE}/{number}")[0] is not None for number in earlier):
+        if any(self._member.board.posted(done_with(number)) for number in earlier):
             raise RunIsOver
 
     def _is_over(self) -> bool:
         return sum(self._incarnations.read()) > self._number
 
-    def _wait(self, is_there: Callable[[], bool], topic: str, what: str) -> None:
+    def _wait(self, is_there: Callable[[], bool], topic: Topic[bool] | None, what: str) -> None:
         """Waits for the other processes, as long as no other attempt has begun."""
 
         def look() -> bool | None:
@@ -124,23 +124,23 @@ class GoingOn(Policy):
 
     def begin(self) -> Attempt:
         member = self._member
-        if member.process.rank and member.board.read("report/0")[member.process.rank] is not None:
+        if member.process.rank and member.board.read(report_of(0))[member.process.rank] is not None:
             raise RunIsOver
         if member.process.incarnation:
             origin = self._own_origin()
         else:
             find = member.process.origin
-            origin = Origin.read(member.board.share("origin", find().as_json() if find else None))
+            origin = Origin.read(member.board.share(ORIGIN, find().note() if find else None))
         return Attempt(origin, member.process.store, RepeatedMeetings(member, self._incarnations))
 
     def go_back(self, error: ConnectionError) -> None:
         raise error
 
-    def leave(self, report: dict[str, Any]) -> None:
+    def leave(self, report: StageReport) -> None:
         if self._member.process.rank:
-            self._member.board.post("report/0", self._member.process.rank, report)
+            self._member.board.post(report_of(0), self._member.process.rank, report)
 
-    def say_last(self, report: dict[str, Any]) -> None:
+    def say_last(self, report: StageReport) -> None:
         """All has been said."""
 
     def _own_origin(self) -> Origin:
@@ -158,11 +158,11 @@ class Incarnations:
 
     def __init__(self, member: Member) -> None:
         self._board = member.board
-        self._board.post("incarnation", member.process.rank, {"number": member.process.incarnation})
+        self._board.post(INCARNATION, member.process.rank, member.process.incarnation)
 
     def read(self) -> list[int]:
         """By rank; 0 for those that have not come yet."""
-        return [entry["number"] if entry else 0 for entry in self._board.read("incarnation")]
+        return [number or 0 for number in self._board.read(INCARNATION)]
 
 
 class RepeatedMeetings(Meetings):

@@ -1,5 +1,6 @@
 """What a process does that was started again when the run was already over."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,23 +14,27 @@ from greedypipe.launch.recovery.member import Member, Process
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.status import StageStatus
+from greedypipe.workers.telemetry.topics import done_with, report_of
+from tests.records import make_report
 
 RANK = 1
 
 
 @pytest.mark.parametrize(
     ("links", "over"),
-    [("fifo", [("done/0", 0)]), ("replay", [("report/0", RANK)])],
+    [
+        ("fifo", lambda board: board.post(done_with(0), 0, True)),
+        ("replay", lambda board: board.post(report_of(0), RANK, make_report(RANK))),
+    ],
     ids=["everybody has been let go", "it has reported itself"],
 )
-def test_one_that_died_when_its_part_was_done_leaves(links: str, over: list[tuple[str, int]], tmp_path: Path) -> None:
+def test_one_that_died_when_its_part_was_done_leaves(links: str, over: Callable[[Board], None], tmp_path: Path) -> None:
     overrides = ["model.name=mlp", "partition.blocks=2", "faults.policy=isolate", f"buffers.policy={links}"]
     plan, board = make_plan(load_config(None, overrides), 2), Board(HashStore(), 2)
     seat = Seat(RANK, RANK)
     process = Process(RANK, 0, None, None, HashStore(), HashStore(), incarnation=1)
     status = StageStatus(seat, blocks=[RANK], pid=0, host="here", incarnation=1)
     policy = policy_for(Member(process, plan, board, status, tmp_path))
-    for topic, rank in over:
-        board.post(topic, rank, {})
+    over(board)
     with pytest.raises(RunIsOver):
         policy.begin()
