@@ -21,14 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from greedypipe.launch.checkpoints.manifest import parse_manifest
-from greedypipe.launch.checkpoints.trained_network import find_checkpoint
+from greedypipe.launch.checkpoints.trained_network import find_checkpoint, restore
 from greedypipe.launch.config.loader import ConfigError, load_config
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.exits import EarlyExit, calibration_error, collect, early_exit, exit_costs, fit_temperatures
-from greedypipe.pipeline.recut import transferred_state
-from greedypipe.workers.block_files import load_blocks
 from greedypipe.workers.data.source import BatchSource
 
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.01)
@@ -82,11 +80,9 @@ def _plan_of(checkpoint: Path, overrides: list[str]) -> Plan:
 
 
 def _load(plan: Plan, checkpoint: Path) -> list[Block]:
-    saved = load_blocks(checkpoint)
     device = plan.placement.device_of(0, plan.config.placement)
     blocks = [plan.blueprint.build_block(index, device) for index in range(plan.blueprint.num_blocks)]
-    for block in blocks:
-        block.load_state_dict(transferred_state(block, saved)[0])
+    restore(blocks, checkpoint)
     return blocks
 
 

@@ -55,6 +55,11 @@ class Origin:
         return cls(Path(note.folder), checkpoint, parse_manifest(checkpoint), note.evaluated)
 
 
+def say(text: str) -> None:
+    """Prints a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
 def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Callable[[str], None]) -> Origin:
     """Decides where a run begins, and claims its folder. For one process of the run to call.
 
@@ -83,6 +88,11 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
         return Origin(folder, *(found or ()))
     keep_metrics(folder / metrics, own[1], plan)
     return Origin(folder, *own, keep_evaluations(folder / metrics, own[1], plan))
+
+
+def find_again(plan: Plan, folder: Path, say: Callable[[str], None] = say) -> Origin:
+    """Where a run goes on in its own folder: at its newest complete checkpoint, or where it began. See `find_origin`."""
+    return find_origin(None, plan, folder, say)
 
 
 def _checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[Path, Manifest]:

@@ -11,12 +11,12 @@ import yaml
 from rich.console import Console, RenderableType
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from greedypipe.launch.checkpoints.resume import Origin, find_origin
+from greedypipe.launch.checkpoints.resume import Origin, find_again
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.run_process import run_stage
-from greedypipe.launch.recovery.member import Process
+from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.reporting.screen import Rows
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import versions
@@ -78,11 +78,19 @@ class StageProcess:
         torch.set_num_threads(1)
         plan = make_plan(RunConfig.model_validate(yaml.safe_load(config)), environment.world_size)
         _log_into(Path(folder) / "logs" / f"stage{plan.placement.seat_of(environment.rank).label}.log")
-        store, board_store = environment.connect(2, plan.config.faults.timeout_s)
-        begin = partial(_newest_origin, plan, Path(folder)) if incarnation else partial(Origin.read, origin)
-        here = (Path(folder), begin) if environment.rank == 0 else (None, None)
-        process = Process(environment.rank, environment.local_rank, *here, store, board_store, incarnation)
-        return run_stage(plan, process, Mailbox(board_store))
+        stores = environment.connect(2, plan.config.faults.timeout_s)
+        leads = environment.rank == 0
+        begin = partial(find_again, plan, Path(folder)) if incarnation else partial(Origin.read, origin)
+        member = Member.join(
+            plan,
+            environment.rank,
+            environment.local_rank,
+            stores,
+            folder=Path(folder) if leads else None,
+            find_origin=begin if leads else None,
+            incarnation=incarnation,
+        )
+        return run_stage(member, Mailbox(stores[1]))
 
 
 class Mailbox:
@@ -100,10 +108,10 @@ class Mailbox:
         self._next += 1
 
     def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
-        """The driver looks itself."""
+        """No-op: the driver reads the board itself."""
 
     def release(self) -> None:
-        """Nothing is redrawn."""
+        """No-op: nothing is redrawn."""
 
     def read(self, first: int) -> list[str]:
         """What has been printed, from number `first` on."""
@@ -111,11 +119,6 @@ class Mailbox:
         while self._store.check([str(first + len(found))]):
             found.append(self._store.get(str(first + len(found))).decode())
         return found
-
-
-def _newest_origin(plan: Plan, folder: Path) -> Origin:
-    """Where a run goes on whose first process has been started again alone."""
-    return find_origin(None, plan, folder, lambda text: print(text, flush=True))
 
 
 def _log_into(path: Path) -> None:

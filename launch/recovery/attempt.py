@@ -1,4 +1,4 @@
-"""One go at a run: where it begins and how its links are made; and how a process takes part in one go or several."""
+"""One attempt at a run: where it begins and how its links are made; and how a process takes part in one or several."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class Meetings(ABC):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One go at the run.
+    """One attempt at the run.
 
     Attributes:
         store: For what the processes of this attempt tell each other, and no other one.
@@ -69,6 +69,12 @@ class Attempt:
         return wait_for(look_while_it_lasts, timeout_s, whom)
 
 
+def shared_origin(member: Member) -> Origin:
+    """Where the run begins, which rank 0 finds and all others are told; blocks until it has."""
+    find = member.find_origin
+    return Origin.read(member.board.share(ORIGIN, find().note() if find else None))
+
+
 class OneMeeting(Meetings):
     """Every link is made once in an attempt.
 
@@ -89,8 +95,8 @@ class OneMeeting(Meetings):
         return make(self._store, Patience(route.receiver.name, self._timeout_s, self._is_over))
 
 
-class Policy(ABC):
-    """How one process takes part in a run."""
+class Recovery(ABC):
+    """How one process takes part in a run in which processes may fail."""
 
     @abstractmethod
     def begin(self) -> Attempt:
@@ -118,7 +124,7 @@ class Policy(ABC):
         """Called when nothing else will be asked of the store, whose host may be gone as soon as it has all reports."""
 
 
-class OnceForAll(Policy):
+class OnceForAll(Recovery):
     """There is one attempt, and whoever is done leaves."""
 
     def __init__(self, member: Member) -> None:
@@ -126,17 +132,15 @@ class OnceForAll(Policy):
 
     def begin(self) -> Attempt:
         member = self._member
-        find = member.process.origin
-        origin = Origin.read(member.board.share(ORIGIN, find().note() if find else None))
-        meetings = OneMeeting(member.process.store, member.status.seat, member.timeout_s, lambda: False)
-        return Attempt(origin, member.process.store, meetings)
+        meetings = OneMeeting(member.store, member.seat, member.timeout_s, lambda: False)
+        return Attempt(shared_origin(member), member.store, meetings)
 
     def go_back(self, error: ConnectionError) -> None:
         raise error
 
     def leave(self, report: StageReport) -> None:
-        """Nobody needs it."""
+        """No-op: nobody comes back in a run of one attempt, so nobody can need this process again."""
 
     def say_last(self, report: StageReport) -> None:
-        if self._member.process.rank:
-            self._member.board.post(report_of(0), self._member.process.rank, report)
+        if self._member.rank:
+            self._member.board.post(report_of(0), self._member.rank, report)

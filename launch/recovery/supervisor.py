@@ -177,11 +177,8 @@ class Supervisor:
 
     def _leave_alone(self, message: str, trace: str = "") -> None:
         """Ends this process where it comes back; returns where it does not."""
-        if self._comes_back(self._status.incarnation):
+        if self._config.comes_back(self._status.incarnation):
             self._leave(f"{trace}greedypipe: {message}; it is started again alone", ALONE)
-
-    def _comes_back(self, incarnation: int) -> bool:
-        return self._config.policy == "isolate" and incarnation < self._config.max_restarts
 
     def _others_hang(self) -> Cause | None:
         for row in self._pulses.silent(self._board.read(STATUS)):
@@ -189,7 +186,7 @@ class Supervisor:
                 f"{_name(row)} hangs: no sign of life for {self._config.heartbeat_timeout_s:g} s, "
                 f"last seen {row.doing}, batch_id {row.batch_id}"
             )
-            if self._comes_back(row.incarnation):
+            if self._config.comes_back(row.incarnation):
                 # On another host nobody here can reach it: who waits for it waits until its own deadline.
                 if row.host == self._status.host:
                     kill(row.pid)

@@ -71,7 +71,7 @@ class Lines:
             self.print(line)
 
     def release(self) -> None:
-        """Nothing is redrawn."""
+        """No-op: nothing is redrawn."""
 
 
 def make_screen(interval_s: float) -> Screen:

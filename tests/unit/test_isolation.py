@@ -9,8 +9,8 @@ from torch.distributed import HashStore
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.recovery.attempt import RunIsOver
-from greedypipe.launch.recovery.isolate import policy_for
-from greedypipe.launch.recovery.member import Member, Process
+from greedypipe.launch.recovery.isolate import recovery_for
+from greedypipe.launch.recovery.member import Member
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.status import StageStatus
@@ -32,9 +32,8 @@ def test_one_that_died_when_its_part_was_done_leaves(links: str, over: Callable[
     overrides = ["model.name=mlp", "partition.blocks=2", "faults.policy=isolate", f"buffers.policy={links}"]
     plan, board = make_plan(load_config(None, overrides), 2), Board(HashStore(), 2)
     seat = Seat(RANK, RANK)
-    process = Process(RANK, 0, None, None, HashStore(), HashStore(), incarnation=1)
     status = StageStatus(seat, blocks=[RANK], pid=0, host="here", incarnation=1)
-    policy = policy_for(Member(process, plan, board, status, tmp_path))
+    recovery = recovery_for(Member(plan, 0, HashStore(), board, status, tmp_path))
     over(board)
     with pytest.raises(RunIsOver):
-        policy.begin()
+        recovery.begin()
