@@ -33,6 +33,7 @@ from greedypipe.launch.recovery.exit_codes import WRONG_CONFIGURATION
 from greedypipe.pipeline.balance import shared_out
 from greedypipe.pipeline.partition import AUTO
 from greedypipe.workers.memory import keep_freed_memory
+from greedypipe.workers.telemetry.phrases import range_of_layers
 from greedypipe.workers.telemetry.records import LinkReport, StageReport
 
 
@@ -146,8 +147,7 @@ def plan_table(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> Table:
 
 
 def _layers(plan: Plan, block: int) -> str:
-    first, *others = (layer.name for layer in plan.blueprint.layers_of(block))
-    return f"{first} .. {others[-1]}" if others else first
+    return range_of_layers([layer.name for layer in plan.blueprint.layers_of(block)])
 
 
 def _link_cells(plan: Plan, rehearsal: Rehearsal, report: StageReport) -> list[str]:

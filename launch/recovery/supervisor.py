@@ -23,6 +23,7 @@ from greedypipe.workers.stage import InheritedFailure
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import is_alive, kill
+from greedypipe.workers.telemetry.phrases import range_of_blocks
 from greedypipe.workers.telemetry.records import Cause, Failure, RunEnd, StageRow, Victim
 from greedypipe.workers.telemetry.status import StageStatus
 from greedypipe.workers.telemetry.topics import FOLDER, STATUS, STOP
@@ -222,8 +223,7 @@ def say_given_up(board: Board, seat: Seat, reason: str) -> None:
 
 
 def _name(row: StageRow) -> str:
-    blocks = f"block {row.blocks[0]}" if len(row.blocks) == 1 else f"blocks {row.blocks[0]}-{row.blocks[-1]}"
-    return f"{row.name} ({blocks}, process {row.pid} on {row.host})"
+    return f"{row.name} ({range_of_blocks(row.blocks)}, process {row.pid} on {row.host})"
 
 
 def _note_cause(folder: Path, status: RunEnd, message: str) -> None:

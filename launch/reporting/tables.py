@@ -8,6 +8,7 @@ from rich.table import Table
 
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.workers.telemetry.activity import Activity, sentence
+from greedypipe.workers.telemetry.phrases import count_of, range_of_layers, way_of_training
 from greedypipe.workers.telemetry.records import Evaluation, RunEnd, StageRow, Summary
 
 
@@ -22,7 +23,7 @@ def start_table(plan: Plan) -> Table:
         hosted = plan.placement.blocks_of(stage)
         for index in hosted:
             layers = blueprint.layers_of(index)
-            names = layers[0].name if len(layers) == 1 else f"{layers[0].name} .. {layers[-1].name}"
+            names = range_of_layers([layer.name for layer in layers])
             leaves = index == hosted[-1] and stage < stages - 1
             size = plan.layout_after(stage).slot_bytes if leaves else None
             head = "classifier" if index == blueprint.num_blocks - 1 else plan.config.head.name
@@ -154,18 +155,13 @@ def headline(plan: Plan) -> str:
     """What is trained on what, and how."""
     config, data = plan.config, plan.data
     shape = " x ".join(map(str, data.input_shape))
-    method = "back-propagation" if plan.blueprint.num_blocks == 1 else f"DGL, {config.buffers.policy} links"
     return (
         f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.test_samples:,} images {shape}), "
-        f"{method}, "
-        f"{_count(plan.blueprint.num_blocks, 'block')} in {_count(plan.placement.num_processes, 'process', 'es')}, "
+        f"{way_of_training(plan.blueprint.num_blocks, config.buffers.policy)}, "
+        f"{count_of(plan.blueprint.num_blocks, 'block')} in {count_of(plan.placement.num_processes, 'process', 'es')}, "
         f"batch {config.data.batch_size}, "
         f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.task.steps_per_epoch} steps"
     )
-
-
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number} {noun}{plural if number != 1 else ''}"
 
 
 def _parameters(modules: Any) -> int:

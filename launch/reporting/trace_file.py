@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.phrases import range_of_blocks
 from greedypipe.workers.telemetry.records import Spans
 
 US_PER_S = 1e6
@@ -36,9 +37,8 @@ def write_trace(
 
 
 def _names(seat: Seat, blocks: Sequence[int]) -> Iterator[dict[str, Any]]:
-    hosted = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]}-{blocks[-1]}"
     names = {
-        "process_name": {"name": f"{seat.name} ({hosted})"},
+        "process_name": {"name": f"{seat.name} ({range_of_blocks(blocks)})"},
         "process_sort_index": {"sort_index": seat.rank},
         "thread_name": {"name": "training loop"},
     }

@@ -10,6 +10,7 @@ from greedypipe.buffers.stats import STALENESS_LIMIT
 from greedypipe.launch.reporting.page.charts import Axis, Series, histogram, legend, line_chart, number, percent
 from greedypipe.launch.reporting.page.record import RunRecord, StageFigures
 from greedypipe.launch.reporting.page.style import BUSY, SPAN_COLOURS, TOGETHER, depth_colour
+from greedypipe.workers.telemetry.phrases import range_of_blocks
 from greedypipe.workers.telemetry.records import StepRecord
 
 SHARES: dict[str, tuple[Callable[[StageFigures], float | None], str]] = {
@@ -103,17 +104,13 @@ def time_bars(run: RunRecord) -> str:
             f"{f'{share:.0%}' if share >= LEAST_LABELLED else ''}</span>"
             for name, share, colour in shares
         )
-        hosted = _hosted(stage.blocks)
+        hosted = range_of_blocks(stage.blocks)
         rows.append(
             f'<div class="name">stage {stage.label} <small>{escape(hosted)}</small></div><div class="bar">{parts}</div>'
         )
     if not rows:
         return '<p class="missing">No stage has recorded a training step.</p>'
     return legend((name, colour) for name, (_, colour) in SHARES.items()) + f'<div class="bars">{"".join(rows)}</div>'
-
-
-def _hosted(blocks: list[int]) -> str:
-    return f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]}-{blocks[-1]}"
 
 
 def _by_stage(run: RunRecord, values: Callable[[list[StepRecord]], list[tuple[float, float]]]) -> list[Series]:

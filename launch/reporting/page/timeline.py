@@ -9,6 +9,7 @@ from statistics import median_high
 from greedypipe.launch.reporting.page.charts import Scale, legend, number, ticks
 from greedypipe.launch.reporting.page.record import RunRecord, Span
 from greedypipe.launch.reporting.page.style import SPAN_COLOURS, SPAN_WORDS
+from greedypipe.workers.telemetry.phrases import range_of_blocks
 
 BATCHES = 7
 """Shown, of a middling stage: with replay their paces differ."""
@@ -116,8 +117,7 @@ def _axis(across: Scale, window: Window, height: int) -> Iterator[str]:
 
 def _label(run: RunRecord, rank: int, row: int) -> str:
     middle = TOP + ROW * row + ROW / 2
-    blocks = run.blocks[rank]
-    hosted = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]}-{blocks[-1]}"
+    hosted = range_of_blocks(run.blocks[rank])
     return (
         f'<text class="stage" x="0" y="{middle - 2:.1f}">stage {run.labels[rank]}</text>'
         f'<text class="tick" x="0" y="{middle + 12:.1f}">{escape(hosted)}</text>'

@@ -6,6 +6,7 @@ from html import escape
 import yaml
 
 from greedypipe.launch.reporting.page.record import RunRecord, StageFigures
+from greedypipe.workers.telemetry.phrases import count_of, way_of_training
 from greedypipe.workers.telemetry.records import Failure
 
 COLUMNS: tuple[tuple[str, str], ...] = (
@@ -40,15 +41,14 @@ def headline(run: RunRecord) -> str:
 def method(run: RunRecord) -> str:
     """How it was trained, in one line."""
     blocks, stages = run.num_blocks, len(run.stages)
-    how = "back-propagation" if blocks == 1 else f"DGL, {run.setting('buffers', 'policy')} links"
     slowed = run.setting("debug", "slow_factor") or 1
     parts = [
-        how,
-        f"{_count(blocks, 'block')} in {_count(stages, 'process', 'es')}",
+        way_of_training(blocks, run.setting("buffers", "policy")),
+        f"{count_of(blocks, 'block')} in {count_of(stages, 'process', 'es')}",
         f"width {run.setting('model', 'width'):g}",
         f"batch {run.setting('data', 'batch_size')}",
         str(run.setting("training", "precision")),
-        _count(run.setting("training", "epochs"), "epoch"),
+        count_of(run.setting("training", "epochs"), "epoch"),
         f"seed {run.setting('training', 'seed')}",
     ]
     if slowed > 1:
@@ -168,7 +168,3 @@ def _stage_cells(stage: StageFigures) -> Iterable[str]:
 
 def _cell(value: float | None, form: str, factor: float = 1) -> str:
     return NOTHING if value is None else form.format(value * factor if factor != 1 else value)
-
-
-def _count(amount: int, noun: str, plural: str = "s") -> str:
-    return f"{amount} {noun}{plural if amount != 1 else ''}"
