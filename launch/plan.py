@@ -34,7 +34,7 @@ from greedypipe.pipeline.balance import shared_out
 from greedypipe.pipeline.partition import AUTO
 from greedypipe.workers.memory import keep_freed_memory
 from greedypipe.workers.telemetry.phrases import range_of_layers
-from greedypipe.workers.telemetry.records import LinkReport, StageReport
+from greedypipe.workers.telemetry.results import LinkReport, StageReport
 
 
 def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.activity import Activity, sentence
-from greedypipe.workers.telemetry.records import CheckpointCounts, LinkReport, RunEnd, StageReport, StageRow, Summary
+from greedypipe.workers.telemetry.records import StageRow
+from greedypipe.workers.telemetry.results import CheckpointCounts, LinkReport, RunEnd, StageReport, Summary
 from greedypipe.workers.telemetry.status import StageStatus
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from greedypipe.pipeline.block import Block
-from greedypipe.workers.telemetry.records import Evaluation, EvaluationPart
+from greedypipe.workers.telemetry.records import EvaluationPart
+from greedypipe.workers.telemetry.results import Evaluation
 
 
 def combined(parts: Sequence[EvaluationPart]) -> Evaluation:

@@ -14,7 +14,8 @@ from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.placement import stage_name
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch
-from greedypipe.workers.telemetry.records import EvaluationPart, PassRecord, StepRecord
+from greedypipe.workers.telemetry.records import EvaluationPart
+from greedypipe.workers.telemetry.results import PassRecord, StepRecord
 from greedypipe.workers.telemetry.status import StageStatus
 
 

@@ -14,7 +14,8 @@ from greedypipe.workers.block_files import FINAL
 from greedypipe.workers.evaluation import combined
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import versions
-from greedypipe.workers.telemetry.records import CheckpointCounts, Saved
+from greedypipe.workers.telemetry.records import Saved
+from greedypipe.workers.telemetry.results import CheckpointCounts
 from greedypipe.workers.telemetry.topics import checkpoint_of, evaluation_of
 
 LOOK_S = 0.05

@@ -6,7 +6,7 @@ from greedypipe.launch.checkpoints.manifest import Manifest
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.workers.jsonl import read_lines, write_lines
 from greedypipe.workers.placement import Seat
-from greedypipe.workers.telemetry.records import EVALUATIONS, METRICS, StepRecord
+from greedypipe.workers.telemetry.results import EVALUATIONS, METRICS, StepRecord
 
 
 def keep_evaluations(metrics: Path, manifest: Manifest, plan: Plan) -> tuple[int, ...]:

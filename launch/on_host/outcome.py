@@ -9,7 +9,7 @@ import numpy as np
 
 from greedypipe.launch.reporting.summary import read_summary
 from greedypipe.workers.jsonl import read_lines
-from greedypipe.workers.telemetry.records import METRICS, StageReport, StepRecord, Summary
+from greedypipe.workers.telemetry.results import METRICS, StageReport, StepRecord, Summary
 
 
 @dataclass(frozen=True)

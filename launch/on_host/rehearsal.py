@@ -10,7 +10,7 @@ import yaml
 from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.workers.data.config import DataConfig
-from greedypipe.workers.telemetry.records import StageReport
+from greedypipe.workers.telemetry.results import StageReport
 
 WARMUP_STEPS, LEAST_STEPS, MOST_STEPS = 4, 12, 400
 AHEAD_STEPS = 12

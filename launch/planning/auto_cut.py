@@ -12,7 +12,7 @@ from greedypipe.pipeline.partition import AUTO, PartitionConfig
 from greedypipe.workers.placement import stage_name
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import Board, wait_for
-from greedypipe.workers.telemetry.records import Prediction
+from greedypipe.workers.telemetry.results import Prediction
 from greedypipe.workers.telemetry.status import StageStatus
 from greedypipe.workers.telemetry.topics import CUT
 

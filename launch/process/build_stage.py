@@ -26,7 +26,8 @@ from greedypipe.workers.replicas import Replicas, join_replicas
 from greedypipe.workers.stage import StageWorker
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.meter import MetricsFile
-from greedypipe.workers.telemetry.records import EvaluationPart, Saved, StageReport
+from greedypipe.workers.telemetry.records import EvaluationPart, Saved
+from greedypipe.workers.telemetry.results import StageReport
 from greedypipe.workers.telemetry.topics import STATUS, TRACE, checkpoint_of, evaluation_of
 
 Expect = Callable[[str, int], None]

@@ -15,7 +15,7 @@ from greedypipe.launch.reporting.trace_file import write_trace
 from greedypipe.launch.reporting.trackers import make_trackers
 from greedypipe.workers.atomic import write_atomically
 from greedypipe.workers.telemetry.activity import Activity
-from greedypipe.workers.telemetry.records import Prediction, StageReport
+from greedypipe.workers.telemetry.results import Prediction, StageReport
 from greedypipe.workers.telemetry.topics import TRACE
 
 

@@ -17,7 +17,7 @@ from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.recovery.supervisor import Supervisor
 from greedypipe.launch.reporting.screen import Screen
 from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory
-from greedypipe.workers.telemetry.records import StageReport
+from greedypipe.workers.telemetry.results import StageReport
 
 
 def run_stage(member: Member, screen: Screen) -> int:

@@ -13,7 +13,7 @@ from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.patience import GivenUp, Patience
 from greedypipe.workers.placement import Route, Seat
 from greedypipe.workers.telemetry.board import wait_for
-from greedypipe.workers.telemetry.records import StageReport
+from greedypipe.workers.telemetry.results import StageReport
 from greedypipe.workers.telemetry.topics import ORIGIN, Topic, report_of
 
 T = TypeVar("T")

@@ -38,7 +38,7 @@ from greedypipe.workers.links.reconnecting import MendingReceiver, MendingSender
 from greedypipe.workers.placement import Route, Seat
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import wait_for
-from greedypipe.workers.telemetry.records import StageReport
+from greedypipe.workers.telemetry.results import StageReport
 from greedypipe.workers.telemetry.topics import INCARNATION, Topic, done_with, origin_of, ready_for, report_of
 
 

@@ -24,7 +24,8 @@ from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import is_alive, kill
 from greedypipe.workers.telemetry.phrases import range_of_blocks
-from greedypipe.workers.telemetry.records import Cause, Failure, RunEnd, StageRow, Victim
+from greedypipe.workers.telemetry.records import Cause, StageRow, Victim
+from greedypipe.workers.telemetry.results import Failure, RunEnd
 from greedypipe.workers.telemetry.status import StageStatus
 from greedypipe.workers.telemetry.topics import FOLDER, STATUS, STOP
 

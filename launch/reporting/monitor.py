@@ -14,7 +14,8 @@ from greedypipe.launch.reporting.trackers import Tracker
 from greedypipe.workers.evaluation import combined, is_whole
 from greedypipe.workers.jsonl import line_of, read_lines
 from greedypipe.workers.telemetry.board import Board
-from greedypipe.workers.telemetry.records import EVALUATIONS, EvaluationPart
+from greedypipe.workers.telemetry.records import EvaluationPart
+from greedypipe.workers.telemetry.results import EVALUATIONS
 from greedypipe.workers.telemetry.topics import STATUS, evaluation_of
 
 REFRESH_S = 0.5

@@ -15,7 +15,7 @@ from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.memory import peak_memory_bytes
 from greedypipe.workers.telemetry.machine import hardware, versions
 from greedypipe.workers.telemetry.meter import Stopwatch
-from greedypipe.workers.telemetry.records import (
+from greedypipe.workers.telemetry.results import (
     Accuracy,
     CheckpointCounts,
     Evaluation,

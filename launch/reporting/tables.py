@@ -9,7 +9,8 @@ from rich.table import Table
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.workers.telemetry.activity import Activity, sentence
 from greedypipe.workers.telemetry.phrases import count_of, range_of_layers, way_of_training
-from greedypipe.workers.telemetry.records import Evaluation, RunEnd, StageRow, Summary
+from greedypipe.workers.telemetry.records import StageRow
+from greedypipe.workers.telemetry.results import Evaluation, RunEnd, Summary
 
 
 def start_table(plan: Plan) -> Table:

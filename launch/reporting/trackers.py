@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from greedypipe.workers.telemetry.meter import LoggingConfig
-from greedypipe.workers.telemetry.records import Evaluation, StageRow
+from greedypipe.workers.telemetry.records import StageRow
+from greedypipe.workers.telemetry.results import Evaluation
 
 STAGE_KEYS = ("samples_per_s", "wait_input_fraction", "wait_output_fraction", "staleness_mean", "reuse_mean")
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from greedypipe.workers.telemetry.records import Prediction
+from greedypipe.workers.telemetry.results import Prediction
 from tests.multiprocess.harness import TINY, Outcome, run_pipeline
 from tests.multiprocess.test_equivalence import assert_equals_reference
 

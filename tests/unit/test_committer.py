@@ -12,7 +12,8 @@ from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.workers.block_files import write_block
 from greedypipe.workers.telemetry.board import Board
-from greedypipe.workers.telemetry.records import CheckpointCounts, EvaluationPart, Saved
+from greedypipe.workers.telemetry.records import EvaluationPart, Saved
+from greedypipe.workers.telemetry.results import CheckpointCounts
 from greedypipe.workers.telemetry.topics import checkpoint_of, evaluation_of
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from greedypipe.workers.jsonl import line_of, read_lines, write_lines
-from greedypipe.workers.telemetry.records import EVALUATIONS, METRICS, Evaluation, PassRecord, StepRecord
+from greedypipe.workers.telemetry.results import EVALUATIONS, METRICS, Evaluation, PassRecord, StepRecord
 
 STEP = StepRecord(time_s=1.5, block=1, step=20, loss=0.25, lr=0.1)
 PASS = PassRecord(evaluation=1, samples=359, accuracy={0: 0.5, 1: 0.75})

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch
-from greedypipe.workers.telemetry.records import StepRecord
+from greedypipe.workers.telemetry.results import StepRecord
 
 
 def meter(interval_steps: int) -> Meter:

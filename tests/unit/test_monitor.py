@@ -16,7 +16,8 @@ from greedypipe.launch.reporting.screen import Lines, Screen, Terminal
 from greedypipe.launch.reporting.tables import evaluation_line, headline, live_table, progress_line, start_table
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.board import Board
-from greedypipe.workers.telemetry.records import Evaluation, EvaluationPart, StageRow
+from greedypipe.workers.telemetry.records import EvaluationPart, StageRow
+from greedypipe.workers.telemetry.results import Evaluation
 from greedypipe.workers.telemetry.status import StageStatus
 from greedypipe.workers.telemetry.topics import STATUS, evaluation_of
 

@@ -13,7 +13,7 @@ from greedypipe.launch.reporting.page.style import DEPTH, SPAN_COLOURS, SPAN_WOR
 from greedypipe.launch.reporting.page.timeline import choose_window
 from greedypipe.launch.reporting.page.words import seconds
 from greedypipe.workers.around.trace import SpanKind
-from greedypipe.workers.telemetry.records import StepRecord
+from greedypipe.workers.telemetry.results import StepRecord
 
 X, Y = Axis("step", number), Axis("loss", number)
 

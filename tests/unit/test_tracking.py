@@ -8,7 +8,8 @@ import pytest
 from greedypipe.launch.reporting.trackers import HarmlessTracker, evaluation_values, make_trackers, stage_values
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.meter import LoggingConfig
-from greedypipe.workers.telemetry.records import Evaluation, StageRow
+from greedypipe.workers.telemetry.records import StageRow
+from greedypipe.workers.telemetry.results import Evaluation
 from greedypipe.workers.telemetry.status import StageStatus
 
 EVALUATION = Evaluation(2, [0.5, 0.75], 0.7)

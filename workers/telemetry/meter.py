@@ -12,7 +12,7 @@ from torch import Tensor
 
 from greedypipe.pipeline.block import Block
 from greedypipe.workers.jsonl import line_of, read_lines
-from greedypipe.workers.telemetry.records import METRICS, PassRecord, StepRecord
+from greedypipe.workers.telemetry.results import METRICS, PassRecord, StepRecord
 
 
 class LoggingConfig(BaseModel, frozen=True, extra="forbid"):

@@ -24,16 +24,8 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from greedypipe.workers.telemetry.records import (
-    Beginning,
-    Cause,
-    EvaluationPart,
-    Prediction,
-    Saved,
-    Spans,
-    StageReport,
-    StageRow,
-)
+from greedypipe.workers.telemetry.records import Beginning, Cause, EvaluationPart, Saved, Spans, StageRow
+from greedypipe.workers.telemetry.results import Prediction, StageReport
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from greedypipe.launch.reporting.page.charts import Axis, Series, histogram, leg
 from greedypipe.launch.reporting.page.record import RunRecord, StageFigures
 from greedypipe.launch.reporting.page.style import BUSY, SPAN_COLOURS, TOGETHER, depth_colour
 from greedypipe.workers.telemetry.phrases import range_of_blocks
-from greedypipe.workers.telemetry.records import StepRecord
+from greedypipe.workers.telemetry.results import StepRecord
 
 SHARES: dict[str, tuple[Callable[[StageFigures], float | None], str]] = {
     "busy": (lambda stage: stage.busy_fraction, BUSY),

@@ -10,7 +10,7 @@ import yaml
 
 from greedypipe.launch.reporting.summary import read_summary
 from greedypipe.workers.jsonl import read_lines
-from greedypipe.workers.telemetry.records import (
+from greedypipe.workers.telemetry.results import (
     EVALUATIONS,
     METRICS,
     Evaluation,

@@ -7,7 +7,7 @@ import yaml
 
 from greedypipe.launch.reporting.page.record import RunRecord, StageFigures
 from greedypipe.workers.telemetry.phrases import count_of, way_of_training
-from greedypipe.workers.telemetry.records import Failure
+from greedypipe.workers.telemetry.results import Failure
 
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("stage", "position in the pipeline: one process, or several replicas: stage.replica"),
