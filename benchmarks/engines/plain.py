@@ -57,7 +57,7 @@ def ddp(case: Case, seat: Seat) -> Step:
 def _supervised_step(plan: Plan, network: nn.Module, device: torch.device) -> Step:
     optimizer = build_optimizer(plan.config.optimizer, list(network.parameters()))
     blueprint = plan.blueprint
-    schedule = build_schedule(plan.config.optimizer, optimizer, blueprint.task.steps_per_epoch, blueprint.total_steps)
+    schedule = build_schedule(plan.config.optimizer, optimizer, blueprint.steps_per_epoch, blueprint.total_steps)
     batches = BatchSource(plan.config.data, plan.config.training.seed).training_batches()
 
     def step() -> None:
