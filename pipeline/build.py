@@ -11,7 +11,8 @@ from torch import nn
 
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.heads import build_head
-from greedypipe.pipeline.method import TaskLoss
+from greedypipe.pipeline.heads.head import HeadConfig
+from greedypipe.pipeline.method import MethodConfig, TaskLoss
 from greedypipe.pipeline.methods import build_method, method_class
 from greedypipe.pipeline.networks.build import ModelConfig, build_network
 from greedypipe.pipeline.networks.layer import Layer, Network
@@ -42,8 +43,8 @@ class Sections:
 
     model: ModelConfig
     partition: PartitionConfig
-    head: BaseModel
-    method: BaseModel
+    head: HeadConfig
+    method: MethodConfig
     optimizer: OptimizerConfig
     training: TrainingConfig
 

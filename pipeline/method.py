@@ -49,6 +49,10 @@ class Turn:
             loss.backward()
 
 
+class MethodConfig(BaseModel, frozen=True, extra="forbid"):
+    """The method of every block but the last, which learns by the task's loss through the network's classifier."""
+
+
 class Method(nn.Module, ABC):
     """How one block learns: its head, its objective, and what it needs of a batch. Owned by its block.
 
@@ -62,7 +66,7 @@ class Method(nn.Module, ABC):
             that learns from the detached activation, so that every block has an accuracy.
     """
 
-    Config: ClassVar[type[BaseModel]]
+    Config: ClassVar[type[MethodConfig]]
     needs: ClassVar[frozenset[str]] = frozenset({LABELS})
     trains_layers: ClassVar[bool] = True
 
@@ -102,7 +106,3 @@ class TaskLoss(LocalLoss):
 
     def loss(self, sample: Sample) -> Tensor:
         return self.task.loss(self.head(sample.h), sample.labels)
-
-
-class MethodConfig(BaseModel, frozen=True, extra="forbid"):
-    """The method of every block but the last, which learns by the task's loss through the network's classifier."""

@@ -111,7 +111,7 @@ class StageAlone:
         before = [plan.blueprint.build_block(index, device) for index in range(blocks[0].index)]
         x = image
         for block in before:
-            x = block.hand_on(x)
+            x = block.pass_through(x)
         return lambda: _train(blocks, x, labels, image, hand_over)
 
 

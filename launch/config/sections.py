@@ -13,7 +13,6 @@ from greedypipe.pipeline.methods import METHOD_FAMILY
 from greedypipe.pipeline.networks.build import ModelConfig
 from greedypipe.pipeline.optimizer import OptimizerConfig
 from greedypipe.pipeline.partition import PartitionConfig
-from greedypipe.pipeline.plugins import Own
 from greedypipe.workers.around.scripted_faults import DebugConfig
 from greedypipe.workers.block_files import CheckpointConfig
 from greedypipe.workers.data.config import DataConfig
@@ -67,8 +66,8 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     partition: PartitionConfig = PartitionConfig()
-    head: Annotated[HeadConfig | Own, HEAD_FAMILY] = HEAD_FAMILY.default()
-    method: Annotated[MethodConfig | Own, METHOD_FAMILY] = METHOD_FAMILY.default()
+    head: Annotated[HeadConfig, HEAD_FAMILY] = HEAD_FAMILY.default()
+    method: Annotated[MethodConfig, METHOD_FAMILY] = METHOD_FAMILY.default()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     buffers: BuffersConfig = BuffersConfig()

@@ -1,15 +1,15 @@
 """Auxiliary heads: the small networks that turn a block's activation into outputs of the task."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
-from pydantic import BaseModel
 from torch import nn
 
 from greedypipe.pipeline.heads.dgl import CnnConfig, MlpAuxConfig, MlpSrConfig, cnn, mlp_aux, mlp_sr
 from greedypipe.pipeline.heads.head import Head, HeadConfig, on_maps, on_vectors
 from greedypipe.pipeline.heads.linear import LinearConfig, linear
 from greedypipe.pipeline.heads.mlp import MlpConfig, mlp
-from greedypipe.pipeline.plugins import Family, Own, check_options, resolve
+from greedypipe.pipeline.plugins import Family, Own
 from greedypipe.pipeline.site import Site
 
 HEADS: Mapping[str, Head] = {
@@ -21,24 +21,28 @@ HEADS: Mapping[str, Head] = {
 }
 """Every head by its name in the configuration."""
 
-HEAD_FAMILY: Family[HeadConfig] = Family("head", {name: head.config for name, head in HEADS.items()}, "mlp_sr")
+
+class OwnHead(HeadConfig, Own):
+    """A head of your own: a function or class that is called as object(site, **options)."""
+
+    positional: ClassVar[int] = 1
 
 
-def build_head(config: BaseModel, site: Site) -> nn.Module:
+HEAD_FAMILY: Family[HeadConfig] = Family(
+    "head", {name: head.config for name, head in HEADS.items()}, default="mlp_sr", own=OwnHead
+)
+
+
+def build_head(config: HeadConfig, site: Site) -> nn.Module:
     """Builds the head that a section `head` asks for, drawing its weights from torch's global generator.
 
     Raises:
-        ValueError: A user's own head is not there, or takes other options.
+        ValueError: A user's own head is no module.
     """
-    if isinstance(config, Own):
-        return _own_head(config, site)
+    if isinstance(config, OwnHead):
+        head = config.call(site)
+        if not isinstance(head, nn.Module):
+            raise ValueError(f"head.name: {config.name} returned a {type(head).__name__}, allowed: a torch.nn.Module")
+        return head
     keys = config.model_dump()
     return HEADS[keys.pop("name")].build(site, **keys)
-
-
-def _own_head(config: Own, site: Site) -> nn.Module:
-    build = resolve(config.name)
-    head = build(site, **dict(check_options(config.name, build, config.options, positional=1)))
-    if not isinstance(head, nn.Module):
-        raise ValueError(f"head.name: {config.name} returned a {type(head).__name__}, allowed: a torch.nn.Module")
-    return head

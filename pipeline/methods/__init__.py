@@ -1,9 +1,9 @@
 """Methods: how one block learns. One file each, and one line in the table."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
-from pydantic import BaseModel
+from pydantic import field_validator
 
 from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
@@ -11,7 +11,7 @@ from greedypipe.pipeline.methods.none import Untrained
 from greedypipe.pipeline.methods.predsim import PredSim
 from greedypipe.pipeline.methods.reconstruction import Reconstruction
 from greedypipe.pipeline.methods.reconstruction_only import ReconstructionOnly
-from greedypipe.pipeline.plugins import Family, Own, check_options, resolve
+from greedypipe.pipeline.plugins import Family, Own, resolve
 from greedypipe.pipeline.site import Site
 
 METHODS: Mapping[str, type[Method]] = {
@@ -23,37 +23,37 @@ METHODS: Mapping[str, type[Method]] = {
 }
 """Every method by its name in the configuration: a class with a nested `Config`."""
 
+
+class OwnMethod(MethodConfig, Own):
+    """A method of your own: a class derived from greedypipe's LocalLoss or Method, called as object(site, **options)."""
+
+    positional: ClassVar[int] = 1
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_method(cls, name: str) -> str:
+        found = resolve(name)
+        if not (isinstance(found, type) and issubclass(found, Method)):
+            raise ValueError(f"got {name}, allowed: a class derived from LocalLoss or Method of greedypipe.pipeline.method")
+        return name
+
+
 METHOD_FAMILY: Family[MethodConfig] = Family(
-    "method", {name: method.Config for name, method in METHODS.items()}, "cross_entropy"
+    "method", {name: method.Config for name, method in METHODS.items()}, default="cross_entropy", own=OwnMethod
 )
 
 
-def method_class(config: BaseModel) -> type[Method]:
-    """The class that a section `method` names; of all blocks but the last, whose method is `TaskLoss`.
-
-    Raises:
-        ValueError: A user's own method is not there, or is no method.
-    """
-    if not isinstance(config, Own):
-        return METHODS[config.model_dump()["name"]]
-    found = resolve(config.name)
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise ValueError(f"method.name: got {config.name}, allowed: a class derived from greedypipe's Method")
-    return found
+def method_class(config: MethodConfig) -> type[Method]:
+    """The class that a section `method` names; of all blocks but the last, whose method is `TaskLoss`."""
+    if isinstance(config, OwnMethod):
+        return resolve(config.name)
+    return METHODS[config.model_dump()["name"]]
 
 
-def build_method(config: BaseModel, site: Site) -> Method:
-    """Builds the method of one block, drawing the initial weights of its parts from torch's global generator.
-
-    Raises:
-        ValueError: A user's own method is not there, or takes other options.
-    """
+def build_method(config: MethodConfig, site: Site) -> Method:
+    """Builds the method of one block, drawing the initial weights of its parts from torch's global generator."""
     if site.is_last:
         return TaskLoss(site)
-    return method_class(config)(site, **_keys(config))
-
-
-def _keys(config: BaseModel) -> dict[str, Any]:
-    if not isinstance(config, Own):
-        return config.model_dump(exclude={"name"})
-    return dict(check_options(config.name, method_class(config), config.options, positional=1))
+    if isinstance(config, OwnMethod):
+        return config.call(site)
+    return method_class(config)(site, **config.model_dump(exclude={"name"}))
