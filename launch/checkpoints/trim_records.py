@@ -12,7 +12,7 @@ from greedypipe.workers.telemetry.results import EVALUATIONS, METRICS, StepRecor
 def keep_evaluations(metrics: Path, manifest: Manifest, plan: Plan) -> tuple[int, ...]:
     """Drops evaluations of later parameters; returns the epochs that are left."""
     path = metrics / "evaluations.jsonl"
-    last = manifest.batch_id // plan.blueprint.task.steps_per_epoch
+    last = manifest.batch_id // plan.blueprint.steps_per_epoch
     kept = [evaluation for evaluation in read_lines(path, EVALUATIONS) if evaluation.epoch <= last]
     write_lines(path, kept)
     return tuple(evaluation.epoch for evaluation in kept)

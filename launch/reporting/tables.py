@@ -161,7 +161,7 @@ def headline(plan: Plan) -> str:
         f"{way_of_training(plan.blueprint.num_blocks, config.buffers.policy)}, "
         f"{count_of(plan.blueprint.num_blocks, 'block')} in {count_of(plan.placement.num_processes, 'process', 'es')}, "
         f"batch {config.data.batch_size}, "
-        f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.task.steps_per_epoch} steps"
+        f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.steps_per_epoch} steps"
     )
 
 
