@@ -37,6 +37,10 @@ class Manifest:
 _MANIFESTS = TypeAdapter(Manifest)
 
 
+class Outdated(ValueError):
+    """A checkpoint was written by a version whose block files are laid out otherwise; names the folder."""
+
+
 class Damaged(ValueError):
     """A checkpoint is not what its manifest says; names the file."""
 
@@ -78,13 +82,17 @@ def parse_manifest(folder: Path) -> Manifest:
 
     Raises:
         Damaged: The manifest is missing or cannot be read.
+        Outdated: It is of an earlier layout.
     """
     try:
-        return _MANIFESTS.validate_json((folder / MANIFEST).read_bytes())
+        manifest = _MANIFESTS.validate_json((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
         raise Damaged(f"{folder} has no {MANIFEST}: it was never completed") from None
     except ValidationError as error:
         raise Damaged(f"{folder / MANIFEST} cannot be read: {error.errors()[0]['msg']}") from None
+    if "loss" in manifest.config:
+        raise Outdated(f"{folder} was written by greedypipe 0.1 (section loss: instead of method:), which cannot be read")
+    return manifest
 
 
 def complete_folders(run: Path) -> list[Path]:
