@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from greedypipe.buffers.selectors import Entry, Selector, capped, least_used, newest, oldest, published_dgl, uniform
 from greedypipe.buffers.stats import BufferStats
@@ -28,14 +28,19 @@ class BuffersConfig(BaseModel, frozen=True, extra="forbid"):
     selector: Literal["least_used", "published_dgl", "newest", "uniform"] = Field(
         "least_used",
         description="replay only: which batch is read next (least_used: fewest reads, ties to the newest)",
-        json_schema_extra={"only_with": {"policy": "replay"}},
     )
     max_reuse: int = Field(
         0,
         ge=0,
         description="replay only: reads after which a batch is not read again; 0: no limit",
-        json_schema_extra={"only_with": {"policy": "replay"}},
     )
+
+    @field_validator("selector", "max_reuse")
+    @classmethod
+    def _only_replay_uses_it(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("policy") == "fifo" and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"got {value!r}, which has no effect with buffers.policy=fifo; it needs buffers.policy=replay")
+        return value
 
 
 @dataclass(frozen=True)

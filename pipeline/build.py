@@ -10,7 +10,7 @@ from torch import nn
 from greedypipe.pipeline.block import Block, Shapes
 from greedypipe.pipeline.heads import HeadConfig
 from greedypipe.pipeline.losses import CrossEntropy, LocalLoss, LossConfig, build_local_loss
-from greedypipe.pipeline.networks.build import ModelConfig, build_network
+from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
 from greedypipe.pipeline.networks.shapes import activation_shapes
 from greedypipe.pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
@@ -66,7 +66,7 @@ class Blueprint:
         self.sections = sections
         self.task = task
         torch.manual_seed(derive_seed(sections.training.seed, "network"))
-        self.network: Network = build_network(sections.model, task.input_shape, task.num_classes)
+        self.network: Network = sections.model.build(task.input_shape, task.num_classes)
         self.partition: Partition = make_partition(sections.partition, self.network.layers)
         self.precision = Precision(sections.training.precision, sections.training.channels_last)
         outputs = [task.input_shape, *activation_shapes(self.network.layers, task.input_shape)]

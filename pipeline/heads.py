@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from greedypipe.pipeline.plugins import Family, Own
+
 MAX_LINEAR_FEATURES = 4096
 """Features that the pooled `linear` head may see (Nokland & Eidnes: dim_in_decoder)."""
 
@@ -14,23 +16,53 @@ MAX_LINEAR_FEATURES = 4096
 class HeadConfig(BaseModel, frozen=True, extra="forbid"):
     """The auxiliary head of every block but the last, whose head is the network's own classifier."""
 
-    name: Literal["linear", "mlp", "mlp_aux", "mlp_sr", "cnn"] = Field(
-        "mlp_sr", description="linear: pooling + linear; mlp: flatten, one hidden layer; mlp_aux, mlp_sr, cnn: those of DGL"
-    )
-    hidden: int = Field(
-        256, ge=1, description="mlp only: width of its hidden layer", json_schema_extra={"only_with": {"name": "mlp"}}
-    )
+    name: str = Field(description="the head")
+
+
+class MlpHeadConfig(HeadConfig):
+    """Flatten and one hidden layer, without batch normalisation or pooling."""
+
+    name: Literal["mlp"] = "mlp"
+    hidden: int = Field(256, ge=1, description="features of the hidden layer")
+
+
+class MapHeadConfig(HeadConfig):
+    """linear: pooling and one linear layer; mlp_aux, mlp_sr and cnn: those of DGL."""
+
+    name: Literal["linear", "mlp_aux", "mlp_sr", "cnn"] = "mlp_sr"
+
+
+class OwnHead(Own, HeadConfig):
+    """Your own head: a function of activation_shape, num_classes and your options that returns an nn.Module."""
+
+    keywords = ("activation_shape", "num_classes")
+
+
+HEADS = Family[HeadConfig](
+    "head",
+    {
+        "linear": MapHeadConfig,
+        "mlp": MlpHeadConfig,
+        "mlp_aux": MapHeadConfig,
+        "mlp_sr": MapHeadConfig,
+        "cnn": MapHeadConfig,
+    },
+    default="mlp_sr",
+    own=OwnHead,
+)
 
 
 def build_head(config: HeadConfig, activation_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """Builds a head for activations [N, *activation_shape]; its output is logits [N, num_classes].
 
     Shapes are [C, H, W] for maps, [T, C] for tokens (averaged over T first) and [C] for vectors, which the
-    convolutional heads treat as a 1 x 1 map.
+    convolutional heads treat as a 1 x 1 map. A user's own head gets the shape as it is.
     """
+    if isinstance(config, OwnHead):
+        return config.call(activation_shape=activation_shape, num_classes=num_classes)
     if len(activation_shape) == 2:
         return nn.Sequential(MeanOverTokens(), build_head(config, activation_shape[1:], num_classes))
-    if config.name == "mlp":
+    if isinstance(config, MlpHeadConfig):
         return _mlp(math.prod(activation_shape), config.hidden, num_classes)
     if len(activation_shape) == 1:
         return nn.Sequential(

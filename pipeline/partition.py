@@ -22,7 +22,7 @@ class PartitionConfig(BaseModel, frozen=True, extra="forbid"):
         "auto: the slowest stage as fast as possible, from measured layers",
     )
     profile_s: float = Field(
-        5.0, gt=0, description="seconds for which layers are measured", json_schema_extra={"only_with": {"boundaries": AUTO}}
+        5.0, gt=0, description="seconds to measure layers for, by boundaries=auto and by launch/plan.py"
     )
 
 

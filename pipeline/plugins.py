@@ -4,22 +4,50 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, ValidationInfo, field_validator
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
-OPTIONS = Field({}, description="keyword arguments of your own object, checked before anything starts")
-"""The field of an `Own` variant that holds what its object takes."""
-
 
 class Own(BaseModel, frozen=True, extra="forbid"):
-    """A user's own variant of a family."""
+    """A user's own variant of a family, to be refined by each family.
 
-    name: str = Field(description="package.module:Object, on the import path")
-    options: dict[str, Any] = OPTIONS
+    The object is imported, and its options are checked, when the section is validated: before anything starts.
+
+    Attributes:
+        positional: How many leading arguments the family supplies when it calls the object.
+        keywords: Names of the keyword arguments that it supplies.
+    """
+
+    positional: ClassVar[int] = 0
+    keywords: ClassVar[tuple[str, ...]] = ()
+
+    name: str = Field(description="your own object on the import path")
+    options: dict[str, Any] = Field({}, validate_default=True, description="keyword arguments of your own object")
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_found(cls, name: str) -> str:
+        resolve(name)
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _options_fit(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if name := info.data.get("name"):
+            check_options(name, resolve(name), options, positional=cls.positional, keywords=cls.keywords)
+        return options
+
+    def call(self, *arguments: Any, **keywords: Any) -> Any:
+        """Calls the object: its options follow as keywords, or precede all as one validated `Config` where it has one."""
+        target = resolve(self.name)
+        options = check_options(self.name, target, self.options, positional=self.positional, keywords=self.keywords)
+        if isinstance(options, BaseModel):
+            return target(options, *arguments, **keywords)
+        return target(*arguments, **keywords, **options)
 
 
 class Family(Generic[SectionT]):
@@ -32,20 +60,24 @@ class Family(Generic[SectionT]):
         kind: What a variant is, for errors, e.g. "network".
         variants: Every known name with the section it chooses; a section may have several names.
         default: The name that a section without one has.
-        own: The section of a user's own variant: fields `name` and `options`, and any more.
+        own: The section of a user's own variant, an `Own` that is one of the family as well.
     """
 
-    def __init__(
-        self, kind: str, variants: Mapping[str, type[SectionT]], default: str, own: type[SectionT] | type[Own] = Own
-    ) -> None:
+    def __init__(self, kind: str, variants: Mapping[str, type[SectionT]], *, default: str, own: type[SectionT]) -> None:
         self.kind = kind
         self.variants = variants
         self.own = own
-        self._default = default
+        self.default_name = default
 
     def default(self) -> SectionT:
         """The default variant with all its defaults."""
         return self.choose({})
+
+    def variant(self, name: Any) -> type[SectionT] | None:
+        """The section that a name chooses; None for an unknown one."""
+        if not isinstance(name, str):
+            return None
+        return self.own if ":" in name else self.variants.get(name)
 
     def choose(self, keys: Any) -> SectionT:
         """The section of the variant that `keys` name; a section passes through.
@@ -56,13 +88,11 @@ class Family(Generic[SectionT]):
         if isinstance(keys, (*self.variants.values(), self.own)):
             return keys
         if not isinstance(keys, Mapping):
-            raise refusal(self.kind, [((), keys, "keys in the form of a mapping")])
-        name = keys.get("name", self._default)
-        if isinstance(name, str) and ":" in name:
-            return self.own.model_validate(keys)  # type: ignore[return-value]
-        if not isinstance(name, str) or name not in self.variants:
+            raise refusal(self.kind, [((), keys, f"got {keys!r}, allowed: keys of a {self.kind}")])
+        name = keys.get("name", self.default_name)
+        if (variant := self.variant(name)) is None:
             raise refusal(self.kind, [(("name",), name, self._unknown(name))])
-        return self.variants[name].model_validate({**keys, "name": name})
+        return variant.model_validate({**keys, "name": name})
 
     def _unknown(self, name: Any) -> str:
         near = difflib.get_close_matches(str(name), self.variants, n=1, cutoff=0)[0]

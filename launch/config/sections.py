@@ -1,16 +1,17 @@
 """The whole configuration of a run, composed of each component's own section."""
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from greedypipe.buffers.replay import BuffersConfig
 from greedypipe.pipeline.build import Sections, TrainingConfig
-from greedypipe.pipeline.heads import HeadConfig
+from greedypipe.pipeline.heads import HEADS, HeadConfig
 from greedypipe.pipeline.losses import LossConfig
-from greedypipe.pipeline.networks.build import ModelConfig
-from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.networks import MODELS, ModelConfig
+from greedypipe.pipeline.optimizer import OPTIMIZERS, OptimizerConfig
 from greedypipe.pipeline.partition import PartitionConfig
+from greedypipe.pipeline.plugins import refusal
 from greedypipe.workers.around.scripted_faults import DebugConfig
 from greedypipe.workers.block_files import CheckpointConfig
 from greedypipe.workers.data.config import DataConfig
@@ -35,15 +36,17 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
         description="restart: a lost stage ends the run, which the launcher may start again; isolate: it is started again "
         "alone, and the others wait (fifo) or go on (replay); stages on CPUs",
     )
-    max_restarts: int = Field(
-        3,
-        ge=0,
-        description="isolate: how often a process is started again before the run ends",
-        json_schema_extra={"only_with": {"policy": "isolate"}},
-    )
+    max_restarts: int = Field(3, ge=0, description="policy=isolate: restarts of each process before the run ends")
     timeout_s: float = Field(300.0, gt=0, description="deadline of every wait of one stage for another, in seconds")
     heartbeat_timeout_s: float = Field(10.0, ge=1, description="seconds without a sign of life after which a stage hangs")
     hang_timeout_s: float = Field(120.0, ge=1, description="seconds on one batch after which a stage hangs")
+
+    @field_validator("max_restarts")
+    @classmethod
+    def _restarts_are_single(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("policy") == "restart" and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"got {value}, which has no effect with faults.policy=restart; it needs faults.policy=isolate")
+        return value
 
 
 class RayConfig(BaseModel, frozen=True, extra="forbid"):
@@ -62,11 +65,11 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
     run: FolderConfig = FolderConfig()
     data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
+    model: Annotated[ModelConfig, MODELS] = MODELS.default()
     partition: PartitionConfig = PartitionConfig()
-    head: HeadConfig = HeadConfig()
+    head: Annotated[HeadConfig, HEADS] = HEADS.default()
     loss: LossConfig = LossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = OPTIMIZERS.default()
     training: TrainingConfig = TrainingConfig()
     buffers: BuffersConfig = BuffersConfig()
     link: LinkConfig = LinkConfig()
@@ -82,11 +85,21 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         """The sections that blocks are built from."""
         return Sections(self.model, self.partition, self.head, self.loss, self.optimizer, self.training)
 
-
-def all_keys() -> dict[str, Any]:
-    """Every key as section.key, with its pydantic field."""
-    return {
-        f"{section}.{key}": field
-        for section, outer in RunConfig.model_fields.items()
-        for key, field in outer.annotation.model_fields.items()  # type: ignore[union-attr]
-    }
+    @field_validator("placement")
+    @classmethod
+    def _replicas_can_share(cls, placement: PlacementConfig, info: ValidationInfo) -> PlacementConfig:
+        """Refuses what replicas could not share; sections that are wrong themselves are not in `info`."""
+        if max(placement.replicas) == 1:
+            return placement
+        buffers, data, reasons = info.data.get("buffers"), info.data.get("data"), []
+        if buffers and buffers.policy == "replay":
+            reasons.append(
+                "got several replicas with buffers.policy=replay, allowed: fifo: replicas must all read the same batch next"
+            )
+        if data:
+            uneven = [str(count) for count in placement.replicas if data.batch_size % count]
+            if uneven:
+                reasons.append(f"got {', '.join(uneven)}, allowed: divisors of data.batch_size={data.batch_size}")
+        if reasons:
+            raise refusal("placement", [(("replicas",), placement.replicas, reason) for reason in reasons])
+        return placement

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from greedypipe.pipeline.block import Block, Shapes
 from greedypipe.pipeline.losses import CrossEntropy, LossConfig
 from greedypipe.pipeline.networks import Layer, ModelConfig
-from greedypipe.pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from greedypipe.pipeline.networks.plain import BasicCnnConfig
+from greedypipe.pipeline.optimizer import SgdConfig, build_optimizer, build_schedule
 from greedypipe.pipeline.precision import Precision
 from tests.unit.tiny import (
     CLASSES,
@@ -28,7 +29,7 @@ from tests.unit.tiny import (
     train,
 )
 
-BASIC_CNN = ModelConfig(name="basic_cnn", width=0.1)
+BASIC_CNN = BasicCnnConfig(width=0.1)
 
 
 def parameters_of(block: Block) -> list[nn.Parameter]:
@@ -124,7 +125,7 @@ def test_gradients_are_those_of_the_local_loss_alone(model: ModelConfig, index: 
 
 
 def test_gradients_do_not_add_up_over_steps() -> None:
-    block = make_block(optimizer=OptimizerConfig(lr=1e-30, weight_decay=0.0))
+    block = make_block(optimizer=SgdConfig(lr=1e-30, weight_decay=0.0))
     gradients = []
     for _ in range(2):
         train(block, range(1))
@@ -143,7 +144,7 @@ def test_learn_returns_the_loss_before_the_update_without_a_graph() -> None:
 
 
 def test_a_block_learns_its_batch_by_heart() -> None:
-    block = make_block(optimizer=OptimizerConfig(lr=0.1))
+    block = make_block(optimizer=SgdConfig(lr=0.1))
     losses = [float(train(block, range(1))[1]) for _ in range(20)]
     assert losses[-1] < 0.2 * losses[0]
 
@@ -159,7 +160,7 @@ def test_learn_without_forward_is_our_mistake() -> None:
 
 
 def update_norm(clip_norm: float) -> float:
-    block = make_block(optimizer=OptimizerConfig(lr=0.5, momentum=0.0, weight_decay=0.0, clip_norm=clip_norm))
+    block = make_block(optimizer=SgdConfig(lr=0.5, momentum=0.0, weight_decay=0.0, clip_norm=clip_norm))
     before = copies_of(block)
     train(block, range(1))
     pairs = zip(before, copies_of(block), strict=True)
@@ -174,7 +175,7 @@ def test_clip_norm_bounds_the_gradient_of_layers_and_head_together() -> None:
 
 
 def test_without_a_loss_the_layers_stay_random_and_the_head_learns() -> None:
-    block = make_block(loss=LossConfig(name="none"), optimizer=OptimizerConfig(lr=0.1, weight_decay=0.1))
+    block = make_block(loss=LossConfig(name="none"), optimizer=SgdConfig(lr=0.1, weight_decay=0.1))
     random = [parameter for layer in block.layers for parameter in layer.module.parameters()]
     layers, head = ([parameter.clone() for parameter in group] for group in (random, block.loss.parameters()))
     train(block, range(3))
@@ -197,7 +198,7 @@ def test_without_labels_only_the_head_depends_on_them() -> None:
 
 
 def test_the_schedule_advances_once_per_step_and_the_budget_ends() -> None:
-    block = make_block(optimizer=OptimizerConfig(lr=1.0, schedule="step", step_epochs=1, gamma=0.5))
+    block = make_block(optimizer=SgdConfig(lr=1.0, schedule="step", step_epochs=1, gamma=0.5))
     seen = []
     for step in range(6):
         seen.append((block.step, block.learning_rate, block.finished))
@@ -212,7 +213,7 @@ def test_the_schedule_advances_once_per_step_and_the_budget_ends() -> None:
 def dropout_block(index: int = 0, seed: int = 0) -> Block:
     """A block of dropout alone: given ones, its activation shows the mask."""
     loss = CrossEntropy(nn.Linear(64, CLASSES))
-    config = OptimizerConfig()
+    config = SgdConfig()
     optimizer = build_optimizer(config, loss.parameters())
     return Block(
         index,

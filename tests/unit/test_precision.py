@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from greedypipe.pipeline.build import TrainingConfig
-from greedypipe.pipeline.heads import HeadConfig
-from greedypipe.pipeline.networks import ModelConfig
+from greedypipe.pipeline.heads import MapHeadConfig
+from greedypipe.pipeline.networks.custom import OwnNetwork
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.precision import Precision
 from tests.unit.tiny import DIGITS, RGB, ROWS, VGG, batch, differing, flat, make_block, train
@@ -40,7 +40,7 @@ def test_activations_and_weights_have_the_layout_asked_for(
     channels_last: bool, layout: torch.memory_format, precision: str
 ) -> None:
     training = TrainingConfig(channels_last=channels_last, precision=precision)
-    block = make_block(model=VGG, training=training, head=HeadConfig(name="cnn"))
+    block = make_block(model=VGG, training=training, head=MapHeadConfig(name="cnn"))
     activation, _ = train(block, range(1))
     handed_on, _ = block.predict(batch(block)[0])
     weights = [tensor for tensor in {**block.layer_state(), **block.loss.state_dict()}.values() if tensor.dim() == 4]
@@ -59,7 +59,7 @@ def reshaping(input_shape: tuple[int, int, int], num_classes: int) -> nn.Sequent
 def test_activations_have_dtype_and_layout_whatever_the_layers_give(precision: str, channels_last: bool) -> None:
     training = TrainingConfig(channels_last=channels_last, precision=precision)
     cut = PartitionConfig(blocks=2, boundaries=("1",))
-    block = make_block(model=ModelConfig(name=f"{__name__}:reshaping"), partition=cut, training=training)
+    block = make_block(model=OwnNetwork(name=f"{__name__}:reshaping"), partition=cut, training=training)
     x, _, _ = batch(block)
     for activation in (block.forward(x), block.hand_on(x)):
         assert activation.dtype == block.precision.activation_dtype

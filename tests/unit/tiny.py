@@ -8,10 +8,12 @@ from torch import Tensor
 
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import Blueprint, Sections, Task, TrainingConfig
-from greedypipe.pipeline.heads import HeadConfig
+from greedypipe.pipeline.heads import MlpHeadConfig
 from greedypipe.pipeline.losses import LossConfig
-from greedypipe.pipeline.networks import ModelConfig
-from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.networks.cifar_resnet import CifarResnetConfig
+from greedypipe.pipeline.networks.plain import MlpConfig
+from greedypipe.pipeline.networks.vgg import VggConfig
+from greedypipe.pipeline.optimizer import SgdConfig
 from greedypipe.pipeline.partition import PartitionConfig
 
 CPU = torch.device("cpu")
@@ -22,17 +24,17 @@ ROWS = 6
 STEPS = 6
 """Of every block over the run, two epochs of half as many."""
 
-MLP = ModelConfig(name="mlp", depth=4, hidden=16)
-DROPOUT = ModelConfig(name="mlp", depth=4, hidden=16, dropout=0.5)
-VGG = ModelConfig(name="vgg8b", width=0.1)
-RESNET = ModelConfig(name="resnet20", width=0.5)
+MLP = MlpConfig(depth=4, hidden=16)
+DROPOUT = MlpConfig(depth=4, hidden=16, dropout=0.5)
+VGG = VggConfig(width=0.1)
+RESNET = CifarResnetConfig(name="resnet20", width=0.5)
 
 SECTIONS = Sections(
     MLP,
     PartitionConfig(blocks=2),
-    HeadConfig(name="mlp", hidden=8),
+    MlpHeadConfig(hidden=8),
     LossConfig(),
-    OptimizerConfig(lr=0.05),
+    SgdConfig(lr=0.05),
     TrainingConfig(epochs=2),
 )
 

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from greedypipe.pipeline.block import Block
@@ -30,6 +30,13 @@ class DebugConfig(BaseModel, frozen=True, extra="forbid"):
     )
     fault_stage: int = Field(0, ge=0, description="stage with the fault")
     fault_step: int = Field(0, ge=0, description="optimizer step of its first block at which it happens")
+
+    @field_validator("slow_factor", "slow_link_s")
+    @classmethod
+    def _slows_some_stage(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("slow_stage") == -1 and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"got {value!r}, which slows nothing without debug.slow_stage")
+        return value
 
 
 class SlowedBlock:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from greedypipe.pipeline.block import Block
@@ -24,6 +24,13 @@ class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
         0, ge=0, le=5000, description="training batches of each stage that trace.json shows; 0: no trace"
     )
     trace_start: int = Field(20, ge=0, description="batch_id from which on each stage fills its trace")
+
+    @field_validator("trace_start")
+    @classmethod
+    def _there_is_a_trace(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("trace_batches") == 0 and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"got {value}, which has no effect without logging.trace_batches")
+        return value
 
 
 class MetricsFile:
