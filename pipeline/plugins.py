@@ -42,18 +42,16 @@ class Own(BaseModel, frozen=True, extra="forbid"):
         return options
 
     def call(self, *arguments: Any, **keywords: Any) -> Any:
-        """Calls the object: its options follow as keywords, or precede all as one validated `Config` where it has one."""
+        """Calls the object with its options as further keywords: those of its validated `Config`, where it has one."""
         target = resolve(self.name)
         options = check_options(self.name, target, self.options, positional=self.positional, keywords=self.keywords)
-        if isinstance(options, BaseModel):
-            return target(options, *arguments, **keywords)
-        return target(*arguments, **keywords, **options)
+        return target(*arguments, **keywords, **dict(options))
 
 
 class Family(Generic[SectionT]):
     """The variants of one section of the configuration, discriminated by its key `name`.
 
-    Annotates a field whose type is the variants' common base: `model: Annotated[ModelConfig, MODELS] = MODELS.default()`.
+    Annotates a field whose type is the variants' common base: `head: Annotated[HeadConfig, HEADS] = HEADS.default()`.
     A name with a colon chooses `own`, no name the default.
 
     Args:

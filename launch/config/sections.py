@@ -6,10 +6,12 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from greedypipe.buffers.replay import BuffersConfig
 from greedypipe.pipeline.build import Sections, TrainingConfig
-from greedypipe.pipeline.heads import HEADS, HeadConfig
-from greedypipe.pipeline.losses import LossConfig
-from greedypipe.pipeline.networks import MODELS, ModelConfig
-from greedypipe.pipeline.optimizer import OPTIMIZERS, OptimizerConfig
+from greedypipe.pipeline.heads import HEAD_FAMILY
+from greedypipe.pipeline.heads.head import HeadConfig
+from greedypipe.pipeline.method import MethodConfig
+from greedypipe.pipeline.methods import METHOD_FAMILY
+from greedypipe.pipeline.networks import MODEL_FAMILY, ModelConfig
+from greedypipe.pipeline.optimizer import OPTIMIZER_FAMILY, OptimizerConfig
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.plugins import refusal
 from greedypipe.workers.around.scripted_faults import DebugConfig
@@ -65,11 +67,11 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
     run: FolderConfig = FolderConfig()
     data: DataConfig = DataConfig()
-    model: Annotated[ModelConfig, MODELS] = MODELS.default()
+    model: Annotated[ModelConfig, MODEL_FAMILY] = MODEL_FAMILY.default()
     partition: PartitionConfig = PartitionConfig()
-    head: Annotated[HeadConfig, HEADS] = HEADS.default()
-    loss: LossConfig = LossConfig()
-    optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = OPTIMIZERS.default()
+    head: Annotated[HeadConfig, HEAD_FAMILY] = HEAD_FAMILY.default()
+    method: Annotated[MethodConfig, METHOD_FAMILY] = METHOD_FAMILY.default()
+    optimizer: Annotated[OptimizerConfig, OPTIMIZER_FAMILY] = OPTIMIZER_FAMILY.default()
     training: TrainingConfig = TrainingConfig()
     buffers: BuffersConfig = BuffersConfig()
     link: LinkConfig = LinkConfig()
@@ -83,7 +85,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
     def sections(self) -> Sections:
         """The sections that blocks are built from."""
-        return Sections(self.model, self.partition, self.head, self.loss, self.optimizer, self.training)
+        return Sections(self.model, self.partition, self.head, self.method, self.optimizer, self.training)
 
     @field_validator("placement")
     @classmethod

@@ -27,6 +27,6 @@ _VARIANTS: Mapping[str, type[ModelConfig]] = MappingProxyType(
     }
 )
 
-MODELS = Family[ModelConfig]("network", _VARIANTS, default="vgg8b", own=OwnNetwork)
+MODEL_FAMILY = Family[ModelConfig]("network", _VARIANTS, default="vgg8b", own=OwnNetwork)
 
 NETWORK_NAMES = tuple(_VARIANTS)

@@ -18,9 +18,9 @@ VARIANTS = {
     "bf16": ["training.precision=bf16"],
     "contiguous": ["training.channels_last=false"],
     "dropout": ["model.dropout=0.2"],
-    "predsim and adam": ["loss.name=predsim", "optimizer.name=adam", "optimizer.lr=1e-3"],
-    "images for every block": ["loss.name=reconstruction"],
-    "frozen": ["loss.name=none"],
+    "predsim and adam": ["method.name=predsim", "optimizer.name=adam", "optimizer.lr=1e-3"],
+    "images for every block": ["method.name=reconstruction"],
+    "frozen": ["method.name=none"],
     "clipped cosine": ["optimizer.clip_norm=0.5", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"],
     "no room to spare": ["buffers.capacity=1", "link.slots=1"],
 }

@@ -20,7 +20,9 @@ from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning import layer_costs
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.recovery.pulses import Pulses
+from greedypipe.pipeline.method import LocalLoss, Sample
 from greedypipe.pipeline.reference import train
+from greedypipe.pipeline.site import Site
 from greedypipe.workers.around.scripted_faults import FaultyBlock, SlowedBlock, slowed_link, trouble
 from greedypipe.workers.around.trace import make_tracing
 from greedypipe.workers.data.source import BatchSource
@@ -51,8 +53,17 @@ def own_network(input_shape: tuple[int, int, int], num_classes: int, hidden: int
     return nn.Sequential(first, *(nn.Linear(hidden, hidden) for _ in range(3)), nn.Linear(hidden, num_classes))
 
 
-def own_head(activation_shape: tuple[int, ...], num_classes: int, bias: bool = True) -> nn.Module:
-    return nn.Linear(activation_shape[0], num_classes, bias=bias)
+def own_head(site: Site, bias: bool = True) -> nn.Module:
+    return nn.Linear(site.shapes.output[0], site.task.outputs, bias=bias)
+
+
+class OwnMethod(LocalLoss):
+    def __init__(self, site: Site, scale: float = 1.0) -> None:
+        super().__init__(site)
+        self.scale = scale
+
+    def loss(self, sample: Sample) -> torch.Tensor:
+        return self.scale * self.task.loss(self.head(sample.h), sample.labels)
 
 
 def trained(overrides: Sequence[str]) -> str:
@@ -64,7 +75,7 @@ def trained(overrides: Sequence[str]) -> str:
     losses = train(blocks, ((batch.images, batch.labels) for batch in batches))
     digest = hashlib.sha256(repr(losses).encode())
     for block in blocks:
-        for value in (*block.layer_state().values(), *block.loss.state_dict().values()):
+        for value in (*block.layer_state().values(), *block.method.state_dict().values()):
             digest.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else repr(value).encode())
     return digest.hexdigest()
 
@@ -86,7 +97,7 @@ def rounds_of_profile(overrides: Sequence[str]) -> int:
 def compiles(overrides: Sequence[str]) -> list[bool]:
     """Whether layers and loss of a block have a compiled call; nothing is compiled before the first one."""
     block = plan_of(overrides).blueprint.build_block(0, torch.device("cpu"))
-    return [module._compiled_call_impl is not None for module in (block._trunk, block.loss)]
+    return [module._compiled_call_impl is not None for module in (block._trunk, block.method)]
 
 
 def learning_rates(overrides: Sequence[str]) -> list[float]:
@@ -195,9 +206,10 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "head.name": ("linear", trained, []),
     "head.hidden": ("8", trained, ["head.name=mlp"]),
     "head.options": ("{bias: false}", trained, [f"head.name={__name__}:own_head"]),
-    "loss.name": ("predsim", trained, []),
-    "loss.beta": ("0.5", trained, ["loss.name=predsim"]),
-    "loss.reconstruction_weight": ("0.9", trained, ["loss.name=reconstruction"]),
+    "method.name": ("predsim", trained, []),
+    "method.beta": ("0.5", trained, ["method.name=predsim"]),
+    "method.weight": ("0.9", trained, ["method.name=reconstruction"]),
+    "method.options": ("{scale: 0.5}", trained, [f"method.name={__name__}:OwnMethod"]),
     "optimizer.name": ("adamw", trained, []),
     "optimizer.lr": ("0.01", trained, []),
     "optimizer.momentum": ("0.5", trained, []),

@@ -7,13 +7,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from greedypipe.pipeline.heads import HEADS, MAX_LINEAR_FEATURES, build_head
+from greedypipe.pipeline.heads import MAX_LINEAR_FEATURES, HeadConfig, build_head
 
 NAMES = ("linear", "mlp", "mlp_aux", "mlp_sr", "cnn")
 
 
 def build(name: str, shape: tuple[int, ...], classes: int = 10, hidden: int = 32) -> nn.Module:
-    return build_head(HEADS.choose({"name": name, **({"hidden": hidden} if name == "mlp" else {})}), shape, classes)
+    return build_head(HeadConfig(name=name, hidden=hidden), shape, classes)
 
 
 def build_on_meta(name: str, shape: tuple[int, ...], classes: int = 10, hidden: int = 32) -> nn.Module:
@@ -213,4 +213,4 @@ def test_a_vector_is_a_map_of_one_position_and_is_not_repeated(name: str) -> Non
 @pytest.mark.parametrize(("key", "value"), [("name", "transformer"), ("hidden", 0), ("depth", 2)])
 def test_impossible_heads_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
-        HEADS.choose({"name": "mlp", key: value})
+        HeadConfig(**{key: value})

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from greedypipe.pipeline.decoder import MapDecoder, build_decoder
-from greedypipe.pipeline.heads import MlpHeadConfig
+from greedypipe.pipeline.heads import HeadConfig
 from greedypipe.pipeline.losses import LocalLoss, LossConfig, PredSim, Reconstruction, ReconstructionOnly, build_local_loss
 
 NAMES = ("cross_entropy", "predsim", "reconstruction", "reconstruction_only", "none")
@@ -19,7 +19,7 @@ CLASSES = 5
 
 
 def build(name: str, shape: tuple[int, ...] = MAP, **keys: float) -> LocalLoss:
-    return build_local_loss(LossConfig(name=name, **keys), MlpHeadConfig(hidden=8), shape, IMAGE, CLASSES)
+    return build_local_loss(LossConfig(name=name, **keys), HeadConfig(name="mlp", hidden=8), shape, IMAGE, CLASSES)
 
 
 def batch(shape: tuple[int, ...] = MAP, rows: int = 6) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,7 +197,9 @@ def test_every_loss_is_an_fp32_scalar_also_of_bf16_activations(name: str, shape:
 
 
 def test_the_image_may_lie_in_any_memory_layout() -> None:
-    loss = build_local_loss(LossConfig(name="reconstruction_only"), MlpHeadConfig(hidden=8), MAP, (3, 8, 8), CLASSES)
+    loss = build_local_loss(
+        LossConfig(name="reconstruction_only"), HeadConfig(name="mlp", hidden=8), MAP, (3, 8, 8), CLASSES
+    )
     activation, labels = torch.randn(6, *MAP, requires_grad=True), torch.arange(6) % 4
     image = torch.randn(6, 3, 8, 8)
     as_nhwc = image.contiguous(memory_format=torch.channels_last)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from greedypipe.pipeline.networks import MODELS, NETWORK_NAMES, activation_shapes
+from greedypipe.pipeline.networks import MODEL_FAMILY, NETWORK_NAMES, activation_shapes
 from greedypipe.pipeline.networks.custom import OwnNetwork
 
 DIGITS = (1, 8, 8)
@@ -122,7 +122,7 @@ def test_a_package_that_does_not_exist_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["module:", ":function", "a:b:c", "a b:c", ".relative:f"])
 def test_a_malformed_custom_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"allowed: 'package\.module:Object'"):
-        MODELS.choose({"name": name})
+        MODEL_FAMILY.choose({"name": name})
 
 
 def test_an_error_inside_a_users_code_is_passed_on_as_it_is(own_package: str) -> None:
@@ -134,13 +134,13 @@ def test_an_error_inside_a_users_code_is_passed_on_as_it_is(own_package: str) ->
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_known_ones() -> None:
     with pytest.raises(ValueError, match="unknown network 'vgg9b', nearest is 'vgg8b'") as caught:
-        MODELS.choose({"name": "vgg9b", "width": 0.5})
+        MODEL_FAMILY.choose({"name": "vgg9b", "width": 0.5})
     assert all(name in str(caught.value) for name in NETWORK_NAMES)
 
 
 @pytest.mark.parametrize("name", NETWORK_NAMES)
 def test_every_name_of_the_table_is_one_of_its_variant(name: str) -> None:
-    assert MODELS.choose({"name": name}).name == name
+    assert MODEL_FAMILY.choose({"name": name}).name == name
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,14 @@ def test_every_name_of_the_table_is_one_of_its_variant(name: str) -> None:
 )
 def test_values_out_of_range_and_keys_of_others_are_refused(name: str, key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
-        MODELS.choose({"name": name, key: value})
+        MODEL_FAMILY.choose({"name": name, key: value})
 
 
 @pytest.mark.parametrize("name", ["basic_cnn", "vgg8b", "resnet20", "mlp"])
 def test_every_key_of_every_variant_changes_the_network(name: str) -> None:
     changed = {"width": 0.5, "depth": 2, "hidden": 16, "dropout": 0.5, "activation": "leaky_relu"}
-    keys = MODELS.variants[name].model_fields.keys() - {"name"}
+    keys = MODEL_FAMILY.variants[name].model_fields.keys() - {"name"}
     with torch.device("meta"):
-        networks = {key: repr(MODELS.choose({"name": name, key: changed[key]}).build(DIGITS, 10)) for key in keys}
-        default = repr(MODELS.choose({"name": name}).build(DIGITS, 10))
+        networks = {key: repr(MODEL_FAMILY.choose({"name": name, key: changed[key]}).build(DIGITS, 10)) for key in keys}
+        default = repr(MODEL_FAMILY.choose({"name": name}).build(DIGITS, 10))
     assert [key for key, network in networks.items() if network == default] == []

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from greedypipe.pipeline.networks import MODELS, NETWORK_NAMES, Layer, Network, activation_shapes
+from greedypipe.pipeline.networks import MODEL_FAMILY, NETWORK_NAMES, Layer, Network, activation_shapes
 
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
@@ -40,7 +40,7 @@ def one_thread_and_a_seed() -> None:
 
 
 def build(name: str, shape: tuple[int, int, int] = CIFAR, classes: int = 10, **keys: object) -> Network:
-    return MODELS.choose({"name": name, **keys}).build(shape, classes)
+    return MODEL_FAMILY.choose({"name": name, **keys}).build(shape, classes)
 
 
 def build_on_meta(name: str, shape: tuple[int, int, int] = CIFAR, classes: int = 10, **keys: object) -> Network:

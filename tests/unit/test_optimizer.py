@@ -9,7 +9,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn, optim
 
-from greedypipe.pipeline.optimizer import OPTIMIZERS, AdamConfig, OptimizerConfig, SgdConfig, build_optimizer, build_schedule
+from greedypipe.pipeline.optimizer import (
+    OPTIMIZER_FAMILY,
+    AdamConfig,
+    OptimizerConfig,
+    SgdConfig,
+    build_optimizer,
+    build_schedule,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -95,7 +102,7 @@ def test_sgd_follows_its_formula_and_keeps_its_momentum_when_the_rate_falls(nest
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_rules_run_as_one_kernel(name: str) -> None:
-    assert build_optimizer(OPTIMIZERS.choose({"name": name}), parameters()).param_groups[0]["fused"] is True
+    assert build_optimizer(OPTIMIZER_FAMILY.choose({"name": name}), parameters()).param_groups[0]["fused"] is True
 
 
 def test_constant_is_constant() -> None:
@@ -200,7 +207,7 @@ def test_a_schedule_goes_on_where_it_was_saved(schedule: str, warmup_steps: int,
 )
 def test_impossible_values_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
-        OPTIMIZERS.choose({key: value})
+        OPTIMIZER_FAMILY.choose({key: value})
 
 
 def test_nesterov_without_momentum_is_refused() -> None:
@@ -227,7 +234,7 @@ def not_an_optimizer(params, lr):
 
 
 def test_a_users_own_optimizer_gets_parameters_rate_and_options() -> None:
-    config = OPTIMIZERS.choose({"name": f"{__name__}:Signed", "lr": 0.5, "options": {"scale": 2.0}})
+    config = OPTIMIZER_FAMILY.choose({"name": f"{__name__}:Signed", "lr": 0.5, "options": {"scale": 2.0}})
     trained = parameters()
     optimizer = build_optimizer(config, trained)
     take_step(optimizer, 0)
@@ -236,7 +243,9 @@ def test_a_users_own_optimizer_gets_parameters_rate_and_options() -> None:
 
 
 def test_torchs_other_optimizers_are_chosen_by_their_path_and_follow_the_schedule() -> None:
-    config = OPTIMIZERS.choose({"name": "torch.optim:RAdam", "lr": 1.0, "schedule": "cosine", "options": {"eps": 1e-6}})
+    config = OPTIMIZER_FAMILY.choose(
+        {"name": "torch.optim:RAdam", "lr": 1.0, "schedule": "cosine", "options": {"eps": 1e-6}}
+    )
     assert lr_sequence(config) == pytest.approx(cosine(12), abs=1e-7)
 
 
@@ -253,5 +262,5 @@ def test_torchs_other_optimizers_are_chosen_by_their_path_and_follow_the_schedul
 )
 def test_a_users_own_optimizer_that_cannot_be_built_is_refused_at_the_key(keys: dict, place: str, message: str) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
-        OPTIMIZERS.choose({**keys, "name": f"{__name__}:{keys['name']}"})
+        OPTIMIZER_FAMILY.choose({**keys, "name": f"{__name__}:{keys['name']}"})
     assert [".".join(map(str, error["loc"])) for error in caught.value.errors()] == [place]

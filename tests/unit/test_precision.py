@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from greedypipe.pipeline.build import TrainingConfig
-from greedypipe.pipeline.heads import MapHeadConfig
+from greedypipe.pipeline.heads import HeadConfig
 from greedypipe.pipeline.networks.custom import OwnNetwork
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.precision import Precision
@@ -40,10 +40,10 @@ def test_activations_and_weights_have_the_layout_asked_for(
     channels_last: bool, layout: torch.memory_format, precision: str
 ) -> None:
     training = TrainingConfig(channels_last=channels_last, precision=precision)
-    block = make_block(model=VGG, training=training, head=MapHeadConfig(name="cnn"))
+    block = make_block(model=VGG, training=training, head=HeadConfig(name="cnn"))
     activation, _ = train(block, range(1))
     handed_on, _ = block.predict(batch(block)[0])
-    weights = [tensor for tensor in {**block.layer_state(), **block.loss.state_dict()}.values() if tensor.dim() == 4]
+    weights = [tensor for tensor in {**block.layer_state(), **block.method.state_dict()}.values() if tensor.dim() == 4]
     assert len(weights) > 2
     assert all(tensor.is_contiguous(memory_format=layout) for tensor in (activation, handed_on, *weights))
 
@@ -61,7 +61,7 @@ def test_activations_have_dtype_and_layout_whatever_the_layers_give(precision: s
     cut = PartitionConfig(blocks=2, boundaries=("1",))
     block = make_block(model=OwnNetwork(name=f"{__name__}:reshaping"), partition=cut, training=training)
     x, _, _ = batch(block)
-    for activation in (block.forward(x), block.hand_on(x)):
+    for activation in (block.forward(x), block.pass_through(x)):
         assert activation.dtype == block.precision.activation_dtype
         assert activation.is_contiguous(memory_format=block.precision.memory_format(4))
 

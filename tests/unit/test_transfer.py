@@ -12,7 +12,7 @@ from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.recut import transferred_state
 from tests.unit.tiny import MLP, VGG, differing, make_blocks, train
 
-RULES = [SgdConfig(lr=0.05), AdamConfig(name="adam", lr=0.01), AdamConfig(name="adamw", lr=0.01)]
+OPTIMIZERS = [SgdConfig(lr=0.05), AdamConfig(name="adam", lr=0.01), AdamConfig(name="adamw", lr=0.01)]
 
 
 def trained(blocks: int, steps: int = 3, **sections: Any) -> list[Block]:
@@ -27,7 +27,7 @@ def momentum(state: dict[str, Any]) -> dict[str, Any]:
     return {name: state["optimizer"]["state"].get(number) for number, name in enumerate(state["parameters"])}
 
 
-@pytest.mark.parametrize("optimizer", RULES, ids=lambda one: one.name)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: one.name)
 @pytest.mark.parametrize("model", [MLP, VGG], ids=lambda one: one.name)
 def test_with_the_same_cut_it_is_the_saved_state(model: Any, optimizer: OptimizerConfig) -> None:
     saved, resumed = trained(3, model=model, optimizer=optimizer), make_blocks(3, model=model, optimizer=optimizer)
@@ -39,7 +39,7 @@ def test_with_the_same_cut_it_is_the_saved_state(model: Any, optimizer: Optimize
         assert not differing(train(other, range(3, 5)), train(block, range(3, 5)))
 
 
-@pytest.mark.parametrize("optimizer", RULES, ids=lambda one: one.name)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: one.name)
 @pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (3, 1), (1, 3)])
 def test_another_cut_keeps_layers_and_what_the_optimizer_knows_of_them(
     before: int, after: int, optimizer: OptimizerConfig
@@ -67,10 +67,10 @@ def test_a_fresh_head_has_neither_momentum_nor_the_weights_of_another() -> None:
     assert first.layers[-1].name != moved.layers[-1].name
     states = [block.state_dict() for block in saved]
     without = [state | {"last_layer": "elsewhere"} for state in states]
-    initial = {name: value.clone() for name, value in moved.loss.state_dict().items()}
+    initial = {name: value.clone() for name, value in moved.method.state_dict().items()}
     state, head_is_fresh = transferred_state(moved, without)
     moved.load_state_dict(state)
-    assert head_is_fresh and not differing(moved.loss.state_dict(), initial)
+    assert head_is_fresh and not differing(moved.method.state_dict(), initial)
     fresh = [entry for name, entry in momentum(moved.state_dict()).items() if name.startswith("loss.")]
     assert fresh and all(not entry["momentum_buffer"].any() for entry in fresh)
 
