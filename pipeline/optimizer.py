@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler
 
 from greedypipe.pipeline.plugins import Family, Own, refusal
 
-_WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on all parameters (adamw: decoupled from the gradient)")
+_WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (adamw: decoupled from the gradient)")
 
 _SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"step_epochs": ("step",), "milestones": ("multistep",), "gamma": ("step", "multistep")}
@@ -22,13 +22,11 @@ _SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
-    """Optimizer and schedule, one of each per block; epochs are counted in the block's own steps."""
+    """Optimizer and learning-rate schedule of each block; epochs are counted in the block's own steps."""
 
     name: str = Field(description="the update rule")
-    lr: float = Field(0.1, gt=0, description="learning rate at the start, after any warm-up")
-    clip_norm: float = Field(
-        0.0, ge=0, description="clip the gradient of each block, head included, to this norm; 0: no clipping"
-    )
+    lr: float = Field(0.1, gt=0, description="initial learning rate, after any warm-up")
+    clip_norm: float = Field(0.0, ge=0, description="largest norm of a block's gradient, head included; 0: no clipping")
     schedule: Literal["constant", "step", "multistep", "cosine"] = Field(
         "constant",
         description="constant; step: multiply by gamma every step_epochs; multistep: at each of milestones; "
@@ -36,10 +34,12 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
     )
     step_epochs: int = Field(15, ge=1, description="schedule=step: epochs between decays")
     milestones: tuple[int, ...] = Field(
-        (), validate_default=True, description="schedule=multistep: epochs after which the rate decays, e.g. [150, 225]"
+        (), validate_default=True, description="schedule=multistep: epochs after which to decay, e.g. [150, 225]"
     )
     gamma: float = Field(0.2, gt=0, le=1, description="schedule=step or multistep: factor of each decay")
-    warmup_steps: int = Field(0, ge=0, description="steps during which the rate rises linearly from lr/100 to lr; 0: none")
+    warmup_steps: int = Field(
+        0, ge=0, description="steps in which the learning rate first rises linearly from lr/100; 0: none"
+    )
 
     @abstractmethod
     def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:

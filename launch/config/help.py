@@ -31,29 +31,30 @@ def _with_variants(section: str, keys: Sequence[Key]) -> Iterator[str]:
     yield _entry(f"  {section}.name={family.default_name}", f"the {family.kind}, one of")
     for variant, names in classes.items():
         yield from textwrap.wrap(
-            f"{', '.join(names)}: {_summary(variant)}", _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 8
+            f"{', '.join(names)}: {_summary(variant)}", _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 6
         )
     everywhere = sum(map(len, classes.values()))
     others = [key for key in keys if key.name != "name"]
     others.sort(key=lambda key: (-len(key.variants), key.variants))
     for names, group in groupby(others, key=lambda key: key.variants):
-        if len(names) < everywhere:
-            yield from textwrap.wrap(
-                f"with {section}.name={', '.join(names)}:", _WIDTH, initial_indent="   ", subsequent_indent=" " * 8
-            )
-        yield from map(_line, group)
+        if len(names) == everywhere:
+            yield from map(_line, group)
+        else:
+            heading = f"with {section}.name={', '.join(names)}:"
+            yield from textwrap.wrap(heading, _WIDTH, initial_indent=" " * 2, subsequent_indent=" " * 6)
+            yield from (f"  {_line(key, _COLUMN - 2)}" for key in group)
 
 
-def _line(key: Key) -> str:
+def _line(key: Key, column: int = _COLUMN) -> str:
     default = yaml.safe_dump(key.field.default, default_flow_style=True).splitlines()[0]
     if isinstance(key.field.default, tuple):
         default = str(list(key.field.default))
-    return _entry(f"  {key.section}.{key.name}={default}", f"{key.field.description}{_choices(key.field)}")
+    return _entry(f"  {key.section}.{key.name}={default}", f"{key.field.description}{_choices(key.field)}", column)
 
 
-def _entry(left: str, right: str) -> str:
+def _entry(left: str, right: str, column: int = _COLUMN) -> str:
     lines = textwrap.wrap(right, _WIDTH - _COLUMN - 1, break_long_words=False, break_on_hyphens=False)
-    return f"\n{' ' * (_COLUMN + 1)}".join([f"{left.ljust(_COLUMN)} {lines[0]}", *lines[1:]])
+    return f"\n{' ' * (_COLUMN + 1)}".join([f"{left.ljust(column)} {lines[0]}", *lines[1:]])
 
 
 def _choices(field: Any) -> str:

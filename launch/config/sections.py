@@ -24,24 +24,26 @@ from greedypipe.workers.telemetry.meter import LoggingConfig
 
 
 class FolderConfig(BaseModel, frozen=True, extra="forbid"):
-    """Where a run writes."""
+    """Where a run writes its files."""
 
-    folder: str = Field("runs", description="folder of all runs")
-    name: str = Field("", description="this run's folder in it; empty: network-data-N with the next free N")
+    folder: str = Field("runs", description="folder that holds all runs")
+    name: str = Field("", description="name of this run's folder; empty: NETWORK-DATA-N with the next free number N")
 
 
 class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
-    """When a stage counts as lost, and what follows."""
+    """When a stage counts as lost, and what happens then."""
 
     policy: Literal["restart", "isolate"] = Field(
         "restart",
-        description="restart: a lost stage ends the run, which the launcher may start again; isolate: it is started again "
-        "alone, and the others wait (fifo) or go on (replay); stages on CPUs",
+        description="when a stage is lost: restart: the run ends, and its launcher may start it again; isolate: that "
+        "stage alone starts again, while the others wait (fifo) or go on (replay); on CPUs only",
     )
-    max_restarts: int = Field(3, ge=0, description="policy=isolate: restarts of each process before the run ends")
-    timeout_s: float = Field(300.0, gt=0, description="deadline of every wait of one stage for another, in seconds")
-    heartbeat_timeout_s: float = Field(10.0, ge=1, description="seconds without a sign of life after which a stage hangs")
-    hang_timeout_s: float = Field(120.0, ge=1, description="seconds on one batch after which a stage hangs")
+    max_restarts: int = Field(3, ge=0, description="policy=isolate: restarts allowed per process before the run ends")
+    timeout_s: float = Field(300.0, gt=0, description="seconds that a stage waits for another one before it gives up")
+    heartbeat_timeout_s: float = Field(
+        10.0, ge=1, description="seconds without a heartbeat after which a stage counts as lost"
+    )
+    hang_timeout_s: float = Field(120.0, ge=1, description="seconds on one batch after which a stage counts as lost")
 
     @field_validator("max_restarts")
     @classmethod
@@ -52,14 +54,16 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class RayConfig(BaseModel, frozen=True, extra="forbid"):
-    """How launch/ray_run.py uses a cluster; has no effect elsewhere."""
+    """How launch/ray_run.py uses a Ray cluster; other commands ignore it."""
 
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
-        "PACK", description="Ray's: PACK: neighbours on one node where they fit; SPREAD: on many; STRICT_*: or not at all"
+        "PACK",
+        description="Ray's placement strategy: PACK: on as few nodes as possible; SPREAD: on as many as possible; "
+        "STRICT_PACK, STRICT_SPREAD: on one node, on one each, or not at all",
     )
-    cpus: float = Field(1.0, gt=0, description="CPUs that every process reserves; stage 0 one more per data.loader_workers")
-    start_timeout_s: float = Field(60.0, gt=0, description="seconds to wait for the reserved resources to be free")
-    max_failures: int = Field(0, ge=0, description="how often a failed run is started again, from its newest checkpoint")
+    cpus: float = Field(1.0, gt=0, description="CPUs to reserve per process; stage 0 reserves data.loader_workers more")
+    start_timeout_s: float = Field(60.0, gt=0, description="seconds to wait until the cluster has these CPUs and GPUs free")
+    max_failures: int = Field(0, ge=0, description="how often a failed run is started again from its newest checkpoint")
 
 
 class RunConfig(BaseModel, frozen=True, extra="forbid"):

@@ -1,5 +1,6 @@
 """Reading a configuration: what is accepted, and that all that is wrong is said at once, in words that help."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,15 +49,15 @@ def test_help_lists_every_key_with_its_default() -> None:
     text = describe_keys()
     for key, forms in all_keys().items():
         names = 1 if key.endswith(".name") else len(forms)
-        assert text.count(f"\n  {key}=") == names, key
+        assert len(re.findall(rf"^ +{re.escape(key)}=", text, re.MULTILINE)) == names, key
     assert "buffers.capacity=4" in text and "(relu | leaky_relu)" not in text
 
 
 def test_help_puts_the_keys_of_a_variant_below_its_name() -> None:
     lines = describe_keys().splitlines()
-    below = lines.index("   with model.name=mlp:")
-    assert [line.split("=")[0] for line in lines[below + 1 : below + 3]] == ["  model.depth", "  model.hidden"]
-    assert any(line.startswith("      adam, adamw: Adam") for line in lines)
+    below = lines.index("  with model.name=mlp:")
+    assert [line.split("=")[0] for line in lines[below + 1 : below + 3]] == ["    model.depth", "    model.hidden"]
+    assert any(line.startswith("    adam, adamw: Adam") for line in lines)
 
 
 def test_help_fits_a_terminal() -> None:
@@ -243,6 +244,10 @@ def test_a_key_of_a_file_that_no_variant_has_stays_an_error(tmp_path: Path) -> N
     path.write_text("model: {name: vgg8b, widht: 2}\n")
     (line,) = complaints("model.name=mlp", path=path)
     assert line == f"{path}: model.widht: unknown key; did you mean model.width?"
+
+
+def test_the_planner_accepts_the_time_that_it_measures_for_whatever_the_boundaries() -> None:
+    assert load_config(None, ["partition.profile_s=1"]).partition.profile_s == 1
 
 
 def test_options_may_be_set_one_by_one(tmp_path: Path) -> None:

@@ -12,16 +12,22 @@ from torch import Tensor
 
 
 class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
-    """What is written down, how often, and where else it goes."""
+    """What is recorded, how often and where."""
 
-    interval_steps: int = Field(20, ge=1, description="steps between records of metrics/stageK.jsonl and checks for NaN")
-    console_interval_s: float = Field(5.0, gt=0, description="seconds between progress lines where output is no terminal")
-    wandb: bool = Field(False, description="log to Weights & Biases (extra 'wandb'; offline without a key)")
-    tensorboard: bool = Field(False, description="write TensorBoard events into the run's folder (extra 'tensorboard')")
-    trace_batches: int = Field(
-        0, ge=0, le=5000, description="training batches of each stage that trace.json shows; 0: no trace"
+    interval_steps: int = Field(
+        20, ge=1, description="steps between records in metrics/stageK.jsonl, and between checks for NaN"
     )
-    trace_start: int = Field(20, ge=0, description="batch_id from which on each stage fills its trace")
+    console_interval_s: float = Field(
+        5.0, gt=0, description="seconds between progress lines when the output is not a terminal"
+    )
+    wandb: bool = Field(False, description="also log to Weights & Biases (needs extra 'wandb'; offline without an API key)")
+    tensorboard: bool = Field(
+        False, description="also write TensorBoard events into the run's folder (needs extra 'tensorboard')"
+    )
+    trace_batches: int = Field(
+        0, ge=0, le=5000, description="training batches of each stage to record in trace.json; 0: no trace"
+    )
+    trace_start: int = Field(20, ge=0, description="first training batch (its batch_id) to record in the trace")
 
     @field_validator("trace_start")
     @classmethod
