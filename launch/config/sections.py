@@ -94,18 +94,20 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     @field_validator("placement")
     @classmethod
     def _replicas_can_share(cls, placement: PlacementConfig, info: ValidationInfo) -> PlacementConfig:
-        """Refuses what replicas could not share; sections that are wrong themselves are not in `info`."""
-        if max(placement.replicas) == 1:
-            return placement
-        buffers, data, reasons = info.data.get("buffers"), info.data.get("data"), []
-        if buffers and buffers.policy == "replay":
-            reasons.append(
-                "got several replicas with buffers.policy=replay, allowed: fifo: replicas must all read the same batch next"
-            )
-        if data:
-            uneven = [str(count) for count in placement.replicas if data.batch_size % count]
-            if uneven:
-                reasons.append(f"got {', '.join(uneven)}, allowed: divisors of data.batch_size={data.batch_size}")
-        if reasons:
-            raise refusal("placement", [(("replicas",), placement.replicas, reason) for reason in reasons])
+        problems = sharing_problems(placement.replicas, info.data.get("buffers"), info.data.get("data"))
+        if problems:
+            raise refusal("placement", [(("replicas",), placement.replicas, problem) for problem in problems])
         return placement
+
+
+def sharing_problems(replicas: tuple[int, ...], buffers: BuffersConfig | None, data: DataConfig | None) -> list[str]:
+    """Why the replicas of a stage could not share every batch; a section that is wrong itself is None, and not asked."""
+    problems = []
+    if max(replicas) > 1 and buffers and buffers.policy == "replay":
+        problems.append(
+            "got several replicas with buffers.policy=replay, allowed: fifo: replicas must all read the same batch next"
+        )
+    uneven = sorted({count for count in replicas if data and data.batch_size % count})
+    if data and uneven:
+        problems.append(f"got {', '.join(map(str, uneven))}, allowed: divisors of data.batch_size={data.batch_size}")
+    return problems

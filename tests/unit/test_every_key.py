@@ -10,7 +10,6 @@ from unittest.mock import Mock, patch
 
 import pytest
 import torch
-from torch import nn
 
 from greedypipe.buffers.replay import Policy, ReplayBuffer
 from greedypipe.launch.checkpoints.run_folder import claim_folder
@@ -20,9 +19,7 @@ from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning import layer_costs
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.recovery.pulses import Pulses
-from greedypipe.pipeline.method import LocalLoss, Sample
 from greedypipe.pipeline.reference import train
-from greedypipe.pipeline.site import Site
 from greedypipe.workers.around.scripted_faults import FaultyBlock, SlowedBlock, slowed_link, trouble
 from greedypipe.workers.around.trace import make_tracing
 from greedypipe.workers.data.source import BatchSource
@@ -36,6 +33,7 @@ from greedypipe.workers.telemetry.status import StageStatus
 
 TINY = ("data.batch_size=32", "training.epochs=1")
 NETWORK = ("model.name=mlp", "model.hidden=16")
+OWN_OBJECTS = "tests.unit.own_objects"
 
 
 def config_of(overrides: Sequence[str]) -> RunConfig:
@@ -46,24 +44,6 @@ def config_of(overrides: Sequence[str]) -> RunConfig:
 
 def plan_of(overrides: Sequence[str]) -> Plan:
     return make_plan(config_of(overrides), 1)
-
-
-def own_network(input_shape: tuple[int, int, int], num_classes: int, hidden: int = 8) -> nn.Sequential:
-    first = nn.Sequential(nn.Flatten(), nn.Linear(input_shape[1] * input_shape[2], hidden))
-    return nn.Sequential(first, *(nn.Linear(hidden, hidden) for _ in range(3)), nn.Linear(hidden, num_classes))
-
-
-def own_head(site: Site, bias: bool = True) -> nn.Module:
-    return nn.Linear(site.shapes.output[0], site.task.outputs, bias=bias)
-
-
-class OwnMethod(LocalLoss):
-    def __init__(self, site: Site, scale: float = 1.0) -> None:
-        super().__init__(site)
-        self.scale = scale
-
-    def loss(self, sample: Sample) -> torch.Tensor:
-        return self.scale * self.task.loss(self.head(sample.h), sample.labels)
 
 
 def trained(overrides: Sequence[str]) -> str:
@@ -199,17 +179,17 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "model.hidden": ("8", trained, []),
     "model.dropout": ("0.5", trained, []),
     "model.activation": ("leaky_relu", trained, []),
-    "model.options": ("{hidden: 9}", trained, [f"model.name={__name__}:own_network"]),
+    "model.options": ("{hidden: 9}", trained, [f"model.name={OWN_OBJECTS}:own_network"]),
     "partition.blocks": ("2", trained, []),
     "partition.boundaries": ("[fc4]", trained, ["partition.blocks=2"]),
     "partition.profile_s": ("0.5", rounds_of_profile, ["partition.boundaries=auto"]),
     "head.name": ("linear", trained, []),
     "head.hidden": ("8", trained, ["head.name=mlp"]),
-    "head.options": ("{bias: false}", trained, [f"head.name={__name__}:own_head"]),
+    "head.options": ("{bias: false}", trained, [f"head.name={OWN_OBJECTS}:own_head"]),
     "method.name": ("predsim", trained, []),
     "method.beta": ("0.5", trained, ["method.name=predsim"]),
     "method.weight": ("0.9", trained, ["method.name=reconstruction"]),
-    "method.options": ("{scale: 0.5}", trained, [f"method.name={__name__}:OwnMethod"]),
+    "method.options": ("{scale: 0.5}", trained, [f"method.name={OWN_OBJECTS}:OwnMethod"]),
     "optimizer.name": ("adamw", trained, []),
     "optimizer.lr": ("0.01", trained, []),
     "optimizer.momentum": ("0.5", trained, []),
