@@ -117,16 +117,26 @@ def _checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[Path, Manife
 
 
 def check_compatible(manifest: Manifest, config: RunConfig) -> None:
-    """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's."""
+    """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's.
+
+    Of a section in another variant only the name is reported: its keys are others.
+    """
     now: dict[str, dict[str, Any]] = config.model_dump(mode="json")
     lines = [
-        f"{section}.{key}: got {value!r}, the checkpoint has {saved!r}: it cannot go on from there"
-        for section in FIXED
-        for key, value in now[section].items()
-        if key not in FREE.get(section, ()) and (saved := manifest.config[section].get(key)) != value
+        f"{section}.{key}: got {value!r}, the checkpoint has {saved.get(key)!r}: it cannot go on from there"
+        for section, saved in ((section, manifest.config[section]) for section in FIXED)
+        for key, value in _comparable(now[section], saved).items()
+        if key not in FREE.get(section, ()) and saved.get(key) != value
     ]
     if lines:
         raise ConfigError(lines)
+
+
+def _comparable(keys: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """The keys that both have, or the name alone where it differs: a key may be younger than the checkpoint."""
+    if keys.get("name") != saved.get("name"):
+        return {"name": keys["name"]}
+    return {key: value for key, value in keys.items() if key in saved}
 
 
 def resumed_plan(plan: Plan, origin: Origin) -> Plan:
