@@ -25,7 +25,7 @@ from rich.table import Table
 
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.rehearsal import Rehearsal, rehearse
 from greedypipe.launch.planning.auto_cut import Forecast, cut, forecast, shared_cores
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers

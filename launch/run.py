@@ -23,13 +23,12 @@ from greedypipe.launch.config.help import describe_keys
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, ConfigError, dump_config, load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.process.environment import Environment
+from greedypipe.launch.process.rank import give_up
 from greedypipe.launch.process.run_process import run_stage
 from greedypipe.launch.recovery.exit_codes import INTERRUPTED, WRONG_CONFIGURATION
 from greedypipe.launch.recovery.keeper import run_kept
 from greedypipe.launch.recovery.member import Process
-from greedypipe.launch.recovery.supervisor import say_given_up
 from greedypipe.launch.reporting.screen import make_screen
-from greedypipe.workers.telemetry.board import Board
 
 
 def main() -> None:
@@ -48,8 +47,8 @@ def main() -> None:
     except ConfigError as error:
         _refuse(environment, error)
     work = functools.partial(_work, environment, plan, arguments.resume)
-    name, give_up = plan.placement.seat_of(environment.rank).name, functools.partial(_give_up, environment, plan)
-    sys.exit(run_kept(name, config.faults, work, give_up))
+    name = plan.placement.seat_of(environment.rank).name
+    sys.exit(run_kept(name, config.faults, work, functools.partial(give_up, plan, environment)))
 
 
 def _work(environment: Environment, plan: Plan, resume: str | None, incarnation: int) -> int:
@@ -81,12 +80,6 @@ def _begin(
         _refuse(environment, error)
     environment.note_folder(store, origin.folder)
     return origin.folder, lambda: origin
-
-
-def _give_up(environment: Environment, plan: Plan, reason: str) -> None:
-    """Ends the run: this process's child will not come back."""
-    (store,) = environment.connect(1, plan.config.faults.timeout_s)
-    say_given_up(Board(store, plan.placement.num_processes), plan.placement.seat_of(environment.rank), reason)
 
 
 def _parse() -> argparse.Namespace:

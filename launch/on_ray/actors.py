@@ -2,7 +2,6 @@
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,10 @@ import yaml
 from rich.console import Console, RenderableType
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from greedypipe.launch.checkpoints.resume import Origin, find_origin
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment
-from greedypipe.launch.process.run_process import run_stage
-from greedypipe.launch.recovery.member import Process
+from greedypipe.launch.process.rank import run_told
 from greedypipe.launch.recovery.supervisor import STOP
 from greedypipe.launch.reporting.screen import Rows
 from greedypipe.workers.telemetry.board import Board
@@ -78,11 +75,7 @@ class StageProcess:
         torch.set_num_threads(1)
         plan = make_plan(RunConfig.model_validate(yaml.safe_load(config)), environment.world_size)
         _log_into(Path(folder) / "logs" / f"stage{plan.placement.seat_of(environment.rank).label}.log")
-        store, board_store = environment.connect(2, plan.config.faults.timeout_s)
-        begin = partial(_newest_origin, plan, Path(folder)) if incarnation else partial(Origin.read, origin)
-        here = (Path(folder), begin) if environment.rank == 0 else (None, None)
-        process = Process(environment.rank, environment.local_rank, *here, store, board_store, incarnation)
-        return run_stage(plan, process, Mailbox(board_store))
+        return run_told(plan, environment, Path(folder), origin, incarnation, Mailbox)
 
 
 class Mailbox:
@@ -111,11 +104,6 @@ class Mailbox:
         while self._store.check([str(first + len(found))]):
             found.append(self._store.get(str(first + len(found))).decode())
         return found
-
-
-def _newest_origin(plan: Plan, folder: Path) -> Origin:
-    """Where a run goes on whose first process has been started again alone."""
-    return find_origin(None, plan, folder, lambda text: print(text, flush=True))
 
 
 def _log_into(path: Path) -> None:
