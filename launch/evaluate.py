@@ -1,6 +1,6 @@
 """What a trained network's heads can do: accuracy of every exit and of the ensemble, and leaving early.
 
-    python launch/evaluate.py RUN [--data FOLDER] [--out RUN/evaluation] [section.key=value ...]
+    greedypipe evaluate RUN [--data FOLDER] [--out RUN/evaluation] [section.key=value ...]
 
 RUN is the folder of a run or of a checkpoint. Early exit answers at the first head that is confident enough. Confidences
 are calibrated by a temperature per head, fitted on `data.calibration_samples` training samples that the run has kept

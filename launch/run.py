@@ -1,6 +1,8 @@
-"""Trains a network block by block, one process per stage.
+"""Trains a network block by block, one process per stage: one of the processes that torchrun starts.
 
-torchrun --nproc_per_node=4 launch/run.py [--config configs/x.yaml] [--resume auto|PATH] [section.key=value ...]
+    torchrun --nproc_per_node=4 -m greedypipe.launch.run [--config x.yaml] [--resume auto|PATH] [section.key=value ...]
+
+On one host `greedypipe train` needs no torchrun.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import torch
 from torch.distributed import Store
 
 from greedypipe.launch.checkpoints.resume import Origin, find_origin
-from greedypipe.launch.config.help import describe_keys
+from greedypipe.launch.config.command_line import CommandLine
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, ConfigError, dump_config, load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.process.environment import Environment
@@ -35,7 +37,7 @@ def main() -> None:
     environment = Environment.read()
     arguments = _parse()
     try:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
         if arguments.print_config:
             _say(environment, dump_config(config).rstrip())
             return
@@ -83,21 +85,9 @@ def _begin(
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="launch/run.py",
-        description=__doc__,
-        epilog=f"keys (section.key=default):\n{describe_keys()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
-    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
-    parser.add_argument(
-        "--resume",
-        metavar="auto|PATH",
-        help="go on: auto, in the newest folder of this run at its newest complete checkpoint; PATH, in a "
-        "new folder from a run's or a checkpoint's",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
+    parser = CommandLine(__doc__, lists_keys=True)
+    parser.add_resume()
+    parser.add_print_config()
     return parser.parse_intermixed_args()
 
 

@@ -21,7 +21,7 @@ BELOW = {
 }
 OPTIONAL = {"ray", "wandb", "torchvision", "sklearn", "matplotlib"}
 """Never imported at the top of a file: a run that does not ask for them must not need them."""
-COMMANDS = {"run", "plan", "ray_run", "export", "evaluate", "status", "report"}
+COMMANDS = {"run", "train", "plan", "ray_run", "export", "evaluate", "status", "report"}
 FLOORS: list[set[str]] = [
     {"config"},
     {"planning"},
