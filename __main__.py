@@ -59,7 +59,7 @@ def _help() -> str:
     commands = "\n".join(f"  {name:10}{command.summary}" for name, command in COMMANDS.items())
     return (
         "usage: greedypipe COMMAND ...\n\n"
-        f"{(greedypipe.__doc__ or '').strip()}\n\n"
+        f"{(greedypipe.__doc__ or '').splitlines()[0]}\n\n"
         f"commands:\n{commands}\n\n"
         "options:\n"
         "  --version  print the version and stop\n\n"
