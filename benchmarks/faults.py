@@ -35,7 +35,8 @@ from torch import Tensor
 
 from greedypipe.launch.checkpoints.manifest import complete_folders
 from greedypipe.launch.checkpoints.trained_network import network_state
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD, run_pipeline
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.launch.on_host.outcome import Outcome
 from greedypipe.launch.reporting.status_file import read_status
 from greedypipe.workers.telemetry.machine import hardware, versions

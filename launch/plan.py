@@ -1,6 +1,6 @@
 """Plans a run without training it: measures layers, cuts the network, rehearses the cut, says what to expect.
 
-    python launch/plan.py [--config configs/x.yaml] --stages 4 [section.key=value ...]
+    greedypipe plan [--config x.yaml] --stages 4 [section.key=value ...]
 
 Empty `partition.boundaries` are found as with `auto`; named ones are kept and judged. Processes beyond the number of
 blocks become replicas of the slowest stages, unless placement.replicas says otherwise. The rehearsal runs the stages for
@@ -22,14 +22,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from greedypipe.launch.config.command_line import CommandLine, refuse
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.rehearsal import Rehearsal, rehearse
 from greedypipe.launch.planning.auto_cut import Forecast, cut, forecast, shared_cores
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
-from greedypipe.launch.recovery.exit_codes import WRONG_CONFIGURATION
 from greedypipe.pipeline.balance import shared_out
 from greedypipe.pipeline.partition import AUTO
 from greedypipe.workers.memory import keep_freed_memory
@@ -74,13 +74,11 @@ def main() -> None:
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
         console.print(f"measuring layers for {config.partition.profile_s:g} s", highlight=False)
         plan, found = make_forecast(config, arguments.stages)
     except ValueError as error:
-        for line in str(error).splitlines():
-            print(f"greedypipe: {line}", file=sys.stderr)
-        sys.exit(WRONG_CONFIGURATION)
+        refuse(error)
     used = plan.placement.num_processes
     console.print(f"rehearsing with {used} processes for {arguments.seconds:g} s", highlight=False)
     rehearsal = rehearse(plan, plan.config.data.batch_size / found.samples_per_s, arguments.seconds)
@@ -97,14 +95,10 @@ def as_json(found: Forecast, rehearsal: Rehearsal) -> dict[str, object]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="launch/plan.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
+    parser = CommandLine(__doc__, lists_keys=False)
     parser.add_argument("--stages", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)")
     parser.add_argument("--seconds", type=float, default=10.0, help="about how long to rehearse (default: 10)")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
     arguments = parser.parse_intermixed_args()
     if arguments.stages < 1:
         parser.error(f"--stages: got {arguments.stages}, allowed: 1 or more")

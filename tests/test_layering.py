@@ -21,7 +21,7 @@ BELOW = {
 }
 OPTIONAL = {"ray", "wandb", "torchvision", "sklearn", "matplotlib"}
 """Never imported at the top of a file: a run that does not ask for them must not need them."""
-COMMANDS = {"run", "plan", "ray_run", "export", "evaluate", "status", "report"}
+COMMANDS = {"run", "train", "plan", "ray_run", "export", "evaluate", "status", "report"}
 FLOORS: list[set[str]] = [
     {"config"},
     {"planning"},
@@ -29,6 +29,7 @@ FLOORS: list[set[str]] = [
     {"recovery"},
     {"process"},
     {"on_host", "on_ray"},
+    {"api"},
     COMMANDS,
 ]
 """Of launch/, from the ground up: a room imports rooms of lower floors and itself, never a neighbour."""

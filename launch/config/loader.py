@@ -12,7 +12,8 @@ from greedypipe.launch.config.errors import ConfigError, Origins, did_you_mean, 
 from greedypipe.launch.config.keys import family_of
 from greedypipe.launch.config.sections import RunConfig
 
-DEFAULT_CONFIG = os.path.relpath(Path(__file__).resolve().parents[2] / "configs" / "digits.yaml")
+BUNDLED = Path(__file__).resolve().parents[2] / "configs"
+DEFAULT_CONFIG = os.path.relpath(BUNDLED / "digits.yaml")
 """Bundled handwritten digits, four blocks."""
 
 
@@ -20,6 +21,7 @@ def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
     """Reads a file (None: all defaults) and applies overrides of the form section.key=value, whose values are YAML.
 
     Where an override chooses another variant of a section, the file's keys for the variant that it replaces are dropped.
+    `digits.yaml` or `configs/digits.yaml` means the bundled file where the current folder has none of that name.
 
     Raises:
         ConfigError: File, keys, types, values or their combination are wrong.
@@ -55,11 +57,16 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        near = [str(other) for other in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
-        raise ConfigError([f"{path}: no such file" + (f"; there are {', '.join(near)}" if near else "")])
+    found = path
+    if not path.is_file() and str(path.parent) in (".", BUNDLED.name):
+        found = BUNDLED / path.name
+    if not found.is_file():
+        near = sorted(path.parent.glob("*.yaml")) or [
+            Path(BUNDLED.name) / other.name for other in sorted(BUNDLED.glob("*.yaml"))
+        ]
+        raise ConfigError([f"{path}: no such file; there are {', '.join(map(str, near))}"])
     try:
-        tree = yaml.load(path.read_text(), _StrictLoader)
+        tree = yaml.load(found.read_text(), _StrictLoader)
     except yaml.YAMLError as error:
         raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
     if not isinstance(tree or {}, dict):
