@@ -19,7 +19,7 @@ EARLIER_KEYS: Mapping[str, str] = {
     "method.beta": "loss.beta",
     "method.weight": "loss.reconstruction_weight",
 }
-"""What a tree whose --help has no method.name calls these keys."""
+"""What a tree without a section `method` calls these keys."""
 _SOURCE = re.compile(r"(?:matches|code object from) '?(/[^'\n]+\.py)'?")
 """How PYTHONVERBOSE reports the source of an imported module, with and without its .pyc."""
 
@@ -98,8 +98,8 @@ def torchrun(processes: int) -> list[str]:
 def tree_at(root: Path, label: str) -> Tree:
     """The tree in a folder; asks it for the names of its keys, and checks that it runs its own code."""
     tree = Tree(label, root.resolve(), {})
-    known = tree.call(["launch/run.py", "--help"]).stdout
-    tree = Tree(label, tree.root, {} if "method.name=" in known else EARLIER_KEYS)
+    sections = re.findall(r"^(\w+):", tree.call(["launch/run.py", "--print-config"]).stdout, re.MULTILINE)
+    tree = Tree(label, tree.root, {} if "method" in sections else EARLIER_KEYS)
     tree.check_runs_its_own_code()
     return tree
 

@@ -61,7 +61,7 @@ def test_a_rate_must_not_fall_and_a_time_must_not_grow() -> None:
 @pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
 def test_a_load_is_as_long_as_it_is_asked_to_be(load: Load) -> None:
     plan = make_plan(load_config(None, [*load.settings, *load.length(100)]), 1)
-    assert 100 <= plan.blueprint.total_steps < 100 + plan.blueprint.task.steps_per_epoch
+    assert 100 <= plan.blueprint.total_steps < 100 + plan.blueprint.total_steps / plan.config.training.epochs
     assert plan.config.evaluation.every_epochs == plan.config.training.epochs
 
 

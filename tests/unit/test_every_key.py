@@ -17,12 +17,14 @@ from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.config.sections import RunConfig, all_keys
 from greedypipe.launch.planning import layer_costs
 from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.process.build_stage import calendar_of
 from greedypipe.launch.recovery.pulses import Pulses
+from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.reference import train
 from greedypipe.workers.around.scripted_faults import FaultyBlock, SlowedBlock, slowed_link, trouble
 from greedypipe.workers.around.trace import make_tracing
 from greedypipe.workers.data.source import BatchSource
-from greedypipe.workers.feed import Feed
+from greedypipe.workers.feed import Feed, Start
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.interface import DeadEnd
 from greedypipe.workers.links.messages import Kind, Message
@@ -46,14 +48,14 @@ def trained(overrides: Sequence[str]) -> str:
     losses = train(blocks, ((batch.images, batch.labels) for batch in batches))
     digest = hashlib.sha256(repr(losses).encode())
     for block in blocks:
-        for value in (*block.layer_state().values(), *block.loss.state_dict().values()):
+        for value in (*block.layer_state().values(), *block.method.state_dict().values()):
             digest.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else repr(value).encode())
     return digest.hexdigest()
 
 
 def planned(overrides: Sequence[str]) -> Any:
     plan = plan_of(overrides)
-    layout = plan.layout_after(0).specs[Kind.TRAIN]
+    layout = plan.layout_after(0).code
     return plan.blueprint.total_steps, plan.blueprint.partition.starts, layout, plan.data
 
 
@@ -66,9 +68,9 @@ def rounds_of_profile(overrides: Sequence[str]) -> int:
 
 
 def compiles(overrides: Sequence[str]) -> list[bool]:
-    """Whether layers and loss of a block have a compiled call; nothing is compiled before the first one."""
+    """Whether layers and method of a block have a compiled call; nothing is compiled before the first one."""
     block = plan_of(overrides).blueprint.build_block(0, torch.device("cpu"))
-    return [module._compiled_call_impl is not None for module in (block._trunk, block.loss)]
+    return [module._compiled_call_impl is not None for module in (block._trunk, block.method)]
 
 
 def learning_rates(overrides: Sequence[str]) -> list[float]:
@@ -79,8 +81,8 @@ def learning_rates(overrides: Sequence[str]) -> list[float]:
     rates = []
     for _ in range(plan.blueprint.total_steps):
         rates.append(block.learning_rate)
-        block.forward(batch.images)
-        block.learn(batch.labels)
+        block.forward(batch.images, Batch(0, batch.labels))
+        block.learn()
     return rates
 
 
@@ -99,13 +101,11 @@ def feed(overrides: Sequence[str]) -> list[tuple[Kind, int]]:
     status = StageStatus(Seat(0, 0), [0], 0, "host")
     messages = Feed(
         BatchSource(plan.config.data, 0),
-        plan.config.evaluation,
-        total_steps=plan.blueprint.total_steps,
-        num_classes=10,
+        calendar_of(plan, Start()),
+        plan.blueprint.task,
         spread_evaluation=False,
         may_stop=lambda: True,
         status=status,
-        checkpoint_steps=plan.config.checkpoint.interval_steps,
     )
     return [(delivery.message.kind, delivery.message.batch_id) for delivery in messages]
 
@@ -128,7 +128,7 @@ def traced(overrides: Sequence[str]) -> list[int]:
 
 def troubled(overrides: Sequence[str]) -> list[Any]:
     config = load_config(None, overrides).debug
-    blocks = [SimpleNamespace(index=index, step=0) for index in range(2)]
+    blocks = [SimpleNamespace(index=index, step=0, layers=()) for index in range(2)]
     result: list[Any] = []
     for stage in range(2):
         for block in trouble(blocks, stage, config):  # type: ignore[arg-type]
@@ -174,9 +174,9 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "partition.profile_s": ("0.5", rounds_of_profile, ["partition.boundaries=auto"]),
     "head.name": ("linear", trained, []),
     "head.hidden": ("8", trained, ["head.name=mlp"]),
-    "loss.name": ("predsim", trained, []),
-    "loss.beta": ("0.5", trained, ["loss.name=predsim"]),
-    "loss.reconstruction_weight": ("0.9", trained, ["loss.name=reconstruction"]),
+    "method.name": ("predsim", trained, []),
+    "method.beta": ("0.5", trained, ["method.name=predsim"]),
+    "method.weight": ("0.9", trained, ["method.name=reconstruction"]),
     "optimizer.name": ("adamw", trained, []),
     "optimizer.lr": ("0.01", trained, []),
     "optimizer.momentum": ("0.5", trained, []),
