@@ -111,7 +111,7 @@ def _raised_at(outcome: Outcome, trial: Trial) -> float | None:
     """When the record before a scripted exception was written."""
     if trial.fault != "exception":
         return None
-    times = [one["unix_s"] for one in outcome.records(trial.stage) if one["step"] <= trial.step]
+    times = [one.unix_s for one in outcome.records(trial.stage) if one.step <= trial.step]
     return times[-1] if times else None
 
 

@@ -32,8 +32,8 @@ class Striker:
         metrics = self._folder / "metrics" / f"stage{self._trial.stage}.jsonl"
         while time.monotonic() < deadline:
             if metrics.exists() and (self._folder / "status.json").exists():
-                rows = read_status(self._folder)["stages"]
-                self.pids = [row["pid"] for row in rows if row]
+                rows = read_status(self._folder).stages
+                self.pids = [row.pid for row in rows if row]
                 if all(rows) and metrics.read_text().count("\n") >= self._trial.step:
                     break
             time.sleep(0.005)

@@ -1,5 +1,6 @@
 """How fast two trees train the same runs, and how soon they begin: always interleaved, a ratio within each repeat."""
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 from benchmarks.editions.bits import SMALL
 from benchmarks.editions.trees import Tree
 from benchmarks.engines.timing import spread
-from greedypipe.launch.on_host.outcome import Outcome
+from greedypipe.launch.on_host.outcome import Progress, steady_steps_per_s
 from greedypipe.launch.on_host.rehearsal import AHEAD_STEPS
 
 NETWORK = (
@@ -149,7 +150,15 @@ def _rate(tree: Tree, load: Load, steps: int, warmup: int, folder: Path) -> floa
     whole = warmup + steps + AHEAD_STEPS * (load.processes - 1)
     interval = f"logging.interval_steps={max(2, steps // 16)}"
     tree.train(load.processes, (*load.settings, *load.length(whole), interval), folder)
-    return min(Outcome([], [], folder).steady_samples_per_s(load.batch_size, warmup))
+    return load.batch_size * min(steady_steps_per_s([_progress(folder, stage) for stage in range(load.processes)], warmup))
+
+
+def _progress(folder: Path, stage: int) -> Progress:
+    """Read without this tree's types of records, which another tree need not share."""
+    lines = (folder / "metrics" / f"stage{stage}.jsonl").read_text().splitlines()
+    records = [record for line in lines if "step" in (record := json.loads(line))]
+    mine = [one for one in records if one["block"] == records[-1]["block"]]
+    return Progress([one["step"] for one in mine], [one["unix_s"] for one in mine])
 
 
 def command_time(trees: tuple[Tree, Tree], name: str, repeats: int) -> Figure:
@@ -170,6 +179,6 @@ def first_batch(trees: tuple[Tree, Tree], repeats: int, folder: Path) -> Figure:
     def measure(tree: Tree, number: int) -> float:
         run, began = folder / f"{tree.label}{number}", time.time()
         tree.train(2, settings, run)
-        return Outcome([], [], run).records(0)[0]["unix_s"] - began
+        return _progress(run, 0).clocks[0] - began
 
     return Figure("start to the first trained batch, 2 stages", "s", *interleaved(trees, repeats, measure), MOST_GROWTH)

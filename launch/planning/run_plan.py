@@ -91,19 +91,11 @@ def _draw(config: RunConfig, data: DataInfo) -> Blueprint:
 
 
 def _check_replicas(config: RunConfig, placement: Placement, data: DataInfo) -> None:
-    """Raises ValueError where the replicas of a stage could not share every batch."""
+    """Raises ValueError where the replicas of a stage could not share the last batch of an epoch."""
     most = max(placement.replicas)
     if most == 1:
         return
-    if config.buffers.policy == "replay":
-        raise ValueError(
-            "placement.replicas: got several replicas with buffers.policy=replay, allowed: fifo: replicas must all read the "
-            "same batch next"
-        )
-    batch, last = config.data.batch_size, data.train_samples % config.data.batch_size
-    for count in set(placement.replicas):
-        if batch % count:
-            raise ValueError(f"placement.replicas: got {count}, allowed: a divisor of data.batch_size={batch}")
+    last = data.train_samples % config.data.batch_size
     if not config.data.drop_last and 0 < last < 2 * most:
         raise ValueError(
             f"placement.replicas: got {most}, but the last batch of an epoch has {last} samples, too few to share; use "
