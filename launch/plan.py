@@ -105,10 +105,6 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-if __name__ == "__main__":
-    main()
-
-
 def plan_table(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> Table:
     """One line per process: its layers, its time, its memory, its link; a replica's own time is that of its part."""
     table = Table(title="the cut", title_justify="left", title_style="bold")
@@ -190,3 +186,7 @@ def _link_lines(rehearsal: Rehearsal, slowest_s: float) -> list[str]:
         f"links ({sending[0].transport}): a message takes {1e3 * slowest_send_s:.2f} ms at most, "
         f"{slowest_send_s / slowest_s:.1%} of the slowest stage: {verdict} here; elsewhere each needs the MB/s of its line"
     ]
+
+
+if __name__ == "__main__":
+    main()

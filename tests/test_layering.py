@@ -103,6 +103,11 @@ def test_nobody_imports_a_command() -> None:
     assert wrong(FILES, lambda source, one: one.module in {f"launch.{command}" for command in COMMANDS}) == []
 
 
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_a_command_that_is_run_as_a_file_begins_when_all_of_it_is_defined(command: str) -> None:
+    assert (ROOT / "launch" / f"{command}.py").read_text().endswith('\n\nif __name__ == "__main__":\n    main()\n')
+
+
 def test_a_method_imports_what_methods_are_made_of_and_no_other_place_names_one() -> None:
     methods = named("pipeline.methods.")
     parts = (
