@@ -170,7 +170,7 @@ class Stage:
             Start(self._origin.batch_id, max(self._origin.evaluated, default=0)),
         )
         return Feed(
-            BatchSource(config.data, config.training.seed),
+            BatchSource(config.data, config.training.seed, self._plan.data),
             calendar,
             self._plan.blueprint.task,
             spread_evaluation=replay,
