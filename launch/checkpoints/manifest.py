@@ -31,6 +31,10 @@ class Manifest:
     versions: dict[str, str]
 
 
+class Outdated(ValueError):
+    """A checkpoint was written by a version whose block files are laid out otherwise; names the folder."""
+
+
 class Damaged(ValueError):
     """A checkpoint is not what its manifest says; names the file."""
 
@@ -90,12 +94,19 @@ def parse_manifest(folder: Path) -> Manifest:
 
     Raises:
         Damaged: The manifest is missing or cannot be read.
+        Outdated: It is of an earlier layout.
     """
     try:
         tree = json.loads((folder / MANIFEST).read_text())
+        if "loss" in tree["config"]:
+            raise Outdated(
+                f"{folder} was written by greedypipe 0.1 (section loss: instead of method:), which cannot be read"
+            )
         return Manifest(**tree | {"steps": {int(block): step for block, step in tree["steps"].items()}})
     except FileNotFoundError:
         raise Damaged(f"{folder} has no {MANIFEST}: it was never completed") from None
+    except Outdated:
+        raise
     except (ValueError, TypeError, KeyError) as error:
         raise Damaged(f"{folder / MANIFEST} cannot be read: {error}") from None
 

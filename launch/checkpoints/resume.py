@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from greedypipe.launch.checkpoints.manifest import MANIFEST, Damaged, Manifest, newest_valid, parse_manifest, read_manifest
+from greedypipe.launch.checkpoints.manifest import (
+    MANIFEST,
+    Damaged,
+    Manifest,
+    Outdated,
+    newest_valid,
+    parse_manifest,
+    read_manifest,
+)
 from greedypipe.launch.checkpoints.run_folder import claim_folder, newest_folder
 from greedypipe.launch.checkpoints.trim_records import forget_records, keep_evaluations, keep_metrics
 from greedypipe.launch.config.loader import ConfigError
@@ -15,7 +23,7 @@ from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
 
 AUTOMATIC = "auto"
-FIXED = ("data", "model", "head", "loss", "optimizer", "training")
+FIXED = ("data", "model", "head", "method", "optimizer", "training")
 """Sections that a resumed run must share with the one that it goes on from."""
 FREE = {"training": {"epochs", "compile"}, "data": {"root", "download", "loader_workers", "memory_limit_mb"}}
 
@@ -66,12 +74,16 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
         say: Is told what has been chosen, and what was passed over.
 
     Raises:
-        ConfigError: There is no such checkpoint, it is damaged, or it is of another network, data or optimizer.
+        ConfigError: There is no such checkpoint, it is damaged or outdated, or it is of another network, data
+            or optimizer.
     """
     config, metrics = plan.config, "metrics"
     folder = earlier or (newest_folder(config) if resume == AUTOMATIC else None)
-    own = newest_valid(folder, say) if folder else None
-    found = own or (_checkpoint_at(Path(resume), say) if resume not in (None, AUTOMATIC) else None)
+    try:
+        own = newest_valid(folder, say) if folder else None
+        found = own or (_checkpoint_at(Path(resume), say) if resume not in (None, AUTOMATIC) else None)
+    except (Damaged, Outdated) as error:
+        raise ConfigError([f"--resume: {error}"]) from None
     if found:
         check_compatible(found[1], config)
         say(f"goes on at batch {found[1].batch_id} of {found[0]}")
@@ -86,11 +98,8 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
 
 
 def _checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[Path, Manifest]:
-    try:
-        if (path / MANIFEST).exists():
-            return path, read_manifest(path)
-    except Damaged as error:
-        raise ConfigError([f"--resume: {error}"]) from None
+    if (path / MANIFEST).exists():
+        return path, read_manifest(path)
     found = newest_valid(path, say) if path.is_dir() else None
     if found is None:
         raise ConfigError([f"--resume: got {path}, allowed: auto, or the folder of a run or checkpoint that is complete"])

@@ -42,5 +42,5 @@ def layers_of(states: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 
 def heads_of(states: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """The auxiliary losses' and heads' parameters as blockN.NAME; the last block's head is the network's own classifier."""
-    return {f"block{state['index']}.{name}": value for state in states[:-1] for name, value in state["loss"].items()}
+    """The methods' and heads' parameters as blockN.NAME; the last block's head is the network's own classifier."""
+    return {f"block{state['index']}.{name}": value for state in states[:-1] for name, value in state["method"].items()}

@@ -162,16 +162,9 @@ class Stage:
         config, replay = self._plan.config, self._plan.config.buffers.policy == "replay"
         # With queues every stage trains on exactly what stage 0 sends; with replay stage 0 waits for all step budgets.
         all_finished: Callable[[], bool] = lambda: self._board.all_rows("status", "finished")  # noqa: E731
-        calendar = Calendar(
-            self._plan.blueprint.total_steps,
-            self._plan.blueprint.steps_per_epoch,
-            config.evaluation.every_epochs,
-            config.checkpoint.interval_steps,
-            Start(self._origin.batch_id, max(self._origin.evaluated, default=0)),
-        )
         return Feed(
             BatchSource(config.data, config.training.seed, self._plan.data),
-            calendar,
+            calendar_of(self._plan, Start(self._origin.batch_id, max(self._origin.evaluated, default=0))),
             self._plan.blueprint.task,
             spread_evaluation=replay,
             may_stop=all_finished if replay else lambda: True,
@@ -185,3 +178,15 @@ class Stage:
 
     def _tell(self, name: str, saved: Saved) -> None:
         self._board.post(f"checkpoint/{name}", self._seat.rank, asdict(saved))
+
+
+def calendar_of(plan: Plan, start: Start) -> Calendar:
+    """What is due when in the stream of stage 0."""
+    config, blueprint = plan.config, plan.blueprint
+    return Calendar(
+        blueprint.total_steps,
+        blueprint.steps_per_epoch,
+        config.evaluation.every_epochs,
+        config.checkpoint.interval_steps,
+        start,
+    )

@@ -32,7 +32,7 @@ def go_on(outcome: Outcome, overrides: list[str], num_processes: int) -> Outcome
 
 
 def heads(outcome: Outcome) -> list[dict[str, torch.Tensor]]:
-    return [state["loss"] for state in load_blocks(outcome.folder / "checkpoints" / "final")]
+    return [state["method"] for state in load_blocks(outcome.folder / "checkpoints" / "final")]
 
 
 def test_checkpoints_do_not_change_a_run_and_the_newest_are_kept(uninterrupted: Outcome, tmp_path: Path) -> None:

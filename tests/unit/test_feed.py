@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from greedypipe.pipeline.task import Classification
 from greedypipe.workers.data.batch import Batch
 from greedypipe.workers.data.sets.synthetic import SyntheticConfig
 from greedypipe.workers.data.source import BatchSource
-from greedypipe.workers.feed import EvaluationConfig, Feed, Start
+from greedypipe.workers.feed import Calendar, Feed, Start
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.status import StageStatus
@@ -63,16 +64,14 @@ def make_feed(
     checkpoint_steps: int = 0,
     must_stop: Callable[[], bool] = lambda: False,
 ) -> Feed:
+    steps = source.steps_per_epoch
     return Feed(
-        source,
-        EvaluationConfig(every_epochs=every_epochs),
-        total_steps=epochs * source.steps_per_epoch,  # type: ignore[arg-type]
-        num_classes=num_classes,
+        source,  # type: ignore[arg-type]
+        Calendar(epochs * steps, steps, every_epochs, checkpoint_steps, start or Start()),
+        Classification((1, 4, 4), num_classes),
         spread_evaluation=spread,
         may_stop=may_stop,
         status=status or make_status(),
-        start=start or Start(),
-        checkpoint_steps=checkpoint_steps,
         must_stop=must_stop,
     )
 

@@ -25,6 +25,7 @@ from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.meter import LoggingConfig
 from tests.unit.tiny import batch, make_block
+from tests.unit.tiny import train as train_block
 
 SEATS = [Seat(rank, rank) for rank in range(3)]
 FIRST_TO_SECOND = ARROWS_PER_LINK
@@ -133,15 +134,25 @@ def test_a_send_is_split_into_waiting_and_sending_and_sends_of_other_messages_pa
 def test_a_traced_block_computes_what_the_block_does() -> None:
     plain, tracing = make_block(), make_tracing(LoggingConfig(trace_batches=4, trace_start=0), 0, 1)
     (traced,) = tracing.blocks([make_block()])
-    x, labels, _ = batch(plain)
+    x, given = batch(plain)
     (delivery,) = train(0)
     for _ in tracing.inbox([delivery]):  # type: ignore[arg-type]
-        assert torch.equal(traced.forward(x), plain.forward(x))
-        assert torch.equal(traced.learn(labels), plain.learn(labels))
+        assert torch.equal(traced.forward(x, given), plain.forward(x, given))
+        assert traced.learn() == plain.learn()
         assert torch.equal(traced.pass_through(x), plain.pass_through(x))
         assert torch.equal(traced.predict(x)[1], plain.predict(x)[1])
     assert traced.step == plain.step == 1
-    assert (tracing.spans() or {})["activity"] == ["forward", "learn", "hand_on"]
+    assert (tracing.spans() or {})["activity"] == ["forward", "learn"]
+
+
+def test_a_finished_block_is_recorded_as_passing_through() -> None:
+    tracing, block = make_tracing(LoggingConfig(trace_batches=1, trace_start=0), 0, 1), make_block()
+    train_block(block, range(block.total_steps))
+    (traced,) = tracing.blocks([block])
+    for _ in tracing.inbox(train(0)):  # type: ignore[arg-type]
+        traced.forward(*batch(block))
+        assert traced.learn() is None
+    assert (tracing.spans() or {})["activity"] == ["hand_on"]
 
 
 def test_without_a_trace_every_part_stays_itself() -> None:
