@@ -1,6 +1,5 @@
 """Where a run begins: anew, or at a checkpoint of its own folder or of another run."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from greedypipe.launch.config.loader import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
+from greedypipe.workers.telemetry.records import Beginning
 
 AUTOMATIC = "auto"
 FIXED = ("data", "model", "head", "method", "optimizer", "training")
@@ -49,18 +49,23 @@ class Origin:
         """The first training batch of stage 0."""
         return self.manifest.batch_id if self.manifest else 0
 
-    def as_json(self) -> str:
+    def note(self) -> Beginning:
         """For `read`, in the other processes of the run."""
         checkpoint = str(self.checkpoint.absolute()) if self.checkpoint else ""
-        return json.dumps([str(self.folder.absolute()), checkpoint, self.evaluated])
+        return Beginning(str(self.folder.absolute()), checkpoint, self.evaluated)
 
     @classmethod
-    def read(cls, text: str) -> "Origin":
-        """What `as_json` said; the manifest is read from the checkpoint, which all hosts must reach."""
-        folder, checkpoint, evaluated = json.loads(text)
-        if not checkpoint:
-            return cls(Path(folder))
-        return cls(Path(folder), Path(checkpoint), parse_manifest(Path(checkpoint)), tuple(evaluated))
+    def read(cls, note: Beginning) -> "Origin":
+        """The origin that was noted; its manifest is read from the checkpoint, which all hosts must reach."""
+        if not note.checkpoint:
+            return cls(Path(note.folder))
+        checkpoint = Path(note.checkpoint)
+        return cls(Path(note.folder), checkpoint, parse_manifest(checkpoint), note.evaluated)
+
+
+def say(text: str) -> None:
+    """Prints a line at once, also into a pipe."""
+    print(text, flush=True)
 
 
 def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Callable[[str], None]) -> Origin:
@@ -95,6 +100,11 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
         return Origin(folder, *(found or ()))
     keep_metrics(folder / metrics, own[1], plan)
     return Origin(folder, *own, keep_evaluations(folder / metrics, own[1], plan))
+
+
+def find_again(plan: Plan, folder: Path, say: Callable[[str], None] = say) -> Origin:
+    """Where a run goes on in its own folder: at its newest complete checkpoint, or where it began. See `find_origin`."""
+    return find_origin(None, plan, folder, say)
 
 
 def _checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[Path, Manifest]:

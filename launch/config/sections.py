@@ -53,6 +53,10 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"got {value}, which has no effect with faults.policy=restart; it needs faults.policy=isolate")
         return value
 
+    def comes_back(self, incarnation: int) -> bool:
+        """Whether a process that has been started again alone `incarnation` times may be so once more."""
+        return self.policy == "isolate" and incarnation < self.max_restarts
+
 
 class RayConfig(BaseModel, frozen=True, extra="forbid"):
     """How launch/ray_run.py uses a Ray cluster; other commands ignore it."""

@@ -32,6 +32,7 @@ from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.meter import Meter
 from greedypipe.workers.telemetry.status import StageStatus
+from tests.records import make_row
 
 TINY = ("data.batch_size=32", "training.epochs=1")
 NETWORK = ("model.name=mlp", "model.hidden=16")
@@ -132,7 +133,8 @@ def traced(overrides: Sequence[str]) -> list[int]:
     deliveries = [Delivery(Message(Kind.TRAIN, batch_id), 0, 1) for batch_id in range(10)]
     for _ in tracing.inbox(deliveries):  # type: ignore[arg-type]
         pass
-    return (tracing.spans() or {"batch_id": []})["batch_id"]
+    spans = tracing.spans()
+    return spans.batch_id if spans else []
 
 
 def troubled(overrides: Sequence[str]) -> list[Any]:
@@ -156,8 +158,9 @@ def slowed(overrides: Sequence[str]) -> list[str]:
 def silent(overrides: Sequence[str]) -> int:
     """Seconds after which a row that never changes counts as silent."""
     seconds = iter(range(62))
+    row = make_row()
     pulses = Pulses(1, load_config(None, overrides).faults.heartbeat_timeout_s, clock=lambda: float(next(seconds)))
-    return next(second for second in range(60) if pulses.silent([{"doing": "computing"}]))
+    return next(second for second in range(60) if pulses.silent([row]))
 
 
 SYNTHETIC = ["data.name=synthetic", "data.shape=[1,4,4]"]
