@@ -17,6 +17,7 @@ from greedypipe.pipeline.plugins import refusal
 from greedypipe.workers.around.scripted_faults import DebugConfig
 from greedypipe.workers.block_files import CheckpointConfig
 from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.sets.registry import DATA_FAMILY
 from greedypipe.workers.feed import EvaluationConfig
 from greedypipe.workers.links.interface import LinkConfig
 from greedypipe.workers.placement import PlacementConfig
@@ -74,7 +75,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """A run. Components receive their own section, never the whole."""
 
     run: FolderConfig = FolderConfig()
-    data: DataConfig = DataConfig()
+    data: Annotated[DataConfig, DATA_FAMILY] = DATA_FAMILY.default()
     model: Annotated[ModelConfig, MODEL_FAMILY] = MODEL_FAMILY.default()
     partition: PartitionConfig = PartitionConfig()
     head: Annotated[HeadConfig, HEAD_FAMILY] = HEAD_FAMILY.default()

@@ -186,7 +186,6 @@ def test_a_wrong_configuration_gets_one_clear_line(case: str) -> None:
     assert line.startswith(expected)
 
 
-@pytest.mark.xfail(reason="this section has no variants yet")
 def test_a_key_of_another_data_set_is_refused() -> None:
     (line,) = complaints("data.samples=9")
     assert line == "command line: data.samples: unknown key with data.name=digits (synthetic only)"

@@ -231,10 +231,11 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
 
 ELSEWHERE = {
     "data.root": "tests/unit/test_data_folder.py",
-    "data.download": "tests/unit/test_data_catalog.py",
+    "data.download": "tests/unit/test_data_sets.py",
     "data.image_size": "tests/unit/test_data_folder.py",
+    "data.options": "tests/unit/test_data_own.py",
     "data.loader_workers": "tests/unit/test_data_prefetch.py",
-    "data.memory_limit_mb": "tests/unit/test_data_images.py",
+    "data.memory_limit_mb": "tests/unit/test_data_loading.py",
     "run.folder": "test_the_folder_keys_say_where_a_run_writes",
     "run.name": "test_the_folder_keys_say_where_a_run_writes",
     "checkpoint.keep": "tests/multiprocess/test_resume.py",
