@@ -27,8 +27,8 @@ from rich.table import Table
 from torch.distributed import FileStore
 
 from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.pipeline.batch import TensorSpec
 from greedypipe.workers.links.connect import LinkEnd
-from greedypipe.workers.links.encoding import TensorSpec
 from greedypipe.workers.links.interface import LinkConfig, Receiver, Sender
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
 from greedypipe.workers.links.patience import Patience

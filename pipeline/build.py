@@ -1,22 +1,28 @@
 """From configuration sections to blocks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, Field
 from torch import nn
 
-from greedypipe.pipeline.block import Block, Shapes
-from greedypipe.pipeline.heads import HeadConfig
-from greedypipe.pipeline.losses import CrossEntropy, LocalLoss, LossConfig, build_local_loss
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.heads import build_head
+from greedypipe.pipeline.heads.head import HeadConfig
+from greedypipe.pipeline.method import MethodConfig, TaskLoss
+from greedypipe.pipeline.methods import build_method, method_class
 from greedypipe.pipeline.networks.build import ModelConfig, build_network
 from greedypipe.pipeline.networks.layer import Layer, Network
 from greedypipe.pipeline.networks.shapes import activation_shapes
-from greedypipe.pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from greedypipe.pipeline.optimizer import Optimization, OptimizerConfig
 from greedypipe.pipeline.partition import Partition, PartitionConfig, make_partition
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.randomness import derive_seed
+from greedypipe.pipeline.site import Shapes, Site
+from greedypipe.pipeline.task import Task
 
 
 class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
@@ -38,18 +44,9 @@ class Sections:
     model: ModelConfig
     partition: PartitionConfig
     head: HeadConfig
-    loss: LossConfig
+    method: MethodConfig
     optimizer: OptimizerConfig
     training: TrainingConfig
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the network is to learn: shape of the images, number of classes, training batches per epoch."""
-
-    input_shape: tuple[int, int, int]
-    num_classes: int
-    steps_per_epoch: int
 
 
 class Blueprint:
@@ -58,18 +55,22 @@ class Blueprint:
     Building it draws the initial weights, all layers in one stream seeded by the run's seed: they depend neither on
     the partition nor on who hosts which block. Each head has a stream of its own.
 
+    Args:
+        steps_per_epoch: Training batches of an epoch.
+
     Raises:
         ValueError: The network, the partition or their combination is impossible.
     """
 
-    def __init__(self, sections: Sections, task: Task) -> None:
+    def __init__(self, sections: Sections, task: Task, steps_per_epoch: int) -> None:
         self.sections = sections
         self.task = task
+        self.steps_per_epoch = steps_per_epoch
         torch.manual_seed(derive_seed(sections.training.seed, "network"))
-        self.network: Network = build_network(sections.model, task.input_shape, task.num_classes)
+        self.network: Network = build_network(sections.model, task.input.shape, task.outputs)
         self.partition: Partition = make_partition(sections.partition, self.network.layers)
         self.precision = Precision(sections.training.precision, sections.training.channels_last)
-        outputs = [task.input_shape, *activation_shapes(self.network.layers, task.input_shape)]
+        outputs = [task.input.shape, *activation_shapes(self.network.layers, task.input.shape)]
         self.shapes = [Shapes(outputs[block.start], outputs[block.stop]) for block in self.partition.ranges()]
 
     @property
@@ -79,52 +80,48 @@ class Blueprint:
     @property
     def total_steps(self) -> int:
         """Steps of every block over the run."""
-        return self.sections.training.epochs * self.task.steps_per_epoch
+        return self.sections.training.epochs * self.steps_per_epoch
 
     def layers_of(self, index: int) -> tuple[Layer, ...]:
         return tuple(self.network.layers[position] for position in self.partition.ranges()[index])
 
-    def needs_image(self, index: int) -> bool:
-        """Whether block `index` wants the input image beside its activation."""
-        return index < self.num_blocks - 1 and self.sections.loss.name in ("reconstruction", "reconstruction_only")
+    def needs(self, index: int) -> frozenset[str]:
+        """Names of what the method of block `index` needs of a batch besides its input."""
+        return (TaskLoss if index == self.num_blocks - 1 else method_class(self.sections.method)).needs
 
     def build_block(self, index: int, device: torch.device) -> Block:
-        """Moves the block's layers to `device` and gives it head, optimizer and schedule."""
-        layers = self.layers_of(index)
-        loss = self._build_loss(index)
-        assert loss.needs_image == self.needs_image(index)
-        for module in (*(layer.module for layer in layers), loss):
+        """Moves the block's layers to `device` and gives it method, head, optimizer and schedule."""
+        site = self._site(index)
+        torch.manual_seed(derive_seed(self.sections.training.seed, "head", index))
+        method = build_method(self.sections.method, site)
+        for module in (*(layer.module for layer in site.layers), method):
             module.to(device)
             if self.precision.channels_last:
                 _to_channels_last(module)
-        _forbid_writing_into_input(layers)
-        parameters = [parameter for layer in layers for parameter in layer.module.parameters() if loss.trains_layers]
-        config = self.sections.optimizer
-        optimizer = build_optimizer(config, [*parameters, *loss.parameters()])
-        block = Block(
-            index,
-            layers=layers,
-            classifier=self.network.classifier if index == self.num_blocks - 1 else None,
-            loss=loss,
-            optimizer=optimizer,
-            schedule=build_schedule(config, optimizer, self.task.steps_per_epoch, self.total_steps),
-            precision=self.precision,
-            shapes=self.shapes[index],
-            clip_norm=config.clip_norm,
-            steps=self.total_steps,
-            seed=self.sections.training.seed,
-            device=device,
+        _forbid_writing_into_input(site.layers)
+        trained = site.layers if method.trains_layers else ()
+        parameters = [parameter for layer in trained for parameter in layer.module.parameters()]
+        optimization = Optimization(
+            self.sections.optimizer, [*parameters, *method.parameters()], self.steps_per_epoch, self.total_steps
         )
+        block = Block(site, method, optimization, self.precision, self.sections.training.seed, device)
         if self.sections.training.compile == "inductor":
             block.compile()
         return block
 
-    def _build_loss(self, index: int) -> LocalLoss:
-        if index == self.num_blocks - 1:
-            return CrossEntropy(self.network.classifier.module)
-        torch.manual_seed(derive_seed(self.sections.training.seed, "head", index))
-        return build_local_loss(
-            self.sections.loss, self.sections.head, self.shapes[index].output, self.task.input_shape, self.task.num_classes
+    def _site(self, index: int) -> Site:
+        is_last = index == self.num_blocks - 1
+        classifier = self.network.classifier if is_last else None
+        make_head: Callable[[Site], nn.Module] = partial(build_head, self.sections.head)
+        return Site(
+            index=index,
+            num_blocks=self.num_blocks,
+            shapes=self.shapes[index],
+            task=self.task,
+            layers=self.layers_of(index),
+            later_layers=self.network.layers[self.partition.ranges()[index].stop :],
+            classifier=classifier,
+            make_head=(lambda site: self.network.classifier.module) if is_last else make_head,
         )
 
 

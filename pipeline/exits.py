@@ -5,33 +5,32 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.reference import add_to_ensemble
+from greedypipe.pipeline.task import Task
 
 
 @dataclass(frozen=True)
 class Exits:
-    """What all heads say about the same samples, in the network's order: logits fp32 [heads, N, classes], labels [N]."""
+    """Outputs of all heads for the same samples, in the network's order: logits fp32 [heads, N, classes], labels [N]."""
 
+    task: Task
     logits: Tensor
     labels: Tensor
 
     @property
     def accuracies(self) -> list[float]:
-        """Of each head, in [0, 1]."""
-        return (self.logits.argmax(2) == self.labels).double().mean(1).tolist()
+        """Accuracy of each head, in [0, 1]."""
+        return self.task.hits(self.logits, self.labels).double().mean(1).tolist()
 
     @property
     def ensemble_accuracy(self) -> float:
-        """Of all heads together (pipeline.reference.add_to_ensemble)."""
-        ensemble = None
+        """Accuracy of all heads together, by the task's rule."""
+        ensemble = torch.zeros_like(self.logits[0])
         for index, logits in enumerate(self.logits):
-            ensemble = add_to_ensemble(ensemble, logits, index)
-        assert ensemble is not None
-        return float((ensemble.argmax(1) == self.labels).double().mean())
+            ensemble = self.task.add_to_ensemble(ensemble, logits, index)
+        return float(self.task.hits(ensemble, self.labels).double().mean())
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def collect(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]], d
             x, said = block.predict(x)
             logits[position].append(said.cpu())
         labels.append(classes)
-    return Exits(torch.stack([torch.cat(parts) for parts in logits]), torch.cat(labels))
+    return Exits(blocks[0].site.task, torch.stack([torch.cat(parts) for parts in logits]), torch.cat(labels))
 
 
 def fit_temperatures(exits: Exits) -> list[float]:
@@ -73,7 +72,7 @@ def fit_temperatures(exits: Exits) -> list[float]:
     def closure() -> Tensor:
         optimizer.zero_grad()
         scaled = (exits.logits / log_temperature.exp()).flatten(0, 1)
-        loss = functional.cross_entropy(scaled, exits.labels.repeat(len(exits.logits)))
+        loss = exits.task.loss(scaled, exits.labels.repeat(len(exits.logits)))
         loss.backward()
         return loss
 
@@ -109,8 +108,7 @@ def early_exit(exits: Exits, temperatures: Sequence[float], costs: Sequence[floa
 def _confidences(exits: Exits, temperatures: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Probability of each head's answer, and whether it is right; both [heads, N]."""
     scaled = exits.logits / torch.tensor(temperatures)[:, None, None]
-    confidence, answer = scaled.softmax(2).max(2)
-    return confidence, answer == exits.labels
+    return scaled.softmax(2).amax(2), exits.task.hits(scaled, exits.labels)
 
 
 def exit_costs(blocks: Sequence[Block], images: Tensor) -> list[float]:
@@ -120,7 +118,7 @@ def exit_costs(blocks: Sequence[Block], images: Tensor) -> list[float]:
     so_far = []
     for block in blocks:
         with FlopCounterMode(display=False) as layers:
-            following = block.hand_on(x)
+            following = block.pass_through(x)
         with FlopCounterMode(display=False) as whole:
             block.predict(x)
         trunk += layers.get_total_flops()

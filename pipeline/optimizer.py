@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 from torch import nn, optim
@@ -84,3 +84,46 @@ def _decay(config: OptimizerConfig, step: int, steps_per_epoch: int, total_steps
             return (1 + math.cos(math.pi * progress)) / 2
         case _:
             return 1.0
+
+
+class Optimization:
+    """The optimizer of one block with its schedule, step budget and largest gradient norm.
+
+    Args:
+        parameters: What is trained, in an order that every process agrees on.
+        total_steps: Step budget of the run.
+    """
+
+    def __init__(
+        self, config: OptimizerConfig, parameters: Iterable[nn.Parameter], steps_per_epoch: int, total_steps: int
+    ) -> None:
+        self.parameters = list(parameters)
+        self.total_steps = total_steps
+        self._clip_norm = config.clip_norm
+        self._optimizer = build_optimizer(config, self.parameters)
+        self._schedule = build_schedule(config, self._optimizer, steps_per_epoch, total_steps)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def advance(self) -> None:
+        """Clips the gradients, makes one step, and advances the schedule."""
+        if self._clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters, self._clip_norm, foreach=True)
+        self._optimizer.step()
+        self._schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of optimizer and schedule; tensors are references."""
+        return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned; takes its tensors over."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])

@@ -6,16 +6,16 @@ from typing import Protocol
 
 from torch import Tensor
 
+from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
 
 
 @dataclass(frozen=True)
 class Handover:
-    """What a block leaves to the next one: its activation, the labels and, where a later loss wants it, the image."""
+    """What a block leaves to the next one: its activation, and what later methods need of the batch."""
 
     activation: Tensor
-    labels: Tensor
-    image: Tensor
+    batch: Batch
 
 
 class HandoverRead(Protocol):
@@ -63,18 +63,16 @@ def _take_turn(block: Block, index: int, batches: Iterator[tuple[Tensor, Tensor]
     read = None
     if index == 0:
         images, labels = next(batches)
-        item = Handover(images, labels, images)
+        item = Handover(images, Batch(-1, labels, {IMAGE: images}))
     else:
         read = stores[index - 1].try_read()
         if read is None:
             return False
         item = read.item
-    training = not block.finished
-    activation = block.forward(item.activation) if training else block.hand_on(item.activation)
+    activation = block.forward(item.activation, item.batch)
     if index < len(stores):
-        stores[index].insert(Handover(activation, item.labels, item.image), timeout_s=0.0)
-    if training:
-        block.learn(item.labels, item.image if block.needs_image else None)
+        stores[index].insert(Handover(activation, item.batch), timeout_s=0.0)
+    block.learn()
     if read:
         read.done()
     return True

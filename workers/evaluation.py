@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.task import Task
 
 
 def combined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -63,26 +63,27 @@ class Evaluation:
 
 
 class Counts:
-    """Correct predictions of one evaluation pass, counted on the device."""
+    """Right answers of one evaluation pass, counted on the device."""
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
-        device = blocks[0].device
-        self._correct = {block.index: torch.zeros((), dtype=torch.int64, device=device) for block in blocks}
-        self._ensemble = torch.zeros((), dtype=torch.int64, device=device)
+    def __init__(self, blocks: Sequence[int], task: Task, device: torch.device) -> None:
+        self._task = task
+        self._right = {index: torch.zeros((), dtype=torch.int64, device=device) for index in blocks}
+        self._together = torch.zeros((), dtype=torch.int64, device=device)
         self._total = 0
 
-    def add(self, block_index: int, logits: Tensor, labels: Tensor) -> None:
-        self._correct[block_index] += (logits.argmax(1) == labels).sum()
+    def add(self, block_index: int, outputs: Tensor, targets: Tensor) -> None:
+        """Counts the answers of one block's head for one batch."""
+        self._right[block_index] += self._task.hits(outputs, targets).sum()
 
-    def add_ensemble(self, ensemble: Tensor, labels: Tensor) -> None:
-        self._ensemble += (ensemble.argmax(1) == labels).sum()
-        self._total += len(labels)
+    def add_ensemble(self, ensemble: Tensor, targets: Tensor) -> None:
+        """Counts the answers of all heads together for one batch."""
+        self._together += self._task.hits(ensemble, targets).sum()
+        self._total += len(targets)
 
     def read(self) -> tuple[int, dict[int, int], int]:
-        """Samples, how many of them each block's head got right, and the heads up to here together; starts anew.
-        Synchronises."""
-        result = self._total, {index: int(count) for index, count in self._correct.items()}, int(self._ensemble)
-        for count in (*self._correct.values(), self._ensemble):
+        """Samples, right answers by block index, and those of the heads up to here together; starts anew. Synchronises."""
+        result = self._total, {index: int(count) for index, count in self._right.items()}, int(self._together)
+        for count in (*self._right.values(), self._together):
             count.zero_()
         self._total = 0
         return result

@@ -57,7 +57,7 @@ def ddp(case: Case, seat: Seat) -> Step:
 def _supervised_step(plan: Plan, network: nn.Module, device: torch.device) -> Step:
     optimizer = build_optimizer(plan.config.optimizer, list(network.parameters()))
     blueprint = plan.blueprint
-    schedule = build_schedule(plan.config.optimizer, optimizer, blueprint.task.steps_per_epoch, blueprint.total_steps)
+    schedule = build_schedule(plan.config.optimizer, optimizer, blueprint.steps_per_epoch, blueprint.total_steps)
     batches = BatchSource(plan.config.data, plan.config.training.seed).training_batches()
 
     def step() -> None:
@@ -111,7 +111,7 @@ class StageAlone:
         before = [plan.blueprint.build_block(index, device) for index in range(blocks[0].index)]
         x = image
         for block in before:
-            x = block.hand_on(x)
+            x = block.pass_through(x)
         return lambda: _train(blocks, x, labels, image, hand_over)
 
 

@@ -97,7 +97,7 @@ class Committer:
 
     def _accuracy_at(self, batch_id: int) -> float | None:
         """With FIFO an evaluation between the same two batches saw exactly these parameters."""
-        epoch, rest = divmod(batch_id, self._plan.blueprint.task.steps_per_epoch)
+        epoch, rest = divmod(batch_id, self._plan.blueprint.steps_per_epoch)
         parts = [part for part in self._board.read(f"evaluation/{epoch}") if part]
         if rest or len(parts) < self._board.num_processes or self._plan.config.buffers.policy != "fifo":
             return None

@@ -12,7 +12,7 @@ from greedypipe.workers.placement import Seat
 def keep_evaluations(metrics: Path, manifest: Manifest, plan: Plan) -> tuple[int, ...]:
     """Drops evaluations of later parameters; returns the epochs that are left."""
     path = metrics / "evaluations.jsonl"
-    last = manifest.batch_id // plan.blueprint.task.steps_per_epoch
+    last = manifest.batch_id // plan.blueprint.steps_per_epoch
     kept = [record for record in _records(path) if record["epoch"] <= last]
     _write(path, kept)
     return tuple(record["epoch"] for record in kept)

@@ -1,13 +1,15 @@
 """The whole configuration of a run, composed of each component's own section."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from greedypipe.buffers.replay import BuffersConfig
 from greedypipe.pipeline.build import Sections, TrainingConfig
-from greedypipe.pipeline.heads import HeadConfig
-from greedypipe.pipeline.losses import LossConfig
+from greedypipe.pipeline.heads import HEAD_FAMILY
+from greedypipe.pipeline.heads.head import HeadConfig
+from greedypipe.pipeline.method import MethodConfig
+from greedypipe.pipeline.methods import METHOD_FAMILY
 from greedypipe.pipeline.networks.build import ModelConfig
 from greedypipe.pipeline.optimizer import OptimizerConfig
 from greedypipe.pipeline.partition import PartitionConfig
@@ -64,8 +66,8 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     partition: PartitionConfig = PartitionConfig()
-    head: HeadConfig = HeadConfig()
-    loss: LossConfig = LossConfig()
+    head: Annotated[HeadConfig, HEAD_FAMILY] = HEAD_FAMILY.default()
+    method: Annotated[MethodConfig, METHOD_FAMILY] = METHOD_FAMILY.default()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     buffers: BuffersConfig = BuffersConfig()
@@ -80,7 +82,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
     def sections(self) -> Sections:
         """The sections that blocks are built from."""
-        return Sections(self.model, self.partition, self.head, self.loss, self.optimizer, self.training)
+        return Sections(self.model, self.partition, self.head, self.method, self.optimizer, self.training)
 
 
 def all_keys() -> dict[str, Any]:

@@ -4,13 +4,12 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-import torch
-
 from greedypipe.launch.config.loader import ConfigError
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.pipeline.build import Blueprint, Task
+from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS, TensorSpec
+from greedypipe.pipeline.build import Blueprint
+from greedypipe.pipeline.task import Classification
 from greedypipe.workers.data.catalog import DataInfo, check, describe
-from greedypipe.workers.links.encoding import TensorSpec
 from greedypipe.workers.links.messages import Kind, MessageLayout
 from greedypipe.workers.placement import Placement
 
@@ -27,24 +26,18 @@ class Plan:
     def layout_after(self, stage: int, share: Fraction = Fraction(1)) -> MessageLayout:
         """What travels from `stage` to the next one, over a link for this share of every batch."""
         last = self.placement.blocks_of(stage)[-1]
-        precision = self.blueprint.precision
-        labels = TensorSpec("labels", (), torch.int64)
-        activation = TensorSpec(
-            "activation",
-            self.blueprint.shapes[last].output,
-            precision.activation_dtype,
-            precision.channels_last,
-            self.config.link.dtype,
-        )
-        image = (TensorSpec("image", self.data.input_shape, torch.float32),) if self.sends_image(stage) else ()
-        ensemble = TensorSpec("ensemble", (self.data.num_classes,), torch.float32)
-        specs = {Kind.TRAIN: (labels, activation, *image), Kind.EVALUATE: (labels, activation, ensemble)}
-        return MessageLayout(math.ceil(self.config.data.batch_size * share), specs)
+        precision, task = self.blueprint.precision, self.blueprint.task
+        shape = self.blueprint.shapes[last].output
+        activation = TensorSpec(ACTIVATION, shape, precision.activation_dtype, precision.channels_last)
+        known = {LABELS: task.target, IMAGE: task.input}
+        carried = [known[name] for name in self.carried_after(stage)]
+        specs = {Kind.TRAIN: (activation, *carried), Kind.EVALUATE: (activation, task.target, task.ensemble)}
+        return MessageLayout(math.ceil(self.config.data.batch_size * share), specs, {ACTIVATION: self.config.link.dtype})
 
-    def sends_image(self, stage: int) -> bool:
-        """Whether a block after `stage` wants the input images."""
+    def carried_after(self, stage: int) -> list[str]:
+        """Names of what some block after `stage` needs besides the activation."""
         behind = range(self.placement.blocks_of(stage)[-1] + 1, self.blueprint.num_blocks)
-        return any(self.blueprint.needs_image(block) for block in behind)
+        return sorted(set().union(*(self.blueprint.needs(block) for block in behind)))
 
 
 def make_plan(config: RunConfig, num_processes: int) -> Plan:
@@ -57,7 +50,7 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
         check(config.data)
         data = describe(config.data)
         blueprint = _draw(config, data)
-        steps = blueprint.task.steps_per_epoch
+        steps = blueprint.steps_per_epoch
         placement = Placement.deal(config.placement.replicas, num_processes, blueprint.num_blocks)
         placement.device_of(0, config.placement)
         _check_replicas(config, placement, data)
@@ -94,7 +87,7 @@ def natural_processes(config: RunConfig) -> int:
 def _draw(config: RunConfig, data: DataInfo) -> Blueprint:
     last = config.data.batch_size if config.data.drop_last else 1
     steps = (data.train_samples - last) // config.data.batch_size + 1
-    return Blueprint(config.sections(), Task(data.input_shape, data.num_classes, steps))
+    return Blueprint(config.sections(), Classification(data.input_shape, data.num_classes), steps)
 
 
 def _check_replicas(config: RunConfig, placement: Placement, data: DataInfo) -> None:

@@ -21,10 +21,10 @@ from greedypipe.workers.around.trace import make_tracing
 from greedypipe.workers.block_files import FINAL, Saved, Saver, load_blocks
 from greedypipe.workers.data.source import BatchSource
 from greedypipe.workers.evaluation import Evaluation
-from greedypipe.workers.feed import Feed, Start
+from greedypipe.workers.feed import Calendar, Feed, Start
 from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER, Inbox, MessageStream
 from greedypipe.workers.replicas import Replicas, join_replicas
-from greedypipe.workers.stage import StageWorker
+from greedypipe.workers.stage import Results, StageWorker
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.meter import MetricsFile
 from greedypipe.workers.telemetry.status import StageStatus
@@ -107,12 +107,10 @@ class Stage:
             tracing.blocks(blocks),
             tracing.inbox(inbox),
             tracing.outbox(outbox),
-            sends_image=self._plan.sends_image(self._stage),
+            carried=self._plan.carried_after(self._stage),
+            task=self._plan.blueprint.task,
             status=self._status,
-            metrics=metrics,
-            interval_steps=config.logging.interval_steps,
-            publish=self._publish,
-            save=save,
+            results=Results(metrics, config.logging.interval_steps, self._publish, save),
         )
         worker.run()
         self._status.now("saving")
@@ -164,18 +162,22 @@ class Stage:
         config, replay = self._plan.config, self._plan.config.buffers.policy == "replay"
         # With queues every stage trains on exactly what stage 0 sends; with replay stage 0 waits for all step budgets.
         all_finished: Callable[[], bool] = lambda: self._board.all_rows("status", "finished")  # noqa: E731
+        calendar = Calendar(
+            self._plan.blueprint.total_steps,
+            self._plan.blueprint.steps_per_epoch,
+            config.evaluation.every_epochs,
+            config.checkpoint.interval_steps,
+            Start(self._origin.batch_id, max(self._origin.evaluated, default=0)),
+        )
         return Feed(
             BatchSource(config.data, config.training.seed),
-            config.evaluation,
-            total_steps=self._plan.blueprint.total_steps,
-            num_classes=self._plan.data.num_classes,
+            calendar,
+            self._plan.blueprint.task,
             spread_evaluation=replay,
             may_stop=all_finished if replay else lambda: True,
             status=self._status,
-            part=self._plan.placement.part_of(self._seat),
-            start=Start(self._origin.batch_id, max(self._origin.evaluated, default=0)),
-            checkpoint_steps=config.checkpoint.interval_steps,
             must_stop=lambda: self._replicas.agree(self._must_stop()),
+            part=self._plan.placement.part_of(self._seat),
         )
 
     def _publish(self, evaluation: Evaluation) -> None:

@@ -115,6 +115,6 @@ def expected_epochs(plan: Plan, batch_id: int, evaluated: Sequence[int]) -> list
     The last one that was due before `batch_id` may have been lost with the run that stopped there.
     """
     epochs, every = plan.config.training.epochs, plan.config.evaluation.every_epochs
-    due = batch_id // plan.blueprint.task.steps_per_epoch
+    due = batch_id // plan.blueprint.steps_per_epoch
     expected = [*range(every, epochs, every), epochs]
     return [epoch for epoch in expected if epoch >= due - due % every and epoch not in evaluated]

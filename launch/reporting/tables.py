@@ -159,7 +159,7 @@ def headline(plan: Plan) -> str:
         f"{method}, "
         f"{_count(plan.blueprint.num_blocks, 'block')} in {_count(plan.placement.num_processes, 'process', 'es')}, "
         f"batch {config.data.batch_size}, "
-        f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.task.steps_per_epoch} steps"
+        f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.steps_per_epoch} steps"
     )
 
 

@@ -33,7 +33,7 @@ BASIC_CNN = ModelConfig(name="basic_cnn", width=0.1)
 
 def parameters_of(block: Block) -> list[nn.Parameter]:
     """Of layers and loss."""
-    return [*chain.from_iterable(layer.module.parameters() for layer in block.layers), *block.loss.parameters()]
+    return [*chain.from_iterable(layer.module.parameters() for layer in block.layers), *block.method.parameters()]
 
 
 def copies_of(block: Block) -> list[Tensor]:
@@ -93,7 +93,7 @@ def test_nothing_writes_into_the_input(model: ModelConfig, blocks: int) -> None:
         block.forward(x)
         block.learn(labels)
         block.predict(x)
-        block.hand_on(x)
+        block.pass_through(x)
         assert torch.equal(x, before)
 
 
@@ -114,7 +114,7 @@ def test_no_gradient_flows_into_the_input() -> None:
 def test_gradients_are_those_of_the_local_loss_alone(model: ModelConfig, index: int, loss: str) -> None:
     block = make_block(index, 3, model=model, loss=LossConfig(name=loss))
     x, labels, image = batch(block)
-    layers, criterion = copy.deepcopy(([layer.module for layer in block.layers], block.loss))
+    layers, criterion = copy.deepcopy(([layer.module for layer in block.layers], block.method))
     expected_loss = criterion(nn.Sequential(*layers)(block.precision.canonical(x)), labels, image)
     wanted = [*chain.from_iterable(layer.parameters() for layer in layers), *criterion.parameters()]
     expected = torch.autograd.grad(expected_loss, wanted)
@@ -136,7 +136,7 @@ def test_learn_returns_the_loss_before_the_update_without_a_graph() -> None:
     block = make_block(1)
     x, labels, _ = batch(block)
     activation = block.forward(x)
-    expected = nn.functional.cross_entropy(block.loss.head(activation), labels)
+    expected = nn.functional.cross_entropy(block.method.head(activation), labels)
     loss = block.learn(labels)
     assert torch.equal(loss, expected)
     assert (loss.shape, loss.dtype, loss.requires_grad) == ((), torch.float32, False)
@@ -176,11 +176,11 @@ def test_clip_norm_bounds_the_gradient_of_layers_and_head_together() -> None:
 def test_without_a_loss_the_layers_stay_random_and_the_head_learns() -> None:
     block = make_block(loss=LossConfig(name="none"), optimizer=OptimizerConfig(lr=0.1, weight_decay=0.1))
     random = [parameter for layer in block.layers for parameter in layer.module.parameters()]
-    layers, head = ([parameter.clone() for parameter in group] for group in (random, block.loss.parameters()))
+    layers, head = ([parameter.clone() for parameter in group] for group in (random, block.method.parameters()))
     train(block, range(3))
     assert not differing(layers, random)
     assert all(parameter.grad is None for parameter in random), "no time goes into gradients that nobody uses"
-    assert not any(torch.equal(*pair) for pair in zip(head, block.loss.parameters(), strict=True))
+    assert not any(torch.equal(*pair) for pair in zip(head, block.method.parameters(), strict=True))
 
 
 def test_without_labels_only_the_head_depends_on_them() -> None:

@@ -44,13 +44,13 @@ def saved_and_loaded(block: Block) -> dict[str, Any]:
 def test_predict_runs_layers_and_head_in_evaluation_mode(model: ModelConfig, index: int) -> None:
     block = make_block(index, model=model, head=WITH_STATISTICS)
     train(block, range(2))
-    layers, head = copy.deepcopy(([layer.module for layer in block.layers], block.loss.head))
+    layers, head = copy.deepcopy(([layer.module for layer in block.layers], block.method.head))
     x = block.precision.canonical(batch(block, 5)[0])
     with torch.no_grad():
         expected = nn.Sequential(*layers).eval()(x)
         logits = head.eval()(expected)
     assert not differing(block.predict(x), (expected, logits))
-    assert torch.equal(block.hand_on(x), expected)
+    assert torch.equal(block.pass_through(x), expected)
     assert not any(tensor.requires_grad for tensor in block.predict(x))
 
 
@@ -62,7 +62,7 @@ def test_evaluation_changes_no_state_and_no_later_bit(model: ModelConfig, index:
         before = copy.deepcopy(block.state_dict())
         x, _, _ = batch(block, 100 + step)
         block.predict(x)
-        block.hand_on(x)
+        block.pass_through(x)
         assert not differing(before, block.state_dict())
         assert not differing(train(block, range(step, step + 1)), train(undisturbed, range(step, step + 1)))
     assert not differing(block.state_dict(), undisturbed.state_dict())

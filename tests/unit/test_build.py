@@ -55,7 +55,7 @@ def test_initial_weights_do_not_depend_on_what_was_drawn_before() -> None:
     torch.rand(5)
     second_block = second.build_block(0, CPU)
     assert not differing(first.network.state_dict(), second.network.state_dict())
-    assert not differing(first_block.loss.state_dict(), second_block.loss.state_dict())
+    assert not differing(first_block.method.state_dict(), second_block.method.state_dict())
 
 
 def test_a_head_follows_from_seed_and_index_alone() -> None:
@@ -63,8 +63,8 @@ def test_a_head_follows_from_seed_and_index_alone() -> None:
     forwards = make_blocks(4)
     blueprint = make_blueprint(4)
     backwards = [blueprint.build_block(index, CPU) for index in reversed(range(4))][::-1]
-    assert not differing(alone.loss.state_dict(), forwards[2].loss.state_dict())
-    assert not differing(*([block.loss.state_dict() for block in blocks] for blocks in (forwards, backwards)))
+    assert not differing(alone.method.state_dict(), forwards[2].method.state_dict())
+    assert not differing(*([block.method.state_dict() for block in blocks] for blocks in (forwards, backwards)))
 
 
 def test_a_head_does_not_depend_on_the_partition() -> None:
@@ -77,18 +77,18 @@ def test_a_head_does_not_depend_on_the_partition() -> None:
 @pytest.mark.parametrize("loss", ["predsim", "reconstruction", "reconstruction_only", "none"])
 def test_a_head_does_not_depend_on_the_loss(loss: str) -> None:
     plain, other = make_block(), make_block(loss=LossConfig(name=loss))
-    assert not differing(plain.loss.head.state_dict(), other.loss.head.state_dict())
+    assert not differing(plain.method.head.state_dict(), other.method.head.state_dict())
 
 
 def test_heads_of_different_blocks_differ() -> None:
-    first, second = (make_block(index, 4).loss.head.state_dict() for index in (1, 2))
+    first, second = (make_block(index, 4).method.head.state_dict() for index in (1, 2))
     assert first.keys() == second.keys()
     assert not any(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_another_seed_gives_other_weights_and_other_heads() -> None:
     one, other = (make_block(training=TrainingConfig(seed=seed)) for seed in (0, 1))
-    for ours, theirs in ((one.layer_state(), other.layer_state()), (one.loss.state_dict(), other.loss.state_dict())):
+    for ours, theirs in ((one.layer_state(), other.layer_state()), (one.method.state_dict(), other.method.state_dict())):
         drawn = [name for name, value in ours.items() if value.is_floating_point() and value.std() > 0]
         assert any(name.endswith("weight") for name in drawn)
         assert not any(torch.equal(ours[name], theirs[name]) for name in drawn)
@@ -160,7 +160,7 @@ def test_the_schedule_counts_epochs_in_steps() -> None:
 def test_all_blocks_but_the_last_have_the_local_loss_asked_for(name: str, kind: type[nn.Module]) -> None:
     blueprint = make_blueprint(3, loss=LossConfig(name=name))
     blocks = [blueprint.build_block(index, CPU) for index in range(3)]
-    assert [type(block.loss) for block in blocks] == [kind, kind, CrossEntropy]
+    assert [type(block.method) for block in blocks] == [kind, kind, CrossEntropy]
     wants_image = kind in (Reconstruction, ReconstructionOnly)
     assert [block.needs_image for block in blocks] == [wants_image, wants_image, False]
     assert [blueprint.needs_image(index) for index in range(3)] == [block.needs_image for block in blocks]
@@ -168,14 +168,14 @@ def test_all_blocks_but_the_last_have_the_local_loss_asked_for(name: str, kind: 
 
 def test_the_last_block_learns_through_the_networks_classifier() -> None:
     blueprint = make_blueprint(2)
-    assert blueprint.build_block(1, CPU).loss.head is blueprint.network.classifier.module
+    assert blueprint.build_block(1, CPU).method.head is blueprint.network.classifier.module
 
 
 def test_a_single_block_learns_through_the_classifier_whatever_the_loss() -> None:
     blueprint = make_blueprint(1, loss=LossConfig(name="none"))
     block = blueprint.build_block(0, CPU)
-    assert block.loss.head is blueprint.network.classifier.module
-    assert block.loss.trains_layers
+    assert block.method.head is blueprint.network.classifier.module
+    assert block.method.trains_layers
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp", "mlp_aux", "mlp_sr", "cnn"])

@@ -67,7 +67,7 @@ def test_the_accuracy_is_that_of_an_evaluation_of_the_same_parameters(
     policy: str, batch_id: int, accuracy: float | None, tmp_path: Path
 ) -> None:
     plan, board = make(f"buffers.policy={policy}"), Board(HashStore(), 2)
-    assert plan.blueprint.task.steps_per_epoch == 23
+    assert plan.blueprint.steps_per_epoch == 23
     for rank, ensemble in enumerate((None, 16)):
         board.post("evaluation/1", rank, {"epoch": 1, "samples": 20, "correct": {rank: 10 + 5 * rank}, "ensemble": ensemble})
     with Committer(board, plan, tmp_path, lambda: None) as committer:

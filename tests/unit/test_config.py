@@ -101,7 +101,7 @@ WRONG = {
         ["buffers.max_reuse=3"],
         "command line: buffers.max_reuse=3 has no effect with buffers.policy=fifo; it needs buffers.policy=replay",
     ),
-    "key of another loss": (["loss.beta=0.5"], "command line: loss.beta=0.5 has no effect with loss.name=cross_entropy"),
+    "key of another loss": (["method.beta=0.5"], "command line: method.beta=0.5 has no effect with loss.name=cross_entropy"),
     "key of another network": (["model.depth=9"], "command line: model.depth=9 has no effect with model.name=vgg8b"),
     "key of another data set": (["data.samples=9"], "command line: data.samples=9 has no effect with data.name=digits"),
     "unknown network": (["model.name=vgg8c"], "command line: model.name: unknown network 'vgg8c', nearest is 'vgg8b'"),

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from greedypipe.workers.links.encoding import ENCODINGS, TensorSpec
+from greedypipe.pipeline.batch import TensorSpec
+from greedypipe.workers.links.encoding import ENCODINGS
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
 from greedypipe.workers.links.slots import Slot
 

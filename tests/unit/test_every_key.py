@@ -46,7 +46,7 @@ def trained(overrides: Sequence[str]) -> str:
     losses = train(blocks, ((batch.images, batch.labels) for batch in batches))
     digest = hashlib.sha256(repr(losses).encode())
     for block in blocks:
-        for value in (*block.layer_state().values(), *block.loss.state_dict().values()):
+        for value in (*block.layer_state().values(), *block.method.state_dict().values()):
             digest.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else repr(value).encode())
     return digest.hexdigest()
 
@@ -68,7 +68,7 @@ def rounds_of_profile(overrides: Sequence[str]) -> int:
 def compiles(overrides: Sequence[str]) -> list[bool]:
     """Whether layers and loss of a block have a compiled call; nothing is compiled before the first one."""
     block = plan_of(overrides).blueprint.build_block(0, torch.device("cpu"))
-    return [module._compiled_call_impl is not None for module in (block._trunk, block.loss)]
+    return [module._compiled_call_impl is not None for module in (block._trunk, block.method)]
 
 
 def learning_rates(overrides: Sequence[str]) -> list[float]:
@@ -174,9 +174,9 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "partition.profile_s": ("0.5", rounds_of_profile, ["partition.boundaries=auto"]),
     "head.name": ("linear", trained, []),
     "head.hidden": ("8", trained, ["head.name=mlp"]),
-    "loss.name": ("predsim", trained, []),
-    "loss.beta": ("0.5", trained, ["loss.name=predsim"]),
-    "loss.reconstruction_weight": ("0.9", trained, ["loss.name=reconstruction"]),
+    "method.name": ("predsim", trained, []),
+    "method.beta": ("0.5", trained, ["method.name=predsim"]),
+    "method.weight": ("0.9", trained, ["method.name=reconstruction"]),
     "optimizer.name": ("adamw", trained, []),
     "optimizer.lr": ("0.01", trained, []),
     "optimizer.momentum": ("0.5", trained, []),

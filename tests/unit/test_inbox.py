@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from greedypipe.buffers.replay import CONTROL_CAPACITY, BuffersConfig
+from greedypipe.pipeline.batch import TensorSpec
 from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER, Delivery, Inbox
-from greedypipe.workers.links.encoding import TensorSpec
 from greedypipe.workers.links.inprocess import make_inprocess_link
 from greedypipe.workers.links.interface import Received, Receiver
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout

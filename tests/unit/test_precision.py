@@ -43,7 +43,7 @@ def test_activations_and_weights_have_the_layout_asked_for(
     block = make_block(model=VGG, training=training, head=HeadConfig(name="cnn"))
     activation, _ = train(block, range(1))
     handed_on, _ = block.predict(batch(block)[0])
-    weights = [tensor for tensor in {**block.layer_state(), **block.loss.state_dict()}.values() if tensor.dim() == 4]
+    weights = [tensor for tensor in {**block.layer_state(), **block.method.state_dict()}.values() if tensor.dim() == 4]
     assert len(weights) > 2
     assert all(tensor.is_contiguous(memory_format=layout) for tensor in (activation, handed_on, *weights))
 
@@ -61,7 +61,7 @@ def test_activations_have_dtype_and_layout_whatever_the_layers_give(precision: s
     cut = PartitionConfig(blocks=2, boundaries=("1",))
     block = make_block(model=ModelConfig(name=f"{__name__}:reshaping"), partition=cut, training=training)
     x, _, _ = batch(block)
-    for activation in (block.forward(x), block.hand_on(x)):
+    for activation in (block.forward(x), block.pass_through(x)):
         assert activation.dtype == block.precision.activation_dtype
         assert activation.is_contiguous(memory_format=block.precision.memory_format(4))
 

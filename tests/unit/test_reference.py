@@ -137,8 +137,8 @@ def logits_of(blocks: list[Block], images: Tensor) -> list[Tensor]:
         for block in blocks:
             for layer in block.layers:
                 x = layer.module.eval()(x)
-            logits.append(block.loss.head.eval()(x))
-            for module in (*(layer.module for layer in block.layers), block.loss):
+            logits.append(block.method.head.eval()(x))
+            for module in (*(layer.module for layer in block.layers), block.method):
                 module.train()
     return logits
 
@@ -191,6 +191,6 @@ def test_the_ensemble_leaves_the_logits_as_they_were() -> None:
 def test_a_part_of_the_network_weighs_its_heads_by_their_place_in_the_whole() -> None:
     blocks = make_blocks(3, RGB)
     images, _ = batches(1)[0]
-    x = blocks[0].hand_on(images)
+    x = blocks[0].pass_through(images)
     later = reference.add_to_ensemble(None, blocks[1].predict(x)[1], blocks[1].index)
     assert torch.equal(later, 2 * blocks[1].predict(x)[1])

@@ -176,7 +176,7 @@ def test_a_finished_block_hands_on_with_frozen_weights_and_statistics() -> None:
     assert blocks[0].step == 3
     assert not differing(learned(blocks[:1]), frozen)
     for handover, (images, labels) in zip(store.handovers[3:], batches[3:], strict=True):
-        assert torch.equal(handover.activation, blocks[0].hand_on(images))
+        assert torch.equal(handover.activation, blocks[0].pass_through(images))
         assert torch.equal(handover.labels, labels)
 
 

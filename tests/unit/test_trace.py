@@ -138,7 +138,7 @@ def test_a_traced_block_computes_what_the_block_does() -> None:
     for _ in tracing.inbox([delivery]):  # type: ignore[arg-type]
         assert torch.equal(traced.forward(x), plain.forward(x))
         assert torch.equal(traced.learn(labels), plain.learn(labels))
-        assert torch.equal(traced.hand_on(x), plain.hand_on(x))
+        assert torch.equal(traced.pass_through(x), plain.pass_through(x))
         assert torch.equal(traced.predict(x)[1], plain.predict(x)[1])
     assert traced.step == plain.step == 1
     assert (tracing.spans() or {})["activity"] == ["forward", "learn", "hand_on"]

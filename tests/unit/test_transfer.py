@@ -67,10 +67,10 @@ def test_a_fresh_head_has_neither_momentum_nor_the_weights_of_another() -> None:
     assert first.layers[-1].name != moved.layers[-1].name
     states = [block.state_dict() for block in saved]
     without = [state | {"last_layer": "elsewhere"} for state in states]
-    initial = {name: value.clone() for name, value in moved.loss.state_dict().items()}
+    initial = {name: value.clone() for name, value in moved.method.state_dict().items()}
     state, head_is_fresh = transferred_state(moved, without)
     moved.load_state_dict(state)
-    assert head_is_fresh and not differing(moved.loss.state_dict(), initial)
+    assert head_is_fresh and not differing(moved.method.state_dict(), initial)
     fresh = [entry for name, entry in momentum(moved.state_dict()).items() if name.startswith("loss.")]
     assert fresh and all(not entry["momentum_buffer"].any() for entry in fresh)
 

@@ -5,12 +5,15 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.block import Block
+from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Message
 
@@ -32,37 +35,25 @@ class DebugConfig(BaseModel, frozen=True, extra="forbid"):
     fault_step: int = Field(0, ge=0, description="optimizer step of its first block at which it happens")
 
 
-class SlowedBlock:
-    """A block that sleeps after every training step, `factor` - 1 times as long as the step took.
+class SlowedBlock(BlockShell):
+    """A block that sleeps after everything it computes in training, `factor` - 1 times as long as that took."""
 
-    Everything else is the block's own.
-    """
-
-    def __init__(self, block: Block, factor: float) -> None:
-        self._block = block
+    def __init__(self, block: AnyBlock, factor: float) -> None:
+        super().__init__(block)
         self._factor = factor
         self._spent_s = 0.0
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._block, name)
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
         started = time.perf_counter()
-        activation = self._block.forward(x)
+        activation = self._block.forward(x, batch)
         self._spent_s = time.perf_counter() - started
         return activation
 
-    def learn(self, labels: Tensor, image: Tensor | None = None, weight: float = 1.0) -> Tensor:
+    def learn(self) -> Tensor | None:
         started = time.perf_counter()
-        loss = self._block.learn(labels, image, weight)
+        loss = self._block.learn()
         time.sleep((self._factor - 1) * (self._spent_s + time.perf_counter() - started))
         return loss
-
-    def hand_on(self, x: Tensor) -> Tensor:
-        started = time.perf_counter()
-        activation = self._block.hand_on(x)
-        time.sleep((self._factor - 1) * (time.perf_counter() - started))
-        return activation
 
 
 class SlowedSender(Sender):
@@ -87,21 +78,19 @@ class SlowedSender(Sender):
         self._link.abandon()
 
 
-class FaultyBlock:
+class FaultyBlock(BlockShell):
     """A block whose forward fails in the given way at the given step."""
 
     def __init__(self, block: Block, fault: str, step: int) -> None:
-        self._block = block
+        super().__init__(block)
+        self._layers = block.layers
         self._fault = fault
         self._step = step
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._block, name)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self._block.step == self._step:
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        if self._block.step == self._step and not self._block.finished:
             self._strike()
-        return self._block.forward(x)
+        return self._block.forward(x, batch)
 
     def _strike(self) -> None:
         print(f"debug: {self._fault} in block {self._block.index} at step {self._step}", file=sys.stderr, flush=True)
@@ -117,7 +106,7 @@ class FaultyBlock:
             case "full_disk":
                 resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_BYTES, resource.RLIM_INFINITY))
             case "nan":
-                for layer in self._block.layers:
+                for layer in self._layers:
                     for parameter in layer.module.parameters():
                         parameter.data.fill_(float("nan"))
 
@@ -127,10 +116,11 @@ def slowed_link(link: Sender, stage: int, config: DebugConfig) -> Sender:
     return SlowedSender(link, config.slow_link_s) if config.slow_stage == stage and config.slow_link_s else link
 
 
-def trouble(blocks: list[Block], stage: int, config: DebugConfig) -> list[Block]:
+def trouble(blocks: Sequence[Block], stage: int, config: DebugConfig) -> list[AnyBlock]:
     """The stage's blocks, with the trouble that `config` asks for."""
-    if config.slow_stage == stage and config.slow_factor > 1:
-        blocks = [SlowedBlock(block, config.slow_factor) for block in blocks]  # type: ignore[misc]
+    result: list[AnyBlock] = list(blocks)
     if config.fault != "none" and config.fault_stage == stage:
-        blocks = [FaultyBlock(blocks[0], config.fault, config.fault_step), *blocks[1:]]  # type: ignore[list-item]
-    return blocks
+        result[0] = FaultyBlock(blocks[0], config.fault, config.fault_step)
+    if config.slow_stage == stage and config.slow_factor > 1:
+        result = [SlowedBlock(block, config.slow_factor) for block in result]
+    return result

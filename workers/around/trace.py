@@ -8,10 +8,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from greedypipe.pipeline.block import Block
+from greedypipe.buffers.stats import BufferStats
+from greedypipe.pipeline.batch import Batch
+from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.inbox import Delivery, MessageStream
 from greedypipe.workers.links.connect import memory_of_host
-from greedypipe.workers.links.interface import DeadEnd, LinkStats, Sender
+from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.telemetry.meter import LoggingConfig
 
@@ -127,8 +129,22 @@ class TracedInbox:
         self._recorder = recorder
         self._waiting = waiting
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inbox, name)
+    @property
+    def wait_s(self) -> float:
+        return self._inbox.wait_s
+
+    @property
+    def slot_bytes(self) -> int:
+        return self._inbox.slot_bytes
+
+    def read_each_once(self) -> None:
+        self._inbox.read_each_once()
+
+    def stats(self) -> BufferStats:
+        return self._inbox.stats()
+
+    def close(self) -> None:
+        self._inbox.close()
 
     def __iter__(self) -> Iterator[Delivery]:
         recorder, deliveries = self._recorder, iter(self._inbox)
@@ -174,44 +190,36 @@ class TracedOutbox(Sender):
         self._outbox.abandon()
 
 
-class TracedBlock:
-    """A block whose forward, learn and hand_on are recorded; everything else is the block's own."""
+class TracedBlock(BlockShell):
+    """A block whose forward and learn are recorded."""
 
-    def __init__(self, block: Block, recorder: Recorder) -> None:
-        self._block = block
-        self._index = block.index
+    def __init__(self, block: AnyBlock, recorder: Recorder) -> None:
+        super().__init__(block)
         self._recorder = recorder
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._block, name)
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        activity = Activity.HAND_ON if self._block.finished else Activity.FORWARD
         started = time.perf_counter()
-        activation = self._block.forward(x)
-        self._record(Activity.FORWARD, started)
+        activation = self._block.forward(x, batch)
+        self._record(activity, started)
         return activation
 
-    def learn(self, labels: Tensor, image: Tensor | None = None, weight: float = 1.0) -> Tensor:
+    def learn(self) -> Tensor | None:
         started = time.perf_counter()
-        loss = self._block.learn(labels, image, weight)
-        self._record(Activity.LEARN, started)
+        loss = self._block.learn()
+        if loss is not None:
+            self._record(Activity.LEARN, started)
         return loss
-
-    def hand_on(self, x: Tensor) -> Tensor:
-        started = time.perf_counter()
-        activation = self._block.hand_on(x)
-        self._record(Activity.HAND_ON, started)
-        return activation
 
     def _record(self, activity: Activity, started: float) -> None:
         if self._recorder.is_training:
-            self._recorder.add(activity, started, time.perf_counter(), self._index)
+            self._recorder.add(activity, started, time.perf_counter(), self._block.index)
 
 
 class Tracing(Protocol):
     """What surrounds the parts of a stage, chosen once."""
 
-    def blocks(self, blocks: Sequence[Block]) -> Sequence[Block]: ...
+    def blocks(self, blocks: Sequence[AnyBlock]) -> Sequence[AnyBlock]: ...
     def inbox(self, inbox: MessageStream) -> MessageStream: ...
     def outbox(self, outbox: Sender) -> Sender: ...
     def spans(self) -> dict[str, Any] | None: ...
@@ -220,7 +228,7 @@ class Tracing(Protocol):
 class Untraced:
     """Leaves every part as it is: a run without a trace costs nothing."""
 
-    def blocks(self, blocks: Sequence[Block]) -> Sequence[Block]:
+    def blocks(self, blocks: Sequence[AnyBlock]) -> Sequence[AnyBlock]:
         return blocks
 
     def inbox(self, inbox: MessageStream) -> MessageStream:
@@ -240,14 +248,14 @@ class Traced:
         self._recorder = recorder
         self._waiting = Activity.WAIT_INPUT if stage else Activity.DATA
 
-    def blocks(self, blocks: Sequence[Block]) -> Sequence[Block]:
-        return [TracedBlock(block, self._recorder) for block in blocks]  # type: ignore[misc]
+    def blocks(self, blocks: Sequence[AnyBlock]) -> Sequence[AnyBlock]:
+        return [TracedBlock(block, self._recorder) for block in blocks]
 
     def inbox(self, inbox: MessageStream) -> MessageStream:
         return TracedInbox(inbox, self._recorder, self._waiting)
 
     def outbox(self, outbox: Sender) -> Sender:
-        return outbox if isinstance(outbox, DeadEnd) else TracedOutbox(outbox, self._recorder)
+        return outbox if outbox.is_dead_end else TracedOutbox(outbox, self._recorder)
 
     def spans(self) -> dict[str, Any]:
         """See `Recorder.spans`."""

@@ -67,6 +67,8 @@ class Sender(ABC):
     """The upstream end of a link. One thread calls it."""
 
     stats: LinkStats
+    is_dead_end = False
+    """Whether nobody receives what is sent."""
 
     @property
     def wait_room_s(self) -> float:
@@ -128,6 +130,8 @@ class PollingReceiver(Receiver):
 
 class DeadEnd(Sender):
     """The outbox of the last stage: nothing comes after it."""
+
+    is_dead_end = True
 
     def __init__(self) -> None:
         self.stats = LinkStats("none")

@@ -4,13 +4,11 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
-
-from greedypipe.pipeline.block import Block
 
 
 class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
@@ -49,10 +47,21 @@ class MetricsFile:
         self._file.close()
 
 
+class Metered(Protocol):
+    """What a meter asks of a block."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+
+
 class Meter:
     """Collects the local losses of one block; one copy on the device per step, nothing else on the hot path."""
 
-    def __init__(self, block: Block, interval_steps: int) -> None:
+    def __init__(self, block: Metered, interval_steps: int) -> None:
         self.block = block
         self._losses = torch.zeros(interval_steps, device=block.device)
         self._batch_ids: list[int] = []

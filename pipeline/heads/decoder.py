@@ -5,7 +5,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
-from greedypipe.pipeline.heads import MeanOverTokens
+from greedypipe.pipeline.heads.head import MeanOverTokens
 
 
 def build_decoder(activation_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> nn.Module:
