@@ -122,7 +122,7 @@ def test_an_anchor_is_githubs() -> None:
 def test_the_figure_is_readable_at_700_pixels(colours: object) -> None:
     text = figure(colours)  # type: ignore[arg-type]
     sizes = [float(size) for size in re.findall(r'font-size="([\d.]+)"', text)]
-    assert min(sizes) == SMALL and 12 <= SMALL * 700 / WIDTH
+    assert min(sizes) == SMALL and SMALL * 700 / WIDTH >= 12
     across = [float(x) + float(width) for x, width in re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', text)]
     down = [float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)"', text)]
     assert max(across) <= WIDTH and max(down) <= HEIGHT - 8
