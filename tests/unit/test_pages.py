@@ -71,11 +71,13 @@ def test_the_readme_is_short() -> None:
 
 def missing_files(text: str) -> list[str]:
     """Files of ours, benchmarks and make targets that a page names and that do not exist."""
-    paths = re.findall(r"(?<![\w./-])(?:launch|pipeline|workers|buffers|configs|deploy|tests|docs|benchmarks)/[\w./-]*\w", text)
+    paths = re.findall(
+        r"(?<![\w./-])(?:launch|pipeline|workers|buffers|configs|deploy|tests|docs|benchmarks)/[\w./-]*\w", text
+    )
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"`make (\w+)`|^make (\w+)", text, re.MULTILINE)
     return [
-        *(path for path in paths if not (ROOT / path).exists() and not list(ROOT.glob(f"{path}.*"))),
+        *(path for path in paths if not (ROOT / path).exists() and not list(ROOT.glob(f"{path}*"))),
         *(name for name in re.findall(r"-m (benchmarks\.\w+)", text) if not _is_module(name)),
         *(one or other for one, other in targets if f"\n{one or other}:" not in makefile),
     ]
@@ -100,8 +102,10 @@ def unknown_keys(text: str) -> list[str]:
     """Keys of the configuration, as section.key, that do not exist."""
     known = set(re.findall(r"^  (\w+\.\w+)=", describe_keys(), re.MULTILINE)) | {f"{name}.options" for name in OWN}
     sections = {key.partition(".")[0] for key in known}
-    named = re.findall(r"(?<![\w./-])([a-z]+\.[a-z_]+)(?=[=`])(?!\.)", text)
-    return sorted({key for key in named if key.partition(".")[0] in sections and key not in known})
+    named = re.findall(r"(?<![\w./-])([a-z]+\.[a-z_]+)=|`([a-z]+\.[a-z_]+)`", text)
+    return sorted(
+        {key for key in (one or other for one, other in named) if key.partition(".")[0] in sections and key not in known}
+    )
 
 
 OWN = ("method", "head", "model", "data", "optimizer")
@@ -113,7 +117,10 @@ def test_keys_that_a_page_names_exist(page: Path) -> None:
 
 
 def test_an_unknown_key_is_found() -> None:
-    assert unknown_keys("`buffers.size` and buffers.policy=fifo and `training.epoch=3`") == ["buffers.size", "training.epoch"]
+    assert unknown_keys("`buffers.size` and buffers.policy=fifo and `training.epoch=3`") == [
+        "buffers.size",
+        "training.epoch",
+    ]
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -171,9 +178,8 @@ def test_the_examples_of_extending_train(own_code: None) -> None:
 def _learn(block: Block) -> None:
     labels = torch.arange(8) % 10
     x = torch.randn(8, 1, 8, 8)
-    batch = Batch(0, labels, {"image": x})
-    block.forward(x, batch)
-    block.learn(batch)
+    block.forward(x, Batch(0, labels, {"image": x}))
+    block.learn()
 
 
 def test_every_method_has_a_line_in_the_readme_and_a_card() -> None:
