@@ -199,8 +199,8 @@ class Striker:
         metrics = self._folder / "metrics" / f"stage{self._trial.stage}.jsonl"
         while time.monotonic() < deadline:
             if metrics.exists() and (self._folder / "status.json").exists():
-                rows = read_status(self._folder)["stages"]
-                self.pids = [row["pid"] for row in rows if row]
+                rows = read_status(self._folder).stages
+                self.pids = [row.pid for row in rows if row]
                 if all(rows) and metrics.read_text().count("\n") >= self._trial.step:
                     break
             time.sleep(0.005)
@@ -226,7 +226,7 @@ def _raised_at(outcome: Outcome, trial: Trial) -> float | None:
     """When the record before a scripted exception was written."""
     if trial.fault != "exception":
         return None
-    times = [one["unix_s"] for one in outcome.records(trial.stage) if one["step"] <= trial.step]
+    times = [one.unix_s for one in outcome.records(trial.stage) if one.step <= trial.step]
     return times[-1] if times else None
 
 

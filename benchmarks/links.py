@@ -66,8 +66,8 @@ class Case:
     @property
     def layout(self) -> MessageLayout:
         """Its only message."""
-        spec = TensorSpec("activation", (CHANNELS, *SHAPES[self.size]), torch.float32, True, self.encoding)
-        return MessageLayout(ROWS, {Kind.TRAIN: (spec,)})
+        spec = TensorSpec("activation", (CHANNELS, *SHAPES[self.size]), torch.float32, True)
+        return MessageLayout(ROWS, {Kind.TRAIN: (spec,)}, {spec.name: self.encoding})
 
     @property
     def payload_bytes(self) -> int:

@@ -28,6 +28,15 @@ class PlacementConfig(BaseModel, frozen=True, extra="forbid"):
     )
 
 
+def stage_name(label: object) -> str:
+    """A stage, or a replica of it, in a sentence and as the peer of whoever waits for it.
+
+    Args:
+        label: The stage's number, or `Seat.label`.
+    """
+    return f"stage {label}"
+
+
 @dataclass(frozen=True)
 class Seat:
     """What a process of a run is: replica number `replica` of `replicas` ones of a stage."""
@@ -45,7 +54,7 @@ class Seat:
     @property
     def name(self) -> str:
         """In a sentence; also what workers.telemetry.diagnosis looks for."""
-        return f"stage {self.label}"
+        return stage_name(self.label)
 
     @property
     def leads_stage(self) -> bool:

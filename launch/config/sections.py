@@ -47,6 +47,10 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
     heartbeat_timeout_s: float = Field(10.0, ge=1, description="seconds without a sign of life after which a stage hangs")
     hang_timeout_s: float = Field(120.0, ge=1, description="seconds on one batch after which a stage hangs")
 
+    def comes_back(self, incarnation: int) -> bool:
+        """Whether a process that has been started again alone `incarnation` times may be so once more."""
+        return self.policy == "isolate" and incarnation < self.max_restarts
+
 
 class RayConfig(BaseModel, frozen=True, extra="forbid"):
     """How launch/ray_run.py uses a cluster; has no effect elsewhere."""

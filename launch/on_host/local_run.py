@@ -15,13 +15,13 @@ import torch
 from rich.console import Console
 from torch.distributed import FileStore
 
-from greedypipe.launch.checkpoints.resume import Origin, find_origin
+from greedypipe.launch.checkpoints.resume import Origin, find_again
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.on_host.outcome import Outcome
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.run_process import run_stage
 from greedypipe.launch.recovery.keeper import run_kept
-from greedypipe.launch.recovery.member import Process
+from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.recovery.supervisor import say_given_up
 from greedypipe.launch.reporting.screen import Lines
 from greedypipe.workers.telemetry.board import Board
@@ -96,9 +96,9 @@ def _run_rank(
             # A process that is killed leaves the file's count of users too high; nobody is to remove it but its owner.
             stores = [FileStore(str(folder / "store"), -1) for _ in range(2)]
             again = goes_on or incarnation > 0
-            origin = partial(find_origin, None, plan, folder, screen.print) if again else partial(Origin, folder)
-            here = (folder, origin) if rank == 0 else (None, None)
-            return run_stage(plan, Process(rank, rank, *here, *stores, incarnation), screen)
+            begin = partial(find_again, plan, folder, screen.print) if again else partial(Origin, folder)
+            own = {"folder": folder, "find_origin": begin} if rank == 0 else {}
+            return run_stage(Member.join(plan, rank, rank, stores, incarnation=incarnation, **own), screen)
 
         def give_up(reason: str) -> None:
             board = Board(FileStore(str(folder / "store"), -1), num_processes)

@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from greedypipe.launch.reporting.summary import read_summary
+from greedypipe.workers.jsonl import read_lines
+from greedypipe.workers.telemetry.results import METRICS, StageReport, StepRecord, Summary
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -18,14 +22,26 @@ class Outcome:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The run's summary.json."""
+        """The run's summary.json, as its users read it."""
         return json.loads((self.folder / "summary.json").read_text())
 
-    def records(self, stage: int) -> list[dict[str, Any]]:
+    @property
+    def reports(self) -> list[StageReport]:
+        """What the processes of a run that has not failed report of themselves, in the order of ranks.
+
+        Raises:
+            ValueError: The run has failed, or left no summary.
+        """
+        summary = read_summary(self.folder)
+        if not isinstance(summary, Summary):
+            raise ValueError(f"{self.folder}: got no summary of a run that has ended well")
+        return summary.stages
+
+    def records(self, stage: int) -> list[StepRecord]:
         """The lines of metrics/stageK.jsonl about training steps, in order; of several replicas, the first one's."""
         path = self.folder / "metrics" / f"stage{stage}.jsonl"
-        lines = (path if path.exists() else path.with_stem(f"stage{stage}.0")).read_text().splitlines()
-        return [record for line in lines if "step" in (record := json.loads(line))]
+        records = read_lines(path if path.exists() else path.with_stem(f"stage{stage}.0"), METRICS)
+        return [record for record in records if isinstance(record, StepRecord)]
 
     def steady_samples_per_s(self, batch_size: int, warmup_steps: int) -> list[float]:
         """Samples per second of every stage's last block, all over the same time: while every stage trains.
@@ -38,7 +54,7 @@ class Outcome:
         Raises:
             ValueError: No such time is left.
         """
-        stages = sorted({report["stage"] for report in self.summary["stages"]})
+        stages = sorted({report.stage for report in self.reports})
         steps, clocks = zip(*(self._progress(stage) for stage in stages), strict=True)
         begin_s = max(float(np.interp(warmup_steps, done, clock)) for done, clock in zip(steps, clocks, strict=True))
         end_s = min(clock[-1] for clock in clocks)
@@ -53,7 +69,6 @@ class Outcome:
         """Steps done by a stage's last block, and when; without the record of what is left over before an evaluation,
         which is written after it."""
         records = self.records(stage)
-        block = records[-1]["block"]
-        mine = [one for one in records if one["block"] == block]
-        regular = [one for one in mine if one["step"] % mine[0]["step"] == 0]
-        return [one["step"] for one in regular], [one["unix_s"] for one in regular]
+        mine = [one for one in records if one.block == records[-1].block]
+        regular = [one for one in mine if one.step % mine[0].step == 0]
+        return [one.step for one in regular], [one.unix_s for one in regular]

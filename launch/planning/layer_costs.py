@@ -10,10 +10,11 @@ from torch import Tensor, nn, optim
 
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.pipeline.balance import Costs
+from greedypipe.pipeline.batch import ACTIVATION, IMAGE, TensorSpec
 from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.method import Sample
 from greedypipe.pipeline.optimizer import build_optimizer
 from greedypipe.pipeline.partition import AUTO
-from greedypipe.workers.links.encoding import TensorSpec
 from greedypipe.workers.links.messages import Kind, MessageLayout
 
 LEAST_ROUNDS = 3
@@ -87,18 +88,11 @@ def _unit_names(finest: Plan) -> tuple[str, ...]:
 
 
 def _sent_bytes(plan: Plan, unit: int) -> int:
-    precision = plan.blueprint.precision
-    specs = (
-        TensorSpec("labels", (), torch.int64),
-        TensorSpec(
-            "activation",
-            plan.blueprint.shapes[unit].output,
-            precision.activation_dtype,
-            precision.channels_last,
-            plan.config.link.dtype,
-        ),
-    )
-    return MessageLayout(plan.config.data.batch_size, {Kind.TRAIN: specs}).slot_bytes
+    precision, task = plan.blueprint.precision, plan.blueprint.task
+    shape = plan.blueprint.shapes[unit].output
+    activation = TensorSpec(ACTIVATION, shape, precision.activation_dtype, precision.channels_last)
+    specs = {Kind.TRAIN: (activation, task.target)}
+    return MessageLayout(plan.config.data.batch_size, specs, {ACTIVATION: plan.config.link.dtype}).slot_bytes
 
 
 class _Unit:
@@ -108,14 +102,14 @@ class _Unit:
         self.index = index
         self._block: Block = plan.blueprint.build_block(index, device)
         self._trunk = nn.Sequential(*(layer.module for layer in self._block.layers))
-        self._optimizers = [_optimizer(plan, module) for module in (self._trunk, self._block.loss)]
+        self._optimizers = [_optimizer(plan, module) for module in (self._trunk, self._block.method)]
         self._precision, self._device = plan.blueprint.precision, device
         batch = plan.config.data.batch_size
         # What comes in is not the first layer's own work to convert.
         dtype = torch.float32 if index == 0 else self._precision.activation_dtype
         self._x = self._precision.canonical(torch.randn(batch, *self._block.shapes.input, device=device).to(dtype))
         self._labels = torch.randint(plan.data.num_classes, (batch,), device=device)
-        self._image = torch.rand(batch, *plan.data.input_shape, device=device) if self._block.needs_image else None
+        self._extras = {IMAGE: torch.rand(batch, *plan.data.input_shape, device=device)}
 
     def measure(self) -> tuple[float, float, float]:
         """Seconds as the first unit of a block, as an inner one, and of the head behind it."""
@@ -135,7 +129,7 @@ class _Unit:
         self._train(self._x.detach().requires_grad_())
 
     def _train(self, x: Tensor) -> None:
-        learns = self._block.loss.trains_layers
+        learns = self._block.method.trains_layers
         with torch.set_grad_enabled(learns):
             y = self._forward(x)
         if learns and y.requires_grad:
@@ -150,9 +144,9 @@ class _Unit:
         return self._precision.canonical(y.to(self._precision.activation_dtype))
 
     def _train_head(self) -> None:
-        y = self._y.requires_grad_(self._block.loss.trains_layers)
+        y = self._y.requires_grad_(self._block.method.trains_layers)
         with self._precision.autocast(self._device):
-            loss = self._block.loss(y, self._labels, self._image)
+            loss = self._block.method(Sample(self._x, y, self._labels, self._extras))
         loss.backward()
         self._step(1)
 

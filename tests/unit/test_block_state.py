@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.heads import HeadConfig
-from greedypipe.pipeline.losses import LossConfig
 from greedypipe.pipeline.networks import ModelConfig
 from greedypipe.pipeline.optimizer import OptimizerConfig
 from tests.unit.tiny import (
@@ -23,13 +21,15 @@ from tests.unit.tiny import (
     batch,
     differing,
     flat,
+    head,
     make_block,
     make_blocks,
     make_blueprint,
+    method,
     train,
 )
 
-WITH_STATISTICS = HeadConfig(name="mlp_aux")
+WITH_STATISTICS = head("mlp_aux")
 
 
 def saved_and_loaded(block: Block) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def test_evaluation_changes_no_state_and_no_later_bit(model: ModelConfig, index:
     undisturbed, block = (make_block(index, model=model, head=WITH_STATISTICS) for _ in range(2))
     for step in range(4):
         before = copy.deepcopy(block.state_dict())
-        x, _, _ = batch(block, 100 + step)
+        x, _ = batch(block, 100 + step)
         block.predict(x)
         block.pass_through(x)
         assert not differing(before, block.state_dict())
@@ -72,10 +72,10 @@ def test_evaluation_changes_no_state_and_no_later_bit(model: ModelConfig, index:
 def test_evaluation_between_forward_and_learn_changes_no_bit(index: int) -> None:
     undisturbed, block = (make_block(index, model=DROPOUT, head=WITH_STATISTICS) for _ in range(2))
     for step in range(2):
-        x, labels, _ = batch(block, step)
-        block.forward(x)
+        x, given = batch(block, step)
+        block.forward(x, given)
         block.predict(x + 1)
-        block.learn(labels)
+        block.learn()
     train(undisturbed, range(2))
     assert not differing(block.state_dict(), undisturbed.state_dict())
 
@@ -94,8 +94,7 @@ def test_evaluation_between_forward_and_learn_changes_no_bit(index: int) -> None
 )
 def test_a_loaded_block_goes_on_bit_for_bit(index: int, model: ModelConfig, optimizer: OptimizerConfig, loss: str) -> None:
     saved, resumed = (
-        make_block(index, model=model, optimizer=optimizer, loss=LossConfig(name=loss), head=WITH_STATISTICS)
-        for _ in range(2)
+        make_block(index, model=model, optimizer=optimizer, method=method(loss), head=WITH_STATISTICS) for _ in range(2)
     )
     train(saved, range(3))
     state = saved_and_loaded(saved)

@@ -17,18 +17,21 @@ from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.config.sections import RunConfig, all_keys
 from greedypipe.launch.planning import layer_costs
 from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.process.build_stage import calendar_of
 from greedypipe.launch.recovery.pulses import Pulses
+from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.reference import train
 from greedypipe.workers.around.scripted_faults import FaultyBlock, SlowedBlock, slowed_link, trouble
 from greedypipe.workers.around.trace import make_tracing
 from greedypipe.workers.data.source import BatchSource
-from greedypipe.workers.feed import Feed
+from greedypipe.workers.feed import Feed, Start
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.interface import DeadEnd
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.meter import Meter
 from greedypipe.workers.telemetry.status import StageStatus
+from tests.records import make_row
 
 TINY = ("data.batch_size=32", "model.name=mlp", "model.hidden=16", "training.epochs=1")
 
@@ -53,7 +56,7 @@ def trained(overrides: Sequence[str]) -> str:
 
 def planned(overrides: Sequence[str]) -> Any:
     plan = plan_of(overrides)
-    layout = plan.layout_after(0).specs[Kind.TRAIN]
+    layout = plan.layout_after(0).code
     return plan.blueprint.total_steps, plan.blueprint.partition.starts, layout, plan.data
 
 
@@ -66,7 +69,7 @@ def rounds_of_profile(overrides: Sequence[str]) -> int:
 
 
 def compiles(overrides: Sequence[str]) -> list[bool]:
-    """Whether layers and loss of a block have a compiled call; nothing is compiled before the first one."""
+    """Whether layers and method of a block have a compiled call; nothing is compiled before the first one."""
     block = plan_of(overrides).blueprint.build_block(0, torch.device("cpu"))
     return [module._compiled_call_impl is not None for module in (block._trunk, block.method)]
 
@@ -79,8 +82,8 @@ def learning_rates(overrides: Sequence[str]) -> list[float]:
     rates = []
     for _ in range(plan.blueprint.total_steps):
         rates.append(block.learning_rate)
-        block.forward(batch.images)
-        block.learn(batch.labels)
+        block.forward(batch.images, Batch(0, batch.labels))
+        block.learn()
     return rates
 
 
@@ -99,13 +102,11 @@ def feed(overrides: Sequence[str]) -> list[tuple[Kind, int]]:
     status = StageStatus(Seat(0, 0), [0], 0, "host")
     messages = Feed(
         BatchSource(plan.config.data, 0),
-        plan.config.evaluation,
-        total_steps=plan.blueprint.total_steps,
-        num_classes=10,
+        calendar_of(plan, Start()),
+        plan.blueprint.task,
         spread_evaluation=False,
         may_stop=lambda: True,
         status=status,
-        checkpoint_steps=plan.config.checkpoint.interval_steps,
     )
     return [(delivery.message.kind, delivery.message.batch_id) for delivery in messages]
 
@@ -123,12 +124,13 @@ def traced(overrides: Sequence[str]) -> list[int]:
     deliveries = [Delivery(Message(Kind.TRAIN, batch_id), 0, 1) for batch_id in range(10)]
     for _ in tracing.inbox(deliveries):  # type: ignore[arg-type]
         pass
-    return (tracing.spans() or {"batch_id": []})["batch_id"]
+    spans = tracing.spans()
+    return spans.batch_id if spans else []
 
 
 def troubled(overrides: Sequence[str]) -> list[Any]:
     config = load_config(None, overrides).debug
-    blocks = [SimpleNamespace(index=index, step=0) for index in range(2)]
+    blocks = [SimpleNamespace(index=index, step=0, layers=()) for index in range(2)]
     result: list[Any] = []
     for stage in range(2):
         for block in trouble(blocks, stage, config):  # type: ignore[arg-type]
@@ -147,8 +149,9 @@ def slowed(overrides: Sequence[str]) -> list[str]:
 def silent(overrides: Sequence[str]) -> int:
     """Seconds after which a row that never changes counts as silent."""
     seconds = iter(range(62))
+    row = make_row()
     pulses = Pulses(1, load_config(None, overrides).faults.heartbeat_timeout_s, clock=lambda: float(next(seconds)))
-    return next(second for second in range(60) if pulses.silent([{"doing": "computing"}]))
+    return next(second for second in range(60) if pulses.silent([row]))
 
 
 SYNTHETIC = ["data.name=synthetic", "data.shape=[1,4,4]"]

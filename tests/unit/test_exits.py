@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from greedypipe.pipeline.exits import Exits, calibration_error, collect, early_exit, exit_costs, fit_temperatures
+from greedypipe.pipeline.task import Classification
 from tests.unit.tiny import CPU, DIGITS, make_blocks, train
+
+TASK = Classification((1, 8, 8), 3)
 
 
 def exits(temperature: float, samples: int = 4000) -> Exits:
@@ -16,7 +19,7 @@ def exits(temperature: float, samples: int = 4000) -> Exits:
         noise = torch.randn(samples, 3, generator=generator)
         # Class means at distance `strength` under unit noise: the log-likelihoods are strength * x, up to a constant.
         logits.append(strength * (strength * torch.nn.functional.one_hot(labels, 3) + noise) * temperature)
-    return Exits(torch.stack(logits), labels)
+    return Exits(TASK, torch.stack(logits), labels)
 
 
 def test_temperatures_are_found_and_make_confidences_fit() -> None:
@@ -30,7 +33,7 @@ def test_temperatures_are_found_and_make_confidences_fit() -> None:
 
 def test_accuracies_are_those_of_the_heads() -> None:
     first, second = [[2.0, 0.0]] * 4, [[0.0, 1.0], [0.0, 1.0], [1.5, 0.0], [0.0, 1.0]]
-    found = Exits(torch.tensor([first, second]), torch.tensor([1, 1, 0, 0]))
+    found = Exits(TASK, torch.tensor([first, second]), torch.tensor([1, 1, 0, 0]))
     assert found.accuracies == [0.5, 0.75]
     # 2^0 * 2 against 2^1 * 1: a tie, which goes to the first class; the third sample is of class 0 with either head.
     assert found.ensemble_accuracy == 0.5

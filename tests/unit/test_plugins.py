@@ -23,7 +23,11 @@ class Square(Shape):
     side: float = 2.0
 
 
-SHAPES = Family("shape", {"circle": Circle, "disc": Circle, "square": Square}, "disc")
+class OwnShape(Own, Shape):
+    keywords = ("classes",)
+
+
+SHAPES = Family[Shape]("shape", {"circle": Circle, "disc": Circle, "square": Square}, default="disc", own=OwnShape)
 
 
 class Drawing(BaseModel, frozen=True):
@@ -34,6 +38,14 @@ class Configured:
     class Config(BaseModel):
         gamma: float = Field(2.0, gt=0)
         steps: int
+
+    def __init__(self, config, classes):
+        self.config = config
+        self.classes = classes
+
+
+def star(*, classes, rays):
+    return classes, rays
 
 
 def function(shape, *, classes, depth, width=1.0):
@@ -67,8 +79,26 @@ def test_a_dump_has_the_keys_of_the_variant_and_reads_back_equal() -> None:
 
 
 def test_a_name_with_a_colon_is_the_users_own() -> None:
-    own = {"name": "mylab.shapes:Star", "options": {"rays": 5}}
-    assert Drawing.model_validate({"shape": own}).shape == Own(**own)
+    own = {"name": f"{__name__}:star", "options": {"rays": 5}}
+    shape = Drawing.model_validate({"shape": own}).shape
+    assert isinstance(shape, OwnShape) and shape.model_dump() == own
+    assert shape.call(classes=3) == (3, 5)
+
+
+def test_ones_own_is_imported_and_its_options_are_checked_before_it_is_called() -> None:
+    def found(**keys: object) -> list[tuple[str, str]]:
+        return errors(lambda: Drawing.model_validate({"shape": keys}))
+
+    assert found(name="no_such_module:f", options={"rays": 5}) == [
+        ("shape.name", "Value error, no_such_module:f: no module 'no_such_module' on the import path")
+    ]
+    assert found(name=f"{__name__}:star") == [("shape.options.rays", f"missing: {__name__}:star needs it")]
+    assert found(name=f"{__name__}:star", side=1)[-1][0] == "shape.side"
+
+
+def test_ones_own_with_a_config_is_called_with_it() -> None:
+    own = OwnShape(name=f"{__name__}:Configured", options={"steps": 3})
+    assert own.call(classes=5).__dict__ == {"config": Configured.Config(gamma=2.0, steps=3), "classes": 5}
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_known_ones() -> None:
@@ -86,7 +116,7 @@ def test_what_is_no_name_at_all_is_refused_in_one_line(name: object) -> None:
 
 
 def test_what_is_no_section_is_refused() -> None:
-    assert errors(lambda: Drawing.model_validate({"shape": 5})) == [("shape", "keys in the form of a mapping")]
+    assert errors(lambda: Drawing.model_validate({"shape": 5})) == [("shape", "got 5, allowed: keys of a shape")]
 
 
 def test_errors_of_a_variant_are_located_at_its_keys() -> None:

@@ -32,7 +32,7 @@ def write_records(run: Path, *steps: int) -> None:
     for stage in range(2):
         lines = [json.dumps({"time_s": step / 10, "block": stage, "step": step}) for step in steps]
         (run / "metrics" / f"stage{stage}.jsonl").write_text("\n".join(lines) + '\n{"time_s": 9, "blo')
-    lines = [json.dumps({"epoch": epoch}) for epoch in (1, 2, 3)]
+    lines = [json.dumps({"epoch": epoch, "blocks": [0.5, 0.75], "ensemble": 0.75}) for epoch in (1, 2, 3)]
     (run / "metrics" / "evaluations.jsonl").write_text("\n".join(lines) + "\n")
 
 
@@ -60,7 +60,7 @@ def test_auto_goes_on_in_the_newest_folder_at_its_newest_checkpoint(tmp_path: Pa
     # 23 batches are an epoch: the third evaluation was of later parameters.
     assert origin.evaluated == (1, 2)
     assert steps_of(run, 0) == [(0, 10), (0, 50)] and steps_of(run, 1) == [(1, 10), (1, 50)]
-    told = Origin.read(origin.as_json())
+    told = Origin.read(origin.note())
     assert told == origin
 
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from greedypipe.buffers.replay import Policy, ReplayBuffer
 from greedypipe.buffers.selectors import newest
 from greedypipe.pipeline import reference
+from greedypipe.pipeline.batch import IMAGE
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import TrainingConfig
-from greedypipe.pipeline.losses import LossConfig
 from greedypipe.pipeline.networks import ModelConfig
 from greedypipe.pipeline.schedule import lockstep, random_order
 from greedypipe.pipeline.staleness import Handover, simulate
-from tests.unit.tiny import CLASSES, DIGITS, DROPOUT, ROWS, STEPS, VGG, differing, learned, make_blocks
+from tests.unit.tiny import CLASSES, DIGITS, DROPOUT, ROWS, STEPS, VGG, differing, learned, make_blocks, method
 
 
 def build_blocks(count: int = 3, epochs: int = 2, model: ModelConfig = DROPOUT, **sections: Any) -> list[Block]:
@@ -69,9 +69,9 @@ class RecordedRead:
 @pytest.mark.parametrize("model", [DROPOUT, VGG], ids=lambda model: model.name)
 @pytest.mark.parametrize("capacity", [1, 4])
 def test_lockstep_with_queues_is_the_reference_bit_for_bit(model: ModelConfig, loss: str, capacity: int) -> None:
-    expected = build_blocks(model=model, loss=LossConfig(name=loss))
+    expected = build_blocks(model=model, method=method(loss))
     reference.train(expected, itertools.islice(endless_batches(), STEPS))
-    blocks = build_blocks(model=model, loss=LossConfig(name=loss))
+    blocks = build_blocks(model=model, method=method(loss))
     turns = simulate(blocks, endless_batches(), stores(2, Policy.fifo(), capacity), lockstep(3))
     assert turns == [STEPS] * 3
     assert not differing(learned(blocks), learned(expected))
@@ -177,7 +177,7 @@ def test_a_finished_block_hands_on_with_frozen_weights_and_statistics() -> None:
     assert not differing(learned(blocks[:1]), frozen)
     for handover, (images, labels) in zip(store.handovers[3:], batches[3:], strict=True):
         assert torch.equal(handover.activation, blocks[0].pass_through(images))
-        assert torch.equal(handover.labels, labels)
+        assert torch.equal(handover.batch.labels, labels)
 
 
 def test_the_simulation_ends_with_the_slowest_block() -> None:
@@ -200,8 +200,8 @@ def test_labels_and_image_stay_with_their_activation() -> None:
     simulate(blocks, iter(batches), recorded, [0, 1, 0, 0, 1, 1])
     for store in recorded:
         for item, (images, labels) in zip(store.handovers, batches, strict=True):
-            assert torch.equal(item.labels, labels)
-            assert torch.equal(item.image, images)
+            assert torch.equal(item.batch.labels, labels)
+            assert torch.equal(item.batch.extras[IMAGE], images)
 
 
 def test_every_read_is_given_back_once() -> None:

@@ -47,14 +47,14 @@ def test_another_cut_keeps_layers_and_what_the_optimizer_knows_of_them(
     saved, resumed = trained(before, optimizer=optimizer), make_blocks(after, optimizer=optimizer)
     states = [block.state_dict() for block in saved]
     layers = {name: value for state in states for name, value in state["layers"].items()}
-    kept = {name: entry for state in states for name, entry in momentum(state).items() if "loss." not in name}
+    kept = {name: entry for state in states for name, entry in momentum(state).items() if "method." not in name}
     heads = {state["last_layer"] for state in states}
     for block in resumed:
         state, head_is_fresh = transferred_state(block, states)
         block.load_state_dict(state)
         now = block.state_dict()
         assert not differing(now["layers"], {name: layers[name] for name in now["layers"]})
-        follows = {name: entry for name, entry in momentum(now).items() if "loss." not in name}
+        follows = {name: entry for name, entry in momentum(now).items() if "method." not in name}
         assert follows and not differing(follows, {name: kept[name] for name in follows})
         assert head_is_fresh == (now["last_layer"] not in heads)
         assert block.step == 3
@@ -71,7 +71,7 @@ def test_a_fresh_head_has_neither_momentum_nor_the_weights_of_another() -> None:
     state, head_is_fresh = transferred_state(moved, without)
     moved.load_state_dict(state)
     assert head_is_fresh and not differing(moved.method.state_dict(), initial)
-    fresh = [entry for name, entry in momentum(moved.state_dict()).items() if name.startswith("loss.")]
+    fresh = [entry for name, entry in momentum(moved.state_dict()).items() if name.startswith("method.")]
     assert fresh and all(not entry["momentum_buffer"].any() for entry in fresh)
 
 

@@ -1,6 +1,7 @@
 """Tiny networks cut into blocks, batches for them, and the comparison of what they have learned."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,13 +10,14 @@ from torch import Tensor
 from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import Blueprint, Sections, TrainingConfig
-from greedypipe.pipeline.heads import HEAD_FAMILY
+from greedypipe.pipeline.heads import HEAD_FAMILY, build_head
 from greedypipe.pipeline.heads.mlp import MlpConfig
 from greedypipe.pipeline.methods import METHOD_FAMILY
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
 from greedypipe.pipeline.networks import ModelConfig
 from greedypipe.pipeline.optimizer import OptimizerConfig
 from greedypipe.pipeline.partition import PartitionConfig
+from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.task import Classification
 
 CPU = torch.device("cpu")
@@ -66,6 +68,21 @@ def method(name: str, **keys: Any) -> Any:
 def head(name: str, **keys: Any) -> Any:
     """A section `head`."""
     return HEAD_FAMILY.choose({"name": name, **keys})
+
+
+def make_site(output: tuple[int, ...], classes: int = CLASSES, images: tuple[int, int, int] = DIGITS, **own: Any) -> Site:
+    """The place of an inner block with this activation; `own` replaces further attributes."""
+    site = Site(
+        index=0,
+        num_blocks=2,
+        shapes=Shapes(output, output),
+        task=Classification(images, classes),
+        layers=(),
+        later_layers=(),
+        classifier=None,
+        make_head=partial(build_head, MlpConfig(hidden=8)),
+    )
+    return replace(site, **own)
 
 
 def batch(block: Block, step: int = 0) -> tuple[Tensor, Batch]:

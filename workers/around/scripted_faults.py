@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.block import Block
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Message
@@ -81,9 +80,8 @@ class SlowedSender(Sender):
 class FaultyBlock(BlockShell):
     """A block whose forward fails in the given way at the given step."""
 
-    def __init__(self, block: Block, fault: str, step: int) -> None:
+    def __init__(self, block: AnyBlock, fault: str, step: int) -> None:
         super().__init__(block)
-        self._layers = block.layers
         self._fault = fault
         self._step = step
 
@@ -106,7 +104,7 @@ class FaultyBlock(BlockShell):
             case "full_disk":
                 resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_BYTES, resource.RLIM_INFINITY))
             case "nan":
-                for layer in self._layers:
+                for layer in self._block.layers:
                     for parameter in layer.module.parameters():
                         parameter.data.fill_(float("nan"))
 
@@ -116,7 +114,7 @@ def slowed_link(link: Sender, stage: int, config: DebugConfig) -> Sender:
     return SlowedSender(link, config.slow_link_s) if config.slow_stage == stage and config.slow_link_s else link
 
 
-def trouble(blocks: Sequence[Block], stage: int, config: DebugConfig) -> list[AnyBlock]:
+def trouble(blocks: Sequence[AnyBlock], stage: int, config: DebugConfig) -> list[AnyBlock]:
     """The stage's blocks, with the trouble that `config` asks for."""
     result: list[AnyBlock] = list(blocks)
     if config.fault != "none" and config.fault_stage == stage:

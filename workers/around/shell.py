@@ -5,6 +5,7 @@ from torch import Tensor
 
 from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.networks.layer import Layer
 
 
 class BlockShell:
@@ -16,6 +17,10 @@ class BlockShell:
     @property
     def index(self) -> int:
         return self._block.index
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self._block.layers
 
     @property
     def device(self) -> torch.device:

@@ -8,18 +8,30 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from greedypipe.pipeline.decoder import MapDecoder, build_decoder
-from greedypipe.pipeline.heads import HeadConfig
-from greedypipe.pipeline.losses import LocalLoss, LossConfig, PredSim, Reconstruction, ReconstructionOnly, build_local_loss
+from greedypipe.pipeline.batch import IMAGE as IMAGE_NAME
+from greedypipe.pipeline.heads.decoder import MapDecoder, build_decoder
+from greedypipe.pipeline.method import LocalLoss, Sample
+from greedypipe.pipeline.methods import METHOD_FAMILY, METHODS, build_method
+from greedypipe.pipeline.methods.predsim import PredSim
+from greedypipe.pipeline.methods.reconstruction import Reconstruction
+from greedypipe.pipeline.methods.reconstruction_only import ReconstructionOnly
+from tests.unit.tiny import make_site, method
 
-NAMES = ("cross_entropy", "predsim", "reconstruction", "reconstruction_only", "none")
+NAMES = tuple(METHODS)
 IMAGE = (1, 8, 8)
 MAP = (6, 4, 4)
 CLASSES = 5
 
 
-def build(name: str, shape: tuple[int, ...] = MAP, **keys: float) -> LocalLoss:
-    return build_local_loss(LossConfig(name=name, **keys), HeadConfig(name="mlp", hidden=8), shape, IMAGE, CLASSES)
+def build(name: str, shape: tuple[int, ...] = MAP, images: tuple[int, int, int] = IMAGE, **keys: float) -> LocalLoss:
+    built = build_method(method(name, **keys), make_site(shape, CLASSES, images))
+    assert isinstance(built, LocalLoss)
+    return built
+
+
+def loss_of(loss: LocalLoss, activation: Tensor, labels: Tensor, image: Tensor | None = None) -> Tensor:
+    extras = {} if image is None else {IMAGE_NAME: image}
+    return loss(Sample(activation, activation, labels, extras))
 
 
 def batch(shape: tuple[int, ...] = MAP, rows: int = 6) -> tuple[Tensor, Tensor, Tensor]:
@@ -28,7 +40,7 @@ def batch(shape: tuple[int, ...] = MAP, rows: int = 6) -> tuple[Tensor, Tensor, 
 
 
 def gradient(loss: LocalLoss, activation: Tensor, labels: Tensor, image: Tensor) -> Tensor:
-    (result,) = torch.autograd.grad(loss(activation, labels, image), activation)
+    (result,) = torch.autograd.grad(loss_of(loss, activation, labels, image), activation)
     return result
 
 
@@ -63,7 +75,7 @@ def naive_similarity_loss(projected: Tensor, labels: Tensor) -> float:
 def test_cross_entropy_is_torchs_through_the_head() -> None:
     loss = build("cross_entropy")
     activation, labels, _ = batch()
-    assert torch.equal(loss(activation, labels, None), functional.cross_entropy(loss.head(activation), labels))
+    assert torch.equal(loss_of(loss, activation, labels), functional.cross_entropy(loss.head(activation), labels))
 
 
 @pytest.mark.parametrize("shape", [MAP, (6, 2, 2), (12,), (3, 12)], ids=str)
@@ -72,7 +84,7 @@ def test_similarity_matching_equals_a_computation_pair_by_pair(shape: tuple[int,
     assert isinstance(loss, PredSim)
     activation, labels, _ = batch(shape)
     expected = naive_similarity_loss(loss.projection(activation).detach(), labels)
-    assert loss(activation, labels, None).item() == pytest.approx(expected, rel=1e-4)
+    assert loss_of(loss, activation, labels).item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 0.99, 1.0])
@@ -83,7 +95,7 @@ def test_predsim_mixes_similarity_matching_and_cross_entropy_by_beta(beta: float
     similarity = naive_similarity_loss(loss.projection(activation).detach(), labels)
     cross_entropy = functional.cross_entropy(loss.head(activation), labels).item()
     expected = beta * similarity + (1 - beta) * cross_entropy
-    assert loss(activation, labels, None).item() == pytest.approx(expected, rel=1e-4)
+    assert loss_of(loss, activation, labels).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_similarity_matching_projects_by_a_3x3_convolution_or_a_linear_map_without_bias() -> None:
@@ -100,8 +112,8 @@ def test_similarity_matching_is_least_where_equal_labels_have_equal_activations(
     nn.init.eye_(loss.projection.get_parameter("weight"))
     labels = torch.arange(6) % CLASSES
     one_hot = functional.one_hot(labels, CLASSES).float()
-    assert loss(one_hot, labels, None).item() == pytest.approx(0.0, abs=1e-10)
-    assert loss(one_hot.roll(1, 0), labels, None).item() > 0.1
+    assert loss_of(loss, one_hot, labels).item() == pytest.approx(0.0, abs=1e-10)
+    assert loss_of(loss, one_hot.roll(1, 0), labels).item() > 0.1
 
 
 @pytest.mark.filterwarnings("error")
@@ -109,7 +121,7 @@ def test_predsim_is_defined_on_maps_of_one_position() -> None:
     """vgg8b on 8 x 8 images ends in such maps. Over space they have no std."""
     loss = build("predsim", (6, 1, 1))
     activation, labels, image = batch((6, 1, 1))
-    assert loss(activation, labels, None).isfinite()
+    assert loss_of(loss, activation, labels).isfinite()
     assert gradient(loss, activation, labels, image).isfinite().all()
 
 
@@ -122,12 +134,14 @@ def test_predsim_has_a_finite_gradient_where_the_activation_is_dead(shape: tuple
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 0.5, 1.0])
 def test_reconstruction_mixes_image_loss_and_cross_entropy_exactly(weight: float) -> None:
-    loss = build("reconstruction", reconstruction_weight=weight)
+    loss = build("reconstruction", weight=weight)
     assert isinstance(loss, Reconstruction)
     activation, labels, image = batch()
     image_loss = (loss.decoder(activation) - image).abs().mean()
     cross_entropy = functional.cross_entropy(loss.head(activation), labels)
-    assert torch.allclose(loss(activation, labels, image), weight * image_loss + (1 - weight) * cross_entropy, atol=1e-7)
+    assert torch.allclose(
+        loss_of(loss, activation, labels, image), weight * image_loss + (1 - weight) * cross_entropy, atol=1e-7
+    )
 
 
 def test_reconstruction_only_gives_the_activation_the_gradient_of_the_image_loss_alone() -> None:
@@ -155,7 +169,7 @@ def test_the_head_of_every_loss_learns_from_the_labels(name: str) -> None:
     gradients = []
     for targets in (labels, (labels + 1) % CLASSES):
         loss.zero_grad()
-        loss(activation, targets, image).backward()
+        loss_of(loss, activation, targets, image).backward()
         gradients.append(torch.cat([torch.flatten(parameter.grad) for parameter in loss.head.parameters()]))
     assert not torch.allclose(*gradients)
 
@@ -164,19 +178,19 @@ def test_the_head_of_every_loss_learns_from_the_labels(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_of_a_loss_is_trained(name: str, shape: tuple[int, ...]) -> None:
     loss = build(name, shape)
-    loss(*batch(shape)).backward()
+    loss_of(loss, *batch(shape)).backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in loss.parameters())
 
 
 def test_losses_declare_whether_they_want_the_image() -> None:
-    assert [name for name in NAMES if build(name).needs_image] == ["reconstruction", "reconstruction_only"]
+    assert [name for name in NAMES if IMAGE_NAME in build(name).needs] == ["reconstruction", "reconstruction_only"]
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "reconstruction_only"])
 def test_a_loss_that_wants_the_image_does_not_do_without(name: str) -> None:
     activation, labels, _ = batch()
-    with pytest.raises(AssertionError):
-        build(name)(activation, labels, None)
+    with pytest.raises(KeyError, match="image"):
+        loss_of(build(name), activation, labels)
 
 
 def test_only_none_declares_that_it_trains_no_layers() -> None:
@@ -188,18 +202,16 @@ def test_only_none_declares_that_it_trains_no_layers() -> None:
 def test_every_loss_is_an_fp32_scalar_also_of_bf16_activations(name: str, shape: tuple[int, ...]) -> None:
     loss = build(name, shape)
     activation, labels, image = batch(shape)
-    exact = loss(activation, labels, image)
+    exact = loss_of(loss, activation, labels, image)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = loss(activation.detach().bfloat16(), labels, image)
+        rounded = loss_of(loss, activation.detach().bfloat16(), labels, image)
     assert rounded.shape == ()
     assert rounded.dtype == torch.float32
     assert rounded.item() == pytest.approx(exact.item(), rel=0.05)
 
 
 def test_the_image_may_lie_in_any_memory_layout() -> None:
-    loss = build_local_loss(
-        LossConfig(name="reconstruction_only"), HeadConfig(name="mlp", hidden=8), MAP, (3, 8, 8), CLASSES
-    )
+    loss = build("reconstruction_only", images=(3, 8, 8))
     activation, labels = torch.randn(6, *MAP, requires_grad=True), torch.arange(6) % 4
     image = torch.randn(6, 3, 8, 8)
     as_nhwc = image.contiguous(memory_format=torch.channels_last)
@@ -208,24 +220,31 @@ def test_the_image_may_lie_in_any_memory_layout() -> None:
 
 @pytest.mark.parametrize(
     ("name", "key", "values"),
-    [("predsim", "beta", (0.2, 0.8)), ("reconstruction", "reconstruction_weight", (0.2, 0.8))],
+    [("predsim", "beta", (0.2, 0.8)), ("reconstruction", "weight", (0.2, 0.8))],
 )
 def test_every_weight_changes_its_loss(name: str, key: str, values: tuple[float, float]) -> None:
     activation, labels, image = batch()
     results = []
     for value in values:
         torch.manual_seed(1)
-        results.append(build(name, **{key: value})(activation, labels, image).item())
+        results.append(loss_of(build(name, **{key: value}), activation, labels, image).item())
     assert results[0] != pytest.approx(results[1], rel=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("name", "mse"), ("beta", 1.1), ("beta", -0.1), ("reconstruction_weight", 1.1), ("temperature", 1.0)],
+    ("name", "key", "value"),
+    [
+        ("mse", "name", "mse"),
+        ("predsim", "beta", 1.1),
+        ("predsim", "beta", -0.1),
+        ("reconstruction", "weight", 1.1),
+        ("cross_entropy", "beta", 0.5),
+        ("predsim", "temperature", 1.0),
+    ],
 )
-def test_impossible_losses_are_refused(key: str, value: object) -> None:
+def test_impossible_methods_are_refused(name: str, key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
-        LossConfig(**{key: value})
+        METHOD_FAMILY.choose({"name": name, key: value})
 
 
 IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
