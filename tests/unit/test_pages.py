@@ -72,7 +72,7 @@ def test_the_readme_is_short() -> None:
 def missing_files(text: str) -> list[str]:
     """Files of ours, benchmarks and make targets that a page names and that do not exist."""
     paths = re.findall(
-        r"(?<![\w./-])(?:launch|pipeline|workers|buffers|configs|deploy|tests|docs|benchmarks)/[\w./-]*\w", text
+        r"(?<![\w./-])(?:launch|pipeline|workers|buffers|configs|deploy|tests|docs|benchmarks|examples)/[\w./-]*\w", text
     )
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"`make (\w+)`|^make (\w+)", text, re.MULTILINE)
