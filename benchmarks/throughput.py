@@ -61,7 +61,6 @@ DIGITS = (
     "model.name=mlp",
     "model.depth=4",
     "model.hidden=128",
-    "model.width=1.0",
     "head.name=linear",
     "training.epochs=100",
 )

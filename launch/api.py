@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
     """Runs a plan's processes below one of its own, and prints what they print; returns exit code and last line."""
     order = {
         "config": dump_config(plan.config),
-        "origin": origin.as_json(),
+        "origin": asdict(origin.note()),
         "num_processes": plan.placement.num_processes,
     }
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}

@@ -20,7 +20,7 @@ if __name__ == "__main__" and not __package__:
 import torch
 from torch.distributed import Store
 
-from greedypipe.launch.checkpoints.resume import Origin, find_origin
+from greedypipe.launch.checkpoints.resume import Origin, find_origin, say
 from greedypipe.launch.config.command_line import CommandLine
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, ConfigError, dump_config, load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
@@ -29,7 +29,7 @@ from greedypipe.launch.process.rank import give_up
 from greedypipe.launch.process.run_process import run_stage
 from greedypipe.launch.recovery.exit_codes import INTERRUPTED, WRONG_CONFIGURATION
 from greedypipe.launch.recovery.keeper import run_kept
-from greedypipe.launch.recovery.member import Process
+from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.reporting.screen import make_screen
 
 
@@ -56,12 +56,13 @@ def main() -> None:
 def _work(environment: Environment, plan: Plan, resume: str | None, incarnation: int) -> int:
     """All that one process of the run does, or a child of it that is started again."""
     with contextlib.suppress(KeyboardInterrupt):
-        store, board_store = environment.connect(2, plan.config.faults.timeout_s)
-        folder = origin = None
+        stores = environment.connect(2, plan.config.faults.timeout_s)
+        folder = find = None
         if environment.rank == 0:
-            folder, origin = _begin(environment, resume, plan, board_store, incarnation)
-        process = Process(environment.rank, environment.local_rank, folder, origin, store, board_store, incarnation)
-        return run_stage(plan, process, make_screen(plan.config.logging.console_interval_s))
+            folder, find = _begin(environment, resume, plan, stores[1], incarnation)
+        rank, local_rank = environment.rank, environment.local_rank
+        member = Member.join(plan, rank, local_rank, stores, folder=folder, find_origin=find, incarnation=incarnation)
+        return run_stage(member, make_screen(plan.config.logging.console_interval_s))
     return INTERRUPTED
 
 
@@ -72,7 +73,7 @@ def _begin(
     earlier = environment.noted_folder(store) if environment.attempt or incarnation else None
 
     def find() -> Origin:
-        return find_origin(resume, plan, earlier, lambda text: print(text, flush=True))
+        return find_origin(resume, plan, earlier, say)
 
     if incarnation and earlier:
         return earlier, find

@@ -14,7 +14,7 @@ from greedypipe.pipeline.heads import build_head
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import MethodConfig, TaskLoss
 from greedypipe.pipeline.methods import build_method, method_class
-from greedypipe.pipeline.networks.build import ModelConfig, build_network
+from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
 from greedypipe.pipeline.networks.shapes import activation_shapes
 from greedypipe.pipeline.optimizer import Optimization, OptimizerConfig
@@ -28,12 +28,14 @@ from greedypipe.pipeline.task import Task
 class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     """Length, seed and numerics of a run."""
 
-    epochs: int = Field(10, ge=1, description="epochs of every block, counted in its own steps")
-    seed: int = Field(0, ge=0, description="initialisation, shuffling, augmentation and dropout follow from it")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: torch's autocast; activations travel in bf16")
-    channels_last: bool = Field(True, description="keep 4-d tensors in NHWC order")
+    epochs: int = Field(10, ge=1, description="length of the run: epochs of training steps that every block makes")
+    seed: int = Field(0, ge=0, description="seed of initial weights, shuffling, augmentation and dropout")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: mixed precision by torch's autocast, and activations are sent in bf16"
+    )
+    channels_last: bool = Field(True, description="store images and feature maps in NHWC order (torch's channels_last)")
     compile: Literal["none", "inductor"] = Field(
-        "none", description="inductor: torch.compile every block's layers and head, at its first batch (needs g++)"
+        "none", description="inductor: compile each block with torch.compile at its first batch; needs g++"
     )
 
 
@@ -67,7 +69,7 @@ class Blueprint:
         self.task = task
         self.steps_per_epoch = steps_per_epoch
         torch.manual_seed(derive_seed(sections.training.seed, "network"))
-        self.network: Network = build_network(sections.model, task.input.shape, task.outputs)
+        self.network: Network = sections.model.build(task.input.shape, task.outputs)
         self.partition: Partition = make_partition(sections.partition, self.network.layers)
         self.precision = Precision(sections.training.precision, sections.training.channels_last)
         outputs = [task.input.shape, *activation_shapes(self.network.layers, task.input.shape)]

@@ -16,6 +16,7 @@ from greedypipe.pipeline.task import Task
 from greedypipe.workers.data.source import Batch, BatchSource
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.status import StageStatus
 
 REST, LONGEST_REST_S = 2.0, 0.5
@@ -23,9 +24,9 @@ REST, LONGEST_REST_S = 2.0, 0.5
 
 
 class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
-    """Accuracy on the held-out part, measured by the pipeline itself."""
+    """Accuracy on held-out data, measured by the pipeline itself."""
 
-    every_epochs: int = Field(1, ge=1, description="epochs of stage 0 between evaluations; the last epoch has one")
+    every_epochs: int = Field(1, ge=1, description="epochs between evaluations; the last epoch is always followed by one")
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ class Feed:
 
     def __iter__(self) -> Iterator[Delivery]:
         for message in self._messages():
-            self._status.now("computing")
+            self._status.now(Activity.COMPUTING)
             yield Delivery(message.part(*self._part), 0, 1)
-            self._status.now("waiting for data")
+            self._status.now(Activity.WAIT_DATA)
 
     def read_each_once(self) -> None:
         """Every message is new."""
@@ -155,7 +156,7 @@ class Feed:
             given_s = time.perf_counter()
             yield Message(Kind.TRAIN, batch.batch_id, tensors={**_tensors(batch), IMAGE: batch.images})
             if batch.batch_id >= total_steps:
-                self._status.now("resting: only others still train")
+                self._status.now(Activity.REST)
                 time.sleep(min(LONGEST_REST_S, REST * (time.perf_counter() - given_s)))
 
     def _pass(self, epoch: int) -> Iterator[Message]:

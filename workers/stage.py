@@ -3,16 +3,19 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from greedypipe.pipeline.batch import ACTIVATION, LABELS, Batch
 from greedypipe.pipeline.task import Task
 from greedypipe.workers.around.shell import AnyBlock
-from greedypipe.workers.evaluation import Counts, Evaluation
+from greedypipe.workers.evaluation import Counts
 from greedypipe.workers.inbox import MessageStream
 from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.placement import stage_name
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch
+from greedypipe.workers.telemetry.records import EvaluationPart
+from greedypipe.workers.telemetry.results import PassRecord, StepRecord
 from greedypipe.workers.telemetry.status import StageStatus
 
 
@@ -33,7 +36,7 @@ class Results:
 
     metrics: MetricsFile
     interval_steps: int
-    publish: Callable[[Evaluation], None]
+    publish: Callable[[EvaluationPart], None]
     save: Callable[[int], None]
 
 
@@ -71,6 +74,7 @@ class StageWorker:
         self._carried = tuple(carried)
         self._task = task
         self._status = status
+        self._downstream = stage_name(status.stage + 1)
         self._results = results
         self._meters = {block.index: Meter(block, results.interval_steps) for block in blocks}
         self._counts = Counts([block.index for block in blocks], task, self._device)
@@ -135,10 +139,10 @@ class StageWorker:
         for block in self._blocks:
             self._write_metrics(block)
         samples, correct, together = self._counts.read()
-        evaluation = Evaluation(message.batch_id, samples, correct, together if self._outbox.is_dead_end else None)
+        evaluation = EvaluationPart(message.batch_id, samples, correct, together if self._outbox.is_dead_end else None)
         accuracies = {index: count / max(samples, 1) for index, count in correct.items()}
         self._status.accuracy = accuracies
-        self._results.metrics.write({"evaluation": evaluation.epoch, "samples": samples, "accuracy": accuracies})
+        self._results.metrics.write(PassRecord(evaluation=evaluation.epoch, samples=samples, accuracy=accuracies))
         self._results.publish(evaluation)
         self._send(message)
 
@@ -149,14 +153,14 @@ class StageWorker:
     def _end(self, message: Message) -> None:
         self.ended_at = message.batch_id
         self._send(message)
-        self._status.now("waiting for the next stage to take the last message")
+        self._status.now(Activity.DRAIN, self._downstream)
         self._outbox.close()
         self._inbox.close()
 
     def _send(self, message: Message) -> None:
-        self._status.now("waiting for room")
+        self._status.now(Activity.WAIT_ROOM, self._downstream)
         self._outbox.send(message)
-        self._status.now("computing")
+        self._status.now(Activity.COMPUTING)
 
     def _check_and_write(self, block: AnyBlock, message: Message) -> None:
         try:
@@ -176,26 +180,26 @@ class StageWorker:
         self._status.wait_input_fraction = watch.fraction(watch.wait_input_s)
         self._status.wait_output_fraction = watch.fraction(watch.wait_output_s)
         self._status.staleness_mean, self._status.reuse_mean = stats.staleness_mean, stats.reuse_mean
-        record: dict[str, Any] = {
-            "block": block.index,
-            "step": block.step,
-            "batch_id": self._status.batch_id,
-            "loss": loss,
-            "lr": block.learning_rate,
-            "samples_per_s": watch.samples_per_s,
-            "step_time_s": watch.step_time_s,
-            "wait_input_fraction": self._status.wait_input_fraction,
-            "wait_output_fraction": self._status.wait_output_fraction,
-            "staleness_mean": stats.staleness_mean,
-            "staleness_max": stats.staleness_max,
-            "reuse_mean": stats.reuse_mean,
-            "occupancy_mean": stats.occupancy_mean,
-            "dropped": stats.dropped,
-            "samples": watch.samples,
-            "train_s": watch.train_s,
-            "sent_bytes": self._outbox.stats.sent_bytes,
-            "send_s": self._outbox.stats.send_s,
-        }
+        record = StepRecord(
+            block=block.index,
+            step=block.step,
+            batch_id=self._status.batch_id,
+            loss=loss,
+            lr=block.learning_rate,
+            samples_per_s=watch.samples_per_s,
+            step_time_s=watch.step_time_s,
+            wait_input_fraction=self._status.wait_input_fraction,
+            wait_output_fraction=self._status.wait_output_fraction,
+            staleness_mean=stats.staleness_mean,
+            staleness_max=stats.staleness_max,
+            reuse_mean=stats.reuse_mean,
+            occupancy_mean=stats.occupancy_mean,
+            dropped=stats.dropped,
+            samples=watch.samples,
+            train_s=watch.train_s,
+            sent_bytes=self._outbox.stats.sent_bytes,
+            send_s=self._outbox.stats.send_s,
+        )
         self._results.metrics.write(record)
 
 

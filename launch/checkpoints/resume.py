@@ -1,6 +1,5 @@
 """Where a run begins: anew, or at a checkpoint of its own folder or of another run."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from greedypipe.launch.config.loader import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
+from greedypipe.workers.telemetry.records import Beginning
 
 AUTOMATIC = "auto"
 FIXED = ("data", "model", "head", "method", "optimizer", "training")
@@ -49,18 +49,23 @@ class Origin:
         """The first training batch of stage 0."""
         return self.manifest.batch_id if self.manifest else 0
 
-    def as_json(self) -> str:
+    def note(self) -> Beginning:
         """For `read`, in the other processes of the run."""
         checkpoint = str(self.checkpoint.absolute()) if self.checkpoint else ""
-        return json.dumps([str(self.folder.absolute()), checkpoint, self.evaluated])
+        return Beginning(str(self.folder.absolute()), checkpoint, self.evaluated)
 
     @classmethod
-    def read(cls, text: str) -> "Origin":
-        """What `as_json` said; the manifest is read from the checkpoint, which all hosts must reach."""
-        folder, checkpoint, evaluated = json.loads(text)
-        if not checkpoint:
-            return cls(Path(folder))
-        return cls(Path(folder), Path(checkpoint), parse_manifest(Path(checkpoint)), tuple(evaluated))
+    def read(cls, note: Beginning) -> "Origin":
+        """The origin that was noted; its manifest is read from the checkpoint, which all hosts must reach."""
+        if not note.checkpoint:
+            return cls(Path(note.folder))
+        checkpoint = Path(note.checkpoint)
+        return cls(Path(note.folder), checkpoint, parse_manifest(checkpoint), note.evaluated)
+
+
+def say(text: str) -> None:
+    """Prints a line at once, also into a pipe."""
+    print(text, flush=True)
 
 
 def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Callable[[str], None]) -> Origin:
@@ -97,6 +102,11 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
     return Origin(folder, *own, keep_evaluations(folder / metrics, own[1], plan))
 
 
+def find_again(plan: Plan, folder: Path, say: Callable[[str], None] = say) -> Origin:
+    """Where a run goes on in its own folder: at its newest complete checkpoint, or where it began. See `find_origin`."""
+    return find_origin(None, plan, folder, say)
+
+
 def _checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[Path, Manifest]:
     if (path / MANIFEST).exists():
         return path, read_manifest(path)
@@ -107,16 +117,26 @@ def _checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[Path, Manife
 
 
 def check_compatible(manifest: Manifest, config: RunConfig) -> None:
-    """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's."""
+    """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's.
+
+    Of a section in another variant only the name is reported: its keys are others.
+    """
     now: dict[str, dict[str, Any]] = config.model_dump(mode="json")
     lines = [
-        f"{section}.{key}: got {value!r}, the checkpoint has {saved!r}: it cannot go on from there"
-        for section in FIXED
-        for key, value in now[section].items()
-        if key not in FREE.get(section, ()) and (saved := manifest.config[section].get(key)) != value
+        f"{section}.{key}: got {value!r}, the checkpoint has {saved.get(key)!r}: it cannot go on from there"
+        for section, saved in ((section, manifest.config[section]) for section in FIXED)
+        for key, value in _comparable(now[section], saved).items()
+        if key not in FREE.get(section, ()) and saved.get(key) != value
     ]
     if lines:
         raise ConfigError(lines)
+
+
+def _comparable(keys: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """The keys that both have, or the name alone where it differs: a key may be younger than the checkpoint."""
+    if keys.get("name") != saved.get("name"):
+        return {"name": keys["name"]}
+    return {key: value for key, value in keys.items() if key in saved}
 
 
 def resumed_plan(plan: Plan, origin: Origin) -> Plan:

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from greedypipe.launch.checkpoints.manifest import parse_manifest
+from greedypipe.launch.checkpoints.trained_network import restore
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.recut import transferred_state
-from greedypipe.workers.block_files import load_blocks
 
 
 def plan_of(checkpoint: Path, overrides: Sequence[str]) -> Plan:
@@ -26,9 +25,7 @@ def plan_of(checkpoint: Path, overrides: Sequence[str]) -> Plan:
 
 def trained_blocks(plan: Plan, checkpoint: Path) -> list[Block]:
     """All blocks of a plan with a checkpoint's state, in order, on the plan's device."""
-    saved = load_blocks(checkpoint)
     device = plan.placement.device_of(0, plan.config.placement)
     blocks = [plan.blueprint.build_block(index, device) for index in range(plan.blueprint.num_blocks)]
-    for block in blocks:
-        block.load_state_dict(transferred_state(block, saved)[0])
+    restore(blocks, checkpoint)
     return blocks

@@ -17,7 +17,9 @@ from greedypipe.launch.on_host.ranks import Order, Ranks
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
 from greedypipe.launch.recovery.exit_codes import FAILED, INTERRUPTED, REQUEUE, WRONG_CONFIGURATION
 from greedypipe.launch.recovery.keeper import ending
-from greedypipe.launch.recovery.supervisor import GRACE_S, STOP, say_given_up
+from greedypipe.launch.recovery.supervisor import GRACE_S, say_given_up
+from greedypipe.workers.telemetry.records import Beginning
+from greedypipe.workers.telemetry.topics import FOLDER, STOP
 
 POLL_S = 0.1
 NAME_S = GRACE_S + 1.0
@@ -53,7 +55,7 @@ def run_on_host(plan: Plan, origin: Origin) -> int:
     Returns:
         The exit code, see `worst`.
     """
-    order = Order(dump_config(plan.config), origin.folder, origin.as_json(), plan.placement.num_processes)
+    order = Order(dump_config(plan.config), origin.folder, origin.note(), plan.placement.num_processes)
     ranks = Ranks(order)
     with _Signals() as signals, ranks:
         _Agent(plan, origin, ranks, signals).watch()
@@ -63,10 +65,10 @@ def run_on_host(plan: Plan, origin: Origin) -> int:
     return INTERRUPTED if code and signals.count[signal.SIGINT] else code
 
 
-def run_ordered(config: str, origin: str, num_processes: int) -> int:
-    """As `run_on_host`, of what `settle` has found elsewhere: the resolved configuration, and `Origin.as_json`."""
+def run_ordered(config: str, origin: dict[str, Any], num_processes: int) -> int:
+    """As `run_on_host`, of what `settle` has found elsewhere: the resolved configuration, and a `Beginning`'s fields."""
     plan = make_plan(RunConfig.model_validate(yaml.safe_load(config)), num_processes)
-    return run_on_host(plan, Origin.read(origin))
+    return run_on_host(plan, Origin.read(Beginning(**origin)))
 
 
 def worst(codes: Collection[int | None]) -> int:
@@ -84,7 +86,7 @@ def _tidy_terminal(ranks: Ranks) -> None:
     in the middle of rank 0's table, it was erased with the table."""
     Console(file=sys.stdout).show_cursor()
     if cause := ranks.board.cause():
-        print(f"greedypipe: {cause['message']}", file=sys.stderr, flush=True)
+        print(f"greedypipe: {cause.message}", file=sys.stderr, flush=True)
 
 
 class _Signals:
@@ -116,7 +118,7 @@ class _Agent:
         self._passed_on = dict.fromkeys(signals.count, 0)
         self._since: float | None = None
         # Whoever names a cause notes it in the run's folder, also where rank 0 has not come that far.
-        ranks.board.share("folder", str(origin.folder.absolute()))
+        ranks.board.share(FOLDER, str(origin.folder.absolute()))
 
     def watch(self) -> None:
         """Blocks until all ranks have ended, or have had their time to."""
@@ -140,7 +142,7 @@ class _Agent:
             self._ranks.signal(signal.SIGTERM)
         else:
             # On the board also those find it that are only about to begin.
-            self._ranks.board.post(STOP, 0, {"stop": True})
+            self._ranks.board.post(STOP, 0, True)
 
     def _seconds_lost(self) -> float:
         """Since the run came to its end before its time."""

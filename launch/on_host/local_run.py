@@ -36,7 +36,7 @@ def run_pipeline(
     """
     text = dump_config(load_config(config, overrides))
     folder.mkdir(exist_ok=goes_on)
-    origin = None if goes_on else Origin(folder).as_json()
+    origin = None if goes_on else Origin(folder).note()
     order = Order(text, folder, origin, num_processes, prints_into_folder=True, enter=enter)
     ranks = Ranks(order, absent)
     with ranks:

@@ -27,6 +27,7 @@ from greedypipe.launch.recovery.exit_codes import INTERRUPTED
 from greedypipe.launch.recovery.keeper import run_kept
 from greedypipe.launch.reporting.screen import make_screen
 from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.records import Beginning
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Order:
 
     config: str
     folder: Path
-    origin: str | None
+    origin: Beginning | None
     num_processes: int
     prints_into_folder: bool = False
     enter: Callable[[int], None] | None = None

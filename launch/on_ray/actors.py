@@ -3,7 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
@@ -15,10 +14,11 @@ from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.rank import run_told
-from greedypipe.launch.recovery.supervisor import STOP
 from greedypipe.launch.reporting.screen import Rows
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import versions
+from greedypipe.workers.telemetry.records import Beginning, Cause
+from greedypipe.workers.telemetry.topics import STATUS, STOP
 
 SAID = "said"
 WIDTH = 120
@@ -41,13 +41,13 @@ class Rendezvous:
         """Host and port of the store."""
         return self._host, self._store.port
 
-    def look(self, first_line: int) -> tuple[Rows, list[str], dict[str, Any] | None]:
+    def look(self, first_line: int) -> tuple[Rows, list[str], Cause | None]:
         """What every process is doing, what has been said from line `first_line` on, and the cause of a failure."""
-        return self._board.read("status"), self._screen.read(first_line), self._board.cause()
+        return self._board.read(STATUS), self._screen.read(first_line), self._board.cause()
 
     def stop(self) -> None:
         """Tells the run to save itself and end."""
-        self._board.post(STOP, 0, {"stop": True})
+        self._board.post(STOP, 0, True)
 
 
 class StageProcess:
@@ -57,14 +57,14 @@ class StageProcess:
         """Of what decides the bits of a run."""
         return versions()
 
-    def run(self, variables: dict[str, str], config: str, folder: str, origin: str, incarnation: int) -> int:
+    def run(self, variables: dict[str, str], config: str, folder: str, origin: Beginning, incarnation: int) -> int:
         """Trains this rank's stage to its end. Blocks; the process ends with it where the run fails.
 
         Args:
             variables: What torchrun would have put into the environment.
             config: The resolved configuration, YAML.
             folder: The run's, which every node must reach.
-            origin: Where the run begins, as `Origin.as_json`.
+            origin: Where the run begins, as `Origin.note`.
             incarnation: How often this rank has been started again alone.
 
         Returns:
@@ -93,10 +93,10 @@ class Mailbox:
         self._next += 1
 
     def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
-        """The driver looks itself."""
+        """No-op: the driver reads the board itself."""
 
     def release(self) -> None:
-        """Nothing is redrawn."""
+        """No-op: nothing is redrawn."""
 
     def read(self, first: int) -> list[str]:
         """What has been printed, from number `first` on."""

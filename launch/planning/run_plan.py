@@ -9,7 +9,8 @@ from greedypipe.launch.config.sections import RunConfig
 from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS, TensorSpec
 from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.task import Classification
-from greedypipe.workers.data.catalog import DataInfo, check, describe
+from greedypipe.workers.data.sets.interface import DataInfo
+from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.links.messages import Kind, MessageLayout
 from greedypipe.workers.placement import Placement
 
@@ -47,8 +48,7 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
         ConfigError: Something is missing or impossible.
     """
     try:
-        check(config.data)
-        data = describe(config.data)
+        data = open_data(config.data).check()
         blueprint = _draw(config, data)
         steps = blueprint.steps_per_epoch
         placement = Placement.deal(config.placement.replicas, num_processes, blueprint.num_blocks)
@@ -77,8 +77,7 @@ def natural_processes(config: RunConfig) -> int:
     """
     replicas = config.placement.replicas
     try:
-        check(config.data)
-        blocks = _draw(config, describe(config.data)).num_blocks
+        blocks = _draw(config, open_data(config.data).check()).num_blocks
     except ValueError as error:
         raise ConfigError([str(error)]) from None
     return blocks * replicas[0] if len(replicas) == 1 else sum(replicas)
@@ -91,19 +90,11 @@ def _draw(config: RunConfig, data: DataInfo) -> Blueprint:
 
 
 def _check_replicas(config: RunConfig, placement: Placement, data: DataInfo) -> None:
-    """Raises ValueError where the replicas of a stage could not share every batch."""
+    """Raises ValueError where the replicas of a stage could not share the last batch of an epoch."""
     most = max(placement.replicas)
     if most == 1:
         return
-    if config.buffers.policy == "replay":
-        raise ValueError(
-            "placement.replicas: got several replicas with buffers.policy=replay, allowed: fifo: replicas must all read the "
-            "same batch next"
-        )
-    batch, last = config.data.batch_size, data.train_samples % config.data.batch_size
-    for count in set(placement.replicas):
-        if batch % count:
-            raise ValueError(f"placement.replicas: got {count}, allowed: a divisor of data.batch_size={batch}")
+    last = data.train_samples % config.data.batch_size
     if not config.data.drop_last and 0 < last < 2 * most:
         raise ValueError(
             f"placement.replicas: got {most}, but the last batch of an epoch has {last} samples, too few to share; use "

@@ -6,21 +6,22 @@ from pathlib import Path
 
 from torch.distributed import Store
 
-from greedypipe.launch.checkpoints.resume import Origin, find_origin
+from greedypipe.launch.checkpoints.resume import Origin, find_again
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.run_process import run_stage
-from greedypipe.launch.recovery.member import Process
+from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.recovery.supervisor import say_given_up
 from greedypipe.launch.reporting.screen import Screen
 from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.records import Beginning
 
 
 def run_told(
     plan: Plan,
     environment: Environment,
     folder: Path,
-    origin: str | None,
+    origin: Beginning | None,
     incarnation: int,
     open_screen: Callable[[Store], Screen],
     enter: Callable[[int], None] | None = None,
@@ -29,7 +30,7 @@ def run_told(
 
     Args:
         folder: The run's.
-        origin: Where the run begins, as `Origin.as_json`; None: at the newest complete checkpoint of its folder, where a
+        origin: Where the run begins, as `Origin.note`; None: at the newest complete checkpoint of its folder, where a
             rank that has been started again alone begins in any case.
         incarnation: How often this rank has been started again alone.
         open_screen: Makes rank 0's screen; is given a store.
@@ -38,16 +39,22 @@ def run_told(
     Returns:
         The exit code.
     """
-    store, board_store = environment.connect(2, plan.config.faults.timeout_s)
+    stores = environment.connect(2, plan.config.faults.timeout_s)
     if enter:
         enter(environment.rank)
-    if incarnation or origin is None:
-        begin = partial(find_origin, None, plan, folder, partial(print, flush=True))
-    else:
-        begin = partial(Origin.read, origin)
-    here = (folder, begin) if environment.rank == 0 else (None, None)
-    process = Process(environment.rank, environment.local_rank, *here, store, board_store, incarnation)
-    return run_stage(plan, process, open_screen(board_store))
+    goes_back = incarnation > 0 or origin is None
+    begin = partial(find_again, plan, folder) if goes_back else partial(Origin.read, origin)
+    leads = environment.rank == 0
+    member = Member.join(
+        plan,
+        environment.rank,
+        environment.local_rank,
+        stores,
+        folder=folder if leads else None,
+        find_origin=begin if leads else None,
+        incarnation=incarnation,
+    )
+    return run_stage(member, open_screen(stores[1]))
 
 
 def give_up(plan: Plan, environment: Environment, reason: str) -> None:

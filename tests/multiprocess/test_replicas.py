@@ -88,7 +88,7 @@ def test_a_run_goes_on_with_another_number_of_replicas(tmp_path: Path) -> None:
     assert resumed.summary["began_at_batch_id"] > 0
     assert_close_states(exported(resumed), reference(overrides)[0])
     for stage in range(3):
-        steps = [record["step"] for record in resumed.records(stage)]
+        steps = [record.step for record in resumed.records(stage)]
         assert steps == sorted(set(steps)) and steps[-1] == 24
 
 

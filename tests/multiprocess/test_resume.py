@@ -64,7 +64,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_on_any_number_of_processes(
         assert_equal_states(left, right)
     assert [one["epoch"] for one in resumed.summary["evaluations"]] == [1, 2]
     assert resumed.summary["accuracy"] == uninterrupted.summary["accuracy"]
-    steps = [record["step"] for record in resumed.records(0) if record["block"] == 0]
+    steps = [record.step for record in resumed.records(0) if record.block == 0]
     assert steps == sorted(set(steps)) and steps[-1] == 24
 
 
