@@ -21,7 +21,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.table import Table
 
-from greedypipe.launch.config.loader import ConfigError, load_config
+from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan, natural_processes
 
 ROOT = Path(__file__).resolve().parent.parent

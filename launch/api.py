@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from greedypipe.launch.checkpoints.resume import Origin
 from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
-from greedypipe.launch.config.loader import ConfigError, dump_config
+from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.config.loader import dump_config
 from greedypipe.launch.on_host.host_run import settle
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.recovery.exit_codes import REQUEUE

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
-from greedypipe.launch.config.loader import ConfigError
+from greedypipe.launch.config.errors import ConfigError
 from greedypipe.pipeline.exits import EarlyExit, calibration_error, collect, early_exit, exit_costs, fit_temperatures
 from greedypipe.workers.data.source import BatchSource
 

@@ -16,7 +16,8 @@ if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
 from greedypipe.launch.config.command_line import CommandLine, refuse
-from greedypipe.launch.config.loader import DEFAULT_CONFIG, ConfigError, load_config
+from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.planning.run_plan import make_plan, natural_processes
 from greedypipe.launch.recovery.exit_codes import INTERRUPTED
 from greedypipe.launch.reporting.screen import make_screen

@@ -22,7 +22,8 @@ from torch.distributed import Store
 
 from greedypipe.launch.checkpoints.resume import Origin, find_origin, say
 from greedypipe.launch.config.command_line import CommandLine
-from greedypipe.launch.config.loader import DEFAULT_CONFIG, ConfigError, dump_config, load_config
+from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.config.loader import DEFAULT_CONFIG, dump_config, load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.rank import give_up

@@ -28,7 +28,7 @@ def main() -> None:
 def _train(arguments: argparse.Namespace) -> int:
     # The server imports what ranks need while this process imports what it takes to judge the configuration.
     fork_server.start(fork_server.RANKS_NEED)
-    from greedypipe.launch.config.loader import ConfigError
+    from greedypipe.launch.config.errors import ConfigError
     from greedypipe.launch.on_host.host_run import run_on_host, settle
 
     try:
@@ -40,7 +40,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _print_config(arguments: argparse.Namespace) -> int:
-    from greedypipe.launch.config.loader import DEFAULT_CONFIG, ConfigError, dump_config, load_config
+    from greedypipe.launch.config.errors import ConfigError
+    from greedypipe.launch.config.loader import DEFAULT_CONFIG, dump_config, load_config
 
     try:
         print(dump_config(load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)).rstrip())

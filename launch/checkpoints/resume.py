@@ -16,7 +16,7 @@ from greedypipe.launch.checkpoints.manifest import (
 )
 from greedypipe.launch.checkpoints.run_folder import claim_folder, newest_folder
 from greedypipe.launch.checkpoints.trim_records import forget_records, keep_evaluations, keep_metrics
-from greedypipe.launch.config.loader import ConfigError
+from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from greedypipe.launch.config.loader import ConfigError
+from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from greedypipe.launch.checkpoints.resume import Origin, find_again, find_origin
-from greedypipe.launch.config.loader import ConfigError
+from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.on_ray.gang import Ending, Gang, reserved, wait_until_all_answer
 from greedypipe.launch.on_ray.resources import bundles, shortage
 from greedypipe.launch.planning.run_plan import Plan

@@ -13,7 +13,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from greedypipe.launch.checkpoints.resume import Origin
-from greedypipe.launch.config.loader import ConfigError, dump_config
+from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.config.loader import dump_config
 from greedypipe.launch.on_ray.actors import Rendezvous, StageProcess
 from greedypipe.launch.on_ray.resources import Bundle, seating
 from greedypipe.launch.planning.run_plan import Plan

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore
 
-from greedypipe.launch.config.loader import ConfigError
+from greedypipe.launch.config.errors import ConfigError
 
 FOLDER = "greedypipe/folder"
 """Key that outlives a restart, unlike all others."""

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from greedypipe.launch.config.loader import ConfigError, load_config
+from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.sets.registry import DATA_FAMILY, open_data

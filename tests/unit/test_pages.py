@@ -10,8 +10,9 @@ import torch
 
 from benchmarks.book.pages import ROOT, WHOLE
 from benchmarks.book.result import anchor
+from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.help import describe_keys
-from greedypipe.launch.config.loader import ConfigError, load_config
+from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.block import Block

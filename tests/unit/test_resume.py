@@ -8,7 +8,8 @@ import torch
 
 from greedypipe.launch.checkpoints.manifest import Manifest, checkpoints_of, commit, name_of
 from greedypipe.launch.checkpoints.resume import AUTOMATIC, Origin, check_compatible, find_origin, resumed_plan
-from greedypipe.launch.config.loader import ConfigError, load_config
+from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.workers.block_files import write_block
 
