@@ -8,7 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from greedypipe.launch.api import ConfigError, Run, RunFailed, train
+    from greedypipe.launch.api import Run, RunFailed, train
+    from greedypipe.launch.config.errors import ConfigError
 
 __version__ = "0.2.0"
 __all__ = ["ConfigError", "Run", "RunFailed", "__version__", "train"]

@@ -68,11 +68,11 @@ def uniform(seed: int) -> Selector:
     return select
 
 
-def capped(selector: Selector, max_reuse: int) -> Selector:
-    """`selector` among the entries that have been read fewer than `max_reuse` times."""
+def capped(selector: Selector, cap: int) -> Selector:
+    """`selector` among the entries that have been read fewer than `cap` times."""
 
-    def select(entries: Sequence[Entry], capacity: int, limit: float = math.inf) -> Entry | None:
-        return selector(entries, capacity, min(limit, max_reuse))
+    def select(entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None:
+        return selector(entries, capacity, min(cap, max_reuse))
 
     return select
 

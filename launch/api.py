@@ -28,9 +28,11 @@ from greedypipe.launch.on_host.host_run import settle
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.recovery.exit_codes import REQUEUE
 from greedypipe.launch.reporting.page.record import read_run
+from greedypipe.launch.reporting.summary import read_summary
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.exits import features, outputs
 from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.telemetry.results import Failure
 
 
 class RunFailed(RuntimeError):
@@ -107,7 +109,8 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """summary.json: accuracies, times, what every stage has done; empty as long as the run has not ended."""
-        return read_run(self.folder).summary
+        summary = read_run(self.folder).summary
+        return asdict(summary) if summary else {}
 
     def metrics(self) -> Any:
         """The records of training steps of all processes.
@@ -117,7 +120,8 @@ class Run:
             and the figures of metrics/stageK.jsonl: block, step, loss, time_s and so on.
         """
         run = read_run(self.folder)
-        rows = [{"stage": label} | record for rank, label in enumerate(run.labels) for record in run.steps(rank)]
+        ranks = zip(run.labels, run.steps, strict=True)
+        rows = [{"stage": label} | asdict(record) for label, records in ranks for record in records]
         try:
             import pandas
         except ImportError:
@@ -220,5 +224,5 @@ def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
 
 
 def _cause(folder: Path) -> str:
-    path = folder / "summary.json"
-    return json.loads(path.read_text()).get("cause", "") if path.exists() else ""
+    summary = read_summary(folder)
+    return summary.cause if isinstance(summary, Failure) else ""

@@ -110,7 +110,9 @@ class _Stages:
 def _cut_inside(costs: Costs, blocks: int) -> dict[tuple[int, int], tuple[float, tuple[int, ...]]]:
     """For all units start to stop - 1: the least seconds of `blocks` blocks made of them, and where these begin."""
     spans = list(itertools.combinations(range(costs.num_units + 1), 2))
-    found = {(start, stop): (costs.block_s(start, stop), (start,)) for start, stop in spans}
+    found: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {
+        (start, stop): (costs.block_s(start, stop), (start,)) for start, stop in spans
+    }
     for count in range(2, blocks + 1):
         found = {
             (start, stop): min(

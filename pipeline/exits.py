@@ -103,7 +103,7 @@ def fit_temperatures(exits: Exits) -> list[float]:
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     return log_temperature.detach().exp().flatten().tolist()
 
 

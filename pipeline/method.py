@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from greedypipe.pipeline.batch import LABELS
@@ -51,6 +51,8 @@ class Turn:
 
 class MethodConfig(BaseModel, frozen=True, extra="forbid"):
     """The method of every block but the last, which learns by the task's loss through the network's classifier."""
+
+    name: str = Field(description="the method")
 
 
 class Method(nn.Module, ABC):

@@ -104,7 +104,7 @@ class OwnOptimizer(Own, OptimizerConfig):
     def _builds(self) -> Self:
         """Refuses bad options before anything starts, by the optimizer's own checks."""
         try:
-            built = self.build([nn.Parameter(torch.zeros(1))])
+            built = self.call([nn.Parameter(torch.zeros(1))], lr=self.lr)
         except (TypeError, ValueError) as error:
             reason = f"{self.name}: {' '.join(str(error).split())}"
             raise refusal(self.name, [(("options",), self.options, reason)]) from error
@@ -114,7 +114,8 @@ class OwnOptimizer(Own, OptimizerConfig):
         return self
 
     def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-        return self.call(list(parameters), lr=self.lr)
+        optimizer: optim.Optimizer = self.call(list(parameters), lr=self.lr)
+        return optimizer
 
 
 OPTIMIZER_FAMILY = Family[OptimizerConfig](

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, Field
 
 from greedypipe.pipeline.networks.layer import Layer
 
-AUTO = "auto"
+AUTO: Final = "auto"
 
 
 class PartitionConfig(BaseModel, frozen=True, extra="forbid"):

@@ -83,7 +83,8 @@ class Family(Generic[SectionT]):
         Raises:
             ValidationError: The name is unknown, or the keys are not its variant's.
         """
-        if isinstance(keys, (*self.variants.values(), self.own)):
+        sections: tuple[type[SectionT], ...] = (*self.variants.values(), self.own)
+        if isinstance(keys, sections):
             return keys
         if not isinstance(keys, Mapping):
             raise refusal(self.kind, [((), keys, f"got {keys!r}, allowed: keys of a {self.kind}")])
@@ -177,7 +178,7 @@ def check_options(
 
 def _validated(name: str, config: type[BaseModel], options: Mapping[str, Any]) -> BaseModel:
     known = {field.alias or key for key, field in config.model_fields.items()}
-    errors = [
+    errors: list[tuple[tuple[str, ...], Any, str]] = [
         ((key,), value, _unknown_option(name, key, known))
         for key, value in options.items()
         if key not in known and config.model_config.get("extra") != "allow"

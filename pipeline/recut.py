@@ -71,8 +71,8 @@ def _optimizer(own: State, slowest: State, sources: Sequence[State], head: State
     # A fused optimizer wants either all of its parameters to have a state or none.
     template = next(iter(kept.values()), {})
     fresh = {name: _zeros(template, shapes[name]) for name in own["parameters"] if name not in kept}
-    state = {number: kept.get(name) or fresh[name] for number, name in enumerate(own["parameters"])} if template else {}
-    return {"state": state, "param_groups": groups}
+    states = {number: kept.get(name) or fresh[name] for number, name in enumerate(own["parameters"])} if template else {}
+    return {"state": states, "param_groups": groups}
 
 
 def _parameter_shapes(own: State) -> dict[str, torch.Size]:

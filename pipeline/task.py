@@ -26,6 +26,12 @@ class Task(ABC):
     outputs: int
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of an image that stage 0 is given."""
+        channels, height, width = self.input.shape
+        return channels, height, width
+
+    @property
     @abstractmethod
     def ensemble(self) -> TensorSpec:
         """What travels with an evaluation batch to combine the heads."""

@@ -3,12 +3,12 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from io import BufferedRandom
 from pathlib import Path
-from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BufferedRandom]:
     """A file, readable too, that takes the place of `path` when the body ends, and is gone when the body raises.
 
     Args:

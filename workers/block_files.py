@@ -102,8 +102,8 @@ def copied(value: Any, into: Any) -> Any:
         known = into if isinstance(into, dict) else {}
         return {key: copied(entry, known.get(key)) for key, entry in value.items()}
     if isinstance(value, list):
-        known = into if isinstance(into, list) and len(into) == len(value) else [None] * len(value)
-        return [copied(entry, earlier) for entry, earlier in zip(value, known, strict=True)]
+        earlier = into if isinstance(into, list) and len(into) == len(value) else [None] * len(value)
+        return [copied(entry, known) for entry, known in zip(value, earlier, strict=True)]
     return value
 
 
@@ -128,7 +128,7 @@ def load_blocks(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: No block or not every block is there.
     """
-    states = []
+    states: list[dict[str, Any]] = []
     while (path := folder / f"block{len(states)}.pt").is_file():
         states.append(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
     found = len(list(folder.glob("block*.pt")))

@@ -34,8 +34,8 @@ def is_whole(parts: Sequence[EvaluationPart], num_samples: int) -> bool:
 
 
 def _accuracy(counts: list[tuple[int, int]]) -> float:
-    correct, samples = (sum(column) for column in zip(*counts, strict=True))
-    return correct / max(samples, 1)
+    samples = sum(samples for _, samples in counts)
+    return sum(correct for correct, _ in counts) / max(samples, 1)
 
 
 class Counts:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from greedypipe.buffers.replay import CONTROL_CAPACITY, BuffersConfig, Policy, Read, ReplayBuffer
 from greedypipe.buffers.stats import BufferStats
 from greedypipe.workers.links.interface import PollingReceiver, Received, Receiver
-from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.links.messages import AnyMessage, Kind
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.status import StageStatus
 
@@ -19,7 +19,7 @@ SLOTS_BESIDE_BUFFER = 2 + CONTROL_CAPACITY
 class Delivery(NamedTuple):
     """A message and how old and how used it is; valid until the next one is asked for."""
 
-    message: Message
+    message: AnyMessage
     staleness: int
     reuse: int
 
@@ -27,10 +27,13 @@ class Delivery(NamedTuple):
 class MessageStream(Protocol):
     """What a stage's loop reads: an `Inbox`, or in stage 0 a `Feed`. Iterating ends after Kind.END."""
 
-    wait_s: float
-    """Seconds that the loop has waited for messages of another stage."""
-    slot_bytes: int
-    """Memory of the slots that messages arrive in."""
+    @property
+    def wait_s(self) -> float:
+        """Seconds that the loop has waited for messages of another stage."""
+
+    @property
+    def slot_bytes(self) -> int:
+        """Memory of the slots that messages arrive in."""
 
     def __iter__(self) -> Iterator[Delivery]: ...
     def read_each_once(self) -> None: ...

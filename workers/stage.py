@@ -91,7 +91,7 @@ class StageWorker:
             Kind.CHECKPOINT: self._checkpoint,
             Kind.END: self._end,
         }
-        clock = waited_input = waited_output = None
+        clock, waited_input, waited_output = None, 0.0, 0.0
         for delivery in self._inbox:
             if clock is None:  # waiting for the very first message is start-up, not training
                 clock, waited_input, waited_output = time.perf_counter(), self._inbox.wait_s, self._outbox.wait_room_s

@@ -64,4 +64,5 @@ def _choices(field: Any) -> str:
 
 
 def _summary(model: Any) -> str:
-    return model.__doc__.splitlines()[0]
+    text: str = model.__doc__
+    return text.splitlines()[0]

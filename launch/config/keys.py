@@ -47,7 +47,8 @@ def variants_of(section: str) -> dict[type[BaseModel], tuple[str, ...]]:
     """The classes of a section with the names that choose them; one class without a name where it has no variants."""
     family = family_of(section)
     if family is None:
-        return {RunConfig.model_fields[section].annotation: ()}  # type: ignore[dict-item]
+        only: Any = RunConfig.model_fields[section].annotation
+        return {only: ()}
     classes: dict[type[BaseModel], tuple[str, ...]] = {}
     for name, variant in (*family.variants.items(), (OWN, family.own)):
         classes[variant] = (*classes.get(variant, ()), name)

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 from multiprocessing import forkserver, resource_tracker
+from typing import Any
 
 RANKS_NEED = ("torch", "torch.distributed", "torch._dynamo", "greedypipe.launch.on_host.ranks")
 FORKSERVER_PRELOAD = [*RANKS_NEED, "sklearn.datasets"]
@@ -34,4 +35,5 @@ def start(preload: Sequence[str]) -> None:
 
 def stop() -> None:
     """Ends a server that nobody has a use for after all, also while it is still importing."""
-    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    server: Any = forkserver._forkserver  # its process has no public name
+    os.kill(server._forkserver_pid, signal.SIGKILL)

@@ -24,7 +24,8 @@ class Outcome:
     @property
     def summary(self) -> dict[str, Any]:
         """The run's summary.json, as its users read it."""
-        return json.loads((self.folder / "summary.json").read_text())
+        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return summary
 
     @property
     def reports(self) -> list[StageReport]:

@@ -4,6 +4,7 @@ A rank then starts in a tenth of a second instead of several. To a rank everythi
 """
 
 import contextlib
+import io
 import multiprocessing
 import os
 import signal
@@ -135,4 +136,5 @@ def _print_into(path: Path) -> None:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
     for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
         stream.reconfigure(line_buffering=True)

@@ -100,7 +100,7 @@ class Mailbox:
 
     def read(self, first: int) -> list[str]:
         """What has been printed, from number `first` on."""
-        found = []
+        found: list[str] = []
         while self._store.check([str(first + len(found))]):
             found.append(self._store.get(str(first + len(found))).decode())
         return found

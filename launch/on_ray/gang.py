@@ -211,7 +211,8 @@ class Gang:
             with contextlib.suppress(RayActorError, GetTimeoutError):
                 _, _, cause = ray.get(self.rendezvous.look.remote(0), timeout=1)
                 if cause:
-                    return cause.message
+                    message: str = cause.message
+                    return message
             time.sleep(0.1)
         return ""
 

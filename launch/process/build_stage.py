@@ -16,6 +16,7 @@ from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.reporting.summary import report_stage
 from greedypipe.pipeline.block import Block
 from greedypipe.workers.around.scripted_faults import trouble
+from greedypipe.workers.around.shell import AnyBlock
 from greedypipe.workers.around.trace import Tracing, make_tracing
 from greedypipe.workers.block_files import FINAL, Saver
 from greedypipe.workers.data.source import BatchSource
@@ -43,7 +44,7 @@ def expect_nothing(name: str, batch_id: int) -> None:
 class _Parts:
     """What a stage's loop works with in one attempt; closed when the attempt ends, whatever way."""
 
-    blocks: Sequence[Block]
+    blocks: Sequence[AnyBlock]
     inbox: MessageStream
     outbox: Sender
     metrics: MetricsFile

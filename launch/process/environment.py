@@ -31,12 +31,11 @@ class Environment:
     @classmethod
     def read(cls) -> "Environment":
         """Reads torchrun's variables."""
-        number = lambda name, default: int(os.environ.get(name, default))  # noqa: E731
         return cls(
-            rank=number("RANK", 0),
-            local_rank=number("LOCAL_RANK", 0),
-            world_size=number("WORLD_SIZE", 1),
-            attempt=number("TORCHELASTIC_RESTART_COUNT", 0),
+            rank=_number("RANK", 0),
+            local_rank=_number("LOCAL_RANK", 0),
+            world_size=_number("WORLD_SIZE", 1),
+            attempt=_number("TORCHELASTIC_RESTART_COUNT", 0),
         )
 
     def variables(self, port: int) -> dict[str, str]:
@@ -87,7 +86,7 @@ class Environment:
         if self.world_size == 1 and not self._agent_hosts_store:
             return [HashStore()] * connections
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        stores = []
+        stores: list[Store] = []
         for number in range(connections):
             is_host = number == 0 and self.rank == 0 and not self._agent_hosts_store
             store = TCPStore(host, port, self.world_size, is_host, timedelta(seconds=timeout_s), wait_for_workers=False)
@@ -100,6 +99,10 @@ def host_store() -> tuple[TCPStore, int]:
     listening = socket.create_server((LOOPBACK, 0))
     port = listening.getsockname()[1]
     return TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()), port
+
+
+def _number(name: str, default: int) -> int:
+    return int(os.environ.get(name, default))
 
 
 def _unprefixed(store: Store) -> Store:

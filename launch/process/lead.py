@@ -59,8 +59,8 @@ class Leader:
             began_at=attempt.origin.batch_id,
         )
         write_summary(folder, summary)
-        seats = list(member.plan.placement.seats())
-        write_trace(folder, board.read(TRACE), seats, [report.blocks for report in reports])
+        seats, spans = list(member.plan.placement.seats()), board.read(TRACE)
+        write_trace(folder, spans, seats, [report.blocks for report in reports])
         self._screen.print(end_table(summary))
         self._screen.print(result_lines(summary, folder))
         return report
@@ -82,7 +82,8 @@ def _wait_for_reports(member: Member, attempt: Attempt) -> list[StageReport]:
     topic, board = attempt.report_topic, member.board
 
     def missing() -> str:
-        return f"the reports of ranks {[rank for rank, report in enumerate(board.read(topic)) if report is None]}"
+        reports = board.read(topic)
+        return f"the reports of ranks {[rank for rank, report in enumerate(reports) if report is None]}"
 
     attempt.wait_for(lambda: board.is_complete(topic) or None, member.timeout_s, missing)
     return board.posted(topic)

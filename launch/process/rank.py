@@ -42,8 +42,7 @@ def run_told(
     stores = environment.connect(2, plan.config.faults.timeout_s)
     if enter:
         enter(environment.rank)
-    goes_back = incarnation > 0 or origin is None
-    begin = partial(find_again, plan, folder) if goes_back else partial(Origin.read, origin)
+    begin = partial(find_again, plan, folder) if origin is None or incarnation else partial(Origin.read, origin)
     leads = environment.rank == 0
     member = Member.join(
         plan,

@@ -156,7 +156,8 @@ class GoingOn(Recovery):
         evaluated = keep_own_metrics(member.folder / "metrics", found and found[1], member.seat, blocks)
         where = f"batch {found[1].batch_id} of {found[0]}" if found else "its beginning"
         say(f"{member.seat.name} is back and goes on at {where}")
-        return Origin(member.folder, *(found or ()), evaluated=evaluated)
+        checkpoint, manifest = found or (None, None)
+        return Origin(member.folder, checkpoint, manifest, evaluated)
 
 
 class Incarnations:

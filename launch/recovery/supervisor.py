@@ -183,7 +183,8 @@ class Supervisor:
             self._leave(f"{trace}greedypipe: {message}; it is started again alone", ALONE)
 
     def _others_hang(self) -> Cause | None:
-        for row in self._pulses.silent(self._board.read(STATUS)):
+        rows = self._board.read(STATUS)
+        for row in self._pulses.silent(rows):
             message = (
                 f"{_name(row)} hangs: no sign of life for {self._config.heartbeat_timeout_s:g} s, "
                 f"last seen {row.doing}, batch_id {row.batch_id}"

@@ -99,7 +99,7 @@ def summarise(
     last = evaluations[-1] if evaluations else None
     return Summary(
         status=RunEnd.FINISHED if is_finished else RunEnd.STOPPED,
-        accuracy=last and Accuracy(last.blocks, last.blocks[-1], last.ensemble),
+        accuracy=Accuracy(last.blocks, last.blocks[-1], last.ensemble) if last else None,
         began_at_batch_id=began_at,
         checkpoints=checkpoints,
         samples_per_s=measured,

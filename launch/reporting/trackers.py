@@ -87,7 +87,7 @@ class WandbTracker:
             import wandb
         except ImportError:
             raise RuntimeError("wandb is not installed; pip install 'greedypipe[wandb]'") from None
-        mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
         self._run = wandb.init(
             project="greedypipe",
             name=folder.name,

@@ -44,5 +44,4 @@ def build_head(config: HeadConfig, site: Site) -> nn.Module:
         if not isinstance(head, nn.Module):
             raise ValueError(f"head.name: {config.name} returned a {type(head).__name__}, allowed: a torch.nn.Module")
         return head
-    keys = config.model_dump()
-    return HEADS[keys.pop("name")].build(site, **keys)
+    return HEADS[config.name].build(site, **config.model_dump(exclude={"name"}))

@@ -40,4 +40,5 @@ class MapDecoder(nn.Module):
         x = self.upsampling(activation)
         if x.shape[2:] != self._size:
             x = functional.interpolate(x, self._size, mode="bilinear", align_corners=False)
-        return self.output(x)
+        image: Tensor = self.output(x)
+        return image

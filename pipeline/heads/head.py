@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from greedypipe.pipeline.site import Shapes, Site
@@ -19,6 +19,8 @@ Build = Callable[..., nn.Module]
 
 class HeadConfig(BaseModel, frozen=True, extra="forbid"):
     """The auxiliary head of every block but the last, whose head is the network's own classifier."""
+
+    name: str = Field(description="the head")
 
 
 class Head(NamedTuple):

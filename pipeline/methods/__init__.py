@@ -46,8 +46,9 @@ METHOD_FAMILY: Family[MethodConfig] = Family(
 def method_class(config: MethodConfig) -> type[Method]:
     """The class that a section `method` names; of all blocks but the last, whose method is `TaskLoss`."""
     if isinstance(config, OwnMethod):
-        return resolve(config.name)
-    return METHODS[config.model_dump()["name"]]
+        method: type[Method] = resolve(config.name)
+        return method
+    return METHODS[config.name]
 
 
 def build_method(config: MethodConfig, site: Site) -> Method:
@@ -55,5 +56,6 @@ def build_method(config: MethodConfig, site: Site) -> Method:
     if site.is_last:
         return TaskLoss(site)
     if isinstance(config, OwnMethod):
-        return config.call(site)
+        method: Method = config.call(site)
+        return method
     return method_class(config)(site, **config.model_dump(exclude={"name"}))

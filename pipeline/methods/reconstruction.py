@@ -30,7 +30,7 @@ class Reconstruction(LocalLoss):
 
     def __init__(self, site: Site, weight: float) -> None:
         super().__init__(site)
-        self.decoder = build_decoder(site.shapes.output, site.task.input.shape)
+        self.decoder = build_decoder(site.shapes.output, site.task.image_shape)
         self._weight = weight
 
     def loss(self, sample: Sample) -> Tensor:

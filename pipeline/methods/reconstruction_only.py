@@ -28,7 +28,7 @@ class ReconstructionOnly(LocalLoss):
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
-        self.decoder = build_decoder(site.shapes.output, site.task.input.shape)
+        self.decoder = build_decoder(site.shapes.output, site.task.image_shape)
 
     def loss(self, sample: Sample) -> Tensor:
         image_loss = functional.l1_loss(self.decoder(sample.h).float(), sample.extras[IMAGE])

@@ -46,7 +46,8 @@ class _BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         residual = self.activation(self.bn1(self.conv1(self.dropout(x))))
         residual = self.bn2(self.conv2(residual))
-        return self.activation(residual + self.shortcut(x))
+        activated: Tensor = self.activation(residual + self.shortcut(x))
+        return activated
 
 
 class CifarResnetConfig(ConvolutionalConfig):

@@ -1,8 +1,9 @@
 """torchvision's networks cut into layers whose parameters keep torchvision's names."""
 
+import importlib
 from collections import OrderedDict
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +19,17 @@ VIT_PATCH_SIZE = 16
 class _PatchEmbedding(nn.Module):
     """[N, 3, H, W] to tokens [N, 1 + H/16 * W/16, 768]: class token and patches, plus position embedding."""
 
-    def __init__(self, vit: nn.Module) -> None:
+    def __init__(self, vit: Any) -> None:
         super().__init__()
-        self.conv_proj = vit.conv_proj
-        self.class_token = vit.class_token
+        self.conv_proj: nn.Conv2d = vit.conv_proj
+        self.class_token: nn.Parameter = vit.class_token
         self.encoder = nn.ParameterDict({"pos_embedding": vit.encoder.pos_embedding})
 
     def forward(self, x: Tensor) -> Tensor:
         patches = self.conv_proj(x).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(len(x), -1, -1), patches], dim=1)
-        return tokens + self.encoder["pos_embedding"]
+        position: Tensor = self.encoder["pos_embedding"]
+        return tokens + position
 
 
 class _ClassToken(nn.Module):
@@ -96,10 +98,9 @@ def _import_models(name: str) -> ModuleType:
     # Only these networks need torchvision, and beside a torch of another build its import fails: with a
     # RuntimeError, because its operators do not register. The other networks must not depend on it.
     try:
-        from torchvision import models
+        return importlib.import_module("torchvision.models")
     except (ImportError, RuntimeError) as error:
         raise ValueError(
             f"network {name!r} needs torchvision, whose import failed ({type(error).__name__}: {error}): "
             "install torch and torchvision from the same package index"
         ) from error
-    return models

@@ -70,7 +70,7 @@ class SlowedSender(Sender):
         self._delay_s = delay_s
 
     @property
-    def stats(self) -> LinkStats:  # type: ignore[override]
+    def stats(self) -> LinkStats:
         return self._link.stats
 
     def send(self, message: Message) -> None:

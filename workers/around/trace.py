@@ -14,7 +14,7 @@ from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.inbox import Delivery, MessageStream
 from greedypipe.workers.links.connect import memory_of_host
 from greedypipe.workers.links.interface import LinkStats, Sender
-from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.links.messages import AnyMessage, Kind, Message
 from greedypipe.workers.telemetry.meter import LoggingConfig
 from greedypipe.workers.telemetry.records import Spans
 
@@ -72,7 +72,7 @@ class Recorder:
         self.is_training = False
         """Whether the message at hand is a recorded training batch: what blocks and outbox look at."""
 
-    def begin(self, message: Message) -> bool:
+    def begin(self, message: AnyMessage) -> bool:
         """A message has been read; returns whether it is recorded: spans are its own from here on."""
         self.batch_id = message.batch_id
         if message.kind != Kind.TRAIN:
@@ -166,7 +166,7 @@ class TracedOutbox(Sender):
         self._recorder = recorder
 
     @property
-    def stats(self) -> LinkStats:  # type: ignore[override]
+    def stats(self) -> LinkStats:
         return self._outbox.stats
 
     def send(self, message: Message) -> None:

@@ -1,7 +1,7 @@
 """Batches made ahead of need by other processes."""
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -54,6 +54,6 @@ class PrefetchedBatches:
     def close(self) -> None:
         """Ends the processes and waits for them; safe to call twice."""
         # DataLoader has no public way to end persistent processes while somebody still holds the iterator.
-        iterator = self._loader._iterator
+        iterator: Any = self._loader._iterator
         if iterator is not None:
             iterator._shutdown_workers()

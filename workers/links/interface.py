@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
-from greedypipe.workers.links.messages import Message
+from greedypipe.workers.links.messages import AnyMessage, Message
 
 
 class LinkConfig(BaseModel, frozen=True, extra="forbid"):
@@ -31,7 +31,7 @@ class LinkConfig(BaseModel, frozen=True, extra="forbid"):
 class Received(NamedTuple):
     """A message in a slot of the receiver; `release` gives the slot back and ends the life of the tensors."""
 
-    message: Message
+    message: AnyMessage
     release: Callable[[], None]
 
 
@@ -72,9 +72,13 @@ class LinkStats:
 class Sender(ABC):
     """The upstream end of a link. One thread calls it."""
 
-    stats: LinkStats
     is_dead_end = False
     """Whether nobody receives what is sent."""
+
+    @property
+    @abstractmethod
+    def stats(self) -> LinkStats:
+        """What it has done so far."""
 
     @property
     def wait_room_s(self) -> float:
@@ -140,7 +144,11 @@ class DeadEnd(Sender):
     is_dead_end = True
 
     def __init__(self) -> None:
-        self.stats = LinkStats("none")
+        self._stats = LinkStats("none")
+
+    @property
+    def stats(self) -> LinkStats:
+        return self._stats
 
     def send(self, message: Message) -> None:
         pass

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
+from typing import Generic, TypeGuard
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from greedypipe.pipeline.batch import TensorSpec
 from greedypipe.workers.links.encoding import ENCODINGS, EncodedTensor, Encoding
+
+TensorT_co = TypeVar("TensorT_co", bound=Tensor | EncodedTensor, covariant=True, default=Tensor)
 
 ALIGNMENT_BYTES = 64
 HEADER_WORDS = 8
@@ -36,7 +40,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
-class Message:
+class Message(Generic[TensorT_co]):
     """One message. Its tensors may lie in a slot: they are valid until the message is released.
 
     Attributes:
@@ -50,22 +54,22 @@ class Message:
     kind: Kind
     batch_id: int
     step: int = 0
-    tensors: Mapping[str, Tensor | EncodedTensor] = field(default_factory=dict)
+    tensors: Mapping[str, TensorT_co] = field(default_factory=dict)
     batch_rows: int = 0
 
     @property
-    def rows(self) -> int:
+    def rows(self: "Message") -> int:
         """Samples in the message; 0 without tensors."""
         return next((tensor.shape[0] for tensor in self.tensors.values()), 0)
 
     @property
-    def share(self) -> float:
+    def share(self: "Message") -> float:
         """Its samples as a share of the whole batch."""
         return self.rows / self.batch_rows if self.batch_rows else 1.0
 
-    def part(self, begin: Fraction, end: Fraction) -> "Message":
+    def part(self: "Message", begin: Fraction, end: Fraction) -> "Message":
         """The message with the rows between two shares of them, as views; parts that touch leave out and repeat none."""
-        if (begin, end) == (0, 1):
+        if begin == 0 and end == 1:
             return self
         rows = slice(math.floor(self.rows * begin), math.floor(self.rows * end))
         tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
@@ -76,10 +80,15 @@ class Message:
 
         Blocks until they are copied: the slot that they lie in may be filled again as soon as it is released.
         """
-        if all(tensor.device == device for tensor in self.tensors.values()):
-            return self
+        message: AnyMessage = self
+        if _is_on(message, device):
+            return message
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return Message(self.kind, self.batch_id, self.step, moved, self.batch_rows)
+
+
+AnyMessage = Message[Tensor | EncodedTensor]
+"""One that may lie in a slot."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,10 @@ class MessageLayout:
             if tensor is None or tensor.dtype != spec.dtype or tensor.shape != (rows, *spec.shape):
                 got = None if tensor is None else (tuple(tensor.shape[1:]), tensor.dtype, tensor.shape[0])
                 raise ValueError(f"{message.kind.name} message: {spec} must have {rows} rows, got {got}")
+
+
+def _is_on(message: AnyMessage, device: torch.device) -> TypeGuard[Message]:
+    return all(tensor.device == device for tensor in message.tensors.values())
 
 
 def _aligned(size_bytes: int) -> int:

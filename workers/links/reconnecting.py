@@ -58,7 +58,7 @@ class MendingSender(Sender):
         self._failure: BaseException | None = None
 
     @property
-    def stats(self) -> LinkStats:  # type: ignore[override]
+    def stats(self) -> LinkStats:
         """Of all links that it has had."""
         link = self._link
         return self._past.plus(link.stats) if link else self._past

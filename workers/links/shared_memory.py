@@ -111,7 +111,11 @@ class SharedMemorySender(Sender):
         self._lost: ConnectionError | None = None
         self._closed = False
         # The slots are the receiver's: it counts them.
-        self.stats = LinkStats("shm")
+        self._stats = LinkStats("shm")
+
+    @property
+    def stats(self) -> LinkStats:
+        return self._stats
 
     def send(self, message: Message) -> None:
         started = time.perf_counter()
@@ -124,7 +128,7 @@ class SharedMemorySender(Sender):
         except ConnectionError as error:
             self._lost = error
             raise
-        self.stats.count(len(used), time.perf_counter() - started - waited_s, waited_s)
+        self._stats.count(len(used), time.perf_counter() - started - waited_s, waited_s)
 
     def close(self) -> None:
         if self._lost:

@@ -23,7 +23,11 @@ class PackingSender(Sender):
         self._pool = pool
         self._timeout_s = timeout_s
         self._peer = peer
-        self.stats = LinkStats(transport)
+        self._stats = LinkStats(transport)
+
+    @property
+    def stats(self) -> LinkStats:
+        return self._stats
 
     def abandon(self) -> None:
         self._pool.close(ConnectionError(f"the link to {self._peer} was given up here"))
@@ -41,7 +45,7 @@ class PackingSender(Sender):
         waited_s = self._pool.waited_s - waited_before_s
         used = slot.pack(message)
         self._pass_on(slot, used)
-        self.stats.count(len(used), time.perf_counter() - started - waited_s, waited_s)
+        self._stats.count(len(used), time.perf_counter() - started - waited_s, waited_s)
 
     @abstractmethod
     def _pass_on(self, slot: Slot, used: Tensor) -> None:

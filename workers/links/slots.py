@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from greedypipe.workers.links.encoding import Field
-from greedypipe.workers.links.messages import HEADER_BYTES, Kind, Message, MessageLayout
+from greedypipe.workers.links.messages import HEADER_BYTES, AnyMessage, Kind, Message, MessageLayout
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Slot:
             field.write(message.tensors[name])
         return used
 
-    def unpack(self) -> Message:
+    def unpack(self) -> AnyMessage:
         """Reads the message, whose tensors lie in the slot.
 
         Raises:

@@ -119,7 +119,7 @@ def histogram(counts: Sequence[int], x: Axis, colour: str, last_and_more: bool) 
         for value, share in enumerate(shares)
     )
     last = len(counts) - 1
-    labels = {value: f"{value:g}" for value in ticks(0, last, 9, whole=True)} if last else {0: "0"}
+    labels: dict[float, str] = {value: f"{value:g}" for value in ticks(0, last, 9, whole=True)} if last else {0: "0"}
     if last_and_more:
         labels[last] = f"{last}+"
     return NARROW.svg(_y_axis(NARROW, up, y) + bars + _x_axis(NARROW, across, x, labels), x.title)
@@ -165,7 +165,7 @@ def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, flo
     """At most MOST_POINTS points: means of neighbours."""
     size = math.ceil(len(points) / MOST_POINTS)
     groups = [points[start : start + size] for start in range(0, len(points), size)]
-    return [tuple(sum(column) / len(group) for column in zip(*group, strict=True)) for group in groups]  # type: ignore[misc]
+    return [tuple(sum(column) / len(group) for column in zip(*group, strict=True)) for group in groups]
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:

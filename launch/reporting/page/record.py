@@ -143,7 +143,7 @@ class RunRecord:
     @property
     def is_replay(self) -> bool:
         """Whether stages read old batches again instead of waiting for new ones."""
-        return self.setting("buffers", "policy") == "replay"
+        return bool(self.setting("buffers", "policy") == "replay")
 
     @property
     def uses_gpu(self) -> bool:
@@ -176,7 +176,8 @@ class RunRecord:
     @property
     def lost_spans(self) -> dict[str, int]:
         """By stage, those that its recorder had no room for."""
-        return self.trace.get("otherData", {}).get("spans_without_room", {})
+        lost: dict[str, int] = self.trace.get("otherData", {}).get("spans_without_room", {})
+        return lost
 
     @cached_property
     def spans(self) -> list[Span]:
