@@ -10,17 +10,16 @@ export OMP_NUM_THREADS ?= 1
 run: .venv/installed  ## train 4 processes on a bundled real data set
 	$(BIN)/torchrun --nproc_per_node=$(NPROC) launch/run.py
 
-test: .venv/installed  ## lint and the whole suite
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+test: lint  ## lint and the whole suite
 	$(BIN)/pytest
 
 cluster: .venv/installed-ray  ## what needs a Ray cluster or two hosts, made on this machine, and all that starts slowly
 	$(BIN)/pytest -m "ray or hosts or slow"
 
-lint: .venv/installed
+lint: .venv/installed build/types  ## style, and the types of all packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 gpu:  ## every test that needs CUDA, with the python that is active: it may have a torch of its own
 	$(PYTHON) -m pytest tests/gpu -m gpu -rs
@@ -30,6 +29,11 @@ book: .venv/installed  ## docs/results.md, docs/configuration.md, the figure, an
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+build/types:  # where mypy finds the package, whose folder may have any name, and what commands run as files import
+	mkdir -p $@
+	ln -s ../.. $@/greedypipe
+	ln -s ../../launch/bootstrap.py $@/bootstrap.py
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv

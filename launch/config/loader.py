@@ -106,8 +106,9 @@ def _forget_other_variant(tree: dict[str, Any], section: str, name: Any) -> None
 
 def _set(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
     *parents, last = path
+    below: Any = tree
     for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
+        below = below.setdefault(parent, {})
+        if not isinstance(below, dict):
             return  # the file has something else than keys there, which is an error of its own
-    tree[last] = value
+    below[last] = value
