@@ -44,7 +44,7 @@ def evaluate(checkpoint: Path, overrides: list[str]) -> dict[str, Any]:
     plan = _plan_of(checkpoint, overrides)
     device = plan.placement.device_of(0, plan.config.placement)
     blocks = _load(plan, checkpoint)
-    source = BatchSource(plan.config.data, plan.config.training.seed)
+    source = BatchSource(plan.config.data, plan.config.training.seed, plan.data)
     tests = collect(blocks, ((batch.images, batch.labels) for batch in source.test_batches()), device)
     temperatures = [1.0] * len(blocks)
     if plan.config.data.calibration_samples:

@@ -1,6 +1,6 @@
 """From configuration sections to blocks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,9 +10,9 @@ from torch import nn
 from greedypipe.pipeline.block import Block, Shapes
 from greedypipe.pipeline.heads import HeadConfig
 from greedypipe.pipeline.losses import CrossEntropy, LocalLoss, LossConfig, build_local_loss
-from greedypipe.pipeline.networks.build import ModelConfig, build_network
+from greedypipe.pipeline.networks.build import ModelConfig
+from greedypipe.pipeline.networks.drawn import DrawnNetwork, draw_network
 from greedypipe.pipeline.networks.layer import Layer, Network
-from greedypipe.pipeline.networks.shapes import activation_shapes
 from greedypipe.pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
 from greedypipe.pipeline.partition import Partition, PartitionConfig, make_partition
 from greedypipe.pipeline.precision import Precision
@@ -56,21 +56,41 @@ class Blueprint:
     """A network, cut: all that is known of every block before any of them is trained.
 
     Building it draws the initial weights, all layers in one stream seeded by the run's seed: they depend neither on
-    the partition nor on who hosts which block. Each head has a stream of its own.
+    the partition nor on who hosts which block. Each head has a stream of its own. Blocks train the layers in place.
+
+    Args:
+        drawn: The network, where it has been drawn before.
 
     Raises:
         ValueError: The network, the partition or their combination is impossible.
     """
 
-    def __init__(self, sections: Sections, task: Task) -> None:
+    def __init__(self, sections: Sections, task: Task, drawn: DrawnNetwork | None = None) -> None:
         self.sections = sections
         self.task = task
-        torch.manual_seed(derive_seed(sections.training.seed, "network"))
-        self.network: Network = build_network(sections.model, task.input_shape, task.num_classes)
+        self._drawn = drawn or draw_network(sections.model, task.input_shape, task.num_classes, sections.training.seed)
+        self.network: Network = self._drawn.network
         self.partition: Partition = make_partition(sections.partition, self.network.layers)
         self.precision = Precision(sections.training.precision, sections.training.channels_last)
-        outputs = [task.input_shape, *activation_shapes(self.network.layers, task.input_shape)]
-        self.shapes = [Shapes(outputs[block.start], outputs[block.stop]) for block in self.partition.ranges()]
+        edges = self._drawn.shapes
+        self.shapes = [Shapes(edges[block.start], edges[block.stop]) for block in self.partition.ranges()]
+
+    def recut(self, partition: PartitionConfig) -> "Blueprint":
+        """Another cut of the very same layers: nothing is drawn, and what blocks have learned stays learned.
+
+        Raises:
+            ValueError: The partition is impossible.
+        """
+        return Blueprint(replace(self.sections, partition=partition), self.task, self._drawn)
+
+    def redrawn(self) -> "Blueprint":
+        """The same cut with the initial weights again, whatever blocks have learned since; draws them."""
+        return Blueprint(self.sections, self.task)
+
+    def eager_copy(self) -> "Blueprint":
+        """The same cut of layers of its own, which torch.compile leaves alone: to try out what must not be changed."""
+        training = self.sections.training.model_copy(update={"compile": "none"})
+        return Blueprint(replace(self.sections, training=training), self.task, self._drawn.copy())
 
     @property
     def num_blocks(self) -> int:

@@ -107,7 +107,7 @@ class Stage:
             tracing.blocks(blocks),
             tracing.inbox(inbox),
             tracing.outbox(outbox),
-            sends_image=self._plan.sends_image(self._stage),
+            sends_image="image" in self._plan.carried_after(self._stage),
             status=self._status,
             metrics=metrics,
             interval_steps=config.logging.interval_steps,
@@ -165,7 +165,7 @@ class Stage:
         # With queues every stage trains on exactly what stage 0 sends; with replay stage 0 waits for all step budgets.
         all_finished: Callable[[], bool] = lambda: self._board.all_rows("status", "finished")  # noqa: E731
         return Feed(
-            BatchSource(config.data, config.training.seed),
+            BatchSource(config.data, config.training.seed, self._plan.data),
             config.evaluation,
             total_steps=self._plan.blueprint.total_steps,
             num_classes=self._plan.data.num_classes,

@@ -10,7 +10,7 @@ import torch
 
 from greedypipe.launch.checkpoints.resume import resumed_plan
 from greedypipe.launch.planning.auto_cut import settle_cut
-from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.process.build_stage import Run, Stage
 from greedypipe.launch.process.lead import Go, lead
 from greedypipe.launch.recovery.attempt import Attempt, RunIsOver
@@ -54,21 +54,21 @@ def run_stage(plan: Plan, process: Process, screen: Screen) -> int:
 
 
 def _attempt_until_done(go: Go, supervisor: Supervisor) -> tuple[int, dict[str, Any]]:
+    plan = go.plan
     while True:
         try:
-            attempt = go.policy.begin()
-            return _try_once(go, attempt, supervisor)
+            return _try_once(go, plan, go.policy.begin(), supervisor)
         except ConnectionError as error:
             go.policy.go_back(error)
+            # Layers are trained in place: another attempt begins with the initial weights again.
+            plan = go.plan.redrawn()
 
 
-def _try_once(go: Go, attempt: Attempt, supervisor: Supervisor) -> tuple[int, dict[str, Any]]:
-    """One attempt; returns exit code and report."""
-    device = go.plan.placement.device_of(go.local_rank, go.plan.config.placement)
-    # Layers are trained in place: another attempt needs new ones.
-    plan = make_plan(go.plan.config, go.plan.placement.num_processes) if attempt.number else go.plan
-    plan, predicted = settle_cut(resumed_plan(plan, attempt.origin), go.board, go.status, device)
-    run = Run(plan, attempt, go.board, go.status)
+def _try_once(go: Go, plan: Plan, attempt: Attempt, supervisor: Supervisor) -> tuple[int, dict[str, Any]]:
+    """One attempt with a plan that no attempt has trained yet; returns exit code and report."""
+    device = plan.placement.device_of(go.local_rank, plan.config.placement)
+    settled, predicted = settle_cut(resumed_plan(plan, attempt.origin), go.board, go.status, device)
+    run = Run(settled, attempt, go.board, go.status)
     this = Stage(run, device, must_stop=supervisor.told_to_stop)
     leads = go.status.seat.rank == 0
     report = lead(go, run, this, predicted) if leads else this.run(lambda name, batch_id: None)

@@ -52,7 +52,7 @@ def trained(overrides: Sequence[str]) -> str:
 
 
 def planned(overrides: Sequence[str]) -> Any:
-    plan = plan_of(overrides)
+    plan = make_plan(load_config(None, [*TINY, *overrides]), 2)
     layout = plan.layout_after(0).specs[Kind.TRAIN]
     return plan.blueprint.total_steps, plan.blueprint.partition.starts, layout, plan.data
 

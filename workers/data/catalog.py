@@ -79,8 +79,11 @@ def _folder_normalisation(shape: tuple[int, int, int]) -> tuple[tuple[float, ...
     return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
 
 
-def check(config: DataConfig) -> None:
+def check(config: DataConfig) -> DataInfo:
     """Finds what would stop or spoil a training run on this data; quick, for one process before it starts.
+
+    Returns:
+        What `describe` says of the data, so that nobody needs to ask again.
 
     Raises:
         ValueError: One line: the data are missing (with the command that gets them), a library is missing,
@@ -100,6 +103,7 @@ def check(config: DataConfig) -> None:
     in_memory = fits_in_memory(num_samples, info.input_shape, config.memory_limit_mb)
     if config.name == "image_folder" and config.augment != "none" and not in_memory:
         require_torchvision("torchvision.transforms.v2")
+    return info
 
 
 def _check_batches(config: DataConfig, train_samples: int) -> None:

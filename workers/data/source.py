@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from greedypipe.workers.data.batch import Batch, NumberedBatches
-from greedypipe.workers.data.catalog import describe
+from greedypipe.workers.data.catalog import DataInfo, describe
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.image_folder import FolderImages
 from greedypipe.workers.data.images import load
@@ -26,13 +26,16 @@ class BatchSource:
     Loads the data set on construction, which may download and take seconds; call `catalog.check` before.
     A context manager: leaving it ends the loader processes.
 
+    Args:
+        info: What `catalog.describe` says of the data, where somebody has asked before.
+
     Raises:
         ValueError: The data are missing or damaged.
         ConnectionError: The download failed.
     """
 
-    def __init__(self, config: DataConfig, seed: int) -> None:
-        info = describe(config)
+    def __init__(self, config: DataConfig, seed: int, info: DataInfo | None = None) -> None:
+        info = info or describe(config)
         train, test = load(config)
         expected = info.train_samples + config.calibration_samples
         if (len(train), len(test)) != (expected, info.test_samples):
