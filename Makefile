@@ -5,7 +5,7 @@ NPROC ?= 4
 # One thread per process: torchrun would set the same, with a banner.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test cluster lint gpu clean
+.PHONY: run test cluster lint gpu book clean
 
 run: .venv/installed  ## train 4 processes on a bundled real data set
 	$(BIN)/torchrun --nproc_per_node=$(NPROC) launch/run.py
@@ -24,6 +24,9 @@ lint: .venv/installed
 
 gpu:  ## every test that needs CUDA, with the python that is active: it may have a torch of its own
 	$(PYTHON) -m pytest tests/gpu -m gpu -rs
+
+book: .venv/installed  ## docs/results.md, docs/configuration.md, the figure, and the marked regions of README.md and docs/
+	$(BIN)/python -m benchmarks.book
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis

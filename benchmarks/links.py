@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 from torch.distributed import FileStore
 
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
+from greedypipe.pipeline.batch import TensorSpec
 from greedypipe.workers.links.connect import LinkEnd
-from greedypipe.workers.links.encoding import TensorSpec
 from greedypipe.workers.links.interface import LinkConfig, Receiver, Sender
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
 from greedypipe.workers.links.patience import Patience
@@ -66,8 +66,8 @@ class Case:
     @property
     def layout(self) -> MessageLayout:
         """Its only message."""
-        spec = TensorSpec("activation", (CHANNELS, *SHAPES[self.size]), torch.float32, True, self.encoding)
-        return MessageLayout(ROWS, {Kind.TRAIN: (spec,)})
+        spec = TensorSpec("activation", (CHANNELS, *SHAPES[self.size]), torch.float32, True)
+        return MessageLayout(ROWS, {Kind.TRAIN: (spec,)}, {spec.name: self.encoding})
 
     @property
     def payload_bytes(self) -> int:

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.engines.greedypipe import run
 from benchmarks.engines.timing import Case, spread
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.rehearsal import rehearse
 from greedypipe.launch.plan import make_forecast
 from greedypipe.pipeline.partition import PartitionConfig

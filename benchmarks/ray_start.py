@@ -73,8 +73,8 @@ def start(command: list[str], settings: list[str], folder: Path, environment: di
     batch = next(int(one.partition("=")[2]) for one in reversed(settings) if one.startswith("data.batch_size="))
     return {
         "samples_per_s": min(outcome.steady_samples_per_s(batch, WARMUP_STEPS)),
-        "start_s": min(outcome.records(stage)[0]["unix_s"] for stage in range(STAGES)) - began_s,
-        "trains_everywhere_s": max(outcome.records(stage)[0]["unix_s"] for stage in range(STAGES)) - began_s,
+        "start_s": min(outcome.records(stage)[0].unix_s for stage in range(STAGES)) - began_s,
+        "trains_everywhere_s": max(outcome.records(stage)[0].unix_s for stage in range(STAGES)) - began_s,
         "whole_s": time.time() - began_s,
     }
 

@@ -34,7 +34,7 @@ from rich.console import Console
 from benchmarks.engines.timing import Case, EngineError
 from benchmarks.throughput_rows import SCHEDULES, Row, Section, crowded, headline, tiny
 from benchmarks.throughput_tables import answer_of, figures_table, plot, profile_table, rates_table
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.planning.auto_cut import forecast
 from greedypipe.launch.planning.layer_costs import profile_layers
 from greedypipe.pipeline.balance import balanced_starts
@@ -61,7 +61,6 @@ DIGITS = (
     "model.name=mlp",
     "model.depth=4",
     "model.hidden=128",
-    "model.width=1.0",
     "head.name=linear",
     "training.epochs=100",
 )

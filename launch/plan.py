@@ -1,6 +1,6 @@
 """Plans a run without training it: measures layers, cuts the network, rehearses the cut, says what to expect.
 
-    python launch/plan.py [--config configs/x.yaml] --stages 4 [section.key=value ...]
+    greedypipe plan [--config x.yaml] --stages 4 [section.key=value ...]
 
 Empty `partition.boundaries` are found as with `auto`; named ones are kept and judged. Processes beyond the number of
 blocks become replicas of the slowest stages, unless placement.replicas says otherwise. The rehearsal runs the stages for
@@ -14,7 +14,6 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
@@ -23,16 +22,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from greedypipe.launch.config.command_line import CommandLine, refuse
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.rehearsal import Rehearsal, rehearse
 from greedypipe.launch.planning.auto_cut import Forecast, forecast, shared_cores
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
-from greedypipe.launch.recovery.exit_codes import WRONG_CONFIGURATION
 from greedypipe.pipeline.balance import shared_out
 from greedypipe.workers.memory import keep_freed_memory
+from greedypipe.workers.telemetry.phrases import range_of_layers
+from greedypipe.workers.telemetry.results import LinkReport, StageReport
 
 
 def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast]:
@@ -62,13 +63,11 @@ def main() -> None:
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
         console.print(f"measuring layers for {config.partition.profile_s:g} s", highlight=False)
         plan, found = make_forecast(config, arguments.stages)
     except ValueError as error:
-        for line in str(error).splitlines():
-            print(f"greedypipe: {line}", file=sys.stderr)
-        sys.exit(WRONG_CONFIGURATION)
+        refuse(error)
     used = plan.placement.num_processes
     console.print(f"rehearsing with {used} processes for {arguments.seconds:g} s", highlight=False)
     rehearsal = rehearse(plan, plan.config.data.batch_size / found.samples_per_s, arguments.seconds)
@@ -85,22 +84,14 @@ def as_json(found: Forecast, rehearsal: Rehearsal) -> dict[str, object]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="launch/plan.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
+    parser = CommandLine(__doc__, lists_keys=False)
     parser.add_argument("--stages", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)")
     parser.add_argument("--seconds", type=float, default=10.0, help="about how long to rehearse (default: 10)")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
     arguments = parser.parse_intermixed_args()
     if arguments.stages < 1:
         parser.error(f"--stages: got {arguments.stages}, allowed: 1 or more")
     return arguments
-
-
-if __name__ == "__main__":
-    main()
 
 
 def plan_table(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> Table:
@@ -120,41 +111,40 @@ def plan_table(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> Table:
     for name in names:
         table.add_column(name, justify="left" if name in names[:2] else "right")
     for report in rehearsal.stages:
-        stage = report["stage"]
+        stage = report.stage
         last = stage == plan.placement.num_stages - 1
         table.add_row(
-            report["label"],
+            report.label,
             " | ".join(_layers(plan, block) for block in plan.placement.blocks_of(stage)),
             f"{1e3 * found.stage_s[stage] / found.replicas[stage]:,.2f}",
-            f"{1e3 * report['step_time_s']:,.2f}",
-            f"{report['peak_memory_bytes'] / 1e6:,.0f}",
-            f"{report['slot_bytes'] / 1e6:,.0f}",
+            f"{1e3 * report.step_time_s:,.2f}",
+            f"{report.peak_memory_bytes / 1e6:,.0f}",
+            f"{report.slot_bytes / 1e6:,.0f}",
             *([""] * 3 if last else _link_cells(plan, rehearsal, report)),
         )
     return table
 
 
 def _layers(plan: Plan, block: int) -> str:
-    first, *others = (layer.name for layer in plan.blueprint.layers_of(block))
-    return f"{first} .. {others[-1]}" if others else first
+    return range_of_layers([layer.name for layer in plan.blueprint.layers_of(block)])
 
 
-def _link_cells(plan: Plan, rehearsal: Rehearsal, report: dict[str, Any]) -> list[str]:
-    sent_bytes = plan.layout_after(report["stage"]).slot_bytes / plan.placement.replicas[report["stage"]]
+def _link_cells(plan: Plan, rehearsal: Rehearsal, report: StageReport) -> list[str]:
+    sent_bytes = plan.layout_after(report.stage).slot_bytes / plan.placement.replicas[report.stage]
     batches_per_s = rehearsal.samples_per_s / plan.config.data.batch_size
-    send_s = _send_s(report["link"])
+    send_s = _send_s(report.link)
     return [f"{sent_bytes / 1e6:.2f}", f"{1e3 * send_s:.2f}", f"{sent_bytes * batches_per_s / 1e6:,.0f}"]
 
 
-def _send_s(link: dict[str, Any]) -> float:
+def _send_s(link: LinkReport) -> float:
     """Seconds per message, without waits."""
-    return link["send_s"] / max(link["messages"], 1)
+    return link.send_s / max(link.messages, 1)
 
 
 def plan_lines(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> str:
     """What follows for the whole pipeline."""
     batch = plan.config.data.batch_size
-    slowest_s = max(report["step_time_s"] for report in rehearsal.stages)
+    slowest_s = max(report.step_time_s for report in rehearsal.stages)
     bound = batch / slowest_s
     boundaries = ",".join(found.boundaries)
     lines = [
@@ -176,12 +166,16 @@ def plan_lines(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> str:
 
 def _link_lines(rehearsal: Rehearsal, slowest_s: float) -> list[str]:
     """Whether handing a message over takes longer than the slowest stage's work on it."""
-    sending = [report["link"] for report in rehearsal.stages if report["stage"] < rehearsal.stages[-1]["stage"]]
+    sending = [report.link for report in rehearsal.stages if report.stage < rehearsal.stages[-1].stage]
     if not sending:
         return []
     slowest_send_s = max(_send_s(link) for link in sending)
     verdict = "binds: use link.dtype or cut elsewhere" if slowest_send_s > slowest_s else "does not bind"
     return [
-        f"links ({sending[0]['transport']}): a message takes {1e3 * slowest_send_s:.2f} ms at most, "
+        f"links ({sending[0].transport}): a message takes {1e3 * slowest_send_s:.2f} ms at most, "
         f"{slowest_send_s / slowest_s:.1%} of the slowest stage: {verdict} here; elsewhere each needs the MB/s of its line"
     ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Prints what every stage of a run is doing, whom it waits for and since when.
 
-    python launch/status.py RUN [--follow]
+    greedypipe status RUN [--follow]
 
 Reads status.json, which the first stage of a live run writes twice a second; works on any host that reaches the folder.
 """
@@ -9,7 +9,6 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
@@ -18,34 +17,43 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from greedypipe.launch.reporting.status_file import read_status
+from greedypipe.launch.reporting.status_file import read_ending, read_status
 from greedypipe.workers.telemetry.diagnosis import judge
+from greedypipe.workers.telemetry.records import RunStatus
 
 REFRESH_S = 0.5
 STALE_S = 5.0
 
 
-def status_table(status: dict[str, Any], now_s: float) -> Table:
-    """One line per process."""
-    age_s = now_s - status["unix_s"]
-    ended = status.get("ended") or ("ended without a word, or stands still" if age_s > STALE_S else "")
+def status_table(status: RunStatus, ended: str, now_s: float) -> Table:
+    """One line per process.
+
+    Args:
+        ended: How the run has ended; empty where nothing is known of it.
+    """
+    age_s = now_s - status.unix_s
+    ended = ended or ("ended without a word, or stands still" if age_s > STALE_S else "")
     title = f"as of {age_s:,.1f} s ago" + (f": {ended}" if ended else "")
     table = Table("stage", "process", "batch_id", "step", "doing", "for s", "which means", title=title, title_justify="left")
-    rows, labels = status["stages"], status["labels"]
-    for label, row, verdict in zip(labels, rows, judge(rows, labels, status["unix_s"]), strict=True):
+    rows, labels = status.stages, status.labels
+    for label, row, verdict in zip(labels, rows, judge(rows, labels, status.unix_s), strict=True):
         if row is None:
             table.add_row(label, *[""] * 5, verdict)
             continue
         table.add_row(
             label,
-            f"{row['pid']} on {row['host']}",
-            str(row["batch_id"]),
-            f"{row['step']}/{status['total_steps']}",
-            row["doing"],
-            f"{row['for_s']:.1f}",
+            f"{row.pid} on {row.host}",
+            str(row.batch_id),
+            f"{row.step}/{status.total_steps}",
+            row.doing,
+            f"{row.for_s:.1f}",
             verdict,
         )
     return table
+
+
+def _table(run: Path) -> Table:
+    return status_table(read_status(run), read_ending(run), time.time())
 
 
 def main() -> None:
@@ -55,14 +63,14 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
-        table = status_table(read_status(arguments.run), time.time())
+        table = _table(arguments.run)
         if not arguments.follow:
             console.print(table)
             return
         with Live(table, console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(REFRESH_S)
-                live.update(status_table(read_status(arguments.run), time.time()), refresh=True)
+                live.update(_table(arguments.run), refresh=True)
     except ValueError as error:
         sys.exit(f"greedypipe: {error}")
     except KeyboardInterrupt:

@@ -1,205 +1,188 @@
-"""A block: consecutive layers, auxiliary head, local loss, optimizer and schedule; the unit of gradient isolation."""
+"""A block: consecutive layers with their method, optimizer and schedule; the unit of gradient isolation."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn, optim
-from torch.optim import lr_scheduler
+from torch import Tensor, nn
 
-from greedypipe.pipeline.losses import LocalLoss
-from greedypipe.pipeline.networks.layer import Layer
+from greedypipe.pipeline.batch import Batch
+from greedypipe.pipeline.method import Method, Sample, Turn
+from greedypipe.pipeline.optimizer import Optimization
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
+from greedypipe.pipeline.site import Shapes, Site
+
+Combine = Callable[[Sequence[nn.Parameter], float], None]
+"""Makes the gradients of parameters, from rows that are this share of a batch, those of the whole batch."""
 
 
-@dataclass(frozen=True)
-class Shapes:
-    """What goes into and out of a block, without the batch dimension."""
-
-    input: tuple[int, ...]
-    output: tuple[int, ...]
+def _alone(parameters: Sequence[nn.Parameter], share: float) -> None:
+    """The rows at hand are the whole batch."""
 
 
 class Block:
-    """Layers that learn from their own local loss alone (Belilovsky et al., ICML 2020, Algorithm 1).
+    """Layers that learn by a method of their own (Belilovsky et al., ICML 2020, Algorithm 1).
 
     A block knows nothing of processes, links or other blocks. Its dropout is a function of (seed, index, step).
 
     Args:
-        index: Position in the network, from 0.
-        layers: Its layers, in order, on `device`.
-        classifier: The network's own, where it is this block's head; `layer_state` then has its parameters too.
-        loss: Head and criterion, on `device`.
-        optimizer: Over the parameters of layers and loss.
-        schedule: Advanced once per step.
-        shapes: Of activations, without the batch dimension.
-        clip_norm: Largest gradient norm; 0 for none.
-        steps: Step budget; `finished` afterwards.
-        seed: Of the run.
+        site: Its place in the network, with its layers, on `device`.
+        method: How it learns, on `device`.
+        optimization: Optimizer over the parameters of layers and method, schedule, and step budget.
+        precision: Dtype and memory layout.
+        seed: The run's.
     """
 
     def __init__(
-        self,
-        index: int,
-        *,
-        layers: tuple[Layer, ...],
-        classifier: Layer | None,
-        loss: LocalLoss,
-        optimizer: optim.Optimizer,
-        schedule: lr_scheduler.LRScheduler,
-        precision: Precision,
-        shapes: Shapes,
-        clip_norm: float,
-        steps: int,
-        seed: int,
-        device: torch.device,
+        self, site: Site, method: Method, optimization: Optimization, precision: Precision, seed: int, device: torch.device
     ) -> None:
-        self.index = index
-        self.layers = layers
-        self.loss = loss
-        self._saved_layers = (*layers, classifier) if classifier else layers
-        self.shapes = shapes
+        self.site = site
+        self.index = site.index
+        self.layers = site.layers
+        self.method = method
         self.precision = precision
         self.step = 0
-        self.total_steps = steps
         self.device = device
-        self._trunk = nn.Sequential(*(layer.module for layer in layers))
-        self._learning_trunk: nn.Module = self._trunk
-        self._learning_loss: nn.Module = loss
-        self._optimizer = optimizer
-        self._schedule = schedule
-        self._clip_norm = clip_norm
+        self._saved_layers = (*site.layers, site.classifier) if site.classifier else site.layers
+        self._trunk = nn.Sequential(*(layer.module for layer in site.layers))
+        self._optimization = optimization
         self._seed = seed
+        self._combine: Combine = _alone
         self._own_part: tuple[int, ...] = ()
-        self._output: Tensor | None = None
+        self._fresh: Sample | None = None
+        self._share = 1.0
 
     @property
-    def needs_image(self) -> bool:
-        """Whether `learn` wants the network's input images."""
-        return self.loss.needs_image
+    def shapes(self) -> Shapes:
+        """Shapes of the input and of the activation."""
+        return self.site.shapes
+
+    @property
+    def total_steps(self) -> int:
+        """Step budget of the run."""
+        return self._optimization.total_steps
 
     @property
     def finished(self) -> bool:
-        """Whether the step budget is used up; the block may then only hand on (`predict`, `hand_on`)."""
+        """Whether the step budget is used up: the block passes activations through, with frozen weights."""
         return self.step >= self.total_steps
 
     @property
     def num_parameters(self) -> int:
-        """Parameters of the layers, without the head."""
+        """Parameters of the layers, without the method's."""
         return sum(parameter.numel() for parameter in self._trunk.parameters())
 
     @property
     def num_head_parameters(self) -> int:
-        """Parameters of head and, where the loss has one, decoder or projection."""
-        return sum(parameter.numel() for parameter in self.loss.parameters())
+        """Parameters of the method: head and, where it has one, decoder or projection."""
+        return sum(parameter.numel() for parameter in self.method.parameters())
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        """Learning rate of the next step."""
+        return self._optimization.learning_rate
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Computes the activation of one training batch and keeps its graph for `learn`.
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        """Computes the activation of one training batch and keeps it, with its graph, for `learn`.
 
         Args:
             x: Input [N, *shapes.input] on `device`; not modified, and no gradient ever flows into it.
+            batch: What the method needs of the same rows; its tensors must stay as they are until `learn` returns.
 
         Returns:
             The activation [N, *shapes.output] in the precision's dtype and layout, detached: computed with the weights
-            before this step's update. It must be neither modified nor kept beyond `learn`.
+            before this step's update, in evaluation mode once the block has finished. It must be neither modified nor
+            kept beyond `learn`.
         """
+        if self.finished:
+            return self.pass_through(x)
         self._set_training(True)
         self._seed_generator("forward")
-        with torch.set_grad_enabled(self.loss.trains_layers), self.precision.autocast(self.device):
-            self._output = self._run(self._learning_trunk, x.detach())
-        return self._output.detach()
+        x = x.detach()
+        with torch.set_grad_enabled(self.method.trains_layers), self.precision.autocast(self.device):
+            h = self._run(x)
+        self._fresh = Sample(x, h, batch.labels, batch.extras)
+        self._share = batch.share
+        return h.detach()
 
-    def learn(self, labels: Tensor, image: Tensor | None = None, weight: float = 1.0) -> Tensor:
-        """Head, local loss, backward inside the block and one optimizer step, on the activation of the last `forward`.
+    def learn(self) -> Tensor | None:
+        """Has the method learn from the batch of the last `forward`, and makes one optimizer step.
 
         Does not synchronise with the device.
 
-        Args:
-            labels: Class indices [N], int64, on `device`.
-            image: The network's input of the same batch, [N, C, H, W] fp32; only where `needs_image`.
-            weight: Factor of the gradient, where the rows at hand are a part of a batch.
-
         Returns:
-            The local loss before the update, 0-dim fp32, detached, on `device`.
+            The local loss before the update, 0-dim fp32, detached, on `device`; None where that batch was passed through.
         """
-        assert self._output is not None, "learn() without forward()"
+        if self._fresh is None and self.finished:
+            return None
+        assert self._fresh is not None, "learn() without forward()"
         self._set_training(True)
         self._seed_generator("learn")
+        self._optimization.zero_grad()
         with self.precision.autocast(self.device):
-            loss = self._learning_loss(self._output, labels, image)
-        self._output = None
-        self._optimizer.zero_grad(set_to_none=True)
-        (loss if weight == 1 else loss * weight).backward()
-        if self._clip_norm:
-            nn.utils.clip_grad_norm_(self._parameters(), self._clip_norm, foreach=True)
-        self._optimizer.step()
-        self._schedule.step()
+            loss = self.method.learn(Turn(self.step, self._fresh))
+        self._fresh = None
+        self._combine(self._optimization.parameters, self._share)
+        self._optimization.advance()
         self.step += 1
-        return loss.detach()
+        return loss
 
     @torch.no_grad()
-    def hand_on(self, x: Tensor) -> Tensor:
-        """The activation in evaluation mode, without learning: what a finished block sends, and half of `predict`."""
+    def pass_through(self, x: Tensor) -> Tensor:
+        """The activation in evaluation mode, without learning; changes no state."""
         self._set_training(False)
         with self.precision.autocast(self.device):
-            return self._run(self._trunk, x)
+            return self._run(x)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Activation and logits [N, classes] (fp32) in evaluation mode; changes no state."""
-        activation = self.hand_on(x)
+        """Activation, and the head's outputs [N, classes] (fp32), in evaluation mode; changes no state."""
+        activation = self.pass_through(x)
         with self.precision.autocast(self.device):
-            return activation, self.loss.head(activation).float()
+            return activation, self.method.head(activation).float()
 
     def compile(self) -> None:
-        """Has torch.compile translate layers and loss, each as a whole, when they are first called.
+        """Has torch.compile translate layers and method, each as a whole, when they are first called.
 
         Results differ from eager ones in the last bits, as kernels are fused; they do not depend on who hosts the block.
         """
         # With dynamic shapes the second block of a process would be given other kernels than it gets where it is alone.
         self._trunk.compile(dynamic=False)
-        self.loss.compile(dynamic=False)
+        self.method.compile(dynamic=False)
 
-    def share_learning(self, averaged: Callable[[nn.Module], nn.Module], replica: int) -> None:
-        """Makes the block one of several replicas: `forward` and `learn` go through what `averaged` makes of layers and of
-        loss, which gives each replica the mean of all gradients; dropout differs between replicas.
-        """
-        if self.loss.trains_layers:
-            self._learning_trunk = averaged(self._trunk)
-        self._learning_loss = averaged(self.loss)
-        self._own_part = (replica,) if replica else ()
+    def become_replica(self, number: int, combine: Combine) -> None:
+        """Makes the block number `number` of several replicas: `combine` joins their gradients before every step, and
+        dropout differs between them."""
+        self._combine = combine
+        self._own_part = (number,) if number else ()
+
+    def statistics(self) -> list[Tensor]:
+        """What layers and method keep besides parameters, such as the running statistics of batch normalisation."""
+        return [*self._trunk.buffers(), *self.method.buffers()]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on bit-exactly; tensors are references, not copies.
 
         `layers` uses the ordinary network's parameter names, so that it is independent of the partition, and
-        `parameters` names what the optimizer's numbers stand for, `loss.` before those of the loss.
+        `parameters` names what the optimizer's numbers stand for, `method.` before those of the method.
         """
         return {
             "index": self.index,
             "step": self.step,
             "last_layer": self.layers[-1].name,
             "layers": self.layer_state(),
-            "loss": self.loss.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "method": self.method.state_dict(),
             "parameters": self._parameter_names(),
-            "schedule": self._schedule.state_dict(),
+            **self._optimization.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned, of a block with the same layers and loss; takes its tensors over."""
+        """Restores what `state_dict` returned, of a block with the same layers and method; takes its tensors over."""
         for layer in self._saved_layers:
             layer.module.load_state_dict({key: state["layers"][layer.qualified(key)] for key in layer.module.state_dict()})
-        self.loss.load_state_dict(state["loss"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
+        self.method.load_state_dict(state["method"])
+        self._optimization.load_state_dict(state)
         self.step = state["step"]
 
     def layer_state(self) -> dict[str, Tensor]:
@@ -208,8 +191,8 @@ class Block:
             layer.qualified(key): value for layer in self._saved_layers for key, value in layer.module.state_dict().items()
         }
 
-    def _run(self, trunk: nn.Module, x: Tensor) -> Tensor:
-        x = trunk(self.precision.canonical(x))
+    def _run(self, x: Tensor) -> Tensor:
+        x = self._trunk(self.precision.canonical(x))
         return self.precision.canonical(x.to(self.precision.activation_dtype))
 
     def _seed_generator(self, part: str) -> None:
@@ -219,14 +202,11 @@ class Block:
     def _set_training(self, mode: bool) -> None:
         if self._trunk.training != mode:
             self._trunk.train(mode)
-            self.loss.train(mode)
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+            self.method.train(mode)
 
     def _parameter_names(self) -> list[str]:
-        """Of what the optimizer trains, in its order."""
-        names = {id(parameter): f"loss.{key}" for key, parameter in self.loss.named_parameters()}
+        """Names of what the optimizer trains, in its order."""
+        names = {id(parameter): f"method.{key}" for key, parameter in self.method.named_parameters()}
         for layer in self.layers:
             names |= {id(parameter): layer.qualified(key) for key, parameter in layer.module.named_parameters()}
-        return [names[id(parameter)] for parameter in self._parameters()]
+        return [names[id(parameter)] for parameter in self._optimization.parameters]

@@ -1,33 +1,44 @@
 """From configuration sections to blocks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, Field
 from torch import nn
 
-from greedypipe.pipeline.block import Block, Shapes
-from greedypipe.pipeline.heads import HeadConfig
-from greedypipe.pipeline.losses import CrossEntropy, LocalLoss, LossConfig, build_local_loss
-from greedypipe.pipeline.networks.build import ModelConfig
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.heads import build_head
+from greedypipe.pipeline.heads.head import HeadConfig
+from greedypipe.pipeline.method import MethodConfig, TaskLoss
+from greedypipe.pipeline.methods import build_method, method_class
 from greedypipe.pipeline.networks.drawn import DrawnNetwork, draw_network
+from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
-from greedypipe.pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from greedypipe.pipeline.optimizer import Optimization, OptimizerConfig
 from greedypipe.pipeline.partition import Partition, PartitionConfig, make_partition
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.randomness import derive_seed
+from greedypipe.pipeline.site import Shapes, Site
+from greedypipe.pipeline.task import Task
+
+ENDLESS = 2**40
+"""Steps per epoch of blocks that never use up their budget."""
 
 
 class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     """Length, seed and numerics of a run."""
 
-    epochs: int = Field(10, ge=1, description="epochs of every block, counted in its own steps")
-    seed: int = Field(0, ge=0, description="initialisation, shuffling, augmentation and dropout follow from it")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: torch's autocast; activations travel in bf16")
-    channels_last: bool = Field(True, description="keep 4-d tensors in NHWC order")
+    epochs: int = Field(10, ge=1, description="length of the run: epochs of training steps that every block makes")
+    seed: int = Field(0, ge=0, description="seed of initial weights, shuffling, augmentation and dropout")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: mixed precision by torch's autocast, and activations are sent in bf16"
+    )
+    channels_last: bool = Field(True, description="store images and feature maps in NHWC order (torch's channels_last)")
     compile: Literal["none", "inductor"] = Field(
-        "none", description="inductor: torch.compile every block's layers and head, at its first batch (needs g++)"
+        "none", description="inductor: compile each block with torch.compile at its first batch; needs g++"
     )
 
 
@@ -38,18 +49,9 @@ class Sections:
     model: ModelConfig
     partition: PartitionConfig
     head: HeadConfig
-    loss: LossConfig
+    method: MethodConfig
     optimizer: OptimizerConfig
     training: TrainingConfig
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the network is to learn: shape of the images, number of classes, training batches per epoch."""
-
-    input_shape: tuple[int, int, int]
-    num_classes: int
-    steps_per_epoch: int
 
 
 class Blueprint:
@@ -59,16 +61,18 @@ class Blueprint:
     the partition nor on who hosts which block. Each head has a stream of its own. Blocks train the layers in place.
 
     Args:
+        steps_per_epoch: Training batches of an epoch.
         drawn: The network, where it has been drawn before.
 
     Raises:
         ValueError: The network, the partition or their combination is impossible.
     """
 
-    def __init__(self, sections: Sections, task: Task, drawn: DrawnNetwork | None = None) -> None:
+    def __init__(self, sections: Sections, task: Task, steps_per_epoch: int, drawn: DrawnNetwork | None = None) -> None:
         self.sections = sections
         self.task = task
-        self._drawn = drawn or draw_network(sections.model, task.input_shape, task.num_classes, sections.training.seed)
+        self.steps_per_epoch = steps_per_epoch
+        self._drawn = drawn or draw_network(sections.model, task.input.shape, task.outputs, sections.training.seed)
         self.network: Network = self._drawn.network
         self.partition: Partition = make_partition(sections.partition, self.network.layers)
         self.precision = Precision(sections.training.precision, sections.training.channels_last)
@@ -81,16 +85,18 @@ class Blueprint:
         Raises:
             ValueError: The partition is impossible.
         """
-        return Blueprint(replace(self.sections, partition=partition), self.task, self._drawn)
+        return Blueprint(replace(self.sections, partition=partition), self.task, self.steps_per_epoch, self._drawn)
 
     def redrawn(self) -> "Blueprint":
         """The same cut with the initial weights again, whatever blocks have learned since; draws them."""
-        return Blueprint(self.sections, self.task)
+        return Blueprint(self.sections, self.task, self.steps_per_epoch)
 
-    def eager_copy(self) -> "Blueprint":
-        """The same cut of layers of its own, which torch.compile leaves alone: to try out what must not be changed."""
+    def for_trials(self) -> "Blueprint":
+        """The same cut of copied layers, whose blocks may be trained in any way and for any time: this one's stay as they
+        are. They are not compiled, and do not finish.
+        """
         training = self.sections.training.model_copy(update={"compile": "none"})
-        return Blueprint(replace(self.sections, training=training), self.task, self._drawn.copy())
+        return Blueprint(replace(self.sections, training=training), self.task, ENDLESS, self._drawn.copy())
 
     @property
     def num_blocks(self) -> int:
@@ -99,52 +105,48 @@ class Blueprint:
     @property
     def total_steps(self) -> int:
         """Steps of every block over the run."""
-        return self.sections.training.epochs * self.task.steps_per_epoch
+        return self.sections.training.epochs * self.steps_per_epoch
 
     def layers_of(self, index: int) -> tuple[Layer, ...]:
         return tuple(self.network.layers[position] for position in self.partition.ranges()[index])
 
-    def needs_image(self, index: int) -> bool:
-        """Whether block `index` wants the input image beside its activation."""
-        return index < self.num_blocks - 1 and self.sections.loss.name in ("reconstruction", "reconstruction_only")
+    def needs(self, index: int) -> frozenset[str]:
+        """Names of what the method of block `index` needs of a batch besides its input."""
+        return (TaskLoss if index == self.num_blocks - 1 else method_class(self.sections.method)).needs
 
     def build_block(self, index: int, device: torch.device) -> Block:
-        """Moves the block's layers to `device` and gives it head, optimizer and schedule."""
-        layers = self.layers_of(index)
-        loss = self._build_loss(index)
-        assert loss.needs_image == self.needs_image(index)
-        for module in (*(layer.module for layer in layers), loss):
+        """Moves the block's layers to `device` and gives it method, head, optimizer and schedule."""
+        site = self._site(index)
+        torch.manual_seed(derive_seed(self.sections.training.seed, "head", index))
+        method = build_method(self.sections.method, site)
+        for module in (*(layer.module for layer in site.layers), method):
             module.to(device)
             if self.precision.channels_last:
                 _to_channels_last(module)
-        _forbid_writing_into_input(layers)
-        parameters = [parameter for layer in layers for parameter in layer.module.parameters() if loss.trains_layers]
-        config = self.sections.optimizer
-        optimizer = build_optimizer(config, [*parameters, *loss.parameters()])
-        block = Block(
-            index,
-            layers=layers,
-            classifier=self.network.classifier if index == self.num_blocks - 1 else None,
-            loss=loss,
-            optimizer=optimizer,
-            schedule=build_schedule(config, optimizer, self.task.steps_per_epoch, self.total_steps),
-            precision=self.precision,
-            shapes=self.shapes[index],
-            clip_norm=config.clip_norm,
-            steps=self.total_steps,
-            seed=self.sections.training.seed,
-            device=device,
+        _forbid_writing_into_input(site.layers)
+        trained = site.layers if method.trains_layers else ()
+        parameters = [parameter for layer in trained for parameter in layer.module.parameters()]
+        optimization = Optimization(
+            self.sections.optimizer, [*parameters, *method.parameters()], self.steps_per_epoch, self.total_steps
         )
+        block = Block(site, method, optimization, self.precision, self.sections.training.seed, device)
         if self.sections.training.compile == "inductor":
             block.compile()
         return block
 
-    def _build_loss(self, index: int) -> LocalLoss:
-        if index == self.num_blocks - 1:
-            return CrossEntropy(self.network.classifier.module)
-        torch.manual_seed(derive_seed(self.sections.training.seed, "head", index))
-        return build_local_loss(
-            self.sections.loss, self.sections.head, self.shapes[index].output, self.task.input_shape, self.task.num_classes
+    def _site(self, index: int) -> Site:
+        is_last = index == self.num_blocks - 1
+        classifier = self.network.classifier if is_last else None
+        make_head: Callable[[Site], nn.Module] = partial(build_head, self.sections.head)
+        return Site(
+            index=index,
+            num_blocks=self.num_blocks,
+            shapes=self.shapes[index],
+            task=self.task,
+            layers=self.layers_of(index),
+            later_layers=self.network.layers[self.partition.ranges()[index].stop :],
+            classifier=classifier,
+            make_head=(lambda site: self.network.classifier.module) if is_last else make_head,
         )
 
 

@@ -5,33 +5,32 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.reference import add_to_ensemble
+from greedypipe.pipeline.task import Task
 
 
 @dataclass(frozen=True)
 class Exits:
-    """What all heads say about the same samples, in the network's order: logits fp32 [heads, N, classes], labels [N]."""
+    """Outputs of all heads for the same samples, in the network's order: logits fp32 [heads, N, classes], labels [N]."""
 
+    task: Task
     logits: Tensor
     labels: Tensor
 
     @property
     def accuracies(self) -> list[float]:
-        """Of each head, in [0, 1]."""
-        return (self.logits.argmax(2) == self.labels).double().mean(1).tolist()
+        """Accuracy of each head, in [0, 1]."""
+        return self.task.hits(self.logits, self.labels).double().mean(1).tolist()
 
     @property
     def ensemble_accuracy(self) -> float:
-        """Of all heads together (pipeline.reference.add_to_ensemble)."""
-        ensemble = None
+        """Accuracy of all heads together, by the task's rule."""
+        ensemble = torch.zeros_like(self.logits[0])
         for index, logits in enumerate(self.logits):
-            ensemble = add_to_ensemble(ensemble, logits, index)
-        assert ensemble is not None
-        return float((ensemble.argmax(1) == self.labels).double().mean())
+            ensemble = self.task.add_to_ensemble(ensemble, logits, index)
+        return float(self.task.hits(ensemble, self.labels).double().mean())
 
 
 @dataclass(frozen=True)
@@ -51,17 +50,44 @@ class EarlyExit:
     shares: list[float]
 
 
-def collect(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Exits:
+def outputs(blocks: Sequence[Block], images: Tensor) -> Tensor:
+    """The outputs of all heads for images [N, C, H, W], in evaluation mode: fp32 [heads, N, classes], on the CPU."""
+    x, found = images.to(blocks[0].device), []
+    for block in blocks:
+        x, said = block.predict(x)
+        found.append(said.cpu())
+    return torch.stack(found)
+
+
+def features(blocks: Sequence[Block], images: Tensor, layer: str) -> Tensor:
+    """The activation behind a layer for images [N, C, H, W], in evaluation mode: fp32 [N, ...], on the CPU.
+
+    Raises:
+        ValueError: There is no such layer.
+    """
+    modules = {one.name: one.module for block in blocks for one in block.layers}
+    if layer not in modules:
+        raise ValueError(f"layer: got {layer!r}, allowed: {', '.join(modules)}")
+    found: list[Tensor] = []
+    hook = modules[layer].register_forward_hook(lambda module, arguments, output: found.append(output))
+    try:
+        x = images.to(blocks[0].device)
+        for block in blocks:
+            x = block.pass_through(x)
+            if found:
+                break
+    finally:
+        hook.remove()
+    return found[0].float().cpu()
+
+
+def collect(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> Exits:
     """Runs images [N, C, H, W] through all blocks in evaluation mode and keeps what the heads say, on the CPU."""
-    logits: list[list[Tensor]] = [[] for _ in blocks]
-    labels = []
+    logits, labels = [], []
     for images, classes in batches:
-        x = images.to(device)
-        for position, block in enumerate(blocks):
-            x, said = block.predict(x)
-            logits[position].append(said.cpu())
+        logits.append(outputs(blocks, images))
         labels.append(classes)
-    return Exits(torch.stack([torch.cat(parts) for parts in logits]), torch.cat(labels))
+    return Exits(blocks[0].site.task, torch.cat(logits, 1), torch.cat(labels))
 
 
 def fit_temperatures(exits: Exits) -> list[float]:
@@ -73,7 +99,7 @@ def fit_temperatures(exits: Exits) -> list[float]:
     def closure() -> Tensor:
         optimizer.zero_grad()
         scaled = (exits.logits / log_temperature.exp()).flatten(0, 1)
-        loss = functional.cross_entropy(scaled, exits.labels.repeat(len(exits.logits)))
+        loss = exits.task.loss(scaled, exits.labels.repeat(len(exits.logits)))
         loss.backward()
         return loss
 
@@ -109,8 +135,7 @@ def early_exit(exits: Exits, temperatures: Sequence[float], costs: Sequence[floa
 def _confidences(exits: Exits, temperatures: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Probability of each head's answer, and whether it is right; both [heads, N]."""
     scaled = exits.logits / torch.tensor(temperatures)[:, None, None]
-    confidence, answer = scaled.softmax(2).max(2)
-    return confidence, answer == exits.labels
+    return scaled.softmax(2).amax(2), exits.task.hits(scaled, exits.labels)
 
 
 def exit_costs(blocks: Sequence[Block], images: Tensor) -> list[float]:
@@ -120,7 +145,7 @@ def exit_costs(blocks: Sequence[Block], images: Tensor) -> list[float]:
     so_far = []
     for block in blocks:
         with FlopCounterMode(display=False) as layers:
-            following = block.hand_on(x)
+            following = block.pass_through(x)
         with FlopCounterMode(display=False) as whole:
             block.predict(x)
         trunk += layers.get_total_flops()

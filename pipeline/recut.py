@@ -34,7 +34,7 @@ def transferred_state(block: Block, saved: Sequence[State]) -> tuple[dict[str, A
     return {
         "step": slowest["step"],
         "layers": {name: layers[name] for name in own["layers"]},
-        "loss": head["loss"] if head else own["loss"],
+        "method": head["method"] if head else own["method"],
         "optimizer": _optimizer(own, slowest, sources, head),
         "schedule": slowest["schedule"],
     }, head is None
@@ -50,7 +50,7 @@ def _check(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
 
 
 def _has_head_of(own: State, saved: State) -> bool:
-    shapes = [{name: value.shape for name, value in state["loss"].items()} for state in (own, saved)]
+    shapes = [{name: value.shape for name, value in state["method"].items()} for state in (own, saved)]
     return own["last_layer"] == saved["last_layer"] and shapes[0] == shapes[1]
 
 
@@ -59,10 +59,10 @@ def _optimizer(own: State, slowest: State, sources: Sequence[State], head: State
     kept: dict[str, Mapping[str, Any]] = {}
     for state in sources:
         names, numbered = state["parameters"], state["optimizer"]["state"]
-        kept |= {names[number]: entry for number, entry in numbered.items() if not names[number].startswith("loss.")}
+        kept |= {names[number]: entry for number, entry in numbered.items() if not names[number].startswith("method.")}
     if head:
         names, numbered = head["parameters"], head["optimizer"]["state"]
-        kept |= {names[number]: entry for number, entry in numbered.items() if names[number].startswith("loss.")}
+        kept |= {names[number]: entry for number, entry in numbered.items() if names[number].startswith("method.")}
     groups = [
         settings | {"params": group["params"]}
         for settings, group in zip(slowest["optimizer"]["param_groups"], own["optimizer"]["param_groups"], strict=True)
@@ -77,7 +77,7 @@ def _optimizer(own: State, slowest: State, sources: Sequence[State], head: State
 
 def _parameter_shapes(own: State) -> dict[str, torch.Size]:
     shapes = {name: value.shape for name, value in own["layers"].items()}
-    return shapes | {f"loss.{name}": value.shape for name, value in own["loss"].items()}
+    return shapes | {f"method.{name}": value.shape for name, value in own["method"].items()}
 
 
 def _zeros(template: Mapping[str, Any], shape: torch.Size) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
+from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
 
 
@@ -18,11 +20,14 @@ def train(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> 
         The local losses, one list per batch with one number per block.
     """
     losses = []
-    for images, labels in batches:
+    for batch_id, (images, labels) in enumerate(batches):
         x, row = images, []
+        batch = Batch(batch_id, labels, {IMAGE: images})
         for block in blocks:
-            x = block.forward(x)
-            row.append(float(block.learn(labels, images if block.needs_image else None)))
+            x = block.forward(x, batch)
+            loss = block.learn()
+            assert loss is not None, "the step budget is used up"
+            row.append(float(loss))
         losses.append(row)
     return losses
 
@@ -30,26 +35,18 @@ def train(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> 
 def evaluate(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[list[float], float]:
     """Accuracy of every block's head, and of the heads together, in [0, 1].
 
+    Written out, as what it judges has the rules from `pipeline.task`.
+
     Returns:
-        One accuracy per block, and the accuracy of `ensemble` over all of them.
+        One accuracy per block, and that of DGL's ensemble: the sum of the logits, later blocks weighted by 2^n.
     """
     correct, together, total = [0] * len(blocks), 0, 0
     for images, labels in batches:
-        x, ensemble = images, None
+        x, ensemble = images, torch.zeros(())
         for position, block in enumerate(blocks):
             x, logits = block.predict(x)
             correct[position] += int((logits.argmax(1) == labels).sum())
-            ensemble = add_to_ensemble(ensemble, logits, block.index)
-        assert ensemble is not None
+            ensemble = ensemble + logits * 2.0**block.index
         together += int((ensemble.argmax(1) == labels).sum())
         total += len(labels)
     return [count / total for count in correct], together / total
-
-
-def add_to_ensemble(ensemble: Tensor | None, logits: Tensor, block_index: int) -> Tensor:
-    """DGL's ensemble: the sum of the heads' logits weighted by 2^n, later blocks counting more.
-
-    The published weights are divided by their sum, which no argmax sees.
-    """
-    weighted = logits * 2.0**block_index
-    return weighted if ensemble is None else ensemble + weighted

@@ -21,7 +21,7 @@ BELOW = {
 }
 OPTIONAL = {"ray", "wandb", "torchvision", "sklearn", "matplotlib"}
 """Never imported at the top of a file: a run that does not ask for them must not need them."""
-COMMANDS = {"run", "plan", "ray_run", "export", "evaluate", "status", "report"}
+COMMANDS = {"run", "train", "plan", "ray_run", "export", "evaluate", "status", "report"}
 FLOORS: list[set[str]] = [
     {"config"},
     {"planning"},
@@ -29,6 +29,7 @@ FLOORS: list[set[str]] = [
     {"recovery"},
     {"process"},
     {"on_host", "on_ray"},
+    {"api"},
     COMMANDS,
 ]
 """Of launch/, from the ground up: a room imports rooms of lower floors and itself, never a neighbour."""
@@ -102,10 +103,16 @@ def test_nobody_imports_a_command() -> None:
     assert wrong(FILES, lambda source, one: one.module in {f"launch.{command}" for command in COMMANDS}) == []
 
 
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_a_command_that_is_run_as_a_file_begins_when_all_of_it_is_defined(command: str) -> None:
+    assert (ROOT / "launch" / f"{command}.py").read_text().endswith('\n\nif __name__ == "__main__":\n    main()\n')
+
+
 def test_a_method_imports_what_methods_are_made_of_and_no_other_place_names_one() -> None:
     methods = named("pipeline.methods.")
     parts = (
         "pipeline.method",
+        "pipeline.site",
         "pipeline.heads",
         "pipeline.batch",
         "pipeline.task",
@@ -119,7 +126,6 @@ def test_a_method_imports_what_methods_are_made_of_and_no_other_place_names_one(
     assert wrong(FILES, lambda source, one: one.module in concrete and source.name != "pipeline.methods") == []
 
 
-@pytest.mark.xfail(reason="not there yet")
 def test_the_oracle_is_imported_by_nobody_whom_it_judges() -> None:
     assert wrong(FILES, lambda source, one: one.module == "pipeline.reference") == []
 
@@ -137,14 +143,13 @@ def test_torch_distributed_is_used_only_where_processes_meet() -> None:
     assert wrong(files, lambda source, one: one.module.startswith("torch.distributed")) == []
 
 
-@pytest.mark.xfail(reason="not there yet")
 def test_board_topics_and_activities_have_names() -> None:
     found = []
     for source in FILES:
         for node in ast.walk(source.tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 is_text = isinstance(node.args[0], ast.JoinedStr | ast.Constant)
-                if node.func.attr in ("post", "now", "is_complete", "all_rows") and is_text:
+                if node.func.attr in ("post", "posted", "now", "is_complete", "all_rows", "share") and is_text:
                     found.append(f"{source.name}:{node.lineno}: {ast.unparse(node)[:60]}")
     assert found == []
 
@@ -174,7 +179,6 @@ def test_files_import_each_other_in_no_circle() -> None:
     assert structure.cycles(FILES) == []
 
 
-@pytest.mark.xfail(reason="not there yet")
 def test_no_file_function_or_parameter_list_outgrows_its_reader() -> None:
     assert structure.long_files(FILES) == []
     assert structure.long_functions(FILES) == []

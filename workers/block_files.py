@@ -1,11 +1,9 @@
 """Blocks on disk: one file each, named by the block's index, never by rank."""
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +12,20 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from greedypipe.pipeline.block import Block
+from greedypipe.workers.atomic import replacing
+from greedypipe.workers.telemetry.records import Saved
 
 FINAL = "final"
 """Name of the checkpoint of a run that has come to its end."""
 
 
 class CheckpointConfig(BaseModel, frozen=True, extra="forbid"):
-    """What is saved while a run goes on; its end is saved in any case."""
+    """Checkpoints during the run; its final state is saved in any case."""
 
-    interval_steps: int = Field(0, ge=0, description="training batches of stage 0 between checkpoints; 0: none")
-    keep: int = Field(3, ge=1, description="complete checkpoints to keep, besides the end and the most accurate one")
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What a stage has saved of one checkpoint.
-
-    Attributes:
-        files: SHA-256 by file name; empty where it failed.
-        steps: Optimizer steps by block index.
-        failure: Why there are no files.
-    """
-
-    files: dict[str, str] = field(default_factory=dict)
-    steps: dict[int, int] = field(default_factory=dict)
-    failure: str = ""
+    interval_steps: int = Field(0, ge=0, description="training batches between checkpoints; 0: none before the end")
+    keep: int = Field(
+        3, ge=1, description="number of newest checkpoints to keep; the final and the most accurate one are kept as well"
+    )
 
 
 class Saver:
@@ -49,11 +36,11 @@ class Saver:
     | saver  | copies            | the disk                        | the disk     |
     | main   | -                 | the end of the save before this | the saver    |
 
-    A disk that refuses does not end the training: what has failed is told like what was saved.
+    A disk that refuses does not end the training: failures are reported the same way as successes.
 
     Args:
         root: Folder of the run's checkpoints.
-        tell: Called in the saver's thread with the checkpoint's name and what became of it.
+        tell: Called in the saver's thread with the checkpoint's name and the outcome.
     """
 
     def __init__(self, root: Path, tell: Callable[[str, Saved], None]) -> None:
@@ -121,24 +108,17 @@ def copied(value: Any, into: Any) -> Any:
 
 
 def write_block(folder: Path, state: dict[str, Any]) -> tuple[str, str]:
-    """Writes a block's state aside and renames it, so that a file of that name is always whole. Blocks for the disk.
+    """Writes a block's state; a file of that name is always whole. Blocks for the disk.
 
     Returns:
         The file's name and its SHA-256.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"block{state['index']}.pt"
-    aside = path.with_suffix(".partial")
-    try:
-        with aside.open("w+b") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as file:
+        torch.save(state, file)
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return path.name, digest
 
 

@@ -11,9 +11,12 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from greedypipe.buffers.stats import BufferStats
+from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS
+from greedypipe.pipeline.task import Task
 from greedypipe.workers.data.source import Batch, BatchSource
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.status import StageStatus
 
 REST, LONGEST_REST_S = 2.0, 0.5
@@ -21,9 +24,9 @@ REST, LONGEST_REST_S = 2.0, 0.5
 
 
 class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
-    """Accuracy on the held-out part, measured by the pipeline itself."""
+    """Accuracy on held-out data, measured by the pipeline itself."""
 
-    every_epochs: int = Field(1, ge=1, description="epochs of stage 0 between evaluations; the last epoch has one")
+    every_epochs: int = Field(1, ge=1, description="epochs between evaluations; the last epoch is always followed by one")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,41 @@ class Start:
     evaluated_epoch: int = 0
 
 
+@dataclass(frozen=True)
+class Calendar:
+    """What is due when in the stream of stage 0.
+
+    Attributes:
+        total_steps: Training batches of one step budget.
+        every_epochs: Epochs between two evaluations.
+        checkpoint_steps: Training batches between two marks; 0 for none.
+        start: Where the stream begins; all at 0 in a run that does not go on from a checkpoint.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+    every_epochs: int = 1
+    checkpoint_steps: int = 0
+    start: Start = Start()
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of one step budget."""
+        return self.total_steps // self.steps_per_epoch
+
+    def epoch_due_before(self, batch_id: int) -> int:
+        """The last epoch that should have been evaluated before this batch."""
+        epoch = batch_id // self.steps_per_epoch
+        return epoch - epoch % self.every_epochs
+
+    def is_marked(self, batch_id: int, follows_pass: bool) -> bool:
+        """Whether a mark stands before this batch; an evaluation pass in one piece is followed by one, so that the accuracy
+        of a checkpoint can be known."""
+        if not self.checkpoint_steps or batch_id == self.start.batch_id:
+            return False
+        return batch_id % self.checkpoint_steps == 0 or follows_pass
+
+
 class Feed:
     """Iterates over what stage 0 computes, in the place of an inbox.
 
@@ -41,44 +79,34 @@ class Feed:
     that it has after exactly that epoch. With replay nobody may wait for a slower stage, so the batches of a pass are
     spread among the training batches of the next epoch; only the last pass comes in one piece, when all have finished.
 
-    Once stage 0 has used up its step budget it would hand on several times as fast as it has trained, and take cores, and
-    the next stage's time for every mark, from those that still train. So it rests between batches: a backward pass takes
-    about twice as long as the forward that is left.
+    Once stage 0 has used up its step budget it would pass batches through several times as fast as it has trained, and
+    take cores, and the next stage's time for every mark, from those that still train. So it rests between batches: a
+    backward pass takes about twice as long as the forward that is left.
 
     Args:
-        total_steps: Training batches of one step budget.
-        start: Where the stream begins; all at 0 in a run that does not go on from a checkpoint.
-        checkpoint_steps: Training batches between marks, 0 for none. An evaluation pass in one piece is followed by a mark
-            as well, so that the accuracy of a checkpoint can be known.
         spread_evaluation: Whether evaluation batches take turns with training batches.
         may_stop: Asked from `total_steps` on before each further training batch; True ends the stream.
-        part: Of the rows of every batch, where other replicas of stage 0 have the rest.
         must_stop: Asked before every training batch; True ends the stream at once, with a mark and no evaluation.
+        part: Of the rows of every batch, where other replicas of stage 0 have the rest.
     """
 
     def __init__(
         self,
         source: BatchSource,
-        config: EvaluationConfig,
+        calendar: Calendar,
+        task: Task,
         *,
-        total_steps: int,
-        num_classes: int,
         spread_evaluation: bool,
         may_stop: Callable[[], bool],
         status: StageStatus,
-        start: Start = Start(),
-        checkpoint_steps: int = 0,
         must_stop: Callable[[], bool] = lambda: False,
         part: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1)),
     ) -> None:
         self._source = source
-        self._start = start
-        self._checkpoint_steps = checkpoint_steps
-        self._must_stop = must_stop
-        self._every_epochs = config.every_epochs
-        self._total_steps = total_steps
-        self._num_classes = num_classes
+        self._calendar = calendar
+        self._task = task
         self._may_stop = may_stop
+        self._must_stop = must_stop
         self._part = part
         self._status = status
         self.wait_s = 0.0
@@ -88,9 +116,9 @@ class Feed:
 
     def __iter__(self) -> Iterator[Delivery]:
         for message in self._messages():
-            self._status.now("computing")
+            self._status.now(Activity.COMPUTING)
             yield Delivery(message.part(*self._part), 0, 1)
-            self._status.now("waiting for data")
+            self._status.now(Activity.WAIT_DATA)
 
     def read_each_once(self) -> None:
         """Every message is new."""
@@ -105,47 +133,39 @@ class Feed:
 
     def _messages(self) -> Iterator[Message]:
         pending: Iterator[Message] = iter(())
-        evaluated = self._start.evaluated_epoch
-        for batch in self._source.training_batches(self._start.batch_id):
-            due = self._epoch_due_before(batch.batch_id)
-            if evaluates := due > evaluated and batch.batch_id < self._total_steps:
+        total_steps = self._calendar.total_steps
+        evaluated = self._calendar.start.evaluated_epoch
+        for batch in self._source.training_batches(self._calendar.start.batch_id):
+            due = self._calendar.epoch_due_before(batch.batch_id)
+            if evaluates := due > evaluated and batch.batch_id < total_steps:
                 pending, evaluated = self._pass(due), due
             yield from itertools.islice(pending, self._burst)
             # At its end a stream need not be stopped; and an end there says that it is the whole stream.
-            if batch.batch_id != self._total_steps and self._must_stop():
+            if batch.batch_id != total_steps and self._must_stop():
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
                 yield Message(Kind.END, batch.batch_id)
                 return
-            if batch.batch_id >= self._total_steps and self._may_stop():
-                yield from self._pass(self._total_steps // self._source.steps_per_epoch)
+            if batch.batch_id >= total_steps and self._may_stop():
+                yield from self._pass(self._calendar.epochs)
                 # Meanwhile a stage may have come back that has steps to do again.
                 if self._may_stop():
-                    yield Message(Kind.END, self._total_steps)
+                    yield Message(Kind.END, total_steps)
                     return
-            if self._is_marked(batch.batch_id, evaluates):
+            if self._calendar.is_marked(batch.batch_id, evaluates and self._burst is None):
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
             given_s = time.perf_counter()
-            yield Message(Kind.TRAIN, batch.batch_id, tensors={**_tensors(batch), "image": batch.images})
-            if batch.batch_id >= self._total_steps:
-                self._status.now("resting: only others still train")
+            yield Message(Kind.TRAIN, batch.batch_id, tensors={**_tensors(batch), IMAGE: batch.images})
+            if batch.batch_id >= total_steps:
+                self._status.now(Activity.REST)
                 time.sleep(min(LONGEST_REST_S, REST * (time.perf_counter() - given_s)))
 
-    def _epoch_due_before(self, batch_id: int) -> int:
-        """The last epoch that should have been evaluated before this batch."""
-        epoch = batch_id // self._source.steps_per_epoch
-        return epoch - epoch % self._every_epochs
-
-    def _is_marked(self, batch_id: int, evaluates: bool) -> bool:
-        if not self._checkpoint_steps or batch_id == self._start.batch_id:
-            return False
-        return batch_id % self._checkpoint_steps == 0 or (evaluates and self._burst is None)
-
     def _pass(self, epoch: int) -> Iterator[Message]:
+        spec = self._task.ensemble
         for batch in self._source.test_batches():
-            ensemble = torch.zeros(len(batch.labels), self._num_classes)
-            yield Message(Kind.EVALUATE, batch.batch_id, tensors={**_tensors(batch), "ensemble": ensemble})
+            ensemble = torch.zeros(len(batch.labels), *spec.shape, dtype=spec.dtype)
+            yield Message(Kind.EVALUATE, batch.batch_id, tensors={**_tensors(batch), spec.name: ensemble})
         yield Message(Kind.EVALUATED, epoch)
 
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:
-    return {"labels": batch.labels, "activation": batch.images}
+    return {LABELS: batch.labels, ACTIVATION: batch.images}

@@ -9,6 +9,7 @@ from greedypipe.buffers.replay import CONTROL_CAPACITY, BuffersConfig, Policy, R
 from greedypipe.buffers.stats import BufferStats
 from greedypipe.workers.links.interface import PollingReceiver, Received, Receiver
 from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.status import StageStatus
 
 SLOTS_BESIDE_BUFFER = 2 + CONTROL_CAPACITY
@@ -53,7 +54,7 @@ class Inbox:
     Whatever stops the filling of the buffer is raised by the iterator.
 
     Args:
-        upstream: The sender in words, e.g. "stage 1".
+        upstream: Name of the sending stage, e.g. "stage 1".
     """
 
     def __init__(
@@ -62,7 +63,6 @@ class Inbox:
         self._receiver = receiver
         self._status = status
         self._upstream = upstream
-        self._waiting = f"waiting for {upstream}"
         self._timeout_s = timeout_s
         self.wait_s = 0.0
         self.slot_bytes = receiver.slot_bytes
@@ -99,7 +99,7 @@ class Inbox:
         self._buffer.close(ConnectionError(f"the link to {self._upstream} was closed here"))
 
     def _read(self) -> Read[Received]:
-        self._status.now(self._waiting)
+        self._status.now(Activity.WAIT_INPUT, self._upstream)
         started = time.perf_counter()
         try:
             return self._filling.read()
@@ -115,7 +115,7 @@ class Inbox:
             ) from None
         finally:
             self.wait_s += time.perf_counter() - started
-            self._status.now("computing")
+            self._status.now(Activity.COMPUTING)
 
 
 class NothingToRead(TimeoutError):

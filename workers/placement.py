@@ -15,17 +15,26 @@ def _as_list(value: Any) -> Any:
 
 
 class PlacementConfig(BaseModel, frozen=True, extra="forbid"):
-    """Where stages run."""
+    """Devices, threads and replicas of stages."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one, else the CPU")
     threads: int = Field(
-        1, ge=1, description="CPU threads of a process; the same for any number of processes, so that results are equal"
+        1, ge=1, description="CPU threads of each process; results depend on them, not on the number of processes"
     )
     replicas: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_list)] = Field(
         (1,),
-        description="processes that share the work of a stage (data parallel): one number for all stages, or one for each, "
-        "e.g. [1, 2, 1]",
+        description="processes that share the batches of a stage (data parallel): one number for all stages, or one per "
+        "stage, e.g. [1, 2, 1]",
     )
+
+
+def stage_name(label: object) -> str:
+    """A stage, or a replica of it, in a sentence and as the peer of whoever waits for it.
+
+    Args:
+        label: The stage's number, or `Seat.label`.
+    """
+    return f"stage {label}"
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Seat:
     @property
     def name(self) -> str:
         """In a sentence; also what workers.telemetry.diagnosis looks for."""
-        return f"stage {self.label}"
+        return stage_name(self.label)
 
     @property
     def leads_stage(self) -> bool:

@@ -1,7 +1,6 @@
 """What the replicas of one stage do together: average their gradients, and decide."""
 
 import datetime
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -10,17 +9,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store
-from torch.nn.parallel import DistributedDataParallel
 
+from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.block import Block
+from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.placement import Seat
 
 
 class Replicas(Protocol):
     """The processes that train one stage, as one of them sees them."""
 
-    def share_learning(self, blocks: Sequence[Block]) -> Sequence[Block]:
-        """The blocks, whose gradients will be the mean over all replicas. Blocks until all of them have come here."""
+    def share_learning(self, blocks: Sequence[Block]) -> Sequence[AnyBlock]:
+        """The blocks, whose gradients will be those of whole batches."""
 
     def agree(self, wish: bool) -> bool:
         """Whether any replica wishes; all must ask in the same order. Blocks until all of them have."""
@@ -32,7 +32,7 @@ class Replicas(Protocol):
 class NoOthers:
     """A stage of one process."""
 
-    def share_learning(self, blocks: Sequence[Block]) -> Sequence[Block]:
+    def share_learning(self, blocks: Sequence[Block]) -> Sequence[AnyBlock]:
         return blocks
 
     def agree(self, wish: bool) -> bool:
@@ -43,7 +43,7 @@ class NoOthers:
 
 
 class DataParallel:
-    """Several processes of a stage: torch's DistributedDataParallel around the layers and the loss of every block.
+    """Several processes of a stage: before every step of a block they sum its gradients.
 
     The processes of a stage are torch's default group; there is none of the whole run. Every wait for another replica
     ends after `timeout_s`, or when that replica is gone.
@@ -56,8 +56,6 @@ class DataParallel:
     """
 
     def __init__(self, seat: Seat, store: Store, device: torch.device, timeout_s: float) -> None:
-        # Of a convolution 1 x 1 the same order of bytes has two descriptions by strides.
-        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         self._seat = seat
         self._flag = torch.zeros(1, dtype=torch.int32, device=device)
         with self.waiting():
@@ -69,10 +67,10 @@ class DataParallel:
                 timeout=datetime.timedelta(seconds=timeout_s),
             )
 
-    def share_learning(self, blocks: Sequence[Block]) -> Sequence[Block]:
+    def share_learning(self, blocks: Sequence[Block]) -> Sequence[AnyBlock]:
         for block in blocks:
-            block.share_learning(_averaged, self._seat.replica)
-        return [ReplicatedBlock(block, self) for block in blocks]  # type: ignore[misc]
+            block.become_replica(self._seat.replica, sum_gradients)
+        return [ReplicatedBlock(block, self) for block in blocks]
 
     def agree(self, wish: bool) -> bool:
         self._flag.fill_(wish)
@@ -100,23 +98,34 @@ class DataParallel:
             raise ConnectionError(f"{self._seat.name} waited in vain for {others}: {first}") from error
 
 
-class ReplicatedBlock:
-    """A block whose waits for other replicas name them. Everything else is the block's own."""
+class ReplicatedBlock(BlockShell):
+    """A block of one replica: its gradients are those of the whole batch, and its evaluations all of one network's.
+
+    Args:
+        block: Whose gradients are summed over the replicas.
+    """
 
     def __init__(self, block: Block, replicas: DataParallel) -> None:
-        self._block = block
+        super().__init__(block)
         self._replicas = replicas
+        self._statistics = block.statistics()
+        self._is_evaluating = False
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._block, name)
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        self._is_evaluating = False
+        return self._block.forward(x, batch)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def learn(self) -> Tensor | None:
         with self._replicas.waiting():
-            return self._block.forward(x)
+            return self._block.learn()
 
-    def learn(self, labels: Tensor, image: Tensor | None = None, weight: float = 1.0) -> Tensor:
-        with self._replicas.waiting():
-            return self._block.learn(labels, image, weight * dist.get_world_size())
+    def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._is_evaluating:
+            # Each replica has seen other rows; the network that is saved has the first one's statistics.
+            with self._replicas.waiting():
+                broadcast(self._statistics)
+            self._is_evaluating = True
+        return self._block.predict(x)
 
 
 def join_replicas(seat: Seat, store: Store, device: torch.device, timeout_s: float) -> Replicas:
@@ -124,7 +133,23 @@ def join_replicas(seat: Seat, store: Store, device: torch.device, timeout_s: flo
     return DataParallel(seat, store, device, timeout_s) if seat.replicas > 1 else NoOthers()
 
 
-def _averaged(module: nn.Module) -> nn.Module:
-    if not any(parameter.requires_grad for parameter in module.parameters()):
-        return module  # torch refuses to wrap it: there is nothing to average
-    return DistributedDataParallel(module, gradient_as_bucket_view=True)
+def sum_gradients(parameters: Sequence[nn.Parameter], share: float) -> None:
+    """Replaces the gradients of a mean over a replica's rows, which are this share of a batch, by those of the mean over
+    the whole batch. Blocks until all replicas have come here.
+
+    DistributedDataParallel gives the same bits, but bears neither two backward passes of one step nor a kept graph.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).mul_(share)
+    dist.all_reduce(flat)
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def broadcast(tensors: Sequence[Tensor]) -> None:
+    """Gives every replica the first one's tensors. Blocks until they have come."""
+    for tensor in tensors:
+        dist.broadcast(tensor, 0)

@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from torch import Tensor
-
-from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.reference import add_to_ensemble
-from greedypipe.workers.evaluation import Counts, Evaluation
+from greedypipe.pipeline.batch import ACTIVATION, LABELS, Batch
+from greedypipe.pipeline.task import Task
+from greedypipe.workers.around.shell import AnyBlock
+from greedypipe.workers.evaluation import Counts
 from greedypipe.workers.inbox import MessageStream
-from greedypipe.workers.links.interface import DeadEnd, Sender
+from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.placement import stage_name
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch
+from greedypipe.workers.telemetry.records import EvaluationPart
+from greedypipe.workers.telemetry.results import PassRecord, StepRecord
 from greedypipe.workers.telemetry.status import StageStatus
 
 
@@ -20,8 +23,25 @@ class InheritedFailure(RuntimeError):
     """This stage fails because what it receives is broken: the cause lies upstream."""
 
 
+@dataclass(frozen=True)
+class Results:
+    """Where the results of a stage go.
+
+    Attributes:
+        metrics: Records of training and evaluation.
+        interval_steps: Steps between two records, and between two looks for losses that are not finite.
+        publish: Called with every finished evaluation.
+        save: Called at every checkpoint mark with its batch_id; must return soon.
+    """
+
+    metrics: MetricsFile
+    interval_steps: int
+    publish: Callable[[EvaluationPart], None]
+    save: Callable[[int], None]
+
+
 class StageWorker:
-    """Trains the consecutive blocks of one stage on what its inbox gives, and hands on to the next stage.
+    """Trains the consecutive blocks of one stage on what its inbox gives, and sends what they compute to the next stage.
 
     | consumes  | waits for                          | unblocked by                  | ended by          |
     |-----------|------------------------------------|-------------------------------|-------------------|
@@ -32,36 +52,32 @@ class StageWorker:
         blocks: Hosted here, in the network's order.
         inbox: What this stage reads.
         outbox: To the next stage; `DeadEnd` in the last one.
-        sends_image: Whether a block downstream wants the input images.
-        publish: Called with every finished evaluation.
-        save: Called at every checkpoint mark with its batch_id; must return soon.
+        carried: Names of the tensors that later blocks need besides the activation.
+        task: What the network is trained to do.
     """
 
     def __init__(
         self,
-        blocks: Sequence[Block],
+        blocks: Sequence[AnyBlock],
         inbox: MessageStream,
         outbox: Sender,
         *,
-        sends_image: bool,
+        carried: Sequence[str],
+        task: Task,
         status: StageStatus,
-        metrics: MetricsFile,
-        interval_steps: int,
-        publish: Callable[[Evaluation], None],
-        save: Callable[[int], None],
+        results: Results,
     ) -> None:
         self._blocks = blocks
         self._device = blocks[0].device
         self._inbox = inbox
         self._outbox = outbox
-        self._is_last = isinstance(outbox, DeadEnd)
-        self._sends_image = sends_image
+        self._carried = tuple(carried)
+        self._task = task
         self._status = status
-        self._metrics = metrics
-        self._publish = publish
-        self._save = save
-        self._meters = {block.index: Meter(block, interval_steps) for block in blocks}
-        self._counts = Counts(blocks)
+        self._downstream = stage_name(status.stage + 1)
+        self._results = results
+        self._meters = {block.index: Meter(block, results.interval_steps) for block in blocks}
+        self._counts = Counts([block.index for block in blocks], task, self._device)
         self.watch = Stopwatch()
         self.ended_at = 0
         """Once it has run: the first training batch of stage 0 that never came."""
@@ -93,74 +109,68 @@ class StageWorker:
             clock, waited_input, waited_output = now, wait_input, wait_output
 
     def _train(self, message: Message) -> None:
-        x, labels, image = message.tensors["activation"], message.tensors["labels"], message.tensors.get("image")
+        batch, x = _batch_of(message), message.tensors[ACTIVATION]
         self._status.batch_id = message.batch_id
         for block in self._blocks:
-            training = not block.finished
-            x = block.forward(x) if training else block.hand_on(x)
+            x = block.forward(x, batch)
             if block is self._blocks[-1]:
-                self._send_training(message, x, block.step)
-            if training:
-                loss = block.learn(labels, image if block.needs_image else None, message.share)
-                if self._meters[block.index].record(loss, message.batch_id):
-                    self._check_and_write(block, message)
+                tensors = {name: message.tensors[name] for name in self._carried}
+                self._send(Message(Kind.TRAIN, message.batch_id, block.step, {**tensors, ACTIVATION: x}, message.batch_rows))
+            loss = block.learn()
+            if loss is not None and self._meters[block.index].record(loss, message.batch_id):
+                self._check_and_write(block, message)
         self._status.step = self._blocks[0].step
         if not self._status.finished and all(block.finished for block in self._blocks):
             self._status.finished = True
             self._inbox.read_each_once()
 
-    def _send_training(self, message: Message, x: Tensor, step: int) -> None:
-        tensors = {"labels": message.tensors["labels"], "activation": x}
-        if self._sends_image:
-            tensors["image"] = message.tensors["image"]
-        self._send(Message(Kind.TRAIN, message.batch_id, step, tensors, message.batch_rows))
-
     def _evaluate(self, message: Message) -> None:
-        x, labels, ensemble = (message.tensors[name] for name in ("activation", "labels", "ensemble"))
+        name = self._task.ensemble.name
+        x, labels, ensemble = (message.tensors[key] for key in (ACTIVATION, LABELS, name))
         for block in self._blocks:
-            x, logits = block.predict(x)
-            ensemble = add_to_ensemble(ensemble, logits, block.index)
-            self._counts.add(block.index, logits, labels)
+            x, outputs = block.predict(x)
+            ensemble = self._task.add_to_ensemble(ensemble, outputs, block.index)
+            self._counts.add(block.index, outputs, labels)
         self._counts.add_ensemble(ensemble, labels)
-        tensors = {"labels": labels, "activation": x, "ensemble": ensemble}
+        tensors = {LABELS: labels, ACTIVATION: x, name: ensemble}
         self._send(Message(Kind.EVALUATE, message.batch_id, message.step, tensors, message.batch_rows))
 
     def _finish_evaluation(self, message: Message) -> None:
         for block in self._blocks:
             self._write_metrics(block)
         samples, correct, together = self._counts.read()
-        evaluation = Evaluation(message.batch_id, samples, correct, together if self._is_last else None)
+        evaluation = EvaluationPart(message.batch_id, samples, correct, together if self._outbox.is_dead_end else None)
         accuracies = {index: count / max(samples, 1) for index, count in correct.items()}
         self._status.accuracy = accuracies
-        self._metrics.write({"evaluation": evaluation.epoch, "samples": samples, "accuracy": accuracies})
-        self._publish(evaluation)
+        self._results.metrics.write(PassRecord(evaluation=evaluation.epoch, samples=samples, accuracy=accuracies))
+        self._results.publish(evaluation)
         self._send(message)
 
     def _checkpoint(self, message: Message) -> None:
         self._send(message)
-        self._save(message.batch_id)
+        self._results.save(message.batch_id)
 
     def _end(self, message: Message) -> None:
         self.ended_at = message.batch_id
         self._send(message)
-        self._status.now("waiting for the next stage to take the last message")
+        self._status.now(Activity.DRAIN, self._downstream)
         self._outbox.close()
         self._inbox.close()
 
     def _send(self, message: Message) -> None:
-        self._status.now("waiting for room")
+        self._status.now(Activity.WAIT_ROOM, self._downstream)
         self._outbox.send(message)
-        self._status.now("computing")
+        self._status.now(Activity.COMPUTING)
 
-    def _check_and_write(self, block: Block, message: Message) -> None:
+    def _check_and_write(self, block: AnyBlock, message: Message) -> None:
         try:
             self._write_metrics(block)
         except FloatingPointError as error:
-            if message.tensors["activation"].isfinite().all():
+            if message.tensors[ACTIVATION].isfinite().all():
                 raise
             raise InheritedFailure(f"{error}; so are the activations that {self._status.seat.name} receives") from error
 
-    def _write_metrics(self, block: Block) -> None:
+    def _write_metrics(self, block: AnyBlock) -> None:
         loss = self._meters[block.index].read()
         if loss is None:
             return
@@ -170,24 +180,29 @@ class StageWorker:
         self._status.wait_input_fraction = watch.fraction(watch.wait_input_s)
         self._status.wait_output_fraction = watch.fraction(watch.wait_output_s)
         self._status.staleness_mean, self._status.reuse_mean = stats.staleness_mean, stats.reuse_mean
-        record: dict[str, Any] = {
-            "block": block.index,
-            "step": block.step,
-            "batch_id": self._status.batch_id,
-            "loss": loss,
-            "lr": block.learning_rate,
-            "samples_per_s": watch.samples_per_s,
-            "step_time_s": watch.step_time_s,
-            "wait_input_fraction": self._status.wait_input_fraction,
-            "wait_output_fraction": self._status.wait_output_fraction,
-            "staleness_mean": stats.staleness_mean,
-            "staleness_max": stats.staleness_max,
-            "reuse_mean": stats.reuse_mean,
-            "occupancy_mean": stats.occupancy_mean,
-            "dropped": stats.dropped,
-            "samples": watch.samples,
-            "train_s": watch.train_s,
-            "sent_bytes": self._outbox.stats.sent_bytes,
-            "send_s": self._outbox.stats.send_s,
-        }
-        self._metrics.write(record)
+        record = StepRecord(
+            block=block.index,
+            step=block.step,
+            batch_id=self._status.batch_id,
+            loss=loss,
+            lr=block.learning_rate,
+            samples_per_s=watch.samples_per_s,
+            step_time_s=watch.step_time_s,
+            wait_input_fraction=self._status.wait_input_fraction,
+            wait_output_fraction=self._status.wait_output_fraction,
+            staleness_mean=stats.staleness_mean,
+            staleness_max=stats.staleness_max,
+            reuse_mean=stats.reuse_mean,
+            occupancy_mean=stats.occupancy_mean,
+            dropped=stats.dropped,
+            samples=watch.samples,
+            train_s=watch.train_s,
+            sent_bytes=self._outbox.stats.sent_bytes,
+            send_s=self._outbox.stats.send_s,
+        )
+        self._results.metrics.write(record)
+
+
+def _batch_of(message: Message) -> Batch:
+    extras = {name: tensor for name, tensor in message.tensors.items() if name not in (ACTIVATION, LABELS)}
+    return Batch(message.batch_id, message.tensors[LABELS], extras, message.share)

@@ -51,5 +51,5 @@ def _length(case: Case, steps: int) -> list[str]:
     if "data.name=synthetic" in case.overrides:
         length, epochs = [f"data.samples={steps * case.batch_size}"], 1
     else:
-        length, epochs = [], math.ceil(steps / case.plan(1).blueprint.task.steps_per_epoch)
+        length, epochs = [], math.ceil(steps / case.plan(1).blueprint.steps_per_epoch)
     return [*length, f"training.epochs={epochs}", f"evaluation.every_epochs={epochs}"]

@@ -1,7 +1,7 @@
 """Training in loops that anybody would write: back-propagation, synchronous DGL in one process, DDP, one stage alone."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,9 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.engines.timing import TIMEOUT_S, Case, Seat, Step
 from greedypipe.launch.planning.run_plan import Plan
-from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.optimizer import build_optimizer, build_schedule
 from greedypipe.workers.around.scripted_faults import trouble
+from greedypipe.workers.around.shell import AnyBlock
 from greedypipe.workers.data.source import BatchSource
 from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER
 from greedypipe.workers.links.messages import Kind, Message
@@ -57,7 +58,7 @@ def ddp(case: Case, seat: Seat) -> Step:
 def _supervised_step(plan: Plan, network: nn.Module, device: torch.device) -> Step:
     optimizer = build_optimizer(plan.config.optimizer, list(network.parameters()))
     blueprint = plan.blueprint
-    schedule = build_schedule(plan.config.optimizer, optimizer, blueprint.task.steps_per_epoch, blueprint.total_steps)
+    schedule = build_schedule(plan.config.optimizer, optimizer, blueprint.steps_per_epoch, blueprint.total_steps)
     batches = BatchSource(plan.config.data, plan.config.training.seed).training_batches()
 
     def step() -> None:
@@ -111,7 +112,7 @@ class StageAlone:
         before = [plan.blueprint.build_block(index, device) for index in range(blocks[0].index)]
         x = image
         for block in before:
-            x = block.hand_on(x)
+            x = block.pass_through(x)
         return lambda: _train(blocks, x, labels, image, hand_over)
 
 
@@ -129,12 +130,13 @@ def _copier(plan: Plan, stage: int) -> HandOver:
     return lambda x, labels: next(slots).pack(Message(Kind.TRAIN, 0, tensors={"labels": labels, "activation": x}))
 
 
-def _train(blocks: list[Block], x: Tensor, labels: Tensor, image: Tensor, hand_over: HandOver = _nothing) -> None:
+def _train(blocks: Sequence[AnyBlock], x: Tensor, labels: Tensor, image: Tensor, hand_over: HandOver = _nothing) -> None:
+    batch = Batch(0, labels, {IMAGE: image})
     for block in blocks:
-        x = block.forward(x)
+        x = block.forward(x, batch)
         if block is blocks[-1]:
             hand_over(x, labels)
-        block.learn(labels, image if block.needs_image else None)
+        block.learn()
 
 
 def join_group(seat: Seat, device: torch.device) -> None:

@@ -100,7 +100,7 @@ def training_step(plan: Plan, seat: Seat, modules: Sequence[nn.Module], schedule
     config, last = plan.config, seat.num_processes - 1
     optimizer = build_optimizer(config.optimizer, [parameter for module in modules for parameter in module.parameters()])
     blueprint = plan.blueprint
-    lr_schedule = build_schedule(config.optimizer, optimizer, blueprint.task.steps_per_epoch, blueprint.total_steps)
+    lr_schedule = build_schedule(config.optimizer, optimizer, blueprint.steps_per_epoch, blueprint.total_steps)
     batches = BatchSource(config.data, config.training.seed).training_batches() if seat.rank in (0, last) else None
 
     def step() -> None:

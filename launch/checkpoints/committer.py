@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from greedypipe.launch.checkpoints.manifest import Manifest, checkpoints_of, commit, prune
 from greedypipe.launch.planning.run_plan import Plan
@@ -14,6 +14,9 @@ from greedypipe.workers.block_files import FINAL
 from greedypipe.workers.evaluation import combined
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import versions
+from greedypipe.workers.telemetry.records import Saved
+from greedypipe.workers.telemetry.results import CheckpointCounts
+from greedypipe.workers.telemetry.topics import checkpoint_of, evaluation_of
 
 LOOK_S = 0.05
 
@@ -53,9 +56,9 @@ class Committer:
         with contextlib.suppress(*([RuntimeError] if kind else [])):
             self._step()
 
-    def counts(self) -> dict[str, int]:
-        """Checkpoints of this run that are complete, and that could not be completed."""
-        return {"complete": self._complete, "incomplete": self._incomplete}
+    def counts(self) -> CheckpointCounts:
+        """Checkpoints of this run so far."""
+        return CheckpointCounts(self._complete, self._incomplete)
 
     def expect(self, name: str, batch_id: int) -> None:
         """Tells that all stages save a checkpoint of this name, at this mark."""
@@ -73,19 +76,19 @@ class Committer:
 
     def _step(self) -> None:
         for name, batch_id in list(self._expected.items()):
-            topic = f"checkpoint/{name}"
+            topic = checkpoint_of(name)
             if self._board.is_complete(topic):
                 del self._expected[name]
-                self._finish(name, batch_id, [row for row in self._board.read(topic) if row])
+                self._finish(name, batch_id, self._board.posted(topic))
 
-    def _finish(self, name: str, batch_id: int, rows: list[dict[str, Any]]) -> None:
+    def _finish(self, name: str, batch_id: int, parts: list[Saved]) -> None:
         try:
-            told = zip(self._plan.placement.seats(), rows, strict=True)
-            if failures := [f"{seat.name}: {row['failure']}" for seat, row in told if row["failure"]]:
+            saved = zip(self._plan.placement.seats(), parts, strict=True)
+            if failures := [f"{seat.name}: {part.failure}" for seat, part in saved if part.failure]:
                 raise OSError("; ".join(failures))
             self._keep_evaluations()
-            files = {file: digest for row in rows for file, digest in row["files"].items()}
-            steps = {int(block): step for row in rows for block, step in row["steps"].items()}
+            files = {file: digest for part in parts for file, digest in part.files.items()}
+            steps = {block: step for part in parts for block, step in part.steps.items()}
             config = self._plan.config.model_dump(mode="json")
             manifest = Manifest(batch_id, steps, files, self._accuracy_at(batch_id), config, versions())
             commit(checkpoints_of(self._run) / name, manifest)
@@ -97,8 +100,8 @@ class Committer:
 
     def _accuracy_at(self, batch_id: int) -> float | None:
         """With FIFO an evaluation between the same two batches saw exactly these parameters."""
-        epoch, rest = divmod(batch_id, self._plan.blueprint.task.steps_per_epoch)
-        parts = [part for part in self._board.read(f"evaluation/{epoch}") if part]
+        epoch, rest = divmod(batch_id, self._plan.blueprint.steps_per_epoch)
+        parts = self._board.posted(evaluation_of(epoch))
         if rest or len(parts) < self._board.num_processes or self._plan.config.buffers.policy != "fifo":
             return None
-        return float(combined(parts)["blocks"][-1])
+        return combined(parts).blocks[-1]

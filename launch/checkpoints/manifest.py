@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from greedypipe.workers.atomic import write_atomically
 
 MANIFEST = "manifest.json"
 
@@ -31,6 +34,13 @@ class Manifest:
     versions: dict[str, str]
 
 
+_MANIFESTS = TypeAdapter(Manifest)
+
+
+class Outdated(ValueError):
+    """A checkpoint was written by a version whose block files are laid out otherwise; names the folder."""
+
+
 class Damaged(ValueError):
     """A checkpoint is not what its manifest says; names the file."""
 
@@ -47,25 +57,7 @@ def name_of(batch_id: int) -> str:
 
 def commit(folder: Path, manifest: Manifest) -> None:
     """Makes a checkpoint count. All of its files must be there."""
-    aside = folder / f"{MANIFEST}.partial"
-    try:
-        with aside.open("w") as file:
-            json.dump(asdict(manifest), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(folder / MANIFEST)
-        _sync(folder)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """A renamed file is safe only when its folder is on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_atomically(folder / MANIFEST, json.dumps(asdict(manifest), indent=1))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -90,14 +82,17 @@ def parse_manifest(folder: Path) -> Manifest:
 
     Raises:
         Damaged: The manifest is missing or cannot be read.
+        Outdated: It is of an earlier layout.
     """
     try:
-        tree = json.loads((folder / MANIFEST).read_text())
-        return Manifest(**tree | {"steps": {int(block): step for block, step in tree["steps"].items()}})
+        manifest = _MANIFESTS.validate_json((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
         raise Damaged(f"{folder} has no {MANIFEST}: it was never completed") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise Damaged(f"{folder / MANIFEST} cannot be read: {error}") from None
+    except ValidationError as error:
+        raise Damaged(f"{folder / MANIFEST} cannot be read: {error.errors()[0]['msg']}") from None
+    if "loss" in manifest.config:
+        raise Outdated(f"{folder} was written by greedypipe 0.1 (section loss: instead of method:), which cannot be read")
+    return manifest
 
 
 def complete_folders(run: Path) -> list[Path]:

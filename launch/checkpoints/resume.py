@@ -1,21 +1,29 @@
 """Where a run begins: anew, or at a checkpoint of its own folder or of another run."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from greedypipe.launch.checkpoints.manifest import MANIFEST, Damaged, Manifest, newest_valid, parse_manifest, read_manifest
+from greedypipe.launch.checkpoints.manifest import (
+    MANIFEST,
+    Damaged,
+    Manifest,
+    Outdated,
+    newest_valid,
+    parse_manifest,
+    read_manifest,
+)
 from greedypipe.launch.checkpoints.run_folder import claim_folder, newest_folder
 from greedypipe.launch.checkpoints.trim_records import forget_records, keep_evaluations, keep_metrics
 from greedypipe.launch.config.loader import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
+from greedypipe.workers.telemetry.records import Beginning
 
 AUTOMATIC = "auto"
-FIXED = ("data", "model", "head", "loss", "optimizer", "training")
+FIXED = ("data", "model", "head", "method", "optimizer", "training")
 """Sections that a resumed run must share with the one that it goes on from."""
 FREE = {"training": {"epochs", "compile"}, "data": {"root", "download", "loader_workers", "memory_limit_mb"}}
 
@@ -41,18 +49,23 @@ class Origin:
         """The first training batch of stage 0."""
         return self.manifest.batch_id if self.manifest else 0
 
-    def as_json(self) -> str:
+    def note(self) -> Beginning:
         """For `read`, in the other processes of the run."""
         checkpoint = str(self.checkpoint.absolute()) if self.checkpoint else ""
-        return json.dumps([str(self.folder.absolute()), checkpoint, self.evaluated])
+        return Beginning(str(self.folder.absolute()), checkpoint, self.evaluated)
 
     @classmethod
-    def read(cls, text: str) -> "Origin":
-        """What `as_json` said; the manifest is read from the checkpoint, which all hosts must reach."""
-        folder, checkpoint, evaluated = json.loads(text)
-        if not checkpoint:
-            return cls(Path(folder))
-        return cls(Path(folder), Path(checkpoint), parse_manifest(Path(checkpoint)), tuple(evaluated))
+    def read(cls, note: Beginning) -> "Origin":
+        """The origin that was noted; its manifest is read from the checkpoint, which all hosts must reach."""
+        if not note.checkpoint:
+            return cls(Path(note.folder))
+        checkpoint = Path(note.checkpoint)
+        return cls(Path(note.folder), checkpoint, parse_manifest(checkpoint), note.evaluated)
+
+
+def say(text: str) -> None:
+    """Prints a line at once, also into a pipe."""
+    print(text, flush=True)
 
 
 def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Callable[[str], None]) -> Origin:
@@ -66,12 +79,16 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
         say: Is told what has been chosen, and what was passed over.
 
     Raises:
-        ConfigError: There is no such checkpoint, it is damaged, or it is of another network, data or optimizer.
+        ConfigError: There is no such checkpoint, it is damaged or outdated, or it is of another network, data
+            or optimizer.
     """
     config, metrics = plan.config, "metrics"
     folder = earlier or (newest_folder(config) if resume == AUTOMATIC else None)
-    own = newest_valid(folder, say) if folder else None
-    found = own or (_checkpoint_at(Path(resume), say) if resume not in (None, AUTOMATIC) else None)
+    try:
+        own = newest_valid(folder, say) if folder else None
+        found = own or (_checkpoint_at(Path(resume), say) if resume not in (None, AUTOMATIC) else None)
+    except (Damaged, Outdated) as error:
+        raise ConfigError([f"--resume: {error}"]) from None
     if found:
         check_compatible(found[1], config)
         say(f"goes on at batch {found[1].batch_id} of {found[0]}")
@@ -85,12 +102,14 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
     return Origin(folder, *own, keep_evaluations(folder / metrics, own[1], plan))
 
 
+def find_again(plan: Plan, folder: Path, say: Callable[[str], None] = say) -> Origin:
+    """Where a run goes on in its own folder: at its newest complete checkpoint, or where it began. See `find_origin`."""
+    return find_origin(None, plan, folder, say)
+
+
 def _checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[Path, Manifest]:
-    try:
-        if (path / MANIFEST).exists():
-            return path, read_manifest(path)
-    except Damaged as error:
-        raise ConfigError([f"--resume: {error}"]) from None
+    if (path / MANIFEST).exists():
+        return path, read_manifest(path)
     found = newest_valid(path, say) if path.is_dir() else None
     if found is None:
         raise ConfigError([f"--resume: got {path}, allowed: auto, or the folder of a run or checkpoint that is complete"])
@@ -98,16 +117,26 @@ def _checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[Path, Manife
 
 
 def check_compatible(manifest: Manifest, config: RunConfig) -> None:
-    """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's."""
+    """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's.
+
+    Of a section in another variant only the name is reported: its keys are others.
+    """
     now: dict[str, dict[str, Any]] = config.model_dump(mode="json")
     lines = [
-        f"{section}.{key}: got {value!r}, the checkpoint has {saved!r}: it cannot go on from there"
-        for section in FIXED
-        for key, value in now[section].items()
-        if key not in FREE.get(section, ()) and (saved := manifest.config[section].get(key)) != value
+        f"{section}.{key}: got {value!r}, the checkpoint has {saved.get(key)!r}: it cannot go on from there"
+        for section, saved in ((section, manifest.config[section]) for section in FIXED)
+        for key, value in _comparable(now[section], saved).items()
+        if key not in FREE.get(section, ()) and saved.get(key) != value
     ]
     if lines:
         raise ConfigError(lines)
+
+
+def _comparable(keys: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """The keys that both have, or the name alone where it differs: a key may be younger than the checkpoint."""
+    if keys.get("name") != saved.get("name"):
+        return {"name": keys["name"]}
+    return {key: value for key, value in keys.items() if key in saved}
 
 
 def resumed_plan(plan: Plan, origin: Origin) -> Plan:

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from greedypipe.launch.checkpoints.manifest import MANIFEST, checkpoints_of, newest_valid, read_manifest
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.recut import transferred_state
 from greedypipe.workers.block_files import FINAL, load_blocks
 
 
@@ -36,11 +38,28 @@ def network_state(path: Path) -> dict[str, Tensor]:
     return layers_of(load_blocks(find_checkpoint(path)))
 
 
+def restore(blocks: Sequence[Block], checkpoint: Path) -> list[Block]:
+    """Gives blocks what a checkpoint holds of their layers and, where it has one behind the same layer, of their head.
+
+    Returns:
+        Those whose head is fresh, since the checkpoint was cut elsewhere.
+
+    Raises:
+        ValueError: The checkpoint does not hold a whole network.
+    """
+    saved, fresh = load_blocks(checkpoint), []
+    for block in blocks:
+        state, head_is_fresh = transferred_state(block, saved)
+        block.load_state_dict(state)
+        fresh += [block] * head_is_fresh
+    return fresh
+
+
 def layers_of(states: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     """The ordinary network's state dict, of the states of all blocks."""
     return {name: value for state in states for name, value in state["layers"].items()}
 
 
 def heads_of(states: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """The auxiliary losses' and heads' parameters as blockN.NAME; the last block's head is the network's own classifier."""
-    return {f"block{state['index']}.{name}": value for state in states[:-1] for name, value in state["loss"].items()}
+    """The methods' and heads' parameters as blockN.NAME; the last block's head is the network's own classifier."""
+    return {f"block{state['index']}.{name}": value for state in states[:-1] for name, value in state["method"].items()}

@@ -1,21 +1,21 @@
 """What a resumed run keeps of the records that it wrote before: those up to the checkpoint that it goes on from."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from greedypipe.launch.checkpoints.manifest import Manifest
 from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.workers.jsonl import read_lines, write_lines
 from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.results import EVALUATIONS, METRICS, StepRecord
 
 
 def keep_evaluations(metrics: Path, manifest: Manifest, plan: Plan) -> tuple[int, ...]:
     """Drops evaluations of later parameters; returns the epochs that are left."""
     path = metrics / "evaluations.jsonl"
-    last = manifest.batch_id // plan.blueprint.task.steps_per_epoch
-    kept = [record for record in _records(path) if record["epoch"] <= last]
-    _write(path, kept)
-    return tuple(record["epoch"] for record in kept)
+    last = manifest.batch_id // plan.blueprint.steps_per_epoch
+    kept = [evaluation for evaluation in read_lines(path, EVALUATIONS) if evaluation.epoch <= last]
+    write_lines(path, kept)
+    return tuple(evaluation.epoch for evaluation in kept)
 
 
 def keep_metrics(metrics: Path, manifest: Manifest, plan: Plan) -> None:
@@ -31,19 +31,14 @@ def keep_metrics(metrics: Path, manifest: Manifest, plan: Plan) -> None:
             file.replace(file.with_suffix(f".before-{manifest.batch_id}"))
         return
     # Replicas of a stage record the same steps: those of the first one are kept.
-    records = [record for file in files if file.stem.partition(".")[2] in ("", "0") for record in _records(file)]
+    firsts = [file for file in files if file.stem.partition(".")[2] in ("", "0")]
+    records = [record for file in firsts for record in read_lines(file, METRICS) if isinstance(record, StepRecord)]
     for file in files:
         file.unlink()
     for seat in plan.placement.seats():
         blocks = plan.placement.blocks_of(seat.stage) if seat.leads_stage else ()
-        _write(
-            metrics / f"stage{seat.label}.jsonl",
-            [
-                record
-                for record in records
-                if record.get("block") in blocks and record["step"] <= manifest.steps[record["block"]]
-            ],
-        )
+        kept = [one for one in records if one.block in blocks and one.step <= manifest.steps[one.block]]
+        write_lines(metrics / f"stage{seat.label}.jsonl", kept)
 
 
 def keep_own_metrics(metrics: Path, manifest: Manifest | None, seat: Seat, blocks: range) -> tuple[int, ...]:
@@ -51,27 +46,12 @@ def keep_own_metrics(metrics: Path, manifest: Manifest | None, seat: Seat, block
     evaluation is known."""
     path = metrics / f"stage{seat.label}.jsonl"
     steps = manifest.steps if manifest else dict.fromkeys(blocks, 0)
-    _write(path, [record for record in _records(path) if record.get("step", 0) <= steps.get(record.get("block"), 0)])
-    return tuple(record["epoch"] for record in _records(metrics / "evaluations.jsonl"))
+    records = read_lines(path, METRICS)
+    write_lines(path, [one for one in records if not isinstance(one, StepRecord) or one.step <= steps.get(one.block, 0)])
+    return tuple(evaluation.epoch for evaluation in read_lines(metrics / "evaluations.jsonl", EVALUATIONS))
 
 
 def forget_records(metrics: Path) -> None:
     """Removes what an attempt has written that left no checkpoint."""
     for file in metrics.glob("*.jsonl"):
         file.unlink()
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    """Whole lines; a killed process can leave half of one."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
-def _write(path: Path, records: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))

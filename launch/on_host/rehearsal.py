@@ -9,7 +9,8 @@ import yaml
 
 from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.launch.planning.run_plan import Plan
-from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.sets.synthetic import SyntheticConfig
+from greedypipe.workers.telemetry.results import StageReport
 
 WARMUP_STEPS, LEAST_STEPS, MOST_STEPS = 4, 12, 400
 AHEAD_STEPS = 12
@@ -19,10 +20,10 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What the processes have measured of themselves; `stages` as in summary.json."""
+    """What the processes have measured of themselves."""
 
     samples_per_s: float
-    stages: list[dict[str, Any]]
+    stages: list[StageReport]
 
 
 def rehearse(plan: Plan, step_s: float, seconds: float) -> Rehearsal:
@@ -44,16 +45,15 @@ def rehearse(plan: Plan, step_s: float, seconds: float) -> Rehearsal:
         if any(outcome.exit_codes):
             raise RuntimeError("the rehearsal failed:\n" + "\n".join(outcome.printed))
         rates = outcome.steady_samples_per_s(plan.config.data.batch_size, WARMUP_STEPS)
-        return Rehearsal(min(rates), outcome.summary["stages"])
+        return Rehearsal(min(rates), outcome.reports)
 
 
 def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
     """The run's configuration with synthetic data and nothing that leaves the run's folder."""
     tree = plan.config.model_dump(mode="json")
     data = plan.config.data
-    tree["data"] = DataConfig(
-        name="synthetic",
-        shape=plan.data.input_shape,
+    tree["data"] = SyntheticConfig(
+        shape=list(plan.data.input_shape),
         classes=plan.data.num_classes,
         samples=steps * data.batch_size,
         batch_size=data.batch_size,

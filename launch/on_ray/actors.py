@@ -2,9 +2,7 @@
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
@@ -12,16 +10,15 @@ import yaml
 from rich.console import Console, RenderableType
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from greedypipe.launch.checkpoints.resume import Origin, find_origin
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment
-from greedypipe.launch.process.run_process import run_stage
-from greedypipe.launch.recovery.member import Process
-from greedypipe.launch.recovery.supervisor import STOP
+from greedypipe.launch.process.rank import run_told
 from greedypipe.launch.reporting.screen import Rows
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import versions
+from greedypipe.workers.telemetry.records import Beginning, Cause
+from greedypipe.workers.telemetry.topics import STATUS, STOP
 
 SAID = "said"
 WIDTH = 120
@@ -44,13 +41,13 @@ class Rendezvous:
         """Host and port of the store."""
         return self._host, self._store.port
 
-    def look(self, first_line: int) -> tuple[Rows, list[str], dict[str, Any] | None]:
+    def look(self, first_line: int) -> tuple[Rows, list[str], Cause | None]:
         """What every process is doing, what has been said from line `first_line` on, and the cause of a failure."""
-        return self._board.read("status"), self._screen.read(first_line), self._board.cause()
+        return self._board.read(STATUS), self._screen.read(first_line), self._board.cause()
 
     def stop(self) -> None:
         """Tells the run to save itself and end."""
-        self._board.post(STOP, 0, {"stop": True})
+        self._board.post(STOP, 0, True)
 
 
 class StageProcess:
@@ -60,14 +57,14 @@ class StageProcess:
         """Of what decides the bits of a run."""
         return versions()
 
-    def run(self, variables: dict[str, str], config: str, folder: str, origin: str, incarnation: int) -> int:
+    def run(self, variables: dict[str, str], config: str, folder: str, origin: Beginning, incarnation: int) -> int:
         """Trains this rank's stage to its end. Blocks; the process ends with it where the run fails.
 
         Args:
             variables: What torchrun would have put into the environment.
             config: The resolved configuration, YAML.
             folder: The run's, which every node must reach.
-            origin: Where the run begins, as `Origin.as_json`.
+            origin: Where the run begins, as `Origin.note`.
             incarnation: How often this rank has been started again alone.
 
         Returns:
@@ -78,11 +75,7 @@ class StageProcess:
         torch.set_num_threads(1)
         plan = make_plan(RunConfig.model_validate(yaml.safe_load(config)), environment.world_size)
         _log_into(Path(folder) / "logs" / f"stage{plan.placement.seat_of(environment.rank).label}.log")
-        store, board_store = environment.connect(2, plan.config.faults.timeout_s)
-        begin = partial(_newest_origin, plan, Path(folder)) if incarnation else partial(Origin.read, origin)
-        here = (Path(folder), begin) if environment.rank == 0 else (None, None)
-        process = Process(environment.rank, environment.local_rank, *here, store, board_store, incarnation)
-        return run_stage(plan, process, Mailbox(board_store))
+        return run_told(plan, environment, Path(folder), origin, incarnation, Mailbox)
 
 
 class Mailbox:
@@ -100,10 +93,10 @@ class Mailbox:
         self._next += 1
 
     def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
-        """The driver looks itself."""
+        """No-op: the driver reads the board itself."""
 
     def release(self) -> None:
-        """Nothing is redrawn."""
+        """No-op: nothing is redrawn."""
 
     def read(self, first: int) -> list[str]:
         """What has been printed, from number `first` on."""
@@ -111,11 +104,6 @@ class Mailbox:
         while self._store.check([str(first + len(found))]):
             found.append(self._store.get(str(first + len(found))).decode())
         return found
-
-
-def _newest_origin(plan: Plan, folder: Path) -> Origin:
-    """Where a run goes on whose first process has been started again alone."""
-    return find_origin(None, plan, folder, lambda text: print(text, flush=True))
 
 
 def _log_into(path: Path) -> None:

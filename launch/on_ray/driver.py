@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from greedypipe.launch.checkpoints.resume import Origin, find_origin
+from greedypipe.launch.checkpoints.resume import Origin, find_again, find_origin
 from greedypipe.launch.config.loader import ConfigError
 from greedypipe.launch.on_ray.gang import Ending, Gang, reserved, wait_until_all_answer
 from greedypipe.launch.on_ray.resources import bundles, shortage
@@ -60,7 +60,7 @@ def _run_until_done(plan: Plan, group: Any, origin: Origin, screen: Screen) -> i
         if attempt < config.max_failures:
             wait_until_all_answer(group, config.start_timeout_s)
             screen.print(f"starts again, {attempt + 1} of {config.max_failures} (ray.max_failures)")
-            origin = find_origin(None, plan, origin.folder, screen.print)
+            origin = find_again(plan, origin.folder, screen.print)
     return FAILED
 
 

@@ -126,6 +126,7 @@ class Gang:
         """Shows the run until it has ended; blocks. A process that dies alone is started again where
         `faults.policy=isolate` says so."""
         labels = [seat.label for seat in self.plan.placement.seats()]
+        comes_back = self.plan.config.faults.comes_back
         codes: dict[int, int] = {}
         said, cause = 0, None
         while self._running:
@@ -141,7 +142,7 @@ class Gang:
                 try:
                     codes[rank] = ray.get(reference)
                 except (RayActorError, RayTaskError) as error:
-                    if cause is None and self._comes_back(rank) and self._replace(rank):
+                    if cause is None and comes_back(self.incarnations[rank]) and self._replace(rank):
                         continue
                     screen.release()
                     return Ending(FAILED, self._find_cause() or self._name(rank, error))
@@ -186,7 +187,7 @@ class Gang:
             }
         )
         reference = self.actors[rank].run.remote(
-            variables, dump_config(self.plan.config), str(self._folder), self._origin.as_json(), incarnation
+            variables, dump_config(self.plan.config), str(self._folder), self._origin.note(), incarnation
         )
         self._running[reference] = rank
 
@@ -203,17 +204,13 @@ class Gang:
         nodes = placement_group_table(self.group)["bundles_to_node_id"]
         return seating([nodes[bundle] for bundle in range(len(nodes))], self.plan.placement.replicas[0])
 
-    def _comes_back(self, rank: int) -> bool:
-        faults = self.plan.config.faults
-        return faults.policy == "isolate" and self.incarnations[rank] < faults.max_restarts
-
     def _find_cause(self) -> str:
         deadline = time.monotonic() + GRACE_S
         while time.monotonic() < deadline:
             with contextlib.suppress(RayActorError, GetTimeoutError):
                 _, _, cause = ray.get(self.rendezvous.look.remote(0), timeout=1)
                 if cause:
-                    return str(cause["message"])
+                    return cause.message
             time.sleep(0.1)
         return ""
 

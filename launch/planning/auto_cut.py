@@ -1,8 +1,7 @@
 """`partition.boundaries=auto`: from measured layers to a plan with explicit boundaries."""
 
 import os
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -10,29 +9,17 @@ from greedypipe.launch.planning.layer_costs import Profile, profile_layers
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.balance import balanced_starts
 from greedypipe.pipeline.partition import AUTO
+from greedypipe.workers.placement import stage_name
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import Board, wait_for
+from greedypipe.workers.telemetry.results import Prediction
 from greedypipe.workers.telemetry.status import StageStatus
+from greedypipe.workers.telemetry.topics import CUT
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What the measured costs of single layers say about a cut.
-
-    Attributes:
-        boundaries: As in `partition.boundaries`.
-        stage_s: Own seconds per batch of every stage, in one process.
-        replicas: Processes of every stage.
-        back_propagation_s: Seconds per batch of the network as one block.
-        bound_samples_per_s: What the slowest stage allows.
-        samples_per_s: What it allows where stages share cores as well.
-    """
-
-    boundaries: tuple[str, ...]
-    stage_s: tuple[float, ...]
-    replicas: tuple[int, ...]
-    back_propagation_s: float
-    bound_samples_per_s: float
-    samples_per_s: float
+class Forecast(Prediction):
+    """What the measured costs of single layers say about a cut, and what follows from that."""
 
     @property
     def imbalance(self) -> float:
@@ -81,24 +68,24 @@ def shared_cores(device: torch.device) -> int:
     return len(os.sched_getaffinity(0)) if device.type == "cpu" else 0
 
 
-def settle_cut(plan: Plan, board: Board, status: StageStatus, device: torch.device) -> tuple[Plan, dict[str, Any]]:
+def settle_cut(plan: Plan, board: Board, status: StageStatus, device: torch.device) -> tuple[Plan, Prediction | None]:
     """Replaces `auto` by boundaries that stage 0 finds and all others are told; leaves explicit ones as they are.
 
     Stage 0 measures layers for about `partition.profile_s` seconds on its `device`; the others wait for it that long and
     `faults.timeout_s` more.
 
     Returns:
-        The plan, and the forecast as a dictionary, empty where there was none to make.
+        The plan, and the forecast, None where there was none to make.
 
     Raises:
         TimeoutError: Stage 0 has found nothing.
     """
     if plan.config.partition.boundaries != AUTO:
-        return plan, {}
-    if status.seat.rank == 0 and board.read("cut")[0] is None:
-        status.now("measuring layers")
-        board.post("cut", 0, asdict(forecast(plan, profile_layers(plan, device), shared_cores(device))))
-    status.now("waiting for stage 0 to measure layers")
+        return plan, None
+    if status.seat.rank == 0 and not board.posted(CUT):
+        status.now(Activity.MEASURE_LAYERS)
+        board.post(CUT, 0, forecast(plan, profile_layers(plan, device), shared_cores(device)))
+    status.now(Activity.WAIT_CUT, stage_name(0))
     timeout_s = plan.config.partition.profile_s + plan.config.faults.timeout_s
-    predicted = wait_for(lambda: board.read("cut")[0], timeout_s, lambda: "stage 0 to measure layers")
-    return plan.recut(tuple(predicted["boundaries"])), predicted
+    predicted = wait_for(lambda: board.read(CUT)[0], timeout_s, lambda: f"{stage_name(0)} to measure layers")
+    return plan.recut(predicted.boundaries), predicted

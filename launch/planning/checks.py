@@ -6,8 +6,8 @@ from typing import TypeVar
 import torch
 
 from greedypipe.launch.config.loader import ConfigError
-from greedypipe.launch.config.sections import RunConfig
-from greedypipe.workers.data.catalog import DataInfo
+from greedypipe.launch.config.sections import RunConfig, sharing_problems
+from greedypipe.workers.data.sets.interface import DataInfo
 from greedypipe.workers.placement import Placement
 
 T = TypeVar("T")
@@ -51,16 +51,9 @@ def placement_problems(config: RunConfig, data: DataInfo | None, placement: Plac
 
 def _replica_problems(config: RunConfig, data: DataInfo | None, placement: Placement) -> Iterator[str]:
     """Why the replicas of a stage could not share every batch."""
-    if config.buffers.policy == "replay":
-        yield (
-            "placement.replicas: got several replicas with buffers.policy=replay, allowed: fifo: replicas must all read the "
-            "same batch next"
-        )
-    batch, most = config.data.batch_size, max(placement.replicas)
-    for count in sorted(set(placement.replicas)):
-        if batch % count:
-            yield f"placement.replicas: got {count}, allowed: a divisor of data.batch_size={batch}"
-    last = data.train_samples % batch if data else 0
+    for problem in sharing_problems(placement.replicas, config.buffers, config.data):
+        yield f"placement.replicas: {problem}"
+    last, most = data.train_samples % config.data.batch_size if data else 0, max(placement.replicas)
     if not config.data.drop_last and 0 < last < 2 * most:
         yield (
             f"placement.replicas: got {most}, but the last batch of an epoch has {last} samples, too few to share; use "

@@ -11,6 +11,7 @@ from torch import Tensor
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.planning.traffic import bytes_after
 from greedypipe.pipeline.balance import Costs
+from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.networks.layer import Layer
@@ -54,14 +55,14 @@ def profile_layers(plan: Plan, device: torch.device) -> Profile:
     """Trains blocks of one unit and of two neighbouring units, in turn, for `partition.profile_s` seconds in all (three
     rounds at least), and takes medians.
 
-    A unit is a layer with parameters and those without that follow it. The blocks are the run's own, with loss, head,
+    A unit is a layer with parameters and those without that follow it. The blocks are the run's own, with method, head,
     precision and optimizer, but train copies of its layers, and eagerly; threads are this process's. Inputs are random.
     What more than two units share when they follow each other, such as caches, is not seen. Returns when all is measured.
     """
     names = _unit_names(plan.blueprint.network.layers)
-    copied = plan.blueprint.eager_copy()
+    copied = plan.blueprint.for_trials()
     finest = _cut(copied, names, range(len(names)))
-    batch = _Batch.random(plan, device)
+    batch = _random_batch(plan, device)
     inputs = [_random_input(finest, unit, batch, device) for unit in range(len(names))]
     alone = [_Trial(finest.build_block(unit, device), inputs[unit], batch) for unit in range(len(names))]
     pairs = [_Trial(block, x, batch) for block, x in zip(_pairs(copied, names, device), inputs, strict=False)]
@@ -95,21 +96,14 @@ def _pairs(blueprint: Blueprint, names: Sequence[str], device: torch.device) -> 
         yield cut.build_block(index, device)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """What blocks get of a batch besides the activation."""
-
-    labels: Tensor
-    image: Tensor
-
-    @classmethod
-    def random(cls, plan: Plan, device: torch.device) -> "_Batch":
-        rows = plan.config.data.batch_size
-        labels = torch.randint(plan.data.num_classes, (rows,), device=device)
-        return cls(labels, torch.rand(rows, *plan.data.input_shape, device=device))
+def _random_batch(plan: Plan, device: torch.device) -> Batch:
+    """What blocks are given besides their input."""
+    rows = plan.config.data.batch_size
+    labels = torch.randint(plan.data.num_classes, (rows,), device=device)
+    return Batch(0, labels, {IMAGE: torch.rand(rows, *plan.data.input_shape, device=device)})
 
 
-def _random_input(finest: Blueprint, unit: int, batch: _Batch, device: torch.device) -> Tensor:
+def _random_input(finest: Blueprint, unit: int, batch: Batch, device: torch.device) -> Tensor:
     """As it would come out of a slot, except that the images are the first layer's own work to convert."""
     dtype = finest.precision.activation_dtype if unit else torch.float32
     x = torch.randn(len(batch.labels), *finest.shapes[unit].input, device=device)
@@ -119,7 +113,7 @@ def _random_input(finest: Blueprint, unit: int, batch: _Batch, device: torch.dev
 class _Trial:
     """A block under measurement, always on the same batch."""
 
-    def __init__(self, block: Block, x: Tensor, batch: _Batch) -> None:
+    def __init__(self, block: Block, x: Tensor, batch: Batch) -> None:
         self._block, self._x, self._batch = block, x, batch
 
     def seconds(self) -> float:
@@ -135,10 +129,10 @@ class _Trial:
             torch.cuda.synchronize(self._x.device)
 
 
-def _turn(block: Block, x: Tensor, batch: _Batch) -> None:
+def _turn(block: Block, x: Tensor, batch: Batch) -> None:
     """Trains a block on a batch: the only place here that knows how blocks are called."""
-    block.forward(x)
-    block.learn(batch.labels, batch.image if block.needs_image else None)
+    block.forward(x, batch)
+    block.learn()
 
 
 def _measure(alone: Sequence[_Trial], pairs: Sequence[_Trial]) -> list[tuple[float, float]]:

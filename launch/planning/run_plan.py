@@ -7,10 +7,12 @@ from functools import cached_property
 from greedypipe.launch.config.loader import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.checks import Problems, isolation_problems, length_problems, placement_problems
-from greedypipe.launch.planning.traffic import Edge, edges
-from greedypipe.pipeline.build import Blueprint, Task
+from greedypipe.launch.planning.traffic import Edge, edges, unknown_needs
+from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.partition import PartitionConfig
-from greedypipe.workers.data.catalog import DataInfo, check
+from greedypipe.pipeline.task import Classification
+from greedypipe.workers.data.sets.interface import DataInfo
+from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.placement import Placement
 
@@ -82,14 +84,14 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
         ConfigError: Something is missing or impossible; all of it, a line each.
     """
     problems = Problems()
-    data = problems.attempt(check, config.data)
-    task = _task(config, data) if data else None
-    blueprint = problems.attempt(Blueprint, config.sections(), task) if task else None
+    data = problems.attempt(open_data(config.data).check)
+    blueprint = problems.attempt(_draw, config, data) if data else None
     placement = problems.attempt(Placement.deal, config.placement.replicas, num_processes, config.partition.blocks)
     device = problems.attempt(Placement.device_of, 0, config.placement)
     problems.add(placement_problems(config, data, placement) if placement else ())
     problems.add(isolation_problems(config, device) if device else ())
-    problems.add(length_problems(config, task.steps_per_epoch) if task else ())
+    problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
+    problems.add(unknown_needs(blueprint) if blueprint else ())
     problems.refuse()
     assert data and blueprint and placement
     return Plan(config, data, blueprint, placement)
@@ -101,7 +103,11 @@ def natural_processes(config: RunConfig) -> int:
     return config.partition.blocks * replicas[0] if len(replicas) == 1 else sum(replicas)
 
 
-def _task(config: RunConfig, data: DataInfo) -> Task:
+def _draw(config: RunConfig, data: DataInfo) -> Blueprint:
+    task = Classification(data.input_shape, data.num_classes)
+    return Blueprint(config.sections(), task, _steps_per_epoch(config, data))
+
+
+def _steps_per_epoch(config: RunConfig, data: DataInfo) -> int:
     last = config.data.batch_size if config.data.drop_last else 1
-    steps = (data.train_samples - last) // config.data.batch_size + 1
-    return Task(data.input_shape, data.num_classes, steps)
+    return (data.train_samples - last) // config.data.batch_size + 1

@@ -12,6 +12,7 @@ from greedypipe.workers.links.interface import DeadEnd, Receiver, Sender
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.scatter import Branch, split
 from greedypipe.workers.placement import Route
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.status import StageStatus
 
 
@@ -49,11 +50,11 @@ class StageLinks:
         )
 
     def _receiver(self, route: Route, slots: int) -> Receiver:
-        self._status.now(f"waiting for {route.sender.name} to connect")
+        self._status.now(Activity.CONNECT, route.sender.name)
         return self._meetings.receiver(route, lambda store, patience: self._end(route, store, patience).receive(slots))
 
     def _sender(self, route: Route) -> Sender:
-        self._status.now(f"waiting for {route.receiver.name} to connect")
+        self._status.now(Activity.CONNECT, route.receiver.name)
         return self._meetings.sender(route, lambda store, patience: self._end(route, store, patience).send())
 
     def _end(self, route: Route, store: Store, patience: Patience) -> LinkEnd:

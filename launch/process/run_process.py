@@ -1,76 +1,74 @@
-"""Runs one process of a run from a plan, and leaves its results behind: the same under every launcher."""
+"""Runs one process of a run, and leaves its results behind: the same under every launcher."""
 
-import os
 import time
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
 from greedypipe.launch.checkpoints.resume import resumed_plan
 from greedypipe.launch.planning.auto_cut import settle_cut
-from greedypipe.launch.planning.run_plan import Plan
-from greedypipe.launch.process.build_stage import Run, Stage
-from greedypipe.launch.process.lead import Go, lead
-from greedypipe.launch.recovery.attempt import Attempt, RunIsOver
+from greedypipe.launch.process.build_stage import Stage, expect_nothing
+from greedypipe.launch.process.lead import Leader
+from greedypipe.launch.recovery.attempt import Attempt, Recovery, RunIsOver
 from greedypipe.launch.recovery.exit_codes import REQUEUE
-from greedypipe.launch.recovery.isolate import policy_for
-from greedypipe.launch.recovery.member import Member, Process
+from greedypipe.launch.recovery.isolate import recovery_for
+from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.recovery.supervisor import Supervisor
 from greedypipe.launch.reporting.screen import Screen
 from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory
-from greedypipe.workers.telemetry.board import Board
-from greedypipe.workers.telemetry.machine import host_name
-from greedypipe.workers.telemetry.status import StageStatus
+from greedypipe.workers.telemetry.results import StageReport
 
 
-def run_stage(plan: Plan, process: Process, screen: Screen) -> int:
+def run_stage(member: Member, screen: Screen) -> int:
     """Runs this process's stage to the end; ends the process if the run fails (see Supervisor).
 
     Returns:
         The exit code: 0, or REQUEUE where the run has saved itself because it was told to stop. Rank 0 returns when
         every process has reported.
     """
-    started = time.perf_counter()
+    leader = Leader(screen, time.perf_counter())
+    faults, stop_console = member.plan.config.faults, leader.release_screen
     reset_peak_memory()
-    torch.set_num_threads(plan.config.placement.threads)
+    torch.set_num_threads(member.plan.config.placement.threads)
     keep_freed_memory()
-    seat = plan.placement.seat_of(process.rank)
-    board = Board(process.board_store, plan.placement.num_processes)
-    folder = Path(board.share("folder", str(process.folder.absolute()) if process.folder else None))
-    blocks = list(plan.placement.blocks_of(seat.stage))
-    status = StageStatus(seat, blocks, os.getpid(), host_name(), incarnation=process.incarnation)
-    terminal = ExitStack()
-    with Supervisor(board, status, plan.config.faults, stop_console=terminal.close, folder=folder) as supervisor:
-        policy = policy_for(Member(process, plan, board, status, folder))
-        go = Go(plan, process.local_rank, policy, board, status, screen, terminal, started)
+    with Supervisor(member.board, member.status, faults, stop_console=stop_console, folder=member.folder) as supervisor:
+        recovery = recovery_for(member)
         try:
-            code, report = _attempt_until_done(go, supervisor)
+            done = _attempt_until_done(member, recovery, leader, supervisor)
         except RunIsOver:
             return 0
-    policy.say_last(report)
-    return code
+    recovery.say_last(done.report)
+    return done.exit_code
 
 
-def _attempt_until_done(go: Go, supervisor: Supervisor) -> tuple[int, dict[str, Any]]:
-    plan = go.plan
+@dataclass(frozen=True)
+class _Done:
+    """How an attempt that was not lost has ended for this process."""
+
+    exit_code: int
+    report: StageReport
+
+
+def _attempt_until_done(member: Member, recovery: Recovery, leader: Leader, supervisor: Supervisor) -> _Done:
+    untrained = member
     while True:
         try:
-            return _try_once(go, plan, go.policy.begin(), supervisor)
+            done = _try_once(untrained, recovery.begin(), leader, supervisor)
+            recovery.leave(done.report)
+            return done
         except ConnectionError as error:
-            go.policy.go_back(error)
+            recovery.go_back(error)
             # Layers are trained in place: another attempt begins with the initial weights again.
-            plan = go.plan.redrawn()
+            untrained = replace(member, plan=member.plan.redrawn())
 
 
-def _try_once(go: Go, plan: Plan, attempt: Attempt, supervisor: Supervisor) -> tuple[int, dict[str, Any]]:
-    """One attempt with a plan that no attempt has trained yet; returns exit code and report."""
-    device = plan.placement.device_of(go.local_rank, plan.config.placement)
-    settled, predicted = settle_cut(resumed_plan(plan, attempt.origin), go.board, go.status, device)
-    run = Run(settled, attempt, go.board, go.status)
-    this = Stage(run, device, must_stop=supervisor.told_to_stop)
-    leads = go.status.seat.rank == 0
-    report = lead(go, run, this, predicted) if leads else this.run(lambda name, batch_id: None)
-    go.policy.leave(report)
-    return 0 if this.is_finished else REQUEUE, report
+def _try_once(member: Member, attempt: Attempt, leader: Leader, supervisor: Supervisor) -> _Done:
+    """One attempt, by a member whose plan no other attempt has trained."""
+    plan = member.plan
+    device = plan.placement.device_of(member.local_rank, plan.config.placement)
+    settled, predicted = settle_cut(resumed_plan(plan, attempt.origin), member.board, member.status, device)
+    member = replace(member, plan=settled)
+    stage = Stage(member, attempt, device, must_stop=supervisor.told_to_stop)
+    leads = member.rank == 0
+    report = leader.run(member, attempt, stage, predicted) if leads else stage.run(expect_nothing)
+    return _Done(0 if stage.is_finished else REQUEUE, report)

@@ -1,9 +1,9 @@
-"""One go at a run: where it begins and how its links are made; and how a process takes part in one go or several."""
+"""One attempt at a run: where it begins and how its links are made; and how a process takes part in one or several."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch.distributed import Store
 
@@ -13,6 +13,8 @@ from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.patience import GivenUp, Patience
 from greedypipe.workers.placement import Route, Seat
 from greedypipe.workers.telemetry.board import wait_for
+from greedypipe.workers.telemetry.results import StageReport
+from greedypipe.workers.telemetry.topics import ORIGIN, Topic, report_of
 
 T = TypeVar("T")
 End = TypeVar("End")
@@ -38,7 +40,7 @@ class Meetings(ABC):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One go at the run.
+    """One attempt at the run.
 
     Attributes:
         store: For what the processes of this attempt tell each other, and no other one.
@@ -52,9 +54,9 @@ class Attempt:
     is_over: Callable[[], bool] = lambda: False
 
     @property
-    def report_topic(self) -> str:
+    def report_topic(self) -> Topic[StageReport]:
         """Where on the board the processes report when they have done it."""
-        return f"report/{self.number}"
+        return report_of(self.number)
 
     def wait_for(self, look: Callable[[], T | None], timeout_s: float, whom: Callable[[], str]) -> T:
         """As `workers.telemetry.board.wait_for`, but raises GivenUp when the attempt is over."""
@@ -65,6 +67,12 @@ class Attempt:
             return look()
 
         return wait_for(look_while_it_lasts, timeout_s, whom)
+
+
+def shared_origin(member: Member) -> Origin:
+    """Where the run begins, which rank 0 finds and all others are told; blocks until it has."""
+    find = member.find_origin
+    return Origin.read(member.board.share(ORIGIN, find().note() if find else None))
 
 
 class OneMeeting(Meetings):
@@ -87,8 +95,8 @@ class OneMeeting(Meetings):
         return make(self._store, Patience(route.receiver.name, self._timeout_s, self._is_over))
 
 
-class Policy(ABC):
-    """How one process takes part in a run."""
+class Recovery(ABC):
+    """How one process takes part in a run in which processes may fail."""
 
     @abstractmethod
     def begin(self) -> Attempt:
@@ -108,15 +116,15 @@ class Policy(ABC):
         """
 
     @abstractmethod
-    def leave(self, report: dict[str, Any]) -> None:
+    def leave(self, report: StageReport) -> None:
         """Waits until nobody needs this process any more; raises ConnectionError where another attempt is needed."""
 
     @abstractmethod
-    def say_last(self, report: dict[str, Any]) -> None:
+    def say_last(self, report: StageReport) -> None:
         """Called when nothing else will be asked of the store, whose host may be gone as soon as it has all reports."""
 
 
-class OnceForAll(Policy):
+class OnceForAll(Recovery):
     """There is one attempt, and whoever is done leaves."""
 
     def __init__(self, member: Member) -> None:
@@ -124,17 +132,15 @@ class OnceForAll(Policy):
 
     def begin(self) -> Attempt:
         member = self._member
-        find = member.process.origin
-        origin = Origin.read(member.board.share("origin", find().as_json() if find else None))
-        meetings = OneMeeting(member.process.store, member.status.seat, member.timeout_s, lambda: False)
-        return Attempt(origin, member.process.store, meetings)
+        meetings = OneMeeting(member.store, member.seat, member.timeout_s, lambda: False)
+        return Attempt(shared_origin(member), member.store, meetings)
 
     def go_back(self, error: ConnectionError) -> None:
         raise error
 
-    def leave(self, report: dict[str, Any]) -> None:
-        """Nobody needs it."""
+    def leave(self, report: StageReport) -> None:
+        """No-op: nobody comes back in a run of one attempt, so nobody can need this process again."""
 
-    def say_last(self, report: dict[str, Any]) -> None:
-        if self._member.process.rank:
-            self._member.board.post("report/0", self._member.process.rank, report)
+    def say_last(self, report: StageReport) -> None:
+        if self._member.rank:
+            self._member.board.post(report_of(0), self._member.rank, report)

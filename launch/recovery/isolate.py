@@ -12,25 +12,37 @@ no copy on the way of the data, and all stages stand at one mark again, so that 
 
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Generic
 
 from torch.distributed import PrefixStore
 
 from greedypipe.launch.checkpoints.manifest import newest_valid
-from greedypipe.launch.checkpoints.resume import Origin, find_origin
+from greedypipe.launch.checkpoints.resume import Origin, find_again, say
 from greedypipe.launch.checkpoints.trim_records import keep_own_metrics
-from greedypipe.launch.recovery.attempt import Attempt, End, Make, Meetings, OnceForAll, OneMeeting, Policy, RunIsOver
+from greedypipe.launch.recovery.attempt import (
+    Attempt,
+    End,
+    Make,
+    Meetings,
+    OnceForAll,
+    OneMeeting,
+    Recovery,
+    RunIsOver,
+    shared_origin,
+)
 from greedypipe.launch.recovery.member import Member
 from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.patience import GivenUp, Patience
 from greedypipe.workers.links.reconnecting import MendingReceiver, MendingSender
 from greedypipe.workers.placement import Route, Seat
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import wait_for
+from greedypipe.workers.telemetry.results import StageReport
+from greedypipe.workers.telemetry.topics import INCARNATION, Topic, done_with, origin_of, ready_for, report_of
 
-DONE = "done"
 
-
-class GoingBack(Policy):
+class GoingBack(Recovery):
     """Whenever a process has been started again, all of them go back to the newest complete checkpoint.
 
     Attempts are numbered by how often processes have been started again, all of them together.
@@ -51,51 +63,49 @@ class GoingBack(Policy):
 
     def _join(self, number: int) -> Attempt:
         member = self._member
-        member.board.post(f"ready/{number}", member.process.rank, {})
+        ready = ready_for(number)
+        member.board.post(ready, member.rank, True)
         # Nobody may still write what the first one is about to sort out.
-        self._wait(lambda: member.board.is_complete(f"ready/{number}"), f"ready/{number}", "join")
-        if member.process.origin:
-            find = member.process.origin if number == 0 or member.process.incarnation else self._find_again
-            member.board.post(f"origin/{number}", 0, {"text": find().as_json()})
-        self._wait(lambda: member.board.read(f"origin/{number}")[0] is not None, "", "say where to begin")
-        told = member.board.read(f"origin/{number}")[0]
-        assert told is not None
-        store = PrefixStore(f"attempt{number}", member.process.store)
-        meetings = OneMeeting(store, member.status.seat, member.timeout_s, self._is_over)
-        return Attempt(Origin.read(told["text"]), store, meetings, number, self._is_over)
+        self._wait(lambda: member.board.is_complete(ready), ready, "join")
+        if member.find_origin:
+            is_first = number == 0 or member.incarnation
+            find = member.find_origin if is_first else partial(find_again, member.plan, member.folder)
+            member.board.post(origin_of(number), 0, find().note())
+        self._wait(lambda: bool(member.board.posted(origin_of(number))), None, "say where to begin")
+        (told,) = member.board.posted(origin_of(number))
+        store = PrefixStore(f"attempt{number}", member.store)
+        meetings = OneMeeting(store, member.seat, member.timeout_s, self._is_over)
+        return Attempt(Origin.read(told), store, meetings, number, self._is_over)
 
     def go_back(self, error: ConnectionError) -> None:
-        self._member.status.now("waiting for a lost stage to come back")
+        self._member.status.now(Activity.WAIT_RETURN)
         deadline = time.monotonic() + self._member.timeout_s
         while not self._is_over():
             if time.monotonic() > deadline:
                 raise error
             time.sleep(0.02)
 
-    def leave(self, report: dict[str, Any]) -> None:
+    def leave(self, report: StageReport) -> None:
         member = self._member
-        if member.process.rank == 0:
-            member.board.post(f"{DONE}/{self._number}", 0, {})
+        if member.rank == 0:
+            member.board.post(done_with(self._number), 0, True)
             return
-        member.board.post(f"report/{self._number}", member.process.rank, report)
-        member.status.now("waiting for the others to end")
-        self._wait(lambda: member.board.read(f"{DONE}/{self._number}")[0] is not None, "", "end")
+        member.board.post(report_of(self._number), member.rank, report)
+        member.status.now(Activity.WAIT_END)
+        self._wait(lambda: bool(member.board.posted(done_with(self._number))), None, "end")
 
-    def say_last(self, report: dict[str, Any]) -> None:
-        """All has been said."""
-
-    def _find_again(self) -> Origin:
-        return find_origin(None, self._member.plan, self._member.folder, lambda text: print(text, flush=True))
+    def say_last(self, report: StageReport) -> None:
+        """No-op: rank 0 has let everybody go, so it has all reports."""
 
     def _raise_if_all_is_done(self) -> None:
         earlier = range(self._number)
-        if any(self._member.board.read(f"{DONE}/{number}")[0] is not None for number in earlier):
+        if any(self._member.board.posted(done_with(number)) for number in earlier):
             raise RunIsOver
 
     def _is_over(self) -> bool:
         return sum(self._incarnations.read()) > self._number
 
-    def _wait(self, is_there: Callable[[], bool], topic: str, what: str) -> None:
+    def _wait(self, is_there: Callable[[], bool], topic: Topic[bool] | None, what: str) -> None:
         """Waits for the other processes, as long as no other attempt has begun."""
 
         def look() -> bool | None:
@@ -115,7 +125,7 @@ class GoingBack(Policy):
         wait_for(look, self._member.timeout_s, missing)
 
 
-class GoingOn(Policy):
+class GoingOn(Recovery):
     """Whoever is not struck goes on; one that has been started again begins at the newest complete checkpoint."""
 
     def __init__(self, member: Member) -> None:
@@ -124,32 +134,28 @@ class GoingOn(Policy):
 
     def begin(self) -> Attempt:
         member = self._member
-        if member.process.rank and member.board.read("report/0")[member.process.rank] is not None:
+        if member.rank and member.board.read(report_of(0))[member.rank] is not None:
             raise RunIsOver
-        if member.process.incarnation:
-            origin = self._own_origin()
-        else:
-            find = member.process.origin
-            origin = Origin.read(member.board.share("origin", find().as_json() if find else None))
-        return Attempt(origin, member.process.store, RepeatedMeetings(member, self._incarnations))
+        origin = self._own_origin() if member.incarnation else shared_origin(member)
+        return Attempt(origin, member.store, RepeatedMeetings(member, self._incarnations))
 
     def go_back(self, error: ConnectionError) -> None:
         raise error
 
-    def leave(self, report: dict[str, Any]) -> None:
-        if self._member.process.rank:
-            self._member.board.post("report/0", self._member.process.rank, report)
+    def leave(self, report: StageReport) -> None:
+        if self._member.rank:
+            self._member.board.post(report_of(0), self._member.rank, report)
 
-    def say_last(self, report: dict[str, Any]) -> None:
-        """All has been said."""
+    def say_last(self, report: StageReport) -> None:
+        """No-op: the report was posted by `leave`."""
 
     def _own_origin(self) -> Origin:
         member = self._member
-        found = newest_valid(member.folder, lambda text: print(text, flush=True))
-        blocks = member.plan.placement.blocks_of(member.status.seat.stage)
-        evaluated = keep_own_metrics(member.folder / "metrics", found and found[1], member.status.seat, blocks)
+        found = newest_valid(member.folder, say)
+        blocks = member.plan.placement.blocks_of(member.seat.stage)
+        evaluated = keep_own_metrics(member.folder / "metrics", found and found[1], member.seat, blocks)
         where = f"batch {found[1].batch_id} of {found[0]}" if found else "its beginning"
-        print(f"{member.status.seat.name} is back and goes on at {where}", flush=True)
+        say(f"{member.seat.name} is back and goes on at {where}")
         return Origin(member.folder, *(found or ()), evaluated=evaluated)
 
 
@@ -158,51 +164,77 @@ class Incarnations:
 
     def __init__(self, member: Member) -> None:
         self._board = member.board
-        self._board.post("incarnation", member.process.rank, {"number": member.process.incarnation})
+        self._board.post(INCARNATION, member.rank, member.incarnation)
 
     def read(self) -> list[int]:
         """By rank; 0 for those that have not come yet."""
-        return [entry["number"] if entry else 0 for entry in self._board.read("incarnation")]
+        return [number or 0 for number in self._board.read(INCARNATION)]
 
 
 class RepeatedMeetings(Meetings):
-    """A link is made again whenever one of its ends has been started again; each time its ends meet at another place."""
+    """A link is made again whenever one of its ends has been started again."""
 
     def __init__(self, member: Member, incarnations: Incarnations) -> None:
         self._member = member
         self._incarnations = incarnations
 
     def receiver(self, route: Route, make: Make[Receiver]) -> Receiver:
-        return MendingReceiver(self._connect(route, route.sender, make))
+        return MendingReceiver(Rejoin(self._member, self._incarnations, route, route.sender, make))
 
     def sender(self, route: Route, make: Make[Sender]) -> Sender:
-        return MendingSender(self._connect(route, route.receiver, make))
+        return MendingSender(Rejoin(self._member, self._incarnations, route, route.receiver, make))
 
-    def _connect(self, route: Route, peer: Seat, make: Make[End]) -> Callable[[], End]:
-        met: list[tuple[int, int]] = []
+
+class Rejoin(Generic[End]):
+    """Makes one end of a link, as often as it is called: each time the two ends meet at another place.
+
+    A place is the pair of their incarnations. So none waits where it has met the other before, and an end whose peer is
+    started again while it waits goes to the next place.
+
+    Args:
+        peer: The process at the other end of the route.
+        make: Builds the end.
+    """
+
+    def __init__(self, member: Member, incarnations: Incarnations, route: Route, peer: Seat, make: Make[End]) -> None:
+        self._member = member
+        self._incarnations = incarnations
+        self._route = route
+        self._peer = peer
+        self._make = make
+        self._met: list[tuple[int, int]] = []
+
+    def __call__(self) -> End:
+        """Blocks until the peer is there.
+
+        Raises:
+            TimeoutError: It has not come back in time.
+        """
         timeout_s = self._member.timeout_s
+        wait_for(lambda: self._is_new(self._place()) or None, timeout_s, lambda: f"{self._peer.name} to come back")
+        while True:
+            place = self._place()
+            store = PrefixStore("met{}-{}".format(*place), self._member.store)
+            try:
+                end = self._make(store, Patience(self._peer.name, timeout_s, partial(self._has_left, place)))
+            except GivenUp:
+                continue
+            self._met.append(place)
+            return end
 
-        def pair() -> tuple[int, int]:
-            numbers = self._incarnations.read()
-            return numbers[route.sender.rank], numbers[route.receiver.rank]
+    def _place(self) -> tuple[int, int]:
+        numbers = self._incarnations.read()
+        return numbers[self._route.sender.rank], numbers[self._route.receiver.rank]
 
-        def connect() -> End:
-            # Where they met before, nobody waits any more.
-            wait_for(lambda: pair() not in met or None, timeout_s, lambda: f"{peer.name} to come back")
-            while True:
-                now = pair()
-                try:
-                    store = PrefixStore("met{}-{}".format(*now), self._member.process.store)
-                    end = make(store, Patience(peer.name, timeout_s, lambda now=now: pair() != now))
-                except GivenUp:
-                    continue
-                met.append(now)
-                return end
+    def _is_new(self, place: tuple[int, int]) -> bool:
+        return place not in self._met
 
-        return connect
+    def _has_left(self, place: tuple[int, int]) -> bool:
+        """Whether one of the ends is to be found elsewhere by now."""
+        return self._place() != place
 
 
-def policy_for(member: Member) -> Policy:
+def recovery_for(member: Member) -> Recovery:
     """What `faults.policy` asks for with this kind of links."""
     if member.plan.config.faults.policy == "restart":
         return OnceForAll(member)

@@ -1,6 +1,7 @@
 """A process as a member of its run."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,40 +9,75 @@ from torch.distributed import Store
 
 from greedypipe.launch.checkpoints.resume import Origin
 from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.machine import host_name
 from greedypipe.workers.telemetry.status import StageStatus
-
-
-@dataclass(frozen=True)
-class Process:
-    """Which process of the run this one is.
-
-    Attributes:
-        folder: The run's, known to rank 0 alone, which tells the others.
-        origin: Finds where the run begins; in rank 0 alone.
-        store: For the links; its calls may block.
-        board_store: Another connection to the same store, for heartbeats, which must never stand behind a blocked call.
-        incarnation: How often this process has been started again alone.
-    """
-
-    rank: int
-    local_rank: int
-    folder: Path | None
-    origin: Callable[[], Origin] | None
-    store: Store
-    board_store: Store
-    incarnation: int = 0
+from greedypipe.workers.telemetry.topics import FOLDER
 
 
 @dataclass(frozen=True)
 class Member:
-    """What the policies know of their process."""
+    """One process of a run, and what it shares with the others. The same in all of its attempts, but for the plan's cut.
 
-    process: Process
+    Attributes:
+        local_rank: Number of the process among those of its host; decides its GPU.
+        store: For links and replicas; its calls may block.
+        board: Over another connection to the same store, since heartbeats must never stand behind a blocked call.
+        status: What this process is doing.
+        folder: The run's.
+        find_origin: Finds where the run begins; in rank 0 alone.
+    """
+
     plan: Plan
+    local_rank: int
+    store: Store
     board: Board
     status: StageStatus
     folder: Path
+    find_origin: Callable[[], Origin] | None = None
+
+    @classmethod
+    def join(
+        cls,
+        plan: Plan,
+        rank: int,
+        local_rank: int,
+        stores: Sequence[Store],
+        *,
+        folder: Path | None = None,
+        find_origin: Callable[[], Origin] | None = None,
+        incarnation: int = 0,
+    ) -> "Member":
+        """The calling process as a member; blocks until rank 0 has shared the run's folder.
+
+        Args:
+            stores: Two connections to the run's store.
+            folder: The run's; in rank 0 alone, like `find_origin`.
+            incarnation: How often this process has been started again alone.
+        """
+        store, board_store = stores
+        board = Board(board_store, plan.placement.num_processes)
+        shared = Path(board.share(FOLDER, str(folder.absolute()) if folder else None))
+        seat = plan.placement.seat_of(rank)
+        blocks = list(plan.placement.blocks_of(seat.stage))
+        status = StageStatus(seat, blocks, os.getpid(), host_name(), incarnation=incarnation)
+        return cls(plan, local_rank, store, board, status, shared, find_origin)
+
+    @property
+    def seat(self) -> Seat:
+        """Its stage and replica."""
+        return self.status.seat
+
+    @property
+    def rank(self) -> int:
+        """Its number among all processes of the run; 0 leads the run."""
+        return self.seat.rank
+
+    @property
+    def incarnation(self) -> int:
+        """How often it has been started again alone."""
+        return self.status.incarnation
 
     @property
     def timeout_s(self) -> float:

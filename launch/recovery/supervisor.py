@@ -12,19 +12,24 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 from greedypipe.launch.config.sections import FaultsConfig
 from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, INTERRUPTED
 from greedypipe.launch.recovery.pulses import Pulses
+from greedypipe.launch.reporting.summary import write_summary
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.stage import InheritedFailure
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import is_alive, kill
+from greedypipe.workers.telemetry.phrases import range_of_blocks
+from greedypipe.workers.telemetry.records import Cause, StageRow, Victim
+from greedypipe.workers.telemetry.results import Failure, RunEnd
 from greedypipe.workers.telemetry.status import StageStatus
+from greedypipe.workers.telemetry.topics import FOLDER, STATUS, STOP
 
 HEARTBEAT_S = 0.25
-STOP = "stop"
 GRACE_S = 2.0
 """How long a stage that only suffers from another one's failure looks for the cause before it reports its own."""
 
@@ -75,17 +80,17 @@ class Supervisor:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._terminate)
         # At once, not with the first heartbeat: a stage that dies before that must be known by its process.
-        self._board.post("status", self._status.seat.rank, self._status.row())
+        self._board.post(STATUS, self._status.seat.rank, self._status.row())
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
             self._fail(error)
-        self._status.now("done")
+        self._status.now(Activity.DONE)
         self._closing.set()
         self._thread.join()
-        self._board.post("status", self._status.seat.rank, self._status.row())
+        self._board.post(STATUS, self._status.seat.rank, self._status.row())
 
     def told_to_stop(self) -> bool:
         """Whether the run is to save itself and end. Does not block."""
@@ -99,10 +104,10 @@ class Supervisor:
     def _spread_stop(self) -> None:
         """Tells the others, or learns from them."""
         if not self._stopping.is_set():
-            if any(self._board.read(STOP)):
+            if self._board.posted(STOP):
                 self._stopping.set()
         elif not self._has_told:
-            self._board.post(STOP, self._status.seat.rank, {"stop": True})
+            self._board.post(STOP, self._status.seat.rank, True)
             self._has_told = True
 
     def _fail(self, error: BaseException) -> NoReturn:
@@ -111,7 +116,7 @@ class Supervisor:
         self._failing.acquire()
         text = "".join(traceback.format_exception(error))
         if isinstance(error, KeyboardInterrupt):
-            self._leave_with({"kind": "interrupted", "message": "interrupted"}, INTERRUPTED)
+            self._leave_with(Cause("interrupted", "interrupted"), INTERRUPTED)
         if isinstance(error, ECHOES) and (found := self._find_cause()):
             self._leave_with(found)
         message = f"{self._status.seat.name} failed: {type(error).__name__}: {error}"
@@ -119,9 +124,9 @@ class Supervisor:
             message = "terminated from outside (SIGTERM)"
         elif not isinstance(error, ECHOES):
             self._leave_alone(message, text)
-        self._leave_with({"kind": "raised", "message": message, "trace": text})
+        self._leave_with(Cause("raised", message, trace=text))
 
-    def _find_cause(self) -> dict[str, Any] | None:
+    def _find_cause(self) -> Cause | None:
         """What is behind a broken connection: somebody else's report, or a process that is no more."""
         deadline = time.monotonic() + GRACE_S
         while time.monotonic() < deadline:
@@ -133,12 +138,12 @@ class Supervisor:
             time.sleep(0.05)
         return None
 
-    def _find_dead(self) -> dict[str, Any] | None:
-        for row in self._board.read("status"):
-            if row and row["doing"] != "done" and row["host"] == self._status.host and not is_alive(row["pid"]):
+    def _find_dead(self) -> Cause | None:
+        for row in self._board.read(STATUS):
+            if row and row.activity != Activity.DONE and row.host == self._status.host and not is_alive(row.pid):
                 # A process that raised has posted its cause before it ended: look once more.
-                message = f"{_name(row)} died without a word (killed, or out of memory) at batch_id {row['batch_id']}"
-                return self._board.cause() or {"kind": "died", "message": message}
+                message = f"{_name(row)} died without a word (killed, or out of memory) at batch_id {row.batch_id}"
+                return self._board.cause() or Cause("died", message)
         return None
 
     def _watch(self) -> None:
@@ -152,7 +157,7 @@ class Supervisor:
 
     def _beat(self) -> None:
         row = self._status.row()
-        self._board.post("status", self._status.seat.rank, row)
+        self._board.post(STATUS, self._status.seat.rank, row)
         self._spread_stop()
         if cause := self._board.cause() or self._own_hang(row) or self._others_hang():
             if self._failing.acquire(blocking=False):
@@ -160,49 +165,45 @@ class Supervisor:
         elif os.getppid() != self._parent and self._failing.acquire(blocking=False):
             self._leave(f"greedypipe: {self._status.seat.name}: the launcher is gone", FAILED)
 
-    def _own_hang(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        if row["doing"] != "computing" or row["for_s"] < self._config.hang_timeout_s:
+    def _own_hang(self, row: StageRow) -> Cause | None:
+        if row.activity != Activity.COMPUTING or row.for_s < self._config.hang_timeout_s:
             return None
         stacks = self._folder / "logs" / f"stage{self._status.seat.label}.stacks"
         stacks.parent.mkdir(exist_ok=True)
         with stacks.open("w") as file:
             faulthandler.dump_traceback(file)
-        message = f"{_name(row)} hangs: computing for {row['for_s']:.0f} s after batch_id {row['batch_id']}; "
+        message = f"{_name(row)} hangs: computing for {row.for_s:.0f} s after batch_id {row.batch_id}; "
         message += f"its stacks are in {stacks}"
         self._leave_alone(message)
-        return {"kind": "hung", "message": message}
+        return Cause("hung", message)
 
     def _leave_alone(self, message: str, trace: str = "") -> None:
         """Ends this process where it comes back; returns where it does not."""
-        if self._comes_back(self._status.incarnation):
+        if self._config.comes_back(self._status.incarnation):
             self._leave(f"{trace}greedypipe: {message}; it is started again alone", ALONE)
 
-    def _comes_back(self, incarnation: int) -> bool:
-        return self._config.policy == "isolate" and incarnation < self._config.max_restarts
-
-    def _others_hang(self) -> dict[str, Any] | None:
-        for row in self._pulses.silent(self._board.read("status")):
+    def _others_hang(self) -> Cause | None:
+        for row in self._pulses.silent(self._board.read(STATUS)):
             message = (
                 f"{_name(row)} hangs: no sign of life for {self._config.heartbeat_timeout_s:g} s, "
-                f"last seen {row['doing']}, batch_id {row['batch_id']}"
+                f"last seen {row.doing}, batch_id {row.batch_id}"
             )
-            if self._comes_back(row["incarnation"]):
+            if self._config.comes_back(row.incarnation):
                 # On another host nobody here can reach it: who waits for it waits until its own deadline.
-                if row["host"] == self._status.host:
-                    kill(row["pid"])
+                if row.host == self._status.host:
+                    kill(row.pid)
                 continue
-            return {"kind": "hung", "message": message, "kill": [row["host"], row["pid"]]}
+            return Cause("hung", message, kill=Victim(row.host, row.pid))
         return None
 
-    def _leave_with(self, cause: dict[str, Any], code: int = FAILED) -> NoReturn:
+    def _leave_with(self, cause: Cause, code: int = FAILED) -> NoReturn:
         with contextlib.suppress(RuntimeError):
             if not self._board.post_cause(self._status.seat.rank, cause):
                 self._leave("", code)
-        host, pid = cause.get("kill", [None, 0])
-        if host == self._status.host:
-            kill(pid)
-        _note_cause(self._folder, "interrupted" if code == INTERRUPTED else "failed", cause["message"])
-        self._leave(cause.get("trace", "") + f"greedypipe: {cause['message']}", code)
+        if cause.kill and cause.kill.host == self._status.host:
+            kill(cause.kill.pid)
+        _note_cause(self._folder, RunEnd.INTERRUPTED if code == INTERRUPTED else RunEnd.FAILED, cause.message)
+        self._leave(f"{cause.trace}greedypipe: {cause.message}", code)
 
     def _leave(self, text: str, code: int) -> NoReturn:
         with contextlib.suppress(Exception):
@@ -217,19 +218,18 @@ class Supervisor:
 def say_given_up(board: Board, seat: Seat, reason: str) -> None:
     """Ends a run for a process that is no more; says why, if nobody has said a cause before."""
     message = f"{seat.name} {reason}"
-    if board.post_cause(seat.rank, {"kind": "died", "message": message}):
-        _note_cause(Path(board.share("folder")), "failed", message)
+    if board.post_cause(seat.rank, Cause("died", message)):
+        _note_cause(Path(board.share(FOLDER)), RunEnd.FAILED, message)
         print(f"greedypipe: {message}", file=sys.stderr, flush=True)
 
 
-def _name(row: dict[str, Any]) -> str:
-    blocks = f"block {row['blocks'][0]}" if len(row["blocks"]) == 1 else f"blocks {row['blocks'][0]}-{row['blocks'][-1]}"
-    return f"{row['name']} ({blocks}, process {row['pid']} on {row['host']})"
+def _name(row: StageRow) -> str:
+    return f"{row.name} ({range_of_blocks(row.blocks)}, process {row.pid} on {row.host})"
 
 
-def _note_cause(folder: Path, status: str, message: str) -> None:
+def _note_cause(folder: Path, status: RunEnd, message: str) -> None:
     with contextlib.suppress(OSError):  # a full disk must not hide the cause
-        (folder / "summary.json").write_text(json.dumps({"status": status, "cause": message}) + "\n")
+        write_summary(folder, Failure(status, message))
         _write_error_file(message)
 
 

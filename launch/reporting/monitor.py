@@ -1,11 +1,10 @@
 """One process's view of all stages: reads the board and shows it, logs it, keeps the evaluations."""
 
 import contextlib
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.reporting.screen import Screen
@@ -13,7 +12,11 @@ from greedypipe.launch.reporting.status_file import write_status
 from greedypipe.launch.reporting.tables import evaluation_line
 from greedypipe.launch.reporting.trackers import Tracker
 from greedypipe.workers.evaluation import combined, is_whole
+from greedypipe.workers.jsonl import line_of, read_lines
 from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.records import EvaluationPart
+from greedypipe.workers.telemetry.results import EVALUATIONS
+from greedypipe.workers.telemetry.topics import STATUS, evaluation_of
 
 REFRESH_S = 0.5
 
@@ -45,7 +48,7 @@ class Monitor:
         self._labels = [seat.label for seat in plan.placement.seats()]
         self._epochs = list(epochs)
         path = folder / "metrics" / "evaluations.jsonl"
-        self.evaluations = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self.evaluations = read_lines(path, EVALUATIONS)
         self._file = path.open("a", buffering=1)
         self._keeping = threading.Lock()
         self._stopping = threading.Event()
@@ -74,7 +77,7 @@ class Monitor:
             self._step()
 
     def _step(self) -> None:
-        rows = self._board.read("status")
+        rows = self._board.read(STATUS)
         self.keep_evaluations()
         total_steps = self._plan.blueprint.total_steps
         with contextlib.suppress(OSError):  # a full disk must not end the run
@@ -82,8 +85,8 @@ class Monitor:
         self._screen.show(rows, self._labels, total_steps)
         for tracker in self._trackers:
             for row in rows:
-                if row and row["loss"] and row["seat"]["replica"] == 0:
-                    tracker.log(row["stage"], row)
+                if row and row.loss and row.seat.replica == 0:
+                    tracker.log(row)
 
     def keep_evaluations(self) -> None:
         """Writes down and shows the passes that have come to their end since the last call; any thread may call it."""
@@ -92,12 +95,12 @@ class Monitor:
 
     def _read_evaluations(self) -> None:
         # An earlier pass that some stage has missed will not be made up for.
-        whole = [epoch for epoch in self._epochs if self._board.is_complete(f"evaluation/{epoch}") and self._is_whole(epoch)]
+        whole = [epoch for epoch in self._epochs if self._board.is_complete(evaluation_of(epoch)) and self._is_whole(epoch)]
         for epoch in whole:
             evaluation = combined(self._parts(epoch))
             self._epochs = [later for later in self._epochs if later > epoch]
             self.evaluations.append(evaluation)
-            self._file.write(json.dumps(evaluation) + "\n")
+            self._file.write(line_of(evaluation))
             self._screen.print(evaluation_line(evaluation, self._plan.config.training.epochs))
             for tracker in self._trackers:
                 tracker.log_evaluation(evaluation)
@@ -105,8 +108,8 @@ class Monitor:
     def _is_whole(self, epoch: int) -> bool:
         return is_whole(self._parts(epoch), self._plan.data.test_samples)
 
-    def _parts(self, epoch: int) -> list[dict[str, Any]]:
-        return [part for part in self._board.read(f"evaluation/{epoch}") if part]
+    def _parts(self, epoch: int) -> list[EvaluationPart]:
+        return self._board.posted(evaluation_of(epoch))
 
 
 def expected_epochs(plan: Plan, batch_id: int, evaluated: Sequence[int]) -> list[int]:
@@ -115,6 +118,6 @@ def expected_epochs(plan: Plan, batch_id: int, evaluated: Sequence[int]) -> list
     The last one that was due before `batch_id` may have been lost with the run that stopped there.
     """
     epochs, every = plan.config.training.epochs, plan.config.evaluation.every_epochs
-    due = batch_id // plan.blueprint.task.steps_per_epoch
+    due = batch_id // plan.blueprint.steps_per_epoch
     expected = [*range(every, epochs, every), epochs]
     return [epoch for epoch in expected if epoch >= due - due % every and epoch not in evaluated]

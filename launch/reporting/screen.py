@@ -2,15 +2,17 @@
 
 import sys
 import time
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
 from greedypipe.launch.reporting.tables import live_table, progress_line
+from greedypipe.workers.telemetry.records import StageRow
 
-Rows = list[dict[str, Any] | None]
-"""What every process is doing (workers.telemetry.status.StageStatus.row), by rank."""
+Rows = Sequence[StageRow | None]
+"""What every process is doing, by rank; None where one has not begun."""
 
 
 class Screen(Protocol):
@@ -69,7 +71,7 @@ class Lines:
             self.print(line)
 
     def release(self) -> None:
-        """Nothing is redrawn."""
+        """No-op: nothing is redrawn."""
 
 
 def make_screen(interval_s: float) -> Screen:

@@ -1,32 +1,41 @@
 """The file in a run's folder that says what every process is doing."""
 
-import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from greedypipe.launch.reporting.summary import SUMMARY, read_summary
+from greedypipe.workers.atomic import write_atomically
+from greedypipe.workers.telemetry.records import RunStatus, StageRow
 
 STATUS = "status.json"
+_STATUSES = TypeAdapter(RunStatus)
 
 
-def write_status(folder: Path, rows: list[dict[str, Any] | None], labels: list[str], total_steps: int) -> None:
+def write_status(folder: Path, rows: Sequence[StageRow | None], labels: list[str], total_steps: int) -> None:
     """Replaces the run's status.json; does not block for the disk."""
-    aside = folder / f"{STATUS}.partial"
-    aside.write_text(json.dumps({"unix_s": time.time(), "total_steps": total_steps, "labels": labels, "stages": rows}))
-    aside.replace(folder / STATUS)
+    status = RunStatus(time.time(), total_steps, labels, list(rows))
+    write_atomically(folder / STATUS, to_json(status, inf_nan_mode="constants").decode(), durable=False)
 
 
-def read_status(folder: Path) -> dict[str, Any]:
-    """What `write_status` has left, and how the run has ended where it has.
+def read_status(folder: Path) -> RunStatus:
+    """What `write_status` has left.
 
     Raises:
         ValueError: The folder holds no run that has begun.
     """
     try:
-        status = json.loads((folder / STATUS).read_text())
-        summary = folder / "summary.json"
-        # An older summary is of the time before the run went on.
-        if summary.exists() and summary.stat().st_mtime >= (folder / STATUS).stat().st_mtime:
-            status["ended"] = json.loads(summary.read_text())["status"]
-        return status
+        return _STATUSES.validate_json((folder / STATUS).read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{folder}: got no {STATUS}, allowed: the folder of a run that has begun") from None
+
+
+def read_ending(folder: Path) -> str:
+    """How the run has ended since its status.json was written: the summary's status; empty where it has not."""
+    summary = read_summary(folder)
+    # An older summary is of the time before the run went on.
+    is_newer = summary and (folder / SUMMARY).stat().st_mtime >= (folder / STATUS).stat().st_mtime
+    return summary.status if summary and is_newer else ""

@@ -1,12 +1,16 @@
 """What a run shows: the table at its start, the live table, progress lines and the table at its end."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from greedypipe.launch.planning.run_plan import Plan
-from greedypipe.launch.reporting.summary import FINISHED
+from greedypipe.workers.telemetry.activity import Activity, sentence
+from greedypipe.workers.telemetry.phrases import count_of, range_of_layers, way_of_training
+from greedypipe.workers.telemetry.records import StageRow
+from greedypipe.workers.telemetry.results import Evaluation, RunEnd, Summary
 
 
 def start_table(plan: Plan) -> Table:
@@ -20,7 +24,7 @@ def start_table(plan: Plan) -> Table:
         hosted = plan.placement.blocks_of(stage)
         for index in hosted:
             layers = blueprint.layers_of(index)
-            names = layers[0].name if len(layers) == 1 else f"{layers[0].name} .. {layers[-1].name}"
+            names = range_of_layers([layer.name for layer in layers])
             leaves = index == hosted[-1] and stage < stages - 1
             size = plan.layout_after(stage).slot_bytes if leaves else None
             head = "classifier" if index == blueprint.num_blocks - 1 else plan.config.head.name
@@ -43,7 +47,7 @@ def _device(plan: Plan, stage: int) -> str:
     return f"{len(devices)} x {devices[0]}" if len(set(devices)) < len(devices) else " ".join(devices)
 
 
-def live_table(rows: list[dict[str, Any] | None], labels: list[str], total_steps: int) -> Table:
+def live_table(rows: Sequence[StageRow | None], labels: list[str], total_steps: int) -> Table:
     """One line per process: how far it is, how well it does, what it waits for; `labels` are those of its seat."""
     table = Table()
     for name in ("stage", "step", "samples/s", "loss", "accuracy", "wait in", "wait out", "staleness", "reuse", "doing"):
@@ -52,119 +56,113 @@ def live_table(rows: list[dict[str, Any] | None], labels: list[str], total_steps
         table.add_column(name, justify="left" if name in ("stage", "doing") else "right", no_wrap=True, min_width=least)
     for label, row in zip(labels, rows, strict=True):
         if row is None:
-            table.add_row(label, *[""] * 8, "starting")
+            table.add_row(label, *[""] * 8, sentence(Activity.STARTING, ""))
             continue
         table.add_row(
             label,
-            f"{row['step']}/{total_steps}",
-            f"{row['samples_per_s']:,.0f}",
-            " ".join(f"{loss:.3f}" for loss in row["loss"].values()),
-            " ".join(f"{accuracy:.3f}" for accuracy in row["accuracy"].values()),
-            f"{row['wait_input_fraction']:.0%}",
-            f"{row['wait_output_fraction']:.0%}",
-            f"{row['staleness_mean']:.1f}",
-            f"{row['reuse_mean']:.2f}",
-            row["doing"],
+            f"{row.step}/{total_steps}",
+            f"{row.samples_per_s:,.0f}",
+            " ".join(f"{loss:.3f}" for loss in row.loss.values()),
+            " ".join(f"{accuracy:.3f}" for accuracy in row.accuracy.values()),
+            f"{row.wait_input_fraction:.0%}",
+            f"{row.wait_output_fraction:.0%}",
+            f"{row.staleness_mean:.1f}",
+            f"{row.reuse_mean:.2f}",
+            row.doing,
         )
     return table
 
 
-def progress_line(rows: list[dict[str, Any] | None], total_steps: int) -> str:
+def progress_line(rows: Sequence[StageRow | None], total_steps: int) -> str:
     """The live table in one line, for output that is no terminal; replicas say the same as the first of them."""
-    known = [row for row in rows if row and row["seat"]["replica"] == 0]
+    known = [row for row in rows if row and row.seat.replica == 0]
     if not known:
         return ""
-    if not any(row["step"] for row in known):
-        return f"starting: {'; '.join(str(row['doing']) for row in known)}"
-    losses = " ".join(f"{loss:.3f}" for row in known for loss in row["loss"].values())
-    steps = " ".join(str(row["step"]) for row in known)
-    return f"step {steps} of {total_steps}   loss {losses or '-'}   {known[-1]['samples_per_s']:,.0f} samples/s"
+    if not any(row.step for row in known):
+        return f"starting: {'; '.join(row.doing for row in known)}"
+    losses = " ".join(f"{loss:.3f}" for row in known for loss in row.loss.values())
+    steps = " ".join(str(row.step) for row in known)
+    return f"step {steps} of {total_steps}   loss {losses or '-'}   {known[-1].samples_per_s:,.0f} samples/s"
 
 
-def evaluation_line(evaluation: dict[str, Any], epochs: int) -> str:
+def evaluation_line(evaluation: Evaluation, epochs: int) -> str:
     """One evaluation: accuracy of every head, the last one being the network's own classifier."""
-    *heads, final = evaluation["blocks"]
-    text = f"epoch {evaluation['epoch']:>3}/{epochs}   accuracy {final:.4f}"
+    *heads, final = evaluation.blocks
+    text = f"epoch {evaluation.epoch:>3}/{epochs}   accuracy {final:.4f}"
     if heads:
-        text += f"   heads {' '.join(f'{accuracy:.4f}' for accuracy in heads)}   ensemble {evaluation['ensemble']:.4f}"
+        text += f"   heads {' '.join(f'{accuracy:.4f}' for accuracy in heads)}   ensemble {evaluation.ensemble:.4f}"
     return text
 
 
-def end_table(summary: dict[str, Any]) -> Table:
+def end_table(summary: Summary) -> Table:
     """One line per stage: where its time went."""
     table = Table(title="where the training time went", title_justify="left", title_style="bold")
     names = ("stage", "blocks", "own s/batch", "busy", "wait in", "wait out", "staleness", "reuse", "dropped", "peak MB")
     for name in names:
         table.add_column(name, justify="left" if name in ("stage", "blocks") else "right")
-    for report in summary["stages"]:
+    for report in summary.stages:
         table.add_row(
-            report["label"],
-            ",".join(map(str, report["blocks"])),
-            f"{report['step_time_s']:.4f}",
-            f"{report['busy_fraction']:.0%}",
-            f"{report['wait_input_fraction']:.0%}",
-            f"{report['wait_output_fraction']:.0%}",
-            f"{report['staleness_mean']:.1f}",
-            f"{report['reuse_mean']:.2f}",
-            str(report["dropped"]),
-            f"{report['peak_memory_bytes'] / 1e6:,.0f}",
+            report.label,
+            ",".join(map(str, report.blocks)),
+            f"{report.step_time_s:.4f}",
+            f"{report.busy_fraction:.0%}",
+            f"{report.wait_input_fraction:.0%}",
+            f"{report.wait_output_fraction:.0%}",
+            f"{report.staleness_mean:.1f}",
+            f"{report.reuse_mean:.2f}",
+            str(report.dropped),
+            f"{report.peak_memory_bytes / 1e6:,.0f}",
         )
     return table
 
 
-def result_lines(summary: dict[str, Any], folder: Path) -> str:
+def result_lines(summary: Summary, folder: Path) -> str:
     """What the run came to."""
     return (
         f"{_stopped(summary)}{_accuracy(summary)}"
-        f"trained for {summary['train_s']:.1f} s at {summary['samples_per_s']:,.0f} samples/s, "
-        f"{summary['efficiency']:.0%} of what the slowest stage allows; whole run {summary['wall_s']:.1f} s\n"
-        f"{_foretold(summary)}"
+        f"trained for {summary.train_s:.1f} s at {summary.samples_per_s:,.0f} samples/s, "
+        f"{summary.efficiency:.0%} of what the slowest stage allows; whole run {summary.wall_s:.1f} s\n"
+        f"{_predicted(summary)}"
         f"{_started_again(summary)}"
         f"{folder}"
     )
 
 
-def _stopped(summary: dict[str, Any]) -> str:
-    return "" if summary["status"] == FINISHED else "told to stop: saved; --resume auto goes on from here\n"
+def _stopped(summary: Summary) -> str:
+    return "" if summary.status == RunEnd.FINISHED else "told to stop: saved; --resume auto goes on from here\n"
 
 
-def _accuracy(summary: dict[str, Any]) -> str:
-    if not (accuracy := summary["accuracy"]):
+def _accuracy(summary: Summary) -> str:
+    if not (accuracy := summary.accuracy):
         return ""
-    heads = f", ensemble of all heads {accuracy['ensemble']:.4f}" if len(accuracy["blocks"]) > 1 else ""
-    return f"accuracy {accuracy['final']:.4f}{heads}\n"
+    heads = f", ensemble of all heads {accuracy.ensemble:.4f}" if len(accuracy.blocks) > 1 else ""
+    return f"accuracy {accuracy.final:.4f}{heads}\n"
 
 
-def _started_again(summary: dict[str, Any]) -> str:
-    again = [f"stage {report['label']} {report['restarts']}" for report in summary["stages"] if report.get("restarts")]
+def _started_again(summary: Summary) -> str:
+    again = [f"stage {report.label} {report.restarts}" for report in summary.stages if report.restarts]
     return f"started again alone: {', '.join(f'{one} x' for one in again)}\n" if again else ""
 
 
-def _foretold(summary: dict[str, Any]) -> str:
-    if "predicted" not in summary:
+def _predicted(summary: Summary) -> str:
+    if not (predicted := summary.predicted):
         return ""
-    predicted = summary["predicted"]
-    quotient = predicted["samples_per_s"] / summary["samples_per_s"] if summary["samples_per_s"] else 0.0
-    cut = ", ".join(predicted["boundaries"])
-    return f"cut at [{cut}]; predicted {predicted['samples_per_s']:,.0f} samples/s, {quotient:.2f} of the measured ones\n"
+    quotient = predicted.samples_per_s / summary.samples_per_s if summary.samples_per_s else 0.0
+    cut = ", ".join(predicted.boundaries)
+    return f"cut at [{cut}]; predicted {predicted.samples_per_s:,.0f} samples/s, {quotient:.2f} of the measured ones\n"
 
 
 def headline(plan: Plan) -> str:
     """What is trained on what, and how."""
     config, data = plan.config, plan.data
     shape = " x ".join(map(str, data.input_shape))
-    method = "back-propagation" if plan.blueprint.num_blocks == 1 else f"DGL, {config.buffers.policy} links"
     return (
         f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.test_samples:,} images {shape}), "
-        f"{method}, "
-        f"{_count(plan.blueprint.num_blocks, 'block')} in {_count(plan.placement.num_processes, 'process', 'es')}, "
+        f"{way_of_training(plan.blueprint.num_blocks, config.buffers.policy)}, "
+        f"{count_of(plan.blueprint.num_blocks, 'block')} in {count_of(plan.placement.num_processes, 'process', 'es')}, "
         f"batch {config.data.batch_size}, "
-        f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.task.steps_per_epoch} steps"
+        f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.steps_per_epoch} steps"
     )
-
-
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number} {noun}{plural if number != 1 else ''}"
 
 
 def _parameters(modules: Any) -> int:

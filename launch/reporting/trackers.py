@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from greedypipe.workers.telemetry.meter import LoggingConfig
+from greedypipe.workers.telemetry.records import StageRow
+from greedypipe.workers.telemetry.results import Evaluation
 
 STAGE_KEYS = ("samples_per_s", "wait_input_fraction", "wait_output_fraction", "staleness_mean", "reuse_mean")
 
@@ -14,10 +16,10 @@ STAGE_KEYS = ("samples_per_s", "wait_input_fraction", "wait_output_fraction", "s
 class Tracker(Protocol):
     """Where the figures of a run go besides its folder."""
 
-    def log(self, stage: int, row: dict[str, Any]) -> None:
+    def log(self, row: StageRow) -> None:
         """Takes the newest status of a stage; of its first replica where there are several."""
 
-    def log_evaluation(self, evaluation: dict[str, Any]) -> None:
+    def log_evaluation(self, evaluation: Evaluation) -> None:
         """Takes the accuracies of one evaluation pass."""
 
     def close(self) -> None:
@@ -27,8 +29,8 @@ class Tracker(Protocol):
 def make_trackers(config: LoggingConfig, folder: Path, settings: dict[str, Any]) -> list[Tracker]:
     """Starts the trackers that the configuration asks for; one that cannot start is left out with one warning line."""
     trackers: list[Tracker] = []
-    for wanted, start in ((config.wandb, WandbTracker), (config.tensorboard, TensorBoardTracker)):
-        if not wanted:
+    for is_asked_for, start in ((config.wandb, WandbTracker), (config.tensorboard, TensorBoardTracker)):
+        if not is_asked_for:
             continue
         try:
             trackers.append(HarmlessTracker(start(folder, settings)))
@@ -43,10 +45,10 @@ class HarmlessTracker:
     def __init__(self, tracker: Tracker) -> None:
         self._tracker: Tracker | None = tracker
 
-    def log(self, stage: int, row: dict[str, Any]) -> None:
-        self._attempt(lambda tracker: tracker.log(stage, row))
+    def log(self, row: StageRow) -> None:
+        self._attempt(lambda tracker: tracker.log(row))
 
-    def log_evaluation(self, evaluation: dict[str, Any]) -> None:
+    def log_evaluation(self, evaluation: Evaluation) -> None:
         self._attempt(lambda tracker: tracker.log_evaluation(evaluation))
 
     def close(self) -> None:
@@ -62,16 +64,16 @@ class HarmlessTracker:
             self._tracker = None
 
 
-def stage_values(stage: int, row: dict[str, Any]) -> dict[str, float]:
+def stage_values(row: StageRow) -> dict[str, float]:
     """The figures of a stage under the keys that all trackers use: stageK/..., stageK/blockB/loss."""
-    values = {f"stage{stage}/{key}": row[key] for key in STAGE_KEYS}
-    return values | {f"stage{stage}/block{block}/loss": loss for block, loss in row["loss"].items()}
+    values = {f"stage{row.stage}/{key}": getattr(row, key) for key in STAGE_KEYS}
+    return values | {f"stage{row.stage}/block{block}/loss": loss for block, loss in row.loss.items()}
 
 
-def evaluation_values(evaluation: dict[str, Any]) -> dict[str, float]:
+def evaluation_values(evaluation: Evaluation) -> dict[str, float]:
     """Accuracies under the keys that all trackers use."""
-    blocks = {f"accuracy/block{index}": accuracy for index, accuracy in enumerate(evaluation["blocks"])}
-    return blocks | {"accuracy/final": evaluation["blocks"][-1], "accuracy/ensemble": evaluation["ensemble"]}
+    blocks = {f"accuracy/block{index}": accuracy for index, accuracy in enumerate(evaluation.blocks)}
+    return blocks | {"accuracy/final": evaluation.blocks[-1], "accuracy/ensemble": evaluation.ensemble}
 
 
 class WandbTracker:
@@ -98,16 +100,17 @@ class WandbTracker:
         self._run.define_metric("accuracy/*", step_metric="epoch")
         self._steps: dict[int, int] = {}
 
-    def log(self, stage: int, row: dict[str, Any]) -> None:
+    def log(self, row: StageRow) -> None:
+        stage = row.stage
         if stage not in self._steps:
             self._run.define_metric(f"stage{stage}/step")
             self._run.define_metric(f"stage{stage}/*", step_metric=f"stage{stage}/step")
-        if self._steps.get(stage) != row["step"]:
-            self._steps[stage] = row["step"]
-            self._run.log(stage_values(stage, row) | {f"stage{stage}/step": row["step"]})
+        if self._steps.get(stage) != row.step:
+            self._steps[stage] = row.step
+            self._run.log(stage_values(row) | {f"stage{stage}/step": row.step})
 
-    def log_evaluation(self, evaluation: dict[str, Any]) -> None:
-        self._run.log(evaluation_values(evaluation) | {"epoch": evaluation["epoch"]})
+    def log_evaluation(self, evaluation: Evaluation) -> None:
+        self._run.log(evaluation_values(evaluation) | {"epoch": evaluation.epoch})
 
     def close(self) -> None:
         self._run.finish()
@@ -123,13 +126,13 @@ class TensorBoardTracker:
             raise RuntimeError("tensorboard is not installed; pip install 'greedypipe[tensorboard]'") from None
         self._writer = SummaryWriter(str(folder / "tensorboard"))
 
-    def log(self, stage: int, row: dict[str, Any]) -> None:
-        for key, value in stage_values(stage, row).items():
-            self._writer.add_scalar(key, value, row["step"])
+    def log(self, row: StageRow) -> None:
+        for key, value in stage_values(row).items():
+            self._writer.add_scalar(key, value, row.step)
 
-    def log_evaluation(self, evaluation: dict[str, Any]) -> None:
+    def log_evaluation(self, evaluation: Evaluation) -> None:
         for key, value in evaluation_values(evaluation).items():
-            self._writer.add_scalar(key, value, evaluation["epoch"])
+            self._writer.add_scalar(key, value, evaluation.epoch)
 
     def close(self) -> None:
         self._writer.close()

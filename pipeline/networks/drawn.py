@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from greedypipe.pipeline.networks.build import ModelConfig, build_network
+from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Network
 from greedypipe.pipeline.networks.shapes import activation_shapes
 from greedypipe.pipeline.randomness import derive_seed
@@ -35,5 +35,5 @@ def draw_network(model: ModelConfig, input_shape: tuple[int, int, int], num_clas
         ValueError: The network is impossible, or does not take such images.
     """
     torch.manual_seed(derive_seed(seed, "network"))
-    network = build_network(model, input_shape, num_classes)
+    network = model.build(input_shape, num_classes)
     return DrawnNetwork(network, (input_shape, *activation_shapes(network.layers, input_shape)))

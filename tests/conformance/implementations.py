@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch.distributed import HashStore, PrefixStore
 
-from greedypipe.workers.links.encoding import TensorSpec
+from greedypipe.pipeline.batch import TensorSpec
 from greedypipe.workers.links.gloo import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, Wire, connect_gloo
 from greedypipe.workers.links.inprocess import make_inprocess_link
 from greedypipe.workers.links.interface import Received, Receiver, Sender

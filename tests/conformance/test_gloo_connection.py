@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-from greedypipe.workers.links.encoding import TensorSpec
+from greedypipe.pipeline.batch import TensorSpec
 from greedypipe.workers.links.gloo import RECEIVER, SENDER, connect_gloo
 from greedypipe.workers.links.messages import Kind, MessageLayout
 from greedypipe.workers.links.patience import GivenUp, Patience

@@ -93,8 +93,8 @@ def test_the_status_of_a_run_names_every_stage(
     call(status.main, monkeypatch, str(outcome.folder))
     printed = capsys.readouterr().out
     assert "has ended" in printed and "s ago: finished" in printed
-    rows = status.read_status(outcome.folder)["stages"]
-    assert [row["stage"] for row in rows] == [0, 1] and all(row["unix_s"] <= time.time() for row in rows)
+    rows = status.read_status(outcome.folder).stages
+    assert [row.stage for row in rows if row] == [0, 1] and all(row.unix_s <= time.time() for row in rows if row)
 
 
 @pytest.mark.parametrize(

@@ -81,3 +81,12 @@ def test_replicas_gives_accuracies_and_counts_every_sample(tmp_path: Path, run_b
     assert set(results["runs"]) == {"[1,1,1]", "[1,2,1]", "one block", "one block, two replicas"}
     for runs in results["runs"].values():
         assert 0 < runs[0]["final"] <= 1 and set(runs[0]["samples"]) == {1438}
+
+
+@pytest.mark.timeout(200)
+def test_the_first_run_is_kept_as_it_was_printed(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
+    run_benchmark("first_run", "--out", str(tmp_path / "first_run"))
+    lines = json.loads((tmp_path / "first_run.json").read_text())["printed"]
+    assert lines[0].startswith("epoch   1/1   accuracy ")
+    assert sum(line.startswith("\N{BOX DRAWINGS LIGHT VERTICAL} ") for line in lines) == 4
+    assert lines[-1] == ".../runs/vgg8b-digits-1"

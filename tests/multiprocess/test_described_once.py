@@ -1,6 +1,7 @@
 """A process asks for the data and draws the network's weights once, however it comes by its cut."""
 
 import collections
+import multiprocessing
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -10,51 +11,65 @@ from typing import Any
 import pytest
 
 from greedypipe.launch import plan as plan_command
+from greedypipe.launch import run as run_command
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.on_host import local_run
 from greedypipe.launch.planning.run_plan import make_plan, natural_processes
-from greedypipe.pipeline.networks.drawn import draw_network
-from greedypipe.workers.data.catalog import describe
+from greedypipe.pipeline import build
+from greedypipe.workers.data.sets.digits import Digits
 from tests.multiprocess.harness import TINY
 
-COUNTED = (describe, draw_network)
-ONCE = {"describe": 1, "draw_network": 1}
+ONCE = {"describe_whole": 1, "draw_network": 1}
 TWO_BLOCKS = (*TINY, "partition.blocks=2")
 AUTO = ("partition.boundaries=auto", "partition.profile_s=0.05")
-Replace = Callable[[object, str, object], None]
+CUTS = pytest.mark.parametrize("cut", [(), AUTO], ids=["explicit", "auto"])
 
 
-def count(called: Callable[[str], object], replace: Replace = setattr) -> None:
-    """Has `called` told the name of a counted function whenever it is called, under whatever name modules know it."""
+def count(called: Callable[[str], object], replace: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Makes describing the data and drawing the network call `called` with their name."""
+    for owner, name in ((Digits, "describe_whole"), (build, "draw_network")):
+        replace(owner, name, _counting(getattr(owner, name), called))
 
-    def counting(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+
+def _counting(function: Callable[..., Any], called: Callable[[str], object]) -> Callable[..., Any]:
+    def counting(*arguments: Any) -> Any:
         called(function.__name__)
-        return function(*arguments, **named)
+        return function(*arguments)
 
-    for function in COUNTED:
-        for module in [module for name, module in sys.modules.items() if name.startswith("greedypipe.")]:
-            for name in [name for name, value in vars(module).items() if value is function]:
-                replace(module, name, partial(counting, function))
+    return counting
 
 
 def count_into(folder: Path, rank: int) -> None:
-    """Writes a line for every call in this process."""
-    with (folder / f"calls{rank}.txt").open("w") as file:
-        file.write("")
-
-    def called(name: str) -> None:
-        with (folder / f"calls{rank}.txt").open("a") as file:
-            file.write(f"{name}\n")
-
-    count(called)
+    """Writes a line for every call in this process from now on."""
+    file = (folder / f"calls{rank}.txt").open("w", buffering=1)
+    count(lambda name: file.write(f"{name}\n"))
 
 
-@pytest.mark.parametrize("cut", [(), AUTO], ids=["explicit", "auto"])
-def test_every_process_of_a_run_describes_and_draws_once(tmp_path: Path, cut: tuple[str, ...]) -> None:
+def calls_of(folder: Path, rank: int) -> dict[str, int]:
+    return collections.Counter((folder / f"calls{rank}.txt").read_text().split())
+
+
+def run_alone(folder: Path, overrides: tuple[str, ...]) -> None:
+    """What launch/run.py does as the only process of a run."""
+    count_into(folder, 0)
+    sys.argv = ["launch/run.py", f"run.folder={folder / 'runs'}", *overrides]
+    run_command.main()
+
+
+@CUTS
+def test_a_run_describes_and_draws_once(tmp_path: Path, cut: tuple[str, ...]) -> None:
+    process = multiprocessing.get_context("forkserver").Process(target=run_alone, args=(tmp_path, (*TWO_BLOCKS, *cut)))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert calls_of(tmp_path, 0) == ONCE
+
+
+@CUTS
+def test_no_rank_asks_again_once_it_has_its_plan(tmp_path: Path, cut: tuple[str, ...]) -> None:
     outcome = local_run.run_pipeline([*TWO_BLOCKS, *cut], 2, tmp_path / "run", enter=partial(count_into, tmp_path))
     assert outcome.exit_codes == [0, 0], outcome.printed
-    for rank in range(2):
-        assert collections.Counter((tmp_path / f"calls{rank}.txt").read_text().split()) == ONCE
+    assert [calls_of(tmp_path, rank) for rank in range(2)] == [{}, {}]
 
 
 def test_planning_describes_and_draws_once(monkeypatch: pytest.MonkeyPatch) -> None:

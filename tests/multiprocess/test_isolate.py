@@ -42,7 +42,7 @@ def assert_as_if_nothing_had_happened(outcome: Outcome, uninterrupted: Outcome) 
     assert_equal_states(exported(outcome), exported(uninterrupted))
     assert outcome.summary["evaluations"] == uninterrupted.summary["evaluations"]
     for stage in range(3):
-        steps = [record["step"] for record in outcome.records(stage)]
+        steps = [record.step for record in outcome.records(stage)]
         assert steps == list(range(1, 37)), "every step is on record once"
 
 
@@ -89,7 +89,7 @@ def test_with_replay_the_others_go_on(transport: str, tmp_path: Path) -> None:
     assert restarts(outcome) == [0, 1, 0]
     assert "stage 1 is back and goes on at batch" in outcome.printed[1]
     for stage in range(3):
-        steps = [record["step"] for record in outcome.records(stage)]
+        steps = [record.step for record in outcome.records(stage)]
         assert steps[-1] == 36 and steps == sorted(steps)
     assert [len(outcome.summary["evaluations"][-1]["blocks"]), outcome.summary["evaluations"][-1]["epoch"]] == [3, 3]
 

@@ -57,7 +57,7 @@ def test_replicas_give_what_one_process_gives_within_rounding(
 
 
 def test_a_run_with_replicas_gives_the_same_bits_every_time(tmp_path: Path) -> None:
-    overrides = [*TINY, "partition.blocks=3", "placement.replicas=[1,2,1]", "loss.name=reconstruction"]
+    overrides = [*TINY, "partition.blocks=3", "placement.replicas=[1,2,1]", "method.name=reconstruction"]
     once, again = (run_pipeline(overrides, 4, tmp_path) for _ in range(2))
     assert once.exit_codes == again.exit_codes == [0, 0, 0, 0], once.printed
     assert_equal_states(exported(once), exported(again))
@@ -67,7 +67,7 @@ def test_a_run_with_replicas_gives_the_same_bits_every_time(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("loss", ["predsim", "reconstruction_only", "none"])
 def test_every_kind_of_loss_can_be_shared(loss: str, tmp_path: Path) -> None:
-    outcome = run_pipeline([*TINY, "partition.blocks=2", "placement.replicas=2", f"loss.name={loss}"], 4, tmp_path)
+    outcome = run_pipeline([*TINY, "partition.blocks=2", "placement.replicas=2", f"method.name={loss}"], 4, tmp_path)
     assert outcome.exit_codes == [0] * 4, outcome.printed
 
 
@@ -88,7 +88,7 @@ def test_a_run_goes_on_with_another_number_of_replicas(tmp_path: Path) -> None:
     assert resumed.summary["began_at_batch_id"] > 0
     assert_close_states(exported(resumed), reference(overrides)[0])
     for stage in range(3):
-        steps = [record["step"] for record in resumed.records(stage)]
+        steps = [record.step for record in resumed.records(stage)]
         assert steps == sorted(set(steps)) and steps[-1] == 24
 
 

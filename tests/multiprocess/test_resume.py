@@ -32,7 +32,7 @@ def go_on(outcome: Outcome, overrides: list[str], num_processes: int) -> Outcome
 
 
 def heads(outcome: Outcome) -> list[dict[str, torch.Tensor]]:
-    return [state["loss"] for state in load_blocks(outcome.folder / "checkpoints" / "final")]
+    return [state["method"] for state in load_blocks(outcome.folder / "checkpoints" / "final")]
 
 
 def test_checkpoints_do_not_change_a_run_and_the_newest_are_kept(uninterrupted: Outcome, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_on_any_number_of_processes(
         assert_equal_states(left, right)
     assert [one["epoch"] for one in resumed.summary["evaluations"]] == [1, 2]
     assert resumed.summary["accuracy"] == uninterrupted.summary["accuracy"]
-    steps = [record["step"] for record in resumed.records(0) if record["block"] == 0]
+    steps = [record.step for record in resumed.records(0) if record.block == 0]
     assert steps == sorted(set(steps)) and steps[-1] == 24
 
 

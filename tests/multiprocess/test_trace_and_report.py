@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from greedypipe.workers.telemetry.results import Prediction
 from tests.multiprocess.harness import TINY, Outcome, run_pipeline
 from tests.multiprocess.test_equivalence import assert_equals_reference
 
@@ -93,9 +95,9 @@ def test_the_summary_counts_stalenesses_and_what_went_over_the_link(outcome: Out
     assert first["link"]["sent_bytes"] > 1e5 and first["link"]["send_s"] > 0
     assert second["slot_bytes"] > 0 and second["link"]["messages"] == 0
     last = outcome.records(0)[-1]
-    assert 0 < last["sent_bytes"] < first["link"]["sent_bytes"] and 0 < last["send_s"] < first["link"]["send_s"]
-    assert last["samples"] == 11 * 128, "a record is made while the newest batch is not yet counted"
-    assert 0 < last["train_s"] < first["train_s"]
+    assert 0 < last.sent_bytes < first["link"]["sent_bytes"] and 0 < last.send_s < first["link"]["send_s"]
+    assert last.samples == 11 * 128, "a record is made while the newest batch is not yet counted"
+    assert 0 < last.train_s < first["train_s"]
 
 
 def test_the_report_shows_the_run_and_needs_nothing_else(outcome: Outcome) -> None:
@@ -126,7 +128,7 @@ def test_the_report_shows_the_run_and_needs_nothing_else(outcome: Outcome) -> No
 
 def test_a_prediction_is_set_beside_what_was_measured(outcome: Outcome, tmp_path: Path) -> None:
     folder = shutil.copytree(outcome.folder, tmp_path / "run")
-    predicted = {"samples_per_s": 2 * outcome.summary["samples_per_s"]}
+    predicted = asdict(Prediction(("conv4",), (0.1,), (1,), 0.2, 300.0, 2 * outcome.summary["samples_per_s"]))
     (folder / "summary.json").write_text(json.dumps(outcome.summary | {"predicted": predicted}))
     assert f"<td>{predicted['samples_per_s']:,.0f}</td>" in report_of(folder)
     assert "<td>50%</td>" in report_of(folder)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from greedypipe.workers.links.encoding import TensorSpec
+from greedypipe.pipeline.batch import TensorSpec
 from greedypipe.workers.links.messages import ALIGNMENT_BYTES, HEADER_BYTES, Kind, Message, MessageLayout
 from greedypipe.workers.links.slots import Slot
 

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.heads import HeadConfig
-from greedypipe.pipeline.losses import LossConfig
 from greedypipe.pipeline.networks import ModelConfig
-from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.optimizer import AdamConfig, OptimizerConfig, SgdConfig
 from tests.unit.tiny import (
     CPU,
     DROPOUT,
@@ -23,13 +21,15 @@ from tests.unit.tiny import (
     batch,
     differing,
     flat,
+    head,
     make_block,
     make_blocks,
     make_blueprint,
+    method,
     train,
 )
 
-WITH_STATISTICS = HeadConfig(name="mlp_aux")
+WITH_STATISTICS = head("mlp_aux")
 
 
 def saved_and_loaded(block: Block) -> dict[str, Any]:
@@ -44,13 +44,13 @@ def saved_and_loaded(block: Block) -> dict[str, Any]:
 def test_predict_runs_layers_and_head_in_evaluation_mode(model: ModelConfig, index: int) -> None:
     block = make_block(index, model=model, head=WITH_STATISTICS)
     train(block, range(2))
-    layers, head = copy.deepcopy(([layer.module for layer in block.layers], block.loss.head))
+    layers, head = copy.deepcopy(([layer.module for layer in block.layers], block.method.head))
     x = block.precision.canonical(batch(block, 5)[0])
     with torch.no_grad():
         expected = nn.Sequential(*layers).eval()(x)
         logits = head.eval()(expected)
     assert not differing(block.predict(x), (expected, logits))
-    assert torch.equal(block.hand_on(x), expected)
+    assert torch.equal(block.pass_through(x), expected)
     assert not any(tensor.requires_grad for tensor in block.predict(x))
 
 
@@ -60,9 +60,9 @@ def test_evaluation_changes_no_state_and_no_later_bit(model: ModelConfig, index:
     undisturbed, block = (make_block(index, model=model, head=WITH_STATISTICS) for _ in range(2))
     for step in range(4):
         before = copy.deepcopy(block.state_dict())
-        x, _, _ = batch(block, 100 + step)
+        x, _ = batch(block, 100 + step)
         block.predict(x)
-        block.hand_on(x)
+        block.pass_through(x)
         assert not differing(before, block.state_dict())
         assert not differing(train(block, range(step, step + 1)), train(undisturbed, range(step, step + 1)))
     assert not differing(block.state_dict(), undisturbed.state_dict())
@@ -72,10 +72,10 @@ def test_evaluation_changes_no_state_and_no_later_bit(model: ModelConfig, index:
 def test_evaluation_between_forward_and_learn_changes_no_bit(index: int) -> None:
     undisturbed, block = (make_block(index, model=DROPOUT, head=WITH_STATISTICS) for _ in range(2))
     for step in range(2):
-        x, labels, _ = batch(block, step)
-        block.forward(x)
+        x, given = batch(block, step)
+        block.forward(x, given)
         block.predict(x + 1)
-        block.learn(labels)
+        block.learn()
     train(undisturbed, range(2))
     assert not differing(block.state_dict(), undisturbed.state_dict())
 
@@ -84,18 +84,17 @@ def test_evaluation_between_forward_and_learn_changes_no_bit(index: int) -> None
 @pytest.mark.parametrize(
     ("model", "optimizer", "loss"),
     [
-        (MLP, OptimizerConfig(lr=0.05, nesterov=True, schedule="step", step_epochs=1), "cross_entropy"),
-        (DROPOUT, OptimizerConfig(name="adam", lr=0.01, schedule="multistep", milestones=(1,)), "predsim"),
-        (DROPOUT, OptimizerConfig(name="adamw", lr=0.01, clip_norm=0.5, warmup_steps=2), "reconstruction"),
-        (VGG, OptimizerConfig(lr=0.05, schedule="cosine", warmup_steps=2), "cross_entropy"),
-        (VGG, OptimizerConfig(lr=0.05), "none"),
+        (MLP, SgdConfig(lr=0.05, nesterov=True, schedule="step", step_epochs=1), "cross_entropy"),
+        (DROPOUT, AdamConfig(name="adam", lr=0.01, schedule="multistep", milestones=(1,)), "predsim"),
+        (DROPOUT, AdamConfig(name="adamw", lr=0.01, clip_norm=0.5, warmup_steps=2), "reconstruction"),
+        (VGG, SgdConfig(lr=0.05, schedule="cosine", warmup_steps=2), "cross_entropy"),
+        (VGG, SgdConfig(lr=0.05), "none"),
     ],
     ids=["mlp-sgd", "dropout-adam", "dropout-adamw", "vgg-cosine", "vgg-none"],
 )
 def test_a_loaded_block_goes_on_bit_for_bit(index: int, model: ModelConfig, optimizer: OptimizerConfig, loss: str) -> None:
     saved, resumed = (
-        make_block(index, model=model, optimizer=optimizer, loss=LossConfig(name=loss), head=WITH_STATISTICS)
-        for _ in range(2)
+        make_block(index, model=model, optimizer=optimizer, method=method(loss), head=WITH_STATISTICS) for _ in range(2)
     )
     train(saved, range(3))
     state = saved_and_loaded(saved)

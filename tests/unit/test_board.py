@@ -1,11 +1,30 @@
 """The status board, over the stores that runs use."""
 
+import math
 from pathlib import Path
 
 import pytest
 from torch.distributed import FileStore, HashStore, Store
 
 from greedypipe.workers.telemetry.board import Board, wait_for
+from greedypipe.workers.telemetry.records import Cause, Victim
+from greedypipe.workers.telemetry.topics import (
+    CAUSE,
+    CUT,
+    FOLDER,
+    INCARNATION,
+    ORIGIN,
+    STATUS,
+    STOP,
+    TRACE,
+    checkpoint_of,
+    done_with,
+    evaluation_of,
+    origin_of,
+    ready_for,
+    report_of,
+)
+from tests.records import make_row
 
 
 @pytest.fixture(params=["hash", "file"])
@@ -15,36 +34,58 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def test_entries_are_read_by_stage_and_missing_ones_are_none(store: Store) -> None:
     board = Board(store, 2)
-    board.post("status", 1, {"step": 3})
-    assert board.read("status") == [None, {"step": 3}]
-    assert not board.is_complete("status")
-    board.post("status", 0, {"step": 4})
-    assert board.is_complete("status")
+    rows = [make_row(step=4), make_row(step=3, loss={2: 1.5}, accuracy={2: 0.5})]
+    board.post(STATUS, 1, rows[1])
+    assert board.read(STATUS) == [None, rows[1]] and board.posted(STATUS) == [rows[1]]
+    assert not board.is_complete(STATUS)
+    board.post(STATUS, 0, rows[0])
+    assert board.is_complete(STATUS) and board.read(STATUS) == rows
 
 
-def test_all_rows_asks_for_a_true_value_in_every_entry(store: Store) -> None:
+def test_a_number_that_is_none_comes_back_as_it_was_sent(store: Store) -> None:
+    board = Board(store, 1)
+    board.post(STATUS, 0, make_row(loss={0: math.nan, 1: -math.inf}))
+    (row,) = board.posted(STATUS)
+    assert math.isnan(row.loss[0]) and row.loss[1] == -math.inf
+
+
+def test_an_entry_may_be_false_and_is_there_nevertheless(store: Store) -> None:
     board = Board(store, 2)
-    board.post("status", 0, {"finished": True})
-    assert not board.all_rows("status", "finished")
-    board.post("status", 1, {"finished": False})
-    assert not board.all_rows("status", "finished")
-    board.post("status", 1, {"finished": True})
-    assert board.all_rows("status", "finished")
+    board.post(INCARNATION, 0, 0)
+    assert board.read(INCARNATION) == [0, None] and board.posted(INCARNATION) == [0]
+
+
+def test_every_topic_has_a_name_of_its_own() -> None:
+    made = [make(1) for make in (origin_of, ready_for, done_with, report_of, evaluation_of)]
+    names = [
+        topic.name for topic in (STATUS, STOP, CAUSE, FOLDER, ORIGIN, INCARNATION, TRACE, CUT, checkpoint_of("1"), *made)
+    ]
+    assert len(set(names)) == len(names)
+
+
+def test_all_rows_asks_every_entry(store: Store) -> None:
+    board = Board(store, 2)
+    board.post(STATUS, 0, make_row(finished=True))
+    assert not board.all_rows(STATUS, lambda row: row.finished)
+    board.post(STATUS, 1, make_row(finished=False))
+    assert not board.all_rows(STATUS, lambda row: row.finished)
+    board.post(STATUS, 1, make_row(finished=True))
+    assert board.all_rows(STATUS, lambda row: row.finished)
 
 
 def test_the_first_cause_stays_and_only_its_reporter_learns_that_it_was_first(store: Store) -> None:
     board = Board(store, 2)
     assert board.cause() is None
-    assert board.post_cause(1, {"message": "first"})
-    assert not board.post_cause(0, {"message": "second"})
+    assert board.post_cause(1, Cause("died", "first", kill=Victim("here", 7)))
+    assert not board.post_cause(0, Cause("died", "second"))
     found = board.cause()
-    assert found is not None and found["message"] == "first"
+    assert found == Cause("died", "first", kill=Victim("here", 7), reported_by=1)
     assert not board.post_cause(0, found), "one who only repeats a cause has not found it"
 
 
 def test_a_shared_value_is_the_one_that_was_set(store: Store) -> None:
-    assert Board(store, 2).share("folder", "here") == "here"
-    assert Board(store, 2).share("folder") == "here"
+    assert Board(store, 2).share(FOLDER, "here") == "here"
+    assert Board(store, 2).share(FOLDER) == "here"
 
 
 def test_waiting_ends_with_what_is_found_or_names_whom_it_waited_for() -> None:

@@ -1,5 +1,6 @@
 """Blocks on disk, and the saver that writes them beside the training."""
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.pipeline.block import Block
 from greedypipe.workers import block_files as checkpoint
-from greedypipe.workers.block_files import FINAL, Saved, Saver, load_blocks, write_block
+from greedypipe.workers.block_files import FINAL, Saver, load_blocks, write_block
+from greedypipe.workers.telemetry.records import Saved
 from tests.unit.tiny import differing, flat, make_block, train
 
 
@@ -90,7 +92,7 @@ def test_a_full_disk_is_told_leaves_nothing_and_does_not_hinder_the_next_save(
     saved, tell = told()
     saver = Saver(tmp_path, tell)
     with monkeypatch.context() as full:
-        full.setattr(checkpoint.os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
+        full.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
         saver.save("one", [make_block()])
         saver._wait()
     saver.save("two", [make_block()])

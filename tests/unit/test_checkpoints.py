@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from greedypipe.launch.checkpoints.manifest import (
     MANIFEST,
     Damaged,
     Manifest,
+    Outdated,
     checkpoints_of,
     commit,
     complete_folders,
@@ -21,10 +23,12 @@ from greedypipe.workers.block_files import FINAL, write_block
 from tests.unit.tiny import make_blocks
 
 
-def save(run: Path, batch_id: int, accuracy: float | None = None, name: str = "") -> Path:
+def save(
+    run: Path, batch_id: int, accuracy: float | None = None, name: str = "", config: dict[str, Any] | None = None
+) -> Path:
     folder = checkpoints_of(run) / (name or name_of(batch_id))
     files = dict(write_block(folder, block.state_dict()) for block in make_blocks(2))
-    commit(folder, Manifest(batch_id, {0: batch_id, 1: batch_id}, files, accuracy, {}, {}))
+    commit(folder, Manifest(batch_id, {0: batch_id, 1: batch_id}, files, accuracy, config or {}, {}))
     return folder
 
 
@@ -68,6 +72,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     found = newest_valid(tmp_path, said.append)
     assert found is not None and found[0] == older and found[1].batch_id == 4
     assert complaint in "".join(said) or not said  # an unreadable manifest has no place in the order
+
+
+def test_a_checkpoint_of_an_earlier_layout_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = save(tmp_path, 8, config={"loss": {"name": "predsim"}})
+    for read in (read_manifest, lambda folder: newest_valid(tmp_path, pytest.fail)):
+        with pytest.raises(Outdated, match=f"{folder.name} was written by greedypipe 0.1") as refusal:
+            read(folder)
+        assert len(str(refusal.value).splitlines()) == 1
 
 
 def test_without_a_manifest_a_folder_does_not_count(tmp_path: Path) -> None:

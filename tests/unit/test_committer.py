@@ -1,6 +1,5 @@
 """When a checkpoint becomes complete: when every stage has saved its part, and not before."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,15 @@ from greedypipe.launch.checkpoints.committer import Committer
 from greedypipe.launch.checkpoints.manifest import checkpoints_of, complete_folders, name_of, read_manifest
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
-from greedypipe.workers.block_files import Saved, write_block
+from greedypipe.workers.block_files import write_block
 from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.records import EvaluationPart, Saved
+from greedypipe.workers.telemetry.results import CheckpointCounts
+from greedypipe.workers.telemetry.topics import checkpoint_of, evaluation_of
 
 
 def make(*overrides: str) -> Plan:
-    tiny = ["model.name=mlp", "model.hidden=16", "model.width=1.0", "partition.blocks=2", "data.batch_size=64"]
+    tiny = ["model.name=mlp", "model.hidden=16", "partition.blocks=2", "data.batch_size=64"]
     return make_plan(load_config(None, [*tiny, *overrides]), 2)
 
 
@@ -25,7 +27,7 @@ def tell(board: Board, plan: Plan, run: Path, batch_id: int, stages: tuple[int, 
     for stage in stages:
         state = plan.blueprint.build_block(stage, torch.device("cpu")).state_dict()
         name, digest = write_block(checkpoints_of(run) / name_of(batch_id), state)
-        board.post(f"checkpoint/{name_of(batch_id)}", stage, asdict(Saved({name: digest}, {stage: batch_id})))
+        board.post(checkpoint_of(name_of(batch_id)), stage, Saved({name: digest}, {stage: batch_id}))
 
 
 def test_a_checkpoint_is_complete_when_all_stages_have_saved(tmp_path: Path) -> None:
@@ -39,7 +41,7 @@ def test_a_checkpoint_is_complete_when_all_stages_have_saved(tmp_path: Path) -> 
     manifest = read_manifest(only)
     assert (manifest.batch_id, manifest.steps) == (10, {0: 10, 1: 10})
     assert manifest.config == plan.config.model_dump(mode="json")
-    assert committer.counts() == {"complete": 1, "incomplete": 0}
+    assert committer.counts() == CheckpointCounts(complete=1, incomplete=0)
 
 
 def test_what_was_evaluated_is_kept_before_a_checkpoint_is_complete(tmp_path: Path) -> None:
@@ -55,8 +57,8 @@ def test_one_that_a_stage_could_not_save_is_said_and_counted(tmp_path: Path, cap
     with Committer(board, plan, tmp_path, lambda: None) as committer:
         committer.expect(name_of(10), 10)
         tell(board, plan, tmp_path, 10, stages=(0,))
-        board.post(f"checkpoint/{name_of(10)}", 1, asdict(Saved(failure="OSError: no space left")))
-    assert complete_folders(tmp_path) == [] and committer.counts() == {"complete": 0, "incomplete": 1}
+        board.post(checkpoint_of(name_of(10)), 1, Saved(failure="OSError: no space left"))
+    assert complete_folders(tmp_path) == [] and committer.counts() == CheckpointCounts(complete=0, incomplete=1)
     assert "checkpoint batch-00000010 is incomplete, training goes on: stage 1: OSError" in capsys.readouterr().err
 
 
@@ -67,9 +69,9 @@ def test_the_accuracy_is_that_of_an_evaluation_of_the_same_parameters(
     policy: str, batch_id: int, accuracy: float | None, tmp_path: Path
 ) -> None:
     plan, board = make(f"buffers.policy={policy}"), Board(HashStore(), 2)
-    assert plan.blueprint.task.steps_per_epoch == 23
+    assert plan.blueprint.steps_per_epoch == 23
     for rank, ensemble in enumerate((None, 16)):
-        board.post("evaluation/1", rank, {"epoch": 1, "samples": 20, "correct": {rank: 10 + 5 * rank}, "ensemble": ensemble})
+        board.post(evaluation_of(1), rank, EvaluationPart(1, 20, {rank: 10 + 5 * rank}, ensemble))
     with Committer(board, plan, tmp_path, lambda: None) as committer:
         committer.expect(name_of(batch_id), batch_id)
         tell(board, plan, tmp_path, batch_id)
@@ -79,11 +81,11 @@ def test_the_accuracy_is_that_of_an_evaluation_of_the_same_parameters(
 def test_a_run_that_fails_is_not_hidden_by_a_store_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, board = make(), Board(HashStore(), 2)
 
-    def gone(topic: str) -> bool:
+    def gone(topic: object) -> bool:
         raise RuntimeError("the store is gone")
 
     with pytest.raises(ConnectionError), Committer(board, plan, tmp_path, lambda: None) as committer:
         monkeypatch.setattr(board, "is_complete", gone)
         committer.expect(name_of(10), 10)
         raise ConnectionError("stage 1")
-    assert committer.counts() == {"complete": 0, "incomplete": 0}
+    assert committer.counts() == CheckpointCounts(complete=0, incomplete=0)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from greedypipe.workers.links.encoding import ENCODINGS, TensorSpec
+from greedypipe.pipeline.batch import TensorSpec
+from greedypipe.workers.links.encoding import ENCODINGS
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
 from greedypipe.workers.links.slots import Slot
 
@@ -14,8 +15,9 @@ ROWS = 7
 
 
 def layout_of(encoding: str, shape: tuple[int, ...] = (5, 4, 3), dtype: torch.dtype = torch.float32) -> MessageLayout:
-    activation = TensorSpec("activation", shape, dtype, channels_last=True, encoding=encoding)
-    return MessageLayout(ROWS, {Kind.TRAIN: (TensorSpec("labels", (), torch.int64), activation)})
+    activation = TensorSpec("activation", shape, dtype, channels_last=True)
+    specs = {Kind.TRAIN: (TensorSpec("labels", (), torch.int64), activation)}
+    return MessageLayout(ROWS, specs, {"activation": encoding})
 
 
 def arrive(x: Tensor, layout: MessageLayout) -> Tensor:

@@ -13,28 +13,40 @@ import torch
 
 from greedypipe.buffers.replay import Policy, ReplayBuffer
 from greedypipe.launch.checkpoints.run_folder import claim_folder
+from greedypipe.launch.config.keys import OWN, all_keys
 from greedypipe.launch.config.loader import load_config
-from greedypipe.launch.config.sections import RunConfig, all_keys
+from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning import layer_costs
 from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.process.build_stage import calendar_of
 from greedypipe.launch.recovery.pulses import Pulses
+from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.reference import train
 from greedypipe.workers.around.scripted_faults import FaultyBlock, SlowedBlock, slowed_link, trouble
 from greedypipe.workers.around.trace import make_tracing
 from greedypipe.workers.data.source import BatchSource
-from greedypipe.workers.feed import Feed
+from greedypipe.workers.feed import Feed, Start
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.interface import DeadEnd
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.meter import Meter
 from greedypipe.workers.telemetry.status import StageStatus
+from tests.records import make_row
 
-TINY = ("data.batch_size=32", "model.name=mlp", "model.hidden=16", "training.epochs=1")
+TINY = ("data.batch_size=32", "training.epochs=1")
+NETWORK = ("model.name=mlp", "model.hidden=16")
+OWN_OBJECTS = "tests.unit.own_objects"
+
+
+def config_of(overrides: Sequence[str]) -> RunConfig:
+    """A tiny run of these overrides, of a tiny network where they choose none."""
+    network = () if any(override.startswith("model.name=") for override in overrides) else NETWORK
+    return load_config(None, [*TINY, *network, *overrides])
 
 
 def plan_of(overrides: Sequence[str]) -> Plan:
-    return make_plan(load_config(None, [*TINY, *overrides]), 1)
+    return make_plan(config_of(overrides), 1)
 
 
 def trained(overrides: Sequence[str]) -> str:
@@ -46,14 +58,14 @@ def trained(overrides: Sequence[str]) -> str:
     losses = train(blocks, ((batch.images, batch.labels) for batch in batches))
     digest = hashlib.sha256(repr(losses).encode())
     for block in blocks:
-        for value in (*block.layer_state().values(), *block.loss.state_dict().values()):
+        for value in (*block.layer_state().values(), *block.method.state_dict().values()):
             digest.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else repr(value).encode())
     return digest.hexdigest()
 
 
 def planned(overrides: Sequence[str]) -> Any:
-    plan = make_plan(load_config(None, [*TINY, *overrides]), 2)
-    layout = plan.layout_after(0).specs[Kind.TRAIN]
+    plan = make_plan(config_of(overrides), 2)
+    layout = plan.layout_after(0).code
     return plan.blueprint.total_steps, plan.blueprint.partition.starts, layout, plan.data
 
 
@@ -66,9 +78,9 @@ def rounds_of_profile(overrides: Sequence[str]) -> int:
 
 
 def compiles(overrides: Sequence[str]) -> list[bool]:
-    """Whether layers and loss of a block have a compiled call; nothing is compiled before the first one."""
+    """Whether layers and method of a block have a compiled call; nothing is compiled before the first one."""
     block = plan_of(overrides).blueprint.build_block(0, torch.device("cpu"))
-    return [module._compiled_call_impl is not None for module in (block._trunk, block.loss)]
+    return [module._compiled_call_impl is not None for module in (block._trunk, block.method)]
 
 
 def learning_rates(overrides: Sequence[str]) -> list[float]:
@@ -79,8 +91,8 @@ def learning_rates(overrides: Sequence[str]) -> list[float]:
     rates = []
     for _ in range(plan.blueprint.total_steps):
         rates.append(block.learning_rate)
-        block.forward(batch.images)
-        block.learn(batch.labels)
+        block.forward(batch.images, Batch(0, batch.labels))
+        block.learn()
     return rates
 
 
@@ -99,13 +111,11 @@ def feed(overrides: Sequence[str]) -> list[tuple[Kind, int]]:
     status = StageStatus(Seat(0, 0), [0], 0, "host")
     messages = Feed(
         BatchSource(plan.config.data, 0),
-        plan.config.evaluation,
-        total_steps=plan.blueprint.total_steps,
-        num_classes=10,
+        calendar_of(plan, Start()),
+        plan.blueprint.task,
         spread_evaluation=False,
         may_stop=lambda: True,
         status=status,
-        checkpoint_steps=plan.config.checkpoint.interval_steps,
     )
     return [(delivery.message.kind, delivery.message.batch_id) for delivery in messages]
 
@@ -123,12 +133,13 @@ def traced(overrides: Sequence[str]) -> list[int]:
     deliveries = [Delivery(Message(Kind.TRAIN, batch_id), 0, 1) for batch_id in range(10)]
     for _ in tracing.inbox(deliveries):  # type: ignore[arg-type]
         pass
-    return (tracing.spans() or {"batch_id": []})["batch_id"]
+    spans = tracing.spans()
+    return spans.batch_id if spans else []
 
 
 def troubled(overrides: Sequence[str]) -> list[Any]:
     config = load_config(None, overrides).debug
-    blocks = [SimpleNamespace(index=index, step=0) for index in range(2)]
+    blocks = [SimpleNamespace(index=index, step=0, layers=()) for index in range(2)]
     result: list[Any] = []
     for stage in range(2):
         for block in trouble(blocks, stage, config):  # type: ignore[arg-type]
@@ -147,13 +158,15 @@ def slowed(overrides: Sequence[str]) -> list[str]:
 def silent(overrides: Sequence[str]) -> int:
     """Seconds after which a row that never changes counts as silent."""
     seconds = iter(range(62))
+    row = make_row()
     pulses = Pulses(1, load_config(None, overrides).faults.heartbeat_timeout_s, clock=lambda: float(next(seconds)))
-    return next(second for second in range(60) if pulses.silent([{"doing": "computing"}]))
+    return next(second for second in range(60) if pulses.silent([row]))
 
 
 SYNTHETIC = ["data.name=synthetic", "data.shape=[1,4,4]"]
 
-# key: (changed value, what it governs, overrides under which it means something)
+# key: (changed value, what it governs, overrides under which it means something). A key that variants have in several
+# forms stands once for each of them, with " of ..." behind it.
 KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "data.name": ("synthetic", planned, []),
     "data.batch_size": ("16", planned, []),
@@ -163,25 +176,29 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "data.shape": ("[2,4,4]", planned, ["data.name=synthetic"]),
     "data.classes": ("3", planned, SYNTHETIC),
     "data.samples": ("50", planned, SYNTHETIC),
-    "model.name": ("basic_cnn", trained, ["model.hidden=256"]),
-    "model.width": ("0.1", trained, ["model.name=vgg8b", "model.hidden=256", "model.width=0.2"]),
+    "model.name": ("basic_cnn", trained, []),
+    "model.width": ("0.1", trained, ["model.name=vgg8b", "model.width=0.2"]),
     "model.depth": ("5", trained, []),
     "model.hidden": ("8", trained, []),
     "model.dropout": ("0.5", trained, []),
     "model.activation": ("leaky_relu", trained, []),
+    "model.options": ("{hidden: 9}", trained, [f"model.name={OWN_OBJECTS}:own_network"]),
     "partition.blocks": ("2", trained, []),
     "partition.boundaries": ("[fc4]", trained, ["partition.blocks=2"]),
     "partition.profile_s": ("0.5", rounds_of_profile, ["partition.boundaries=auto"]),
     "head.name": ("linear", trained, []),
     "head.hidden": ("8", trained, ["head.name=mlp"]),
-    "loss.name": ("predsim", trained, []),
-    "loss.beta": ("0.5", trained, ["loss.name=predsim"]),
-    "loss.reconstruction_weight": ("0.9", trained, ["loss.name=reconstruction"]),
+    "head.options": ("{bias: false}", trained, [f"head.name={OWN_OBJECTS}:own_head"]),
+    "method.name": ("predsim", trained, []),
+    "method.beta": ("0.5", trained, ["method.name=predsim"]),
+    "method.weight": ("0.9", trained, ["method.name=reconstruction"]),
+    "method.options": ("{scale: 0.5}", trained, [f"method.name={OWN_OBJECTS}:OwnMethod"]),
     "optimizer.name": ("adamw", trained, []),
     "optimizer.lr": ("0.01", trained, []),
     "optimizer.momentum": ("0.5", trained, []),
     "optimizer.nesterov": ("true", trained, []),
     "optimizer.weight_decay": ("0.1", trained, []),
+    "optimizer.options": ("{alpha: 0.5}", trained, ["optimizer.name=torch.optim:RMSprop"]),
     "optimizer.clip_norm": ("0.01", trained, []),
     "optimizer.schedule": ("cosine", learning_rates, []),
     "optimizer.step_epochs": ("1", learning_rates, ["optimizer.schedule=step"]),
@@ -192,7 +209,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "training.seed": ("1", trained, []),
     "training.precision": ("bf16", trained, []),
     "training.compile": ("inductor", compiles, []),
-    "training.channels_last": ("false", planned, ["model.name=basic_cnn", "model.hidden=256"]),
+    "training.channels_last": ("false", planned, ["model.name=basic_cnn"]),
     "buffers.policy": ("replay", reads, []),
     "buffers.capacity": ("2", reads, []),
     "buffers.selector": ("newest", reads, ["buffers.policy=replay"]),
@@ -214,10 +231,11 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
 
 ELSEWHERE = {
     "data.root": "tests/unit/test_data_folder.py",
-    "data.download": "tests/unit/test_data_catalog.py",
+    "data.download": "tests/unit/test_data_sets.py",
     "data.image_size": "tests/unit/test_data_folder.py",
+    "data.options": "tests/unit/test_data_own.py",
     "data.loader_workers": "tests/unit/test_data_prefetch.py",
-    "data.memory_limit_mb": "tests/unit/test_data_images.py",
+    "data.memory_limit_mb": "tests/unit/test_data_loading.py",
     "run.folder": "test_the_folder_keys_say_where_a_run_writes",
     "run.name": "test_the_folder_keys_say_where_a_run_writes",
     "checkpoint.keep": "tests/multiprocess/test_resume.py",
@@ -241,13 +259,26 @@ ELSEWHERE = {
 
 
 def test_every_key_is_covered_once() -> None:
-    assert not set(KEYS) & set(ELSEWHERE)
-    assert set(KEYS) | set(ELSEWHERE) == set(all_keys())
+    tested = {entry.partition(" ")[0] for entry in KEYS}
+    assert not tested & set(ELSEWHERE)
+    assert tested | set(ELSEWHERE) == set(all_keys())
+
+
+def test_every_form_in_which_variants_have_a_key_is_covered() -> None:
+    covered = set()
+    for entry, (_, _, base) in KEYS.items():
+        section, _, key = entry.partition(" ")[0].partition(".")
+        name = getattr(getattr(config_of(base), section), "name", "")
+        covered.add((section, key, OWN if ":" in name else name))
+    forms = [form for key, forms in all_keys().items() if key not in ELSEWHERE for form in forms]
+    forms = [form for form in forms if form.variants and form.name != "name"]
+    assert [form for form in forms if not any((form.section, form.name, name) in covered for name in form.variants)] == []
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_changing_a_key_changes_what_it_governs(key: str) -> None:
     value, governed, base = KEYS[key]
+    key = key.partition(" ")[0]
     assert governed([*base, f"{key}={value}"]) != governed(base)
 
 

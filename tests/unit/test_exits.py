@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from greedypipe.pipeline.exits import Exits, calibration_error, collect, early_exit, exit_costs, fit_temperatures
-from tests.unit.tiny import CPU, DIGITS, make_blocks, train
+from greedypipe.pipeline.task import Classification
+from tests.unit.tiny import DIGITS, make_blocks, train
+
+TASK = Classification((1, 8, 8), 3)
 
 
 def exits(temperature: float, samples: int = 4000) -> Exits:
@@ -16,7 +19,7 @@ def exits(temperature: float, samples: int = 4000) -> Exits:
         noise = torch.randn(samples, 3, generator=generator)
         # Class means at distance `strength` under unit noise: the log-likelihoods are strength * x, up to a constant.
         logits.append(strength * (strength * torch.nn.functional.one_hot(labels, 3) + noise) * temperature)
-    return Exits(torch.stack(logits), labels)
+    return Exits(TASK, torch.stack(logits), labels)
 
 
 def test_temperatures_are_found_and_make_confidences_fit() -> None:
@@ -30,7 +33,7 @@ def test_temperatures_are_found_and_make_confidences_fit() -> None:
 
 def test_accuracies_are_those_of_the_heads() -> None:
     first, second = [[2.0, 0.0]] * 4, [[0.0, 1.0], [0.0, 1.0], [1.5, 0.0], [0.0, 1.0]]
-    found = Exits(torch.tensor([first, second]), torch.tensor([1, 1, 0, 0]))
+    found = Exits(TASK, torch.tensor([first, second]), torch.tensor([1, 1, 0, 0]))
     assert found.accuracies == [0.5, 0.75]
     # 2^0 * 2 against 2^1 * 1: a tie, which goes to the first class; the third sample is of class 0 with either head.
     assert found.ensemble_accuracy == 0.5
@@ -50,7 +53,7 @@ def test_heads_are_collected_from_a_network_and_cost_more_the_later_they_stand()
     blocks = make_blocks(2)
     train(blocks[0], range(2))
     images, labels = torch.randn(5, *DIGITS), torch.arange(5)
-    found = collect(blocks, [(images[:3], labels[:3]), (images[3:], labels[3:])], CPU)
+    found = collect(blocks, [(images[:3], labels[:3]), (images[3:], labels[3:])])
     x, first = blocks[0].predict(images)
     assert torch.allclose(found.logits[0], first) and torch.allclose(found.logits[1], blocks[1].predict(x)[1])
     assert torch.equal(found.labels, labels)

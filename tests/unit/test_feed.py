@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from greedypipe.pipeline.task import Classification
 from greedypipe.workers.data.batch import Batch
-from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.sets.synthetic import SyntheticConfig
 from greedypipe.workers.data.source import BatchSource
-from greedypipe.workers.feed import EvaluationConfig, Feed, Start
+from greedypipe.workers.feed import Calendar, Feed, Start
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.status import StageStatus
 
 LETTERS = {Kind.TRAIN: "T", Kind.EVALUATE: "E", Kind.EVALUATED: "M", Kind.CHECKPOINT: "C", Kind.END: "END"}
@@ -25,13 +27,13 @@ class Numbers:
         self.num_test_batches = num_test_batches
         self.status = status
         self.asked: list[int] = []
-        self.said: list[str] = []
+        self.said: list[Activity | None] = []
         self.closed = 0
 
     def training_batches(self, first: int = 0) -> Iterator[Batch]:
         while True:
             self.asked.append(first)
-            self.said.append(self.status.doing if self.status else "")
+            self.said.append(self.status.activity if self.status else None)
             yield self._batch(first)
             first += 1
 
@@ -63,16 +65,14 @@ def make_feed(
     checkpoint_steps: int = 0,
     must_stop: Callable[[], bool] = lambda: False,
 ) -> Feed:
+    steps = source.steps_per_epoch
     return Feed(
-        source,
-        EvaluationConfig(every_epochs=every_epochs),
-        total_steps=epochs * source.steps_per_epoch,  # type: ignore[arg-type]
-        num_classes=num_classes,
+        source,  # type: ignore[arg-type]
+        Calendar(epochs * steps, steps, every_epochs, checkpoint_steps, start or Start()),
+        Classification((1, 4, 4), num_classes),
         spread_evaluation=spread,
         may_stop=may_stop,
         status=status or make_status(),
-        start=start or Start(),
-        checkpoint_steps=checkpoint_steps,
         must_stop=must_stop,
     )
 
@@ -88,7 +88,7 @@ def picture(feed: Feed) -> str:
 
 def tiny_source() -> BatchSource:
     """Ten samples in batches of 4, 4 and 2; two more are held out, in one batch."""
-    config = DataConfig(name="synthetic", shape=[1, 4, 4], classes=3, samples=10, batch_size=4, augment="none")
+    config = SyntheticConfig(shape=[1, 4, 4], classes=3, samples=10, batch_size=4, augment="none")
     return BatchSource(config, seed=1)
 
 
@@ -219,9 +219,9 @@ def test_marks_carry_no_tensors_and_nothing_is_stale() -> None:
 def test_the_status_says_whether_the_stage_computes_or_waits_for_data() -> None:
     status = make_status()
     source = Numbers(2, 1, status)
-    while_computing = [status.doing for _ in make_feed(source, epochs=2, status=status)]
-    assert set(while_computing) == {"computing"}
-    assert set(source.said[1:]) == {"waiting for data"}
+    while_computing = [status.activity for _ in make_feed(source, epochs=2, status=status)]
+    assert set(while_computing) == {Activity.COMPUTING}
+    assert set(source.said[1:]) == {Activity.WAIT_DATA}
 
 
 def test_a_batch_is_made_only_when_it_is_asked_for() -> None:

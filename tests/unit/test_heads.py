@@ -7,13 +7,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from greedypipe.pipeline.heads import MAX_LINEAR_FEATURES, HeadConfig, build_head
+from greedypipe.pipeline.heads import HEAD_FAMILY, build_head
+from greedypipe.pipeline.heads.linear import MAX_LINEAR_FEATURES
+from tests.unit.tiny import head, make_site
 
 NAMES = ("linear", "mlp", "mlp_aux", "mlp_sr", "cnn")
 
 
 def build(name: str, shape: tuple[int, ...], classes: int = 10, hidden: int = 32) -> nn.Module:
-    return build_head(HeadConfig(name=name, hidden=hidden), shape, classes)
+    keys = {"hidden": hidden} if name == "mlp" else {}
+    return build_head(head(name, **keys), make_site(shape, classes))
 
 
 def build_on_meta(name: str, shape: tuple[int, ...], classes: int = 10, hidden: int = 32) -> nn.Module:
@@ -213,4 +216,4 @@ def test_a_vector_is_a_map_of_one_position_and_is_not_repeated(name: str) -> Non
 @pytest.mark.parametrize(("key", "value"), [("name", "transformer"), ("hidden", 0), ("depth", 2)])
 def test_impossible_heads_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
-        HeadConfig(**{key: value})
+        HEAD_FAMILY.choose({"name": "mlp", key: value})

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from greedypipe.buffers.replay import CONTROL_CAPACITY, BuffersConfig
+from greedypipe.pipeline.batch import TensorSpec
 from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER, Delivery, Inbox
-from greedypipe.workers.links.encoding import TensorSpec
 from greedypipe.workers.links.inprocess import make_inprocess_link
 from greedypipe.workers.links.interface import Received, Receiver
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
 from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.status import StageStatus
 from tests.conformance.calls import TIMEOUT_S, Call, is_waiting, until
 
@@ -264,8 +265,8 @@ def test_a_reader_that_was_too_slow_is_not_told_that_upstream_was(connect: Conne
 def test_the_status_says_what_the_reader_waits_for(connect: Connect) -> None:
     pipe = connect()
     reading = Call(lambda: next(iter(pipe.inbox)))
-    assert reading.waits() and pipe.status.doing == "waiting for stage 0"
+    assert reading.waits() and (pipe.status.activity, pipe.status.peer) == (Activity.WAIT_INPUT, "stage 0")
     pipe.send("T0")
     reading.result()
-    assert pipe.status.doing == "computing"
+    assert (pipe.status.activity, pipe.status.peer) == (Activity.COMPUTING, "")
     assert pipe.inbox.wait_s > 0

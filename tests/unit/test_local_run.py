@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from greedypipe.launch.on_host.outcome import Outcome
+from greedypipe.launch.reporting.summary import write_summary
+from tests.records import make_summary
 
 
 def outcome(folder: Path, *stages: list[tuple[float, int]]) -> Outcome:
     """A run of which every stage has left (Unix seconds, step) records."""
     (folder / "metrics").mkdir()
-    (folder / "summary.json").write_text(json.dumps({"stages": [{"stage": stage} for stage in range(len(stages))]}))
+    write_summary(folder, make_summary(len(stages)))
     for stage, points in enumerate(stages):
         lines = [json.dumps({"block": stage, "unix_s": clock, "step": step}) for clock, step in points]
         (folder / "metrics" / f"stage{stage}.jsonl").write_text("\n".join(lines) + "\n")

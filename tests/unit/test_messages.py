@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from greedypipe.workers.links.encoding import TensorSpec
+from greedypipe.pipeline.batch import TensorSpec
 from greedypipe.workers.links.messages import HEADER_BYTES, Kind, Message, MessageLayout
 from greedypipe.workers.links.slots import Slot
 

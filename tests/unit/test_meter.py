@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch
+from greedypipe.workers.telemetry.results import StepRecord
 
 
 def meter(interval_steps: int) -> Meter:
@@ -35,10 +36,10 @@ def test_a_loss_that_is_no_number_is_named_with_its_block_and_the_first_batch(va
 
 def test_every_record_is_a_whole_line_at_once(tmp_path: Path) -> None:
     metrics = MetricsFile(tmp_path / "new" / "stage0.jsonl")
-    metrics.write({"loss": 1.5, "reuse": math.nan})
+    metrics.write(StepRecord(block=1, step=2, lr=1.5, loss=math.nan))
     (line,) = (tmp_path / "new" / "stage0.jsonl").read_text().splitlines()
     record = json.loads(line)
-    assert record["loss"] == 1.5 and record["reuse"] is None and record["time_s"] >= 0
+    assert record["lr"] == 1.5 and record["loss"] is None and record["time_s"] >= 0
     metrics.close()
 
 

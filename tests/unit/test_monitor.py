@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from greedypipe.launch.reporting.screen import Lines, Screen, Terminal
 from greedypipe.launch.reporting.tables import evaluation_line, headline, live_table, progress_line, start_table
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.records import EvaluationPart, StageRow
+from greedypipe.workers.telemetry.results import Evaluation
 from greedypipe.workers.telemetry.status import StageStatus
+from greedypipe.workers.telemetry.topics import STATUS, evaluation_of
 
 TINY = ["model.width=0.1", "partition.blocks=2", "training.epochs=2"]
 
@@ -30,10 +34,9 @@ def status(stage: int, step: int = 0) -> StageStatus:
     return result
 
 
-def part_of_evaluation(stage: int, samples: int) -> dict:
-    """Of a stage of two, half of whose samples are right in the first and three quarters in the second."""
-    right = samples * (2 + stage) / 4
-    return {"epoch": 1, "samples": samples, "correct": {stage: right}, "ensemble": samples if stage else None}
+def part_of_evaluation(stage: int, samples: int) -> EvaluationPart:
+    """Of a stage of two, about half of whose samples are right in the first and three quarters in the second."""
+    return EvaluationPart(1, samples, {stage: samples * (2 + stage) // 4}, samples if stage else None)
 
 
 def rendered(table: object) -> str:
@@ -48,11 +51,11 @@ class RecordingTracker:
         self.evaluations: list[int] = []
         self.closed = False
 
-    def log(self, stage: int, row: dict) -> None:
-        self.rows.append((stage, row["step"]))
+    def log(self, row: StageRow) -> None:
+        self.rows.append((row.stage, row.step))
 
-    def log_evaluation(self, evaluation: dict) -> None:
-        self.evaluations.append(evaluation["epoch"])
+    def log_evaluation(self, evaluation: Evaluation) -> None:
+        self.evaluations.append(evaluation.epoch)
 
     def close(self) -> None:
         self.closed = True
@@ -63,9 +66,9 @@ def watch(tmp_path: Path, plan: Plan, screen: Screen, *, evaluate: bool) -> tupl
     (tmp_path / "metrics").mkdir()
     board, tracker = Board(HashStore(), 2), RecordingTracker()
     for stage in range(2):
-        board.post("status", stage, status(stage, step=5).row())
+        board.post(STATUS, stage, status(stage, step=5).row())
         if evaluate:
-            board.post("evaluation/1", stage, part_of_evaluation(stage, plan.data.test_samples))
+            board.post(evaluation_of(1), stage, part_of_evaluation(stage, plan.data.test_samples))
     with Monitor(board, plan, tmp_path, expected_epochs(plan, 0, ()), [tracker], screen) as monitor:
         pass
     return monitor, tracker
@@ -97,18 +100,20 @@ def test_the_progress_line_says_where_every_stage_is() -> None:
 
 
 def test_the_evaluation_line_ends_with_the_ensemble_where_there_are_heads() -> None:
-    two = {"epoch": 1, "blocks": [0.5, 0.75], "ensemble": 0.8}
+    two = Evaluation(1, [0.5, 0.75], 0.8)
     assert evaluation_line(two, 2) == "epoch   1/2   accuracy 0.7500   heads 0.5000   ensemble 0.8000"
-    assert evaluation_line({"epoch": 2, "blocks": [0.5], "ensemble": 0.5}, 2) == "epoch   2/2   accuracy 0.5000"
+    assert evaluation_line(Evaluation(2, [0.5], 0.5), 2) == "epoch   2/2   accuracy 0.5000"
 
 
 def test_a_complete_evaluation_is_printed_kept_and_tracked_once(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=140)
     monitor, tracker = watch(tmp_path, make([]), Lines(console, 1000), evaluate=True)
-    assert monitor.evaluations == [{"epoch": 1, "blocks": [0.5, 0.75], "ensemble": 1.0}]
+    samples = make([]).data.test_samples
+    accuracies = [samples * 2 // 4 / samples, samples * 3 // 4 / samples]
+    assert monitor.evaluations == [Evaluation(1, accuracies, 1.0)]
     assert tracker.evaluations == [1] and tracker.closed and tracker.rows == [(0, 5), (1, 5)]
-    assert json.loads((tmp_path / "metrics" / "evaluations.jsonl").read_text()) == monitor.evaluations[0]
-    assert console.file.getvalue().count("accuracy 0.7500") == 1  # type: ignore[attr-defined]
+    assert json.loads((tmp_path / "metrics" / "evaluations.jsonl").read_text()) == asdict(monitor.evaluations[0])
+    assert console.file.getvalue().count(f"accuracy {accuracies[1]:.4f}") == 1  # type: ignore[attr-defined]
 
 
 def test_a_pass_that_a_stage_has_missed_in_part_is_no_evaluation_and_holds_up_none(tmp_path: Path) -> None:
@@ -116,12 +121,12 @@ def test_a_pass_that_a_stage_has_missed_in_part_is_no_evaluation_and_holds_up_no
     (tmp_path / "metrics").mkdir()
     board, console = Board(HashStore(), 2), Console(file=io.StringIO(), width=140)
     for stage in range(2):
-        board.post("status", stage, status(stage, step=5).row())
-        board.post("evaluation/1", stage, part_of_evaluation(stage, plan.data.test_samples - stage))
-        board.post("evaluation/2", stage, part_of_evaluation(stage, plan.data.test_samples) | {"epoch": 2})
+        board.post(STATUS, stage, status(stage, step=5).row())
+        board.post(evaluation_of(1), stage, part_of_evaluation(stage, plan.data.test_samples - stage))
+        board.post(evaluation_of(2), stage, replace(part_of_evaluation(stage, plan.data.test_samples), epoch=2))
     with Monitor(board, plan, tmp_path, expected_epochs(plan, 0, ()), [], Lines(console, 1000)) as monitor:
         pass
-    assert [one["epoch"] for one in monitor.evaluations] == [2]
+    assert [one.epoch for one in monitor.evaluations] == [2]
 
 
 @pytest.mark.parametrize(("console_interval_s", "lines"), [(1e-9, 1), (1000, 0)])

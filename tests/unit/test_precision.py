@@ -5,11 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from greedypipe.pipeline.build import TrainingConfig
-from greedypipe.pipeline.heads import HeadConfig
-from greedypipe.pipeline.networks import ModelConfig
+from greedypipe.pipeline.networks.custom import OwnNetwork
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.precision import Precision
-from tests.unit.tiny import DIGITS, RGB, ROWS, VGG, batch, differing, flat, make_block, train
+from tests.unit.tiny import DIGITS, RGB, ROWS, VGG, batch, differing, flat, head, make_block, train
 
 
 def test_bf16_computes_and_hands_on_bf16_and_keeps_everything_else_in_fp32() -> None:
@@ -40,10 +39,10 @@ def test_activations_and_weights_have_the_layout_asked_for(
     channels_last: bool, layout: torch.memory_format, precision: str
 ) -> None:
     training = TrainingConfig(channels_last=channels_last, precision=precision)
-    block = make_block(model=VGG, training=training, head=HeadConfig(name="cnn"))
+    block = make_block(model=VGG, training=training, head=head("cnn"))
     activation, _ = train(block, range(1))
     handed_on, _ = block.predict(batch(block)[0])
-    weights = [tensor for tensor in {**block.layer_state(), **block.loss.state_dict()}.values() if tensor.dim() == 4]
+    weights = [tensor for tensor in {**block.layer_state(), **block.method.state_dict()}.values() if tensor.dim() == 4]
     assert len(weights) > 2
     assert all(tensor.is_contiguous(memory_format=layout) for tensor in (activation, handed_on, *weights))
 
@@ -59,9 +58,9 @@ def reshaping(input_shape: tuple[int, int, int], num_classes: int) -> nn.Sequent
 def test_activations_have_dtype_and_layout_whatever_the_layers_give(precision: str, channels_last: bool) -> None:
     training = TrainingConfig(channels_last=channels_last, precision=precision)
     cut = PartitionConfig(blocks=2, boundaries=("1",))
-    block = make_block(model=ModelConfig(name=f"{__name__}:reshaping"), partition=cut, training=training)
-    x, _, _ = batch(block)
-    for activation in (block.forward(x), block.hand_on(x)):
+    block = make_block(model=OwnNetwork(name=f"{__name__}:reshaping"), partition=cut, training=training)
+    x, given = batch(block)
+    for activation in (block.forward(x, given), block.pass_through(x)):
         assert activation.dtype == block.precision.activation_dtype
         assert activation.is_contiguous(memory_format=block.precision.memory_format(4))
 
@@ -76,9 +75,9 @@ def test_the_layout_in_which_the_input_arrives_changes_no_bit(
     states = []
     for layout in (torch.contiguous_format, torch.channels_last):
         block = make_block(index, 7, images, model=VGG, training=TrainingConfig(channels_last=channels_last))
-        x, labels, _ = batch(block)
-        activation = block.forward(torch.empty_like(x, memory_format=layout).copy_(x)).clone()
-        block.learn(labels)
+        x, given = batch(block)
+        activation = block.forward(torch.empty_like(x, memory_format=layout).copy_(x), given).clone()
+        block.learn()
         states.append((activation, block.state_dict()))
     assert not differing(*states)
 

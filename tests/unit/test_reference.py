@@ -8,13 +8,13 @@ from torch import Tensor, nn, optim
 from torch.nn import functional
 
 from greedypipe.pipeline import reference
+from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import TrainingConfig
-from greedypipe.pipeline.losses import LossConfig
-from greedypipe.pipeline.networks import ModelConfig, build_network
-from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.networks import ModelConfig
+from greedypipe.pipeline.optimizer import AdamConfig, OptimizerConfig, SgdConfig
 from greedypipe.pipeline.randomness import derive_seed
-from tests.unit.tiny import CLASSES, DROPOUT, MLP, RGB, ROWS, VGG, differing, learned, make_blocks
+from tests.unit.tiny import CLASSES, DROPOUT, MLP, RGB, ROWS, VGG, differing, learned, loss_of, make_blocks, method
 
 
 def batches(count: int = 5, rows: int = ROWS, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
@@ -30,9 +30,9 @@ def record_inputs(block: Block) -> list[Tensor]:
     inputs: list[Tensor] = []
     forward = block.forward
 
-    def recording(x: Tensor) -> Tensor:
+    def recording(x: Tensor, batch: Batch) -> Tensor:
         inputs.append(x.clone())
-        return forward(x)
+        return forward(x, batch)
 
     block.forward = recording  # type: ignore[method-assign]
     return inputs
@@ -49,9 +49,9 @@ def torchs_adam(parameters: list[nn.Parameter]) -> optim.Optimizer:
 @pytest.mark.parametrize(
     ("model", "config", "rule"),
     [
-        (MLP, OptimizerConfig(lr=0.05), torchs_sgd),
-        (VGG, OptimizerConfig(lr=0.05), torchs_sgd),
-        (VGG, OptimizerConfig(name="adam", lr=0.01, weight_decay=0.0), torchs_adam),
+        (MLP, SgdConfig(lr=0.05), torchs_sgd),
+        (VGG, SgdConfig(lr=0.05), torchs_sgd),
+        (VGG, AdamConfig(name="adam", lr=0.01, weight_decay=0.0), torchs_adam),
     ],
     ids=["mlp-sgd", "vgg-sgd", "vgg-adam"],
 )
@@ -64,7 +64,7 @@ def test_one_block_is_plain_back_propagation_bit_for_bit(
 ) -> None:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     torch.manual_seed(derive_seed(3, "network"))
-    network = build_network(model, RGB, CLASSES)
+    network = model.build(RGB, CLASSES)
     plain = nn.Sequential(*(layer.module for layer in (*network.layers, network.classifier))).to(memory_format=layout)
     optimizer = rule(list(plain.parameters()))
     expected = []
@@ -85,16 +85,16 @@ def test_one_block_is_plain_back_propagation_bit_for_bit(
 @pytest.mark.parametrize("loss", ["cross_entropy", "predsim", "reconstruction"])
 @pytest.mark.parametrize("model", [DROPOUT, VGG], ids=lambda model: model.name)
 def test_every_block_learns_as_it_would_alone_on_what_it_was_given(model: ModelConfig, loss: str) -> None:
-    together = make_blocks(4, RGB, model=model, loss=LossConfig(name=loss))
+    together = make_blocks(4, RGB, model=model, method=method(loss))
     recorded = [record_inputs(block) for block in together]
     losses = reference.train(together, batches())
     assert all(torch.equal(seen, images) for seen, (images, _) in zip(recorded[0], batches(), strict=True))
     for index, inputs in enumerate(recorded):
-        alone = make_blocks(4, RGB, model=model, loss=LossConfig(name=loss))[index]
+        alone = make_blocks(4, RGB, model=model, method=method(loss))[index]
         own_losses = []
         for x, (images, labels) in zip(inputs, batches(), strict=True):
-            alone.forward(x)
-            own_losses.append(float(alone.learn(labels, images if alone.needs_image else None)))
+            alone.forward(x, Batch(0, labels, {IMAGE: images}))
+            own_losses.append(float(loss_of(alone)))
         assert own_losses == [row[index] for row in losses]
         assert not differing(learned([alone]), learned([together[index]]))
 
@@ -137,8 +137,8 @@ def logits_of(blocks: list[Block], images: Tensor) -> list[Tensor]:
         for block in blocks:
             for layer in block.layers:
                 x = layer.module.eval()(x)
-            logits.append(block.loss.head.eval()(x))
-            for module in (*(layer.module for layer in block.layers), block.loss):
+            logits.append(block.method.head.eval()(x))
+            for module in (*(layer.module for layer in block.layers), block.method):
                 module.train()
     return logits
 
@@ -169,28 +169,3 @@ def test_evaluation_changes_no_weight_and_no_later_step() -> None:
     assert not differing(learned(evaluated), learned(other))
     assert reference.train(evaluated, batches()) == reference.train(other, batches())
     assert not differing(learned(evaluated), learned(other))
-
-
-def test_the_ensemble_weighs_every_head_twice_as_much_as_the_one_before() -> None:
-    first, second, third = torch.randn(3, 4, 10, generator=torch.Generator().manual_seed(0))
-    ensemble = reference.add_to_ensemble(None, first, 0)
-    assert torch.equal(ensemble, first)
-    ensemble = reference.add_to_ensemble(ensemble, second, 1)
-    ensemble = reference.add_to_ensemble(ensemble, third, 2)
-    assert torch.equal(ensemble, first + 2 * second + 4 * third)
-    assert torch.equal(ensemble.argmax(1), ((first + 2 * second + 4 * third) / 7).argmax(1))
-
-
-def test_the_ensemble_leaves_the_logits_as_they_were() -> None:
-    first, second = torch.ones(2, 3), torch.ones(2, 3)
-    reference.add_to_ensemble(reference.add_to_ensemble(None, first, 0), second, 1)
-    assert torch.equal(first, torch.ones(2, 3))
-    assert torch.equal(second, torch.ones(2, 3))
-
-
-def test_a_part_of_the_network_weighs_its_heads_by_their_place_in_the_whole() -> None:
-    blocks = make_blocks(3, RGB)
-    images, _ = batches(1)[0]
-    x = blocks[0].hand_on(images)
-    later = reference.add_to_ensemble(None, blocks[1].predict(x)[1], blocks[1].index)
-    assert torch.equal(later, 2 * blocks[1].predict(x)[1])

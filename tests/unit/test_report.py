@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from greedypipe.launch.reporting.page.charts import MOST_POINTS, Axis, Series, histogram, line_chart, number, percent, ticks
 from greedypipe.launch.reporting.page.figures import rates
 from greedypipe.launch.reporting.page.record import Span
-from greedypipe.launch.reporting.page.style import ACTIVITIES, DEPTH, WORDS, depth_colour
+from greedypipe.launch.reporting.page.style import DEPTH, SPAN_COLOURS, SPAN_WORDS, depth_colour
 from greedypipe.launch.reporting.page.timeline import choose_window
 from greedypipe.launch.reporting.page.words import seconds
-from greedypipe.workers.around.trace import Activity
+from greedypipe.workers.around.trace import SpanKind
+from greedypipe.workers.telemetry.results import StepRecord
 
 X, Y = Axis("step", number), Axis("loss", number)
 
@@ -72,19 +73,19 @@ def test_colours_go_from_the_first_to_the_last_block() -> None:
     assert len({depth_colour(index, 30) for index in range(30)}) == 30
 
 
-def test_every_activity_has_a_colour_and_words() -> None:
-    assert set(ACTIVITIES) == set(WORDS) == {activity.name.lower() for activity in Activity}
+def test_every_kind_of_span_has_a_colour_and_words() -> None:
+    assert set(SPAN_COLOURS) == set(SPAN_WORDS) == {kind.name.lower() for kind in SpanKind}
 
 
 def test_throughput_goes_on_behind_a_resumption_that_counts_from_0_again() -> None:
     counted = [(1.0, 1.0, 100), (2.0, 2.0, 300), (2.5, 0.4, 200), (4.0, 1.4, 500)]
-    records = [{"time_s": time_s, "train_s": train_s, "samples": samples} for time_s, train_s, samples in counted]
+    records = [StepRecord(block=0, step=0, time_s=time, train_s=train, samples=count) for time, train, count in counted]
     clocks, found = zip(*rates(records), strict=True)
     assert clocks == pytest.approx((2.0, 2.4, 3.5)) and found == pytest.approx((200.0, 500.0, 300.0))
 
 
-def span(stage: int, activity: str, start_s: float, batch_id: int) -> Span:
-    return Span(stage, stage, activity, activity, start_s, start_s + 1, batch_id)
+def span(stage: int, kind: str, start_s: float, batch_id: int) -> Span:
+    return Span(stage, stage, kind, kind, start_s, start_s + 1, batch_id)
 
 
 def test_the_timeline_shows_where_all_stages_were_recorded_and_nothing_was_evaluated() -> None:

@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 from greedypipe.launch.recovery.pulses import Pulses
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.machine import is_alive
+from greedypipe.workers.telemetry.records import StageRow
+from tests.records import make_row
 
 
 class Clock:
@@ -15,8 +19,11 @@ class Clock:
         return self.now
 
 
-def beat(number: int, doing: str = "computing") -> dict[str, object]:
-    return {"beat": number, "doing": doing}
+ROW = make_row()
+
+
+def beat(number: int, activity: Activity = Activity.COMPUTING) -> StageRow:
+    return replace(ROW, unix_s=float(number), activity=activity)
 
 
 def test_a_row_that_does_not_change_for_the_timeout_is_silent() -> None:
@@ -33,7 +40,7 @@ def test_a_stage_that_is_done_or_has_not_begun_is_never_silent() -> None:
     pulses = Pulses(2, 4.0, clock)
     for second in range(20):
         clock.now = float(second)
-        assert pulses.silent([None, beat(0, "done")]) == []
+        assert pulses.silent([None, beat(0, Activity.DONE)]) == []
 
 
 def test_nobody_is_silent_because_this_process_was_asleep() -> None:

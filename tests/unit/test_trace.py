@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,8 @@ import torch
 from greedypipe.launch.reporting.trace_file import ARROWS_PER_LINK, write_trace
 from greedypipe.workers.around.trace import (
     MOST_SPANS,
-    Activity,
     Recorder,
+    SpanKind,
     TracedInbox,
     TracedOutbox,
     clock_origin_s,
@@ -24,7 +25,10 @@ from greedypipe.workers.links.interface import DeadEnd, LinkStats, Sender
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.meter import LoggingConfig
+from greedypipe.workers.telemetry.records import Spans
+from greedypipe.workers.telemetry.topics import TRACE
 from tests.unit.tiny import batch, make_block
+from tests.unit.tiny import train as train_block
 
 SEATS = [Seat(rank, rank) for rank in range(3)]
 FIRST_TO_SECOND = ARROWS_PER_LINK
@@ -56,7 +60,7 @@ def deliveries(*messages: tuple[Kind, int]) -> list[Delivery]:
 
 def recorded(recorder: Recorder) -> list[tuple[str, int]]:
     spans = recorder.spans()
-    return list(zip(spans["activity"], spans["batch_id"], strict=True))
+    return list(zip(spans.kind, spans.batch_id, strict=True))
 
 
 def train(*batch_ids: int) -> list[Delivery]:
@@ -65,7 +69,7 @@ def train(*batch_ids: int) -> list[Delivery]:
 
 def test_a_window_starts_with_a_new_enough_batch_and_ends_after_so_many() -> None:
     recorder = Recorder(first_batch_id=5, batches=3, capacity=99)
-    for _ in TracedInbox(train(3, 4, 7, 6, 6, 8), recorder, Activity.WAIT_INPUT):  # type: ignore[arg-type]
+    for _ in TracedInbox(train(3, 4, 7, 6, 6, 8), recorder, SpanKind.WAIT_INPUT):  # type: ignore[arg-type]
         pass
     assert recorded(recorder) == [("wait_input", 7), ("wait_input", 6), ("wait_input", 6)]
 
@@ -82,7 +86,7 @@ def test_evaluation_is_recorded_among_the_batches_of_the_window_only() -> None:
         (Kind.EVALUATE, 0),
         (Kind.END, 3),
     )
-    assert list(TracedInbox(stream, recorder, Activity.DATA)) == stream  # type: ignore[arg-type]
+    assert list(TracedInbox(stream, recorder, SpanKind.DATA)) == stream  # type: ignore[arg-type]
     assert recorded(recorder) == [
         ("data", 1),
         ("data", 0),
@@ -95,15 +99,15 @@ def test_evaluation_is_recorded_among_the_batches_of_the_window_only() -> None:
 
 def test_waiting_for_the_very_first_message_is_no_span() -> None:
     recorder = Recorder(first_batch_id=0, batches=2, capacity=99)
-    list(TracedInbox(train(0, 1), recorder, Activity.WAIT_INPUT))  # type: ignore[arg-type]
+    list(TracedInbox(train(0, 1), recorder, SpanKind.WAIT_INPUT))  # type: ignore[arg-type]
     assert recorded(recorder) == [("wait_input", 1)]
 
 
 def test_a_full_recorder_counts_what_it_loses() -> None:
     recorder = Recorder(first_batch_id=0, batches=9, capacity=2)
-    list(TracedInbox(train(0, 1, 2, 3, 4), recorder, Activity.WAIT_INPUT))  # type: ignore[arg-type]
+    list(TracedInbox(train(0, 1, 2, 3, 4), recorder, SpanKind.WAIT_INPUT))  # type: ignore[arg-type]
     assert recorded(recorder) == [("wait_input", 1), ("wait_input", 2)]
-    assert recorder.spans()["lost"] == 2
+    assert recorder.spans().lost == 2
 
 
 def test_a_full_recorder_fits_into_one_value_of_the_rendezvous_store() -> None:
@@ -111,8 +115,8 @@ def test_a_full_recorder_fits_into_one_value_of_the_rendezvous_store() -> None:
     recorder.begin(Message(Kind.TRAIN, 10**7))
     ten_years_s = 3e8
     for span in range(MOST_SPANS):
-        recorder.add(Activity.WAIT_INPUT, ten_years_s + span / 3, ten_years_s + span / 3 + 1e-5, block=100)
-    assert len(json.dumps(recorder.spans())) < limit_bytes
+        recorder.add(SpanKind.WAIT_INPUT, ten_years_s + span / 3, ten_years_s + span / 3 + 1e-5, block=100)
+    assert len(TRACE.write(recorder.spans())) < limit_bytes
     assert make_tracing(LoggingConfig(trace_batches=5000), 0, 100)._recorder._capacity == MOST_SPANS
 
 
@@ -126,22 +130,34 @@ def test_a_send_is_split_into_waiting_and_sending_and_sends_of_other_messages_pa
     assert inner.sent == [0, 1, 2, 3] and inner.closed
     assert recorded(recorder) == [("wait_room", 1), ("send", 1), ("send", 2)]
     spans = recorder.spans()
-    assert spans["end_s"][0] - spans["start_s"][0] == pytest.approx(0.0005, abs=1e-6)
-    assert spans["end_s"][0] == spans["start_s"][1] and outbox.wait_room_s == inner.stats.wait_room_s
+    assert spans.end_s[0] - spans.start_s[0] == pytest.approx(0.0005, abs=1e-6)
+    assert spans.end_s[0] == spans.start_s[1] and outbox.wait_room_s == inner.stats.wait_room_s
 
 
 def test_a_traced_block_computes_what_the_block_does() -> None:
     plain, tracing = make_block(), make_tracing(LoggingConfig(trace_batches=4, trace_start=0), 0, 1)
     (traced,) = tracing.blocks([make_block()])
-    x, labels, _ = batch(plain)
+    x, given = batch(plain)
     (delivery,) = train(0)
     for _ in tracing.inbox([delivery]):  # type: ignore[arg-type]
-        assert torch.equal(traced.forward(x), plain.forward(x))
-        assert torch.equal(traced.learn(labels), plain.learn(labels))
-        assert torch.equal(traced.hand_on(x), plain.hand_on(x))
+        assert torch.equal(traced.forward(x, given), plain.forward(x, given))
+        assert traced.learn() == plain.learn()
+        assert torch.equal(traced.pass_through(x), plain.pass_through(x))
         assert torch.equal(traced.predict(x)[1], plain.predict(x)[1])
     assert traced.step == plain.step == 1
-    assert (tracing.spans() or {})["activity"] == ["forward", "learn", "hand_on"]
+    spans = tracing.spans()
+    assert spans is not None and spans.kind == ["forward", "learn"]
+
+
+def test_a_finished_block_is_recorded_as_passing_through() -> None:
+    tracing, block = make_tracing(LoggingConfig(trace_batches=1, trace_start=0), 0, 1), make_block()
+    train_block(block, range(block.total_steps))
+    (traced,) = tracing.blocks([block])
+    for _ in tracing.inbox(train(0)):  # type: ignore[arg-type]
+        traced.forward(*batch(block))
+        assert traced.learn() is None
+    spans = tracing.spans()
+    assert spans is not None and spans.kind == ["hand_on"]
 
 
 def test_without_a_trace_every_part_stays_itself() -> None:
@@ -162,10 +178,9 @@ def test_the_clock_origin_is_that_of_the_wall_clock() -> None:
     assert clock_origin_s() + time.perf_counter() == pytest.approx(time.time(), abs=0.5)
 
 
-def spans_of(host: str, epoch_s: float, *spans: tuple[str, float, float, int, int]) -> dict[str, Any]:
-    names = ("activity", "start_s", "end_s", "block", "batch_id")
-    columns = {name: list(column) for name, column in zip(names, zip(*spans, strict=True), strict=True)}
-    return {"host": host, "epoch_s": epoch_s, "lost": 0} | columns
+def spans_of(host: str, epoch_s: float, *spans: tuple[str, float, float, int, int]) -> Spans:
+    kinds, starts, ends, blocks, batch_ids = map(list, zip(*spans, strict=True))
+    return Spans(host, epoch_s, starts, ends, kinds, blocks, batch_ids, lost=0)
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -205,7 +220,7 @@ def test_stages_are_processes_and_threads_that_perfetto_tells_apart(tmp_path: Pa
 
 def test_spans_without_room_are_told_of(tmp_path: Path) -> None:
     trace = spans_of("a", 0.0, ("forward", 1.0, 1.5, 0, 7))
-    write_trace(tmp_path, [trace, trace | {"lost": 3}], SEATS[:2], [[0], [1]])
+    write_trace(tmp_path, [trace, replace(trace, lost=3)], SEATS[:2], [[0], [1]])
     assert json.loads((tmp_path / "trace.json").read_text())["otherData"] == {"spans_without_room": {"stage 1": 3}}
 
 

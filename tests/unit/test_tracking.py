@@ -2,26 +2,27 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from greedypipe.launch.reporting.trackers import HarmlessTracker, evaluation_values, make_trackers, stage_values
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.meter import LoggingConfig
+from greedypipe.workers.telemetry.records import StageRow
+from greedypipe.workers.telemetry.results import Evaluation
 from greedypipe.workers.telemetry.status import StageStatus
 
-EVALUATION = {"epoch": 2, "blocks": [0.5, 0.75], "ensemble": 0.7}
+EVALUATION = Evaluation(2, [0.5, 0.75], 0.7)
 
 
-def row(step: int) -> dict[str, Any]:
+def row(step: int) -> StageRow:
     status = StageStatus(Seat(1, 1), [2, 3], 0, "host")
     status.step, status.loss = step, {2: 0.5, 3: 0.25}
     return status.row()
 
 
 def test_keys_carry_stage_and_block() -> None:
-    values = stage_values(1, row(4))
+    values = stage_values(row(4))
     assert values["stage1/block2/loss"] == 0.5 and values["stage1/block3/loss"] == 0.25
     assert {"stage1/samples_per_s", "stage1/staleness_mean"} <= set(values)
     assert evaluation_values(EVALUATION) == {
@@ -50,14 +51,14 @@ def test_a_tracker_that_breaks_is_one_warning_and_is_asked_no_more(capsys: pytes
     class Broken:
         calls = 0
 
-        def log(self, stage: int, row: dict[str, Any]) -> None:
+        def log(self, row: StageRow) -> None:
             self.calls += 1
             raise OSError("disk full")
 
     broken = Broken()
     tracker = HarmlessTracker(broken)  # type: ignore[arg-type]
     for _ in range(3):
-        tracker.log(0, row(1))
+        tracker.log(row(1))
     tracker.close()
     assert broken.calls == 1
     assert capsys.readouterr().err == "greedypipe: training goes on without Broken: disk full\n"
@@ -69,8 +70,8 @@ def test_wandb_without_a_key_writes_one_offline_run(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tracker,) = make_trackers(LoggingConfig(wandb=True), tmp_path, {"training": {"epochs": 3}})
-    tracker.log(1, row(4))
-    tracker.log(1, row(4))
+    tracker.log(row(4))
+    tracker.log(row(4))
     tracker.log_evaluation(EVALUATION)
     tracker.close()
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
@@ -79,8 +80,8 @@ def test_wandb_without_a_key_writes_one_offline_run(tmp_path: Path, monkeypatch:
 def test_tensorboard_keeps_every_stages_own_steps(tmp_path: Path) -> None:
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     (tracker,) = make_trackers(LoggingConfig(tensorboard=True), tmp_path, {})
-    tracker.log(1, row(4))
-    tracker.log(1, row(8))
+    tracker.log(row(4))
+    tracker.log(row(8))
     tracker.log_evaluation(EVALUATION)
     tracker.close()
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))

@@ -5,12 +5,19 @@ from fractions import Fraction
 import pytest
 import torch
 
-from greedypipe.launch.config.loader import load_config
+from greedypipe.launch.config.loader import ConfigError, load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.planning.traffic import bytes_after
+from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
 from greedypipe.workers.links.messages import Kind
 
 TINY = ("data.name=digits", "data.batch_size=64", "model.name=mlp", "model.hidden=16", "partition.blocks=4")
+
+
+class NeedsAMask(CrossEntropy):
+    """A user's own method."""
+
+    needs = frozenset({"labels", "mask"})
 
 
 def plan(*overrides: str, processes: int = 4) -> Plan:
@@ -29,12 +36,12 @@ def test_there_is_an_edge_between_neighbours_and_none_behind_the_last() -> None:
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_images_travel_as_far_as_a_block_needs_them(processes: int) -> None:
-    made = plan("loss.name=reconstruction", processes=processes)
+    made = plan("method.name=reconstruction", processes=processes)
     carried = [made.carried_after(stage) for stage in range(processes)]
     # The last block learns through the classifier alone: in four stages nothing before it needs to send images.
-    assert carried == {2: [("labels", "image"), ()], 4: [("labels", "image")] * 2 + [("labels",), ()]}[processes]
-    assert names(made, 0, Kind.TRAIN) == ["labels", "activation", "image"]
-    assert names(made, 0, Kind.EVALUATE) == ["labels", "activation", "ensemble"]
+    assert carried == {2: [("image", "labels"), ()], 4: [("image", "labels")] * 2 + [("labels",), ()]}[processes]
+    assert names(made, 0, Kind.TRAIN) == ["activation", "image", "labels"]
+    assert names(made, 0, Kind.EVALUATE) == ["activation", "labels", "ensemble"]
 
 
 def test_without_a_need_nothing_but_labels_accompanies_the_activation() -> None:
@@ -45,7 +52,15 @@ def test_the_activation_is_that_of_the_last_block_of_the_stage() -> None:
     made = plan("training.precision=bf16", "link.dtype=int8", processes=2)
     (activation,) = (spec for spec in made.edges[0].specs[Kind.TRAIN] if spec.name == "activation")
     assert activation.shape == made.blueprint.shapes[1].output
-    assert (activation.dtype, activation.encoding) == (torch.bfloat16, "int8")
+    assert (activation.dtype, made.edges[0].encodings) == (torch.bfloat16, {"activation": "int8"})
+
+
+def test_a_need_that_no_message_can_carry_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(f"method.name={__name__}:NeedsAMask")
+    assert str(caught.value) == (
+        f"method.name: got {__name__}:NeedsAMask, which needs 'mask', allowed: methods that need image or labels"
+    )
 
 
 def test_a_share_of_a_batch_is_rounded_up() -> None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.optimizer import AdamConfig, OptimizerConfig, SgdConfig
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.recut import transferred_state
 from tests.unit.tiny import MLP, VGG, differing, make_blocks, train
 
-OPTIMIZERS = [OptimizerConfig(lr=0.05), OptimizerConfig(name="adam", lr=0.01), OptimizerConfig(name="adamw", lr=0.01)]
+OPTIMIZERS = [SgdConfig(lr=0.05), AdamConfig(name="adam", lr=0.01), AdamConfig(name="adamw", lr=0.01)]
 
 
 def trained(blocks: int, steps: int = 3, **sections: Any) -> list[Block]:
@@ -47,14 +47,14 @@ def test_another_cut_keeps_layers_and_what_the_optimizer_knows_of_them(
     saved, resumed = trained(before, optimizer=optimizer), make_blocks(after, optimizer=optimizer)
     states = [block.state_dict() for block in saved]
     layers = {name: value for state in states for name, value in state["layers"].items()}
-    kept = {name: entry for state in states for name, entry in momentum(state).items() if "loss." not in name}
+    kept = {name: entry for state in states for name, entry in momentum(state).items() if "method." not in name}
     heads = {state["last_layer"] for state in states}
     for block in resumed:
         state, head_is_fresh = transferred_state(block, states)
         block.load_state_dict(state)
         now = block.state_dict()
         assert not differing(now["layers"], {name: layers[name] for name in now["layers"]})
-        follows = {name: entry for name, entry in momentum(now).items() if "loss." not in name}
+        follows = {name: entry for name, entry in momentum(now).items() if "method." not in name}
         assert follows and not differing(follows, {name: kept[name] for name in follows})
         assert head_is_fresh == (now["last_layer"] not in heads)
         assert block.step == 3
@@ -67,11 +67,11 @@ def test_a_fresh_head_has_neither_momentum_nor_the_weights_of_another() -> None:
     assert first.layers[-1].name != moved.layers[-1].name
     states = [block.state_dict() for block in saved]
     without = [state | {"last_layer": "elsewhere"} for state in states]
-    initial = {name: value.clone() for name, value in moved.loss.state_dict().items()}
+    initial = {name: value.clone() for name, value in moved.method.state_dict().items()}
     state, head_is_fresh = transferred_state(moved, without)
     moved.load_state_dict(state)
-    assert head_is_fresh and not differing(moved.loss.state_dict(), initial)
-    fresh = [entry for name, entry in momentum(moved.state_dict()).items() if name.startswith("loss.")]
+    assert head_is_fresh and not differing(moved.method.state_dict(), initial)
+    fresh = [entry for name, entry in momentum(moved.state_dict()).items() if name.startswith("method.")]
     assert fresh and all(not entry["momentum_buffer"].any() for entry in fresh)
 
 

@@ -5,12 +5,14 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.batch import Batch
+from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Message
 
@@ -18,51 +20,46 @@ FULL_BYTES = 64 << 10
 
 
 class DebugConfig(BaseModel, frozen=True, extra="forbid"):
-    """Slowed stages and scripted faults; all off by default."""
+    """Slowed stages and scripted faults, to see how a pipeline copes; all off by default."""
 
-    slow_stage: int = Field(-1, ge=-1, description="stage that is slowed; -1: none")
-    slow_factor: float = Field(1.0, ge=1, description="its own time per batch is multiplied by this")
-    slow_link_s: float = Field(0.0, ge=0, description="seconds that every message of the slowed stage's link takes more")
+    slow_stage: int = Field(-1, ge=-1, description="stage to slow down; -1: none")
+    slow_factor: float = Field(1.0, ge=1, description="factor by which the slowed stage takes longer per batch")
+    slow_link_s: float = Field(0.0, ge=0, description="seconds by which every message sent by the slowed stage is delayed")
     fault: Literal["none", "raise", "exit", "stop", "hang", "nan", "full_disk"] = Field(
         "none",
-        description="raise an exception; exit without a word; stop: SIGSTOP; hang for ever; nan: weights become NaN; "
-        "full_disk: from then on no file of the process grows beyond 64 KiB",
+        description="raise an exception; exit without a word; stop by SIGSTOP; hang forever; nan: weights become NaN; "
+        "full_disk: no file of the process may grow beyond 64 KiB",
     )
-    fault_stage: int = Field(0, ge=0, description="stage with the fault")
-    fault_step: int = Field(0, ge=0, description="optimizer step of its first block at which it happens")
+    fault_stage: int = Field(0, ge=0, description="stage in which the fault happens")
+    fault_step: int = Field(0, ge=0, description="optimizer step of that stage's first block at which it happens")
+
+    @field_validator("slow_factor", "slow_link_s")
+    @classmethod
+    def _slows_some_stage(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("slow_stage") == -1 and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"got {value!r}, which slows nothing without debug.slow_stage")
+        return value
 
 
-class SlowedBlock:
-    """A block that sleeps after every training step, `factor` - 1 times as long as the step took.
+class SlowedBlock(BlockShell):
+    """A block that sleeps after everything it computes in training, `factor` - 1 times as long as that took."""
 
-    Everything else is the block's own.
-    """
-
-    def __init__(self, block: Block, factor: float) -> None:
-        self._block = block
+    def __init__(self, block: AnyBlock, factor: float) -> None:
+        super().__init__(block)
         self._factor = factor
         self._spent_s = 0.0
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._block, name)
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
         started = time.perf_counter()
-        activation = self._block.forward(x)
+        activation = self._block.forward(x, batch)
         self._spent_s = time.perf_counter() - started
         return activation
 
-    def learn(self, labels: Tensor, image: Tensor | None = None, weight: float = 1.0) -> Tensor:
+    def learn(self) -> Tensor | None:
         started = time.perf_counter()
-        loss = self._block.learn(labels, image, weight)
+        loss = self._block.learn()
         time.sleep((self._factor - 1) * (self._spent_s + time.perf_counter() - started))
         return loss
-
-    def hand_on(self, x: Tensor) -> Tensor:
-        started = time.perf_counter()
-        activation = self._block.hand_on(x)
-        time.sleep((self._factor - 1) * (time.perf_counter() - started))
-        return activation
 
 
 class SlowedSender(Sender):
@@ -87,21 +84,18 @@ class SlowedSender(Sender):
         self._link.abandon()
 
 
-class FaultyBlock:
+class FaultyBlock(BlockShell):
     """A block whose forward fails in the given way at the given step."""
 
-    def __init__(self, block: Block, fault: str, step: int) -> None:
-        self._block = block
+    def __init__(self, block: AnyBlock, fault: str, step: int) -> None:
+        super().__init__(block)
         self._fault = fault
         self._step = step
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._block, name)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self._block.step == self._step:
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        if self._block.step == self._step and not self._block.finished:
             self._strike()
-        return self._block.forward(x)
+        return self._block.forward(x, batch)
 
     def _strike(self) -> None:
         print(f"debug: {self._fault} in block {self._block.index} at step {self._step}", file=sys.stderr, flush=True)
@@ -127,10 +121,11 @@ def slowed_link(link: Sender, stage: int, config: DebugConfig) -> Sender:
     return SlowedSender(link, config.slow_link_s) if config.slow_stage == stage and config.slow_link_s else link
 
 
-def trouble(blocks: list[Block], stage: int, config: DebugConfig) -> list[Block]:
+def trouble(blocks: Sequence[AnyBlock], stage: int, config: DebugConfig) -> list[AnyBlock]:
     """The stage's blocks, with the trouble that `config` asks for."""
-    if config.slow_stage == stage and config.slow_factor > 1:
-        blocks = [SlowedBlock(block, config.slow_factor) for block in blocks]  # type: ignore[misc]
+    result: list[AnyBlock] = list(blocks)
     if config.fault != "none" and config.fault_stage == stage:
-        blocks = [FaultyBlock(blocks[0], config.fault, config.fault_step), *blocks[1:]]  # type: ignore[list-item]
-    return blocks
+        result[0] = FaultyBlock(blocks[0], config.fault, config.fault_step)
+    if config.slow_stage == stage and config.slow_factor > 1:
+        result = [SlowedBlock(block, config.slow_factor) for block in result]
+    return result

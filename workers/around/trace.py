@@ -4,16 +4,19 @@ import time
 from array import array
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
-from greedypipe.pipeline.block import Block
+from greedypipe.buffers.stats import BufferStats
+from greedypipe.pipeline.batch import Batch
+from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.inbox import Delivery, MessageStream
 from greedypipe.workers.links.connect import memory_of_host
-from greedypipe.workers.links.interface import DeadEnd, LinkStats, Sender
+from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.telemetry.meter import LoggingConfig
+from greedypipe.workers.telemetry.records import Spans
 
 EVALUATION_SPANS = 4096
 """Room for evaluation batches that fall among the recorded training batches; those beyond it are not recorded."""
@@ -25,7 +28,7 @@ CLOCK_READINGS = 16
 CLOCK_DIGITS = 7
 
 
-class Activity(IntEnum):
+class SpanKind(IntEnum):
     """What a span of time was for. On a GPU these are the host's times: a kernel may run later than its call."""
 
     DATA = 0
@@ -80,34 +83,29 @@ class Recorder:
         self._batches_left -= self.is_training
         return self.is_training
 
-    def add(self, activity: Activity, start: float, end: float, block: int = -1) -> None:
+    def add(self, kind: SpanKind, start: float, end: float, block: int = -1) -> None:
         """Keeps a span of the message at hand; seconds of `time.perf_counter`."""
         index = self._count
         if index == self._capacity:
             self._lost += 1
             return
         self._starts[index], self._ends[index] = start, end
-        self._codes[index], self._blocks[index], self._batch_ids[index] = activity, block, self.batch_id
+        self._codes[index], self._blocks[index], self._batch_ids[index] = kind, block, self.batch_id
         self._count = index + 1
 
-    def spans(self) -> dict[str, Any]:
-        """Everything recorded, as columns of equal length, and what is needed to compare this clock with another's.
-
-        Keys: `start_s`, `end_s` (of this host's monotonic clock), `activity` (names), `block` (-1: none), `batch_id`,
-        `lost` (spans without room), `host` (equal where the clock is the same one) and `epoch_s`, the time since 1970
-        at which this host's clock was 0.
-        """
+    def spans(self) -> Spans:
+        """Everything recorded, and what is needed to compare this clock with another's."""
         count = self._count
-        return {
-            "host": memory_of_host(),
-            "epoch_s": clock_origin_s(),
-            "start_s": [round(start, CLOCK_DIGITS) for start in self._starts[:count]],
-            "end_s": [round(end, CLOCK_DIGITS) for end in self._ends[:count]],
-            "activity": [Activity(code).name.lower() for code in self._codes[:count]],
-            "block": self._blocks[:count].tolist(),
-            "batch_id": self._batch_ids[:count].tolist(),
-            "lost": self._lost,
-        }
+        return Spans(
+            host=memory_of_host(),
+            epoch_s=clock_origin_s(),
+            start_s=[round(start, CLOCK_DIGITS) for start in self._starts[:count]],
+            end_s=[round(end, CLOCK_DIGITS) for end in self._ends[:count]],
+            kind=[SpanKind(code).name.lower() for code in self._codes[:count]],
+            block=self._blocks[:count].tolist(),
+            batch_id=self._batch_ids[:count].tolist(),
+            lost=self._lost,
+        )
 
 
 def clock_origin_s() -> float:
@@ -122,13 +120,27 @@ def clock_origin_s() -> float:
 class TracedInbox:
     """An inbox whose waits are recorded, and that tells the recorder which message is at hand."""
 
-    def __init__(self, inbox: MessageStream, recorder: Recorder, waiting: Activity) -> None:
+    def __init__(self, inbox: MessageStream, recorder: Recorder, waiting: SpanKind) -> None:
         self._inbox = inbox
         self._recorder = recorder
         self._waiting = waiting
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inbox, name)
+    @property
+    def wait_s(self) -> float:
+        return self._inbox.wait_s
+
+    @property
+    def slot_bytes(self) -> int:
+        return self._inbox.slot_bytes
+
+    def read_each_once(self) -> None:
+        self._inbox.read_each_once()
+
+    def stats(self) -> BufferStats:
+        return self._inbox.stats()
+
+    def close(self) -> None:
+        self._inbox.close()
 
     def __iter__(self) -> Iterator[Delivery]:
         recorder, deliveries = self._recorder, iter(self._inbox)
@@ -143,7 +155,7 @@ class TracedInbox:
                 recorder.add(self._waiting, asked, given)
             yield delivery
             if is_recorded and not recorder.is_training:
-                recorder.add(Activity.EVALUATE, given, time.perf_counter())
+                recorder.add(SpanKind.EVALUATE, given, time.perf_counter())
 
 
 class TracedOutbox(Sender):
@@ -164,8 +176,8 @@ class TracedOutbox(Sender):
         self._outbox.send(message)
         ended, room = time.perf_counter(), started + self.wait_room_s - waited_before_s
         if room > started:
-            self._recorder.add(Activity.WAIT_ROOM, started, room)
-        self._recorder.add(Activity.SEND, room, ended)
+            self._recorder.add(SpanKind.WAIT_ROOM, started, room)
+        self._recorder.add(SpanKind.SEND, room, ended)
 
     def close(self) -> None:
         self._outbox.close()
@@ -174,53 +186,45 @@ class TracedOutbox(Sender):
         self._outbox.abandon()
 
 
-class TracedBlock:
-    """A block whose forward, learn and hand_on are recorded; everything else is the block's own."""
+class TracedBlock(BlockShell):
+    """A block whose forward and learn are recorded."""
 
-    def __init__(self, block: Block, recorder: Recorder) -> None:
-        self._block = block
-        self._index = block.index
+    def __init__(self, block: AnyBlock, recorder: Recorder) -> None:
+        super().__init__(block)
         self._recorder = recorder
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._block, name)
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        kind = SpanKind.HAND_ON if self._block.finished else SpanKind.FORWARD
         started = time.perf_counter()
-        activation = self._block.forward(x)
-        self._record(Activity.FORWARD, started)
+        activation = self._block.forward(x, batch)
+        self._record(kind, started)
         return activation
 
-    def learn(self, labels: Tensor, image: Tensor | None = None, weight: float = 1.0) -> Tensor:
+    def learn(self) -> Tensor | None:
         started = time.perf_counter()
-        loss = self._block.learn(labels, image, weight)
-        self._record(Activity.LEARN, started)
+        loss = self._block.learn()
+        if loss is not None:
+            self._record(SpanKind.LEARN, started)
         return loss
 
-    def hand_on(self, x: Tensor) -> Tensor:
-        started = time.perf_counter()
-        activation = self._block.hand_on(x)
-        self._record(Activity.HAND_ON, started)
-        return activation
-
-    def _record(self, activity: Activity, started: float) -> None:
+    def _record(self, kind: SpanKind, started: float) -> None:
         if self._recorder.is_training:
-            self._recorder.add(activity, started, time.perf_counter(), self._index)
+            self._recorder.add(kind, started, time.perf_counter(), self._block.index)
 
 
 class Tracing(Protocol):
     """What surrounds the parts of a stage, chosen once."""
 
-    def blocks(self, blocks: Sequence[Block]) -> Sequence[Block]: ...
+    def blocks(self, blocks: Sequence[AnyBlock]) -> Sequence[AnyBlock]: ...
     def inbox(self, inbox: MessageStream) -> MessageStream: ...
     def outbox(self, outbox: Sender) -> Sender: ...
-    def spans(self) -> dict[str, Any] | None: ...
+    def spans(self) -> Spans | None: ...
 
 
 class Untraced:
     """Leaves every part as it is: a run without a trace costs nothing."""
 
-    def blocks(self, blocks: Sequence[Block]) -> Sequence[Block]:
+    def blocks(self, blocks: Sequence[AnyBlock]) -> Sequence[AnyBlock]:
         return blocks
 
     def inbox(self, inbox: MessageStream) -> MessageStream:
@@ -238,18 +242,18 @@ class Traced:
 
     def __init__(self, recorder: Recorder, stage: int) -> None:
         self._recorder = recorder
-        self._waiting = Activity.WAIT_INPUT if stage else Activity.DATA
+        self._waiting = SpanKind.WAIT_INPUT if stage else SpanKind.DATA
 
-    def blocks(self, blocks: Sequence[Block]) -> Sequence[Block]:
-        return [TracedBlock(block, self._recorder) for block in blocks]  # type: ignore[misc]
+    def blocks(self, blocks: Sequence[AnyBlock]) -> Sequence[AnyBlock]:
+        return [TracedBlock(block, self._recorder) for block in blocks]
 
     def inbox(self, inbox: MessageStream) -> MessageStream:
         return TracedInbox(inbox, self._recorder, self._waiting)
 
     def outbox(self, outbox: Sender) -> Sender:
-        return outbox if isinstance(outbox, DeadEnd) else TracedOutbox(outbox, self._recorder)
+        return outbox if outbox.is_dead_end else TracedOutbox(outbox, self._recorder)
 
-    def spans(self) -> dict[str, Any]:
+    def spans(self) -> Spans:
         """See `Recorder.spans`."""
         return self._recorder.spans()
 

@@ -2,37 +2,23 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from greedypipe.pipeline.batch import TensorSpec
+
 LEVELS = 255
 """Steps between the smallest and the largest value of a channel in 8 bits."""
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """A tensor's name, shape without the batch dimension, dtype, memory layout, and how it is encoded in a slot."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    channels_last: bool = False
-    encoding: str = "same"
-
-    @property
-    def channels(self) -> int:
-        """Length of the channel dimension: the first of maps [C, H, W], the last of tokens [T, C] and vectors [C]."""
-        return 1 if not self.shape else self.shape[0] if len(self.shape) == 3 else self.shape[-1]
-
-    def view(self, memory: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
-        """`memory` (uint8, of the right size) as `dtype` in this tensor's shape with `rows` rows."""
-        if self.channels_last and len(self.shape) == 3:
-            channels, height, width = self.shape
-            return memory.view(dtype).view(rows, height, width, channels).permute(0, 3, 1, 2)
-        return memory.view(dtype).view(rows, *self.shape)
+def view(spec: TensorSpec, memory: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
+    """`memory` (uint8, of the right size) as `dtype` in the spec's shape and layout with `rows` rows."""
+    if spec.channels_last and len(spec.shape) == 3:
+        channels, height, width = spec.shape
+        return memory.view(dtype).view(rows, height, width, channels).permute(0, 3, 1, 2)
+    return memory.view(dtype).view(rows, *spec.shape)
 
 
 class EncodedTensor:
@@ -81,14 +67,14 @@ class Same:
         return math.prod(spec.shape) * spec.dtype.itemsize * rows
 
     def field(self, spec: TensorSpec, memory: Tensor, rows: int) -> "SameField":
-        return SameField(spec.view(memory[: self.size_bytes(spec, rows)], rows, spec.dtype))
+        return SameField(view(spec, memory[: self.size_bytes(spec, rows)], rows, spec.dtype))
 
 
 class SameField:
     """A view of the slot."""
 
-    def __init__(self, view: Tensor) -> None:
-        self._view = view
+    def __init__(self, memory: Tensor) -> None:
+        self._view = memory
 
     def write(self, tensor: Tensor) -> None:
         self._view.copy_(tensor)
@@ -104,15 +90,15 @@ class Bf16:
         return math.prod(spec.shape) * torch.bfloat16.itemsize * rows
 
     def field(self, spec: TensorSpec, memory: Tensor, rows: int) -> "Bf16Field":
-        return Bf16Field(spec, spec.view(memory[: self.size_bytes(spec, rows)], rows, torch.bfloat16))
+        return Bf16Field(spec, view(spec, memory[: self.size_bytes(spec, rows)], rows, torch.bfloat16))
 
 
 class Bf16Field:
     """A bfloat16 view of the slot."""
 
-    def __init__(self, spec: TensorSpec, view: Tensor) -> None:
-        self._view = view
-        self._encoded = EncodedTensor((view,), lambda codes: codes.to(spec.dtype, copy=True))
+    def __init__(self, spec: TensorSpec, memory: Tensor) -> None:
+        self._view = memory
+        self._encoded = EncodedTensor((memory,), lambda codes: codes.to(spec.dtype, copy=True))
 
     def write(self, tensor: Tensor) -> None:
         self._view.copy_(tensor)
@@ -135,7 +121,7 @@ class Int8:
     def field(self, spec: TensorSpec, memory: Tensor, rows: int) -> "Int8Field":
         row = self._row_bytes(spec)
         scale, offset = (memory[start : start + row].view(torch.float32) for start in (0, row))
-        codes = spec.view(memory[2 * row : self.size_bytes(spec, rows)], rows, torch.uint8)
+        codes = view(spec, memory[2 * row : self.size_bytes(spec, rows)], rows, torch.uint8)
         return Int8Field(spec, scale, offset, codes)
 
     @staticmethod

@@ -10,7 +10,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from greedypipe.workers.links.encoding import ENCODINGS, EncodedTensor, TensorSpec
+from greedypipe.pipeline.batch import TensorSpec
+from greedypipe.workers.links.encoding import ENCODINGS, EncodedTensor, Encoding
 
 ALIGNMENT_BYTES = 64
 HEADER_WORDS = 8
@@ -86,14 +87,19 @@ class MessageLayout:
     """What both ends of a link agree on: the tensors of every kind of message, and the largest batch.
 
     Every header carries `code`, so that two ends with different ideas are an error at the first message.
+
+    Attributes:
+        encodings: How tensors lie in a slot, by name (workers.links.encoding.ENCODINGS); those without one as they are.
     """
 
     max_rows: int
     specs: Mapping[Kind, tuple[TensorSpec, ...]]
+    encodings: Mapping[str, str] = field(default_factory=dict)
     code: int = field(init=False)
 
     def __post_init__(self) -> None:
-        text = repr((self.max_rows, sorted((int(kind), specs) for kind, specs in self.specs.items())))
+        specs = sorted((int(kind), specs) for kind, specs in self.specs.items())
+        text = repr((self.max_rows, specs, sorted(self.encodings.items())))
         digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
         object.__setattr__(self, "code", int.from_bytes(digest, "little") >> 1)
 
@@ -108,7 +114,11 @@ class MessageLayout:
 
     def field_sizes(self, kind: Kind, rows: int) -> list[tuple[TensorSpec, int]]:
         """The tensors of a message of `rows` rows, in order, with the aligned bytes that each takes up."""
-        return [(spec, _aligned(ENCODINGS[spec.encoding].size_bytes(spec, rows))) for spec in self.specs.get(kind, ())]
+        return [(spec, _aligned(self.encoding_of(spec).size_bytes(spec, rows))) for spec in self.specs.get(kind, ())]
+
+    def encoding_of(self, spec: TensorSpec) -> Encoding:
+        """How a tensor lies in a slot."""
+        return ENCODINGS[self.encodings.get(spec.name, "same")]
 
     def check(self, message: Message) -> None:
         """Raises ValueError where a message does not fit the layout."""

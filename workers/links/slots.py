@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from greedypipe.workers.links.encoding import ENCODINGS, Field
+from greedypipe.workers.links.encoding import Field
 from greedypipe.workers.links.messages import HEADER_BYTES, Kind, Message, MessageLayout
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Slot:
         if views is None:
             fields, offset = {}, HEADER_BYTES
             for spec, size in self._layout.field_sizes(Kind(kind), rows):
-                fields[spec.name] = ENCODINGS[spec.encoding].field(spec, self._memory[offset : offset + size], rows)
+                fields[spec.name] = self._layout.encoding_of(spec).field(spec, self._memory[offset : offset + size], rows)
                 offset += size
             views = self._views[kind, rows] = fields, self._memory[:offset]
         return views

@@ -1,58 +1,81 @@
 """Figures of a stage while it trains, gathered on the device and read every few steps."""
 
-import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Protocol, TextIO
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from greedypipe.pipeline.block import Block
+from greedypipe.workers.jsonl import line_of, read_lines
+from greedypipe.workers.telemetry.results import METRICS, PassRecord, StepRecord
 
 
 class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
-    """What is written down, how often, and where else it goes."""
+    """What is recorded, how often and where."""
 
-    interval_steps: int = Field(20, ge=1, description="steps between records of metrics/stageK.jsonl and checks for NaN")
-    console_interval_s: float = Field(5.0, gt=0, description="seconds between progress lines where output is no terminal")
-    wandb: bool = Field(False, description="log to Weights & Biases (extra 'wandb'; offline without a key)")
-    tensorboard: bool = Field(False, description="write TensorBoard events into the run's folder (extra 'tensorboard')")
-    trace_batches: int = Field(
-        0, ge=0, le=5000, description="training batches of each stage that trace.json shows; 0: no trace"
+    interval_steps: int = Field(
+        20, ge=1, description="steps between records in metrics/stageK.jsonl, and between checks for NaN"
     )
-    trace_start: int = Field(20, ge=0, description="batch_id from which on each stage fills its trace")
+    console_interval_s: float = Field(
+        5.0, gt=0, description="seconds between progress lines when the output is not a terminal"
+    )
+    wandb: bool = Field(False, description="also log to Weights & Biases (needs extra 'wandb'; offline without an API key)")
+    tensorboard: bool = Field(
+        False, description="also write TensorBoard events into the run's folder (needs extra 'tensorboard')"
+    )
+    trace_batches: int = Field(
+        0, ge=0, le=5000, description="training batches of each stage to record in trace.json; 0: no trace"
+    )
+    trace_start: int = Field(20, ge=0, description="first training batch (its batch_id) to record in the trace")
+
+    @field_validator("trace_start")
+    @classmethod
+    def _there_is_a_trace(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("trace_batches") == 0 and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"got {value}, which has no effect without logging.trace_batches")
+        return value
 
 
 class MetricsFile:
-    """One JSON object per line, flushed line by line so that a killed process leaves whole lines.
+    """Records of one process, one per line, flushed line by line so that a killed process leaves whole lines.
 
     A file that a run has left, to go on in it, is appended to; its last line must be whole.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.read_text().splitlines() if path.exists() else []
-        self._started = time.perf_counter() - (json.loads(before[-1])["time_s"] if before else 0.0)
+        before = read_lines(path, METRICS)
+        self._started = time.perf_counter() - (before[-1].time_s if before else 0.0)
         self._file: TextIO = path.open("a", buffering=1)
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Appends one record with the seconds that the run has been at work, and with Unix time, which is one clock for all
-        stages of a host. Non-finite numbers become null."""
-        clocks = {"time_s": round(time.perf_counter() - self._started, 4), "unix_s": round(time.time(), 4)}
-        record = clocks | record
-        self._file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
+    def write(self, record: StepRecord | PassRecord) -> None:
+        """Appends one record, with its `time_s` and `unix_s`."""
+        time_s, unix_s = round(time.perf_counter() - self._started, 4), round(time.time(), 4)
+        self._file.write(line_of(replace(record, time_s=time_s, unix_s=unix_s)))
 
     def close(self) -> None:
         self._file.close()
 
 
+class Metered(Protocol):
+    """What a meter asks of a block."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+
+
 class Meter:
     """Collects the local losses of one block; one copy on the device per step, nothing else on the hot path."""
 
-    def __init__(self, block: Block, interval_steps: int) -> None:
+    def __init__(self, block: Metered, interval_steps: int) -> None:
         self.block = block
         self._losses = torch.zeros(interval_steps, device=block.device)
         self._batch_ids: list[int] = []
@@ -123,7 +146,3 @@ class Stopwatch:
     def fraction(self, seconds: float) -> float:
         """`seconds` as a share of the training time, in [0, 1]."""
         return seconds / self.train_s if self.train_s else 0.0
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,10 +1,11 @@
 """What a stage is doing right now: written by its main thread, read by the heartbeat and the live table."""
 
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.activity import Activity, sentence
+from greedypipe.workers.telemetry.records import StageRow
 
 
 @dataclass
@@ -15,8 +16,9 @@ class StageStatus:
     blocks: list[int]
     pid: int
     host: str
-    doing: str = "starting"
-    """starting, computing, waiting for ..., or done."""
+    activity: Activity = Activity.STARTING
+    peer: str = ""
+    """Name of the stage or process that this one waits for; empty where it waits for none."""
     batch_id: int = -1
     step: int = 0
     loss: dict[int, float] = field(default_factory=dict)
@@ -36,15 +38,28 @@ class StageStatus:
     """All blocks here have used up their step budget."""
     since: float = field(default_factory=time.monotonic)
 
-    def now(self, doing: str) -> None:
-        """Says what the stage does from here on. Called twice per batch: allocates nothing."""
-        self.doing = doing
+    def now(self, activity: Activity, peer: str = "") -> None:
+        """Sets what the stage does from here on, and whom it waits for. Called several times per batch: makes no text."""
+        # The clock first: a reader in between must not see computing with the start of a long wait.
         self.since = time.monotonic()
+        self.peer = peer
+        self.activity = activity
 
-    def row(self) -> dict[str, Any]:
-        """The status as JSON-able values, with the seconds spent at what it does and the Unix time of saying so."""
-        own = {"name": self.seat.name, "stage": self.stage}
-        return asdict(self) | own | {"for_s": time.monotonic() - self.since, "unix_s": time.time()}
+    @property
+    def doing(self) -> str:
+        """The activity as a sentence, for people."""
+        return sentence(self.activity, self.peer)
+
+    def row(self) -> StageRow:
+        """The status as a record, with the seconds spent on its activity and the Unix time of this reading."""
+        return StageRow(
+            **vars(self),
+            name=self.seat.name,
+            stage=self.stage,
+            doing=self.doing,
+            for_s=time.monotonic() - self.since,
+            unix_s=time.time(),
+        )
 
     @property
     def stage(self) -> int:

@@ -2,19 +2,21 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from html import escape
 from itertools import pairwise
-from typing import Any
 
 from greedypipe.buffers.stats import STALENESS_LIMIT
 from greedypipe.launch.reporting.page.charts import Axis, Series, histogram, legend, line_chart, number, percent
-from greedypipe.launch.reporting.page.record import RunRecord
-from greedypipe.launch.reporting.page.style import ACTIVITIES, BUSY, TOGETHER, depth_colour
+from greedypipe.launch.reporting.page.record import RunRecord, StageFigures
+from greedypipe.launch.reporting.page.style import BUSY, SPAN_COLOURS, TOGETHER, depth_colour
+from greedypipe.workers.telemetry.phrases import range_of_blocks
+from greedypipe.workers.telemetry.results import StepRecord
 
-SHARES = {
-    "busy": ("busy_fraction", BUSY),
-    "wait for input": ("wait_input_fraction", ACTIVITIES["wait_input"]),
-    "wait for room": ("wait_output_fraction", ACTIVITIES["wait_room"]),
+SHARES: dict[str, tuple[Callable[[StageFigures], float | None], str]] = {
+    "busy": (lambda stage: stage.busy_fraction, BUSY),
+    "wait for input": (lambda stage: stage.wait_input_fraction, SPAN_COLOURS["wait_input"]),
+    "wait for room": (lambda stage: stage.wait_output_fraction, SPAN_COLOURS["wait_room"]),
 }
 LEAST_LABELLED = 0.06
 """Narrower parts of a bar have no room for their label."""
@@ -25,17 +27,17 @@ SECONDS = Axis("seconds of the stage", number, starts_at_zero=True)
 
 def accuracy_figure(run: RunRecord) -> str:
     """Accuracy of every head over the epochs, from metrics/evaluations.jsonl."""
-    count = max((len(evaluation["blocks"]) for evaluation in run.evaluations), default=0)
+    count = max((len(evaluation.blocks) for evaluation in run.evaluations), default=0)
     series = [
         Series(
             f"block {block}" if block < count - 1 else f"block {block} (classifier)",
             depth_colour(block, count),
-            [(evaluation["epoch"], evaluation["blocks"][block]) for evaluation in run.evaluations],
+            [(evaluation.epoch, evaluation.blocks[block]) for evaluation in run.evaluations],
         )
         for block in range(count)
     ]
     if count > 1:
-        together = [(evaluation["epoch"], evaluation["ensemble"]) for evaluation in run.evaluations]
+        together = [(evaluation.epoch, evaluation.ensemble) for evaluation in run.evaluations]
         series.append(Series("ensemble", TOGETHER, together, dashed=True))
     return line_chart(series, Axis("epoch of stage 0", number, whole=True), Axis("accuracy", percent))
 
@@ -46,9 +48,7 @@ def loss_figure(run: RunRecord) -> str:
     for rank, blocks in enumerate(run.blocks):
         for block in blocks:
             points = [
-                (record["step"], record["loss"])
-                for record in run.steps(rank)
-                if record["block"] == block and record["loss"] is not None
+                (record.step, record.loss) for record in run.steps[rank] if record.block == block and record.loss is not None
             ]
             series.append(Series(f"block {block}", depth_colour(block, run.num_blocks), points))
     return line_chart(series, Axis("step of the block", number, whole=True), Axis("local loss", number))
@@ -59,23 +59,23 @@ def throughput_figure(run: RunRecord) -> str:
     return line_chart(_by_stage(run, rates), SECONDS, Axis("samples per second", number, starts_at_zero=True))
 
 
-def rates(records: list[dict[str, Any]]) -> list[tuple[float, float]]:
+def rates(records: list[StepRecord]) -> list[tuple[float, float]]:
     """Seconds of the run, and samples per second, of a stage's records."""
     points = []
     for before, after in pairwise(records[:: math.ceil(len(records) / MOST_RATES) or 1]):
         # A run that goes on from a checkpoint counts from 0 again.
-        counted = before if before["train_s"] <= after["train_s"] else before | {"train_s": 0.0, "samples": 0}
-        if train_s := after["train_s"] - counted["train_s"]:
-            # Not after["time_s"]: an evaluation or a long end without training may lie between the two.
-            points.append((before["time_s"] + train_s, (after["samples"] - counted["samples"]) / train_s))
+        counted = before if before.train_s <= after.train_s else replace(before, train_s=0.0, samples=0)
+        if train_s := after.train_s - counted.train_s:
+            # Not after.time_s: an evaluation or a long end without training may lie between the two.
+            points.append((before.time_s + train_s, (after.samples - counted.samples) / train_s))
     return points
 
 
 def occupancy_figure(run: RunRecord) -> str:
     """Mean occupancy so far of the buffer that each stage reads."""
 
-    def occupancies(records: list[dict[str, Any]]) -> list[tuple[float, float]]:
-        return [(record["time_s"], record["occupancy_mean"]) for record in records]
+    def occupancies(records: list[StepRecord]) -> list[tuple[float, float]]:
+        return [(record.time_s, record.occupancy_mean) for record in records]
 
     return line_chart(_by_stage(run, occupancies)[1:], SECONDS, Axis("occupancy", percent, starts_at_zero=True))
 
@@ -84,9 +84,9 @@ def staleness_figures(run: RunRecord) -> list[tuple[str, str]]:
     """A title and a histogram for every stage that reads from a buffer."""
     figures = []
     for stage in run.stages:
-        if counts := stage.get("staleness_counts"):
-            title = f"Stage {stage['label']}: mean {stage['staleness_mean']:.2f}, largest {stage['staleness_max']:,}"
-            colour = _colour(run, stage["blocks"])
+        if counts := stage.staleness_counts:
+            title = f"Stage {stage.label}: mean {stage.staleness_mean:.2f}, largest {stage.staleness_max:,}"
+            colour = _colour(run, stage.blocks)
             chart = histogram(counts, Axis("staleness", number), colour, len(counts) > STALENESS_LIMIT)
             figures.append((title, chart))
     return figures
@@ -96,33 +96,30 @@ def time_bars(run: RunRecord) -> str:
     """One bar per stage: shares of its training time."""
     rows = []
     for stage in run.stages:
-        if "busy_fraction" not in stage:
+        if stage.busy_fraction is None:
             continue
+        shares = [(name, share(stage) or 0.0, colour) for name, (share, colour) in SHARES.items()]
         parts = "".join(
-            f'<span style="width:{100 * stage[key]:.2f}%;background:{colour}" title="{name}: {stage[key]:.1%}">'
-            f"{f'{stage[key]:.0%}' if stage[key] >= LEAST_LABELLED else ''}</span>"
-            for name, (key, colour) in SHARES.items()
+            f'<span style="width:{100 * share:.2f}%;background:{colour}" title="{name}: {share:.1%}">'
+            f"{f'{share:.0%}' if share >= LEAST_LABELLED else ''}</span>"
+            for name, share, colour in shares
         )
-        hosted = _hosted(stage["blocks"])
+        hosted = range_of_blocks(stage.blocks)
         rows.append(
-            f'<div class="name">stage {stage["label"]} <small>{escape(hosted)}</small></div><div class="bar">{parts}</div>'
+            f'<div class="name">stage {stage.label} <small>{escape(hosted)}</small></div><div class="bar">{parts}</div>'
         )
     if not rows:
         return '<p class="missing">No stage has recorded a training step.</p>'
     return legend((name, colour) for name, (_, colour) in SHARES.items()) + f'<div class="bars">{"".join(rows)}</div>'
 
 
-def _hosted(blocks: list[int]) -> str:
-    return f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]}-{blocks[-1]}"
-
-
-def _by_stage(run: RunRecord, values: Callable[[list[dict[str, Any]]], list[tuple[float, float]]]) -> list[Series]:
+def _by_stage(run: RunRecord, values: Callable[[list[StepRecord]], list[tuple[float, float]]]) -> list[Series]:
     """One line per stage, of the records of its last block."""
     return [
         Series(
             f"stage {run.labels[rank]}",
             _colour(run, blocks),
-            values([record for record in run.steps(rank) if record["block"] == blocks[-1]]),
+            values([record for record in run.steps[rank] if record.block == blocks[-1]]),
         )
         for rank, blocks in enumerate(run.blocks)
         if blocks

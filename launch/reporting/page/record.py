@@ -8,6 +8,21 @@ from typing import Any
 
 import yaml
 
+from greedypipe.launch.reporting.summary import read_summary
+from greedypipe.workers.jsonl import read_lines
+from greedypipe.workers.telemetry.results import (
+    EVALUATIONS,
+    METRICS,
+    Evaluation,
+    Failure,
+    RunEnd,
+    StageReport,
+    StepRecord,
+    Summary,
+)
+
+UNFINISHED = "unfinished"
+
 
 @dataclass(frozen=True)
 class Span:
@@ -15,7 +30,7 @@ class Span:
 
     rank: int
     stage: int
-    activity: str
+    kind: str
     name: str
     start_s: float
     end_s: float
@@ -23,27 +38,107 @@ class Span:
 
 
 @dataclass(frozen=True)
+class StageFigures:
+    """What is known of one process: from its report or, where the run has not finished, from its last record.
+
+    Attributes:
+        busy_fraction: None where no training step was recorded; so are the waits and the step time.
+        reuse_mean: None in stage 0, which reads from no buffer; so are the other figures of its reads.
+        send_s: Seconds per message.
+    """
+
+    label: str
+    blocks: list[int]
+    parameters: int | None = None
+    head_parameters: int | None = None
+    batches: int | None = None
+    samples: int | None = None
+    step_time_s: float | None = None
+    busy_fraction: float | None = None
+    wait_input_fraction: float | None = None
+    wait_output_fraction: float | None = None
+    staleness_mean: float | None = None
+    staleness_max: int | None = None
+    staleness_counts: tuple[int, ...] = ()
+    reuse_mean: float | None = None
+    dropped: int | None = None
+    occupancy_mean: float | None = None
+    sent_bytes: int | None = None
+    send_s: float | None = None
+    slot_bytes: int | None = None
+    peak_memory_bytes: int | None = None
+
+    @classmethod
+    def reported(cls, report: StageReport) -> "StageFigures":
+        """The figures of a process that has come to its end."""
+        link = report.link
+        return cls(
+            label=report.label,
+            blocks=report.blocks,
+            parameters=report.parameters,
+            head_parameters=report.head_parameters,
+            batches=report.batches,
+            samples=report.samples,
+            busy_fraction=report.busy_fraction,
+            staleness_counts=tuple(report.staleness_counts),
+            sent_bytes=link.sent_bytes or None,
+            send_s=link.send_s / link.messages if link.messages else None,
+            slot_bytes=report.slot_bytes or None,
+            peak_memory_bytes=report.peak_memory_bytes,
+            **_shared(report),
+        )
+
+    @classmethod
+    def so_far(cls, label: str, blocks: list[int], records: list[StepRecord]) -> "StageFigures":
+        """The figures of a process that has left only records, as its last one gives them."""
+        if not records:
+            return cls(label, blocks)
+        last = records[-1]
+        busy = max(0.0, 1 - last.wait_input_fraction - last.wait_output_fraction)
+        return cls(label, blocks, busy_fraction=busy, sent_bytes=last.sent_bytes or None, **_shared(last))
+
+
+def _shared(source: StageReport | StepRecord) -> dict[str, Any]:
+    """The figures that reports and records have under the same names."""
+    names = ["step_time_s", "wait_input_fraction", "wait_output_fraction"]
+    if source.reuse_mean:
+        names += ["staleness_mean", "staleness_max", "reuse_mean", "dropped", "occupancy_mean"]
+    return {name: getattr(source, name) for name in names}
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """A run's files, read; what is missing is empty.
 
     Attributes:
+        summary: None where no process lived to write one.
         labels: Of every process, by rank: its stage, and its replica where there are several.
-        metrics: Records of every process's metrics file, by rank.
+        steps: Records of every process's training steps, of all its blocks, in order, by rank.
         trace: trace.json.
     """
 
     folder: Path
     config: dict[str, Any]
-    summary: dict[str, Any]
-    evaluations: list[dict[str, Any]]
+    summary: Summary | Failure | None
+    evaluations: list[Evaluation]
     labels: list[str]
-    metrics: list[list[dict[str, Any]]]
+    steps: list[list[StepRecord]]
     trace: dict[str, Any]
 
     @property
+    def end(self) -> Summary | None:
+        """The summary of a run that was not torn from its work; None for all others."""
+        return self.summary if isinstance(self.summary, Summary) else None
+
+    @property
     def status(self) -> str:
-        """finished, failed, or unfinished where no process lived to say why."""
-        return self.summary.get("status", "unfinished")
+        """How the run has ended; `UNFINISHED` where no process lived to say so."""
+        return self.summary.status if self.summary else UNFINISHED
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has come to its end."""
+        return self.status == RunEnd.FINISHED
 
     @property
     def is_replay(self) -> bool:
@@ -53,22 +148,18 @@ class RunRecord:
     @property
     def uses_gpu(self) -> bool:
         """Whether its stages ran on GPUs."""
-        return bool(self.summary.get("hardware", {}).get("gpus")) and self.setting("placement", "device") != "cpu"
+        return bool(self.end and self.end.hardware.get("gpus")) and self.setting("placement", "device") != "cpu"
 
     def setting(self, section: str, key: str) -> Any:
         """A value of config.yaml, None where there is none."""
         return self.config.get(section, {}).get(key)
 
-    def steps(self, rank: int) -> list[dict[str, Any]]:
-        """A process's records of training steps, of all its blocks, in order."""
-        return [record for record in self.metrics[rank] if "loss" in record]
-
     @cached_property
     def blocks(self) -> list[list[int]]:
         """Indices of the blocks of every process."""
-        if "stages" in self.summary:
-            return [stage["blocks"] for stage in self.summary["stages"]]
-        return [sorted({record["block"] for record in self.steps(rank)}) for rank in range(len(self.metrics))]
+        if self.end:
+            return [report.blocks for report in self.end.stages]
+        return [sorted({record.block for record in records}) for records in self.steps]
 
     @property
     def num_blocks(self) -> int:
@@ -76,9 +167,11 @@ class RunRecord:
         return 1 + max((block for blocks in self.blocks for block in blocks), default=0)
 
     @cached_property
-    def stages(self) -> list[dict[str, Any]]:
-        """The processes of summary.json, by rank; of a run that has not finished, what their last records say."""
-        return self.summary.get("stages") or [_stage_so_far(rank, self) for rank in range(len(self.metrics))]
+    def stages(self) -> list[StageFigures]:
+        """What is known of every process, by rank."""
+        if self.end:
+            return [StageFigures.reported(report) for report in self.end.stages]
+        return [StageFigures.so_far(*one) for one in zip(self.labels, self.blocks, self.steps, strict=True)]
 
     @property
     def lost_spans(self) -> dict[str, int]:
@@ -115,33 +208,20 @@ def read_run(folder: Path) -> RunRecord:
         raise ValueError(f"{folder}: not a run's folder: it has no config.yaml")
     files = {path.stem.removeprefix("stage"): path for path in (folder / "metrics").glob("stage*.jsonl")}
     labels = sorted(files, key=lambda label: [int(number) for number in label.split(".")])
+    lines = [read_lines(files[label], METRICS) for label in labels]
     return RunRecord(
         folder=folder,
         config=yaml.safe_load((folder / "config.yaml").read_text()),
-        summary=_read_json(folder / "summary.json"),
-        evaluations=_read_lines(folder / "metrics" / "evaluations.jsonl"),
+        summary=read_summary(folder),
+        evaluations=read_lines(folder / "metrics" / "evaluations.jsonl", EVALUATIONS),
         labels=labels,
-        metrics=[_read_lines(files[label]) for label in labels],
-        trace=_read_json(folder / "trace.json"),
+        steps=[[record for record in records if isinstance(record, StepRecord)] for records in lines],
+        trace=_read_trace(folder / "trace.json"),
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_trace(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text()) if path.is_file() else {}
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
-
-
-def _stage_so_far(rank: int, run: RunRecord) -> dict[str, Any]:
-    known = {"label": run.labels[rank], "blocks": run.blocks[rank]}
-    if not run.steps(rank):
-        return known
-    last = run.steps(rank)[-1]
-    waits = last["wait_input_fraction"] + last["wait_output_fraction"]
-    return known | last | {"busy_fraction": max(0.0, 1 - waits)}

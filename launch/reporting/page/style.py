@@ -71,7 +71,7 @@ DEPTH = ("#31508f", "#1d879b", "#4ca35d", "#d59f1c", "#cb5a35", "#87386f")
 """From the first block to the last; blocks in between get mixtures of two neighbours."""
 
 
-ACTIVITIES = {
+SPAN_COLOURS = {
     "data": "#8e9aab",
     "forward": "#2f5fa3",
     "learn": "#7ba4dd",
@@ -83,7 +83,7 @@ ACTIVITIES = {
 }
 
 
-WORDS = {
+SPAN_WORDS = {
     "data": "making the batch",
     "forward": "forward",
     "learn": "learn (head, loss, backward, step)",

@@ -8,7 +8,8 @@ from statistics import median_high
 
 from greedypipe.launch.reporting.page.charts import Scale, legend, number, ticks
 from greedypipe.launch.reporting.page.record import RunRecord, Span
-from greedypipe.launch.reporting.page.style import ACTIVITIES, WORDS
+from greedypipe.launch.reporting.page.style import SPAN_COLOURS, SPAN_WORDS
+from greedypipe.workers.telemetry.phrases import range_of_blocks
 
 BATCHES = 7
 """Shown, of a middling stage: with replay their paces differ."""
@@ -57,8 +58,8 @@ def timeline(run: RunRecord) -> str:
         *(_span(span, rows[span.rank], across, span.batch_id == followed) for span in spans),
         *_arrows(spans, rows, across, followed),
     ]
-    seen = {span.activity for span in spans}
-    entries = [(WORDS[activity], colour) for activity, colour in ACTIVITIES.items() if activity in seen]
+    seen = {span.kind for span in spans}
+    entries = [(SPAN_WORDS[kind], colour) for kind, colour in SPAN_COLOURS.items() if kind in seen]
     note = f"Batch {followed} is outlined{': follow it from stage to stage' if len(rows) > 1 else ''}. "
     note += "Numbers are batch_ids; waits are thin."
     if run.lost_spans:
@@ -79,7 +80,7 @@ def choose_window(spans: Sequence[Span]) -> Window:
     length_s = min(BATCHES * period_s, end_s - start_s)
     shifts = range(int((end_s - start_s - length_s) / period_s) + 1)
     windows = [Window(start_s + shift * period_s, start_s + shift * period_s + length_s) for shift in shifts]
-    evaluations = [Window(span.start_s, span.end_s) for span in spans if span.activity == "evaluate"]
+    evaluations = [Window(span.start_s, span.end_s) for span in spans if span.kind == "evaluate"]
     return max(windows, key=lambda window: window.overlap_s(recorded) - window.overlap_s(evaluations))
 
 
@@ -91,7 +92,7 @@ def _period_s(spans: Sequence[Span], otherwise_s: float) -> float:
 
 
 def _forwards(spans: Sequence[Span]) -> list[Span]:
-    return [span for span in spans if span.activity in ("forward", "hand_on")]
+    return [span for span in spans if span.kind in ("forward", "hand_on")]
 
 
 def _followed(spans: Sequence[Span], window: Window) -> int:
@@ -116,8 +117,7 @@ def _axis(across: Scale, window: Window, height: int) -> Iterator[str]:
 
 def _label(run: RunRecord, rank: int, row: int) -> str:
     middle = TOP + ROW * row + ROW / 2
-    blocks = run.blocks[rank]
-    hosted = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]}-{blocks[-1]}"
+    hosted = range_of_blocks(run.blocks[rank])
     return (
         f'<text class="stage" x="0" y="{middle - 2:.1f}">stage {run.labels[rank]}</text>'
         f'<text class="tick" x="0" y="{middle + 12:.1f}">{escape(hosted)}</text>'
@@ -132,13 +132,13 @@ def _unrecorded(row: int) -> str:
 
 def _span(span: Span, row: int, across: Scale, is_followed: bool) -> str:
     left, right = max(across(span.start_s), LEFT), min(across(span.end_s), WIDTH - RIGHT)
-    thickness = THIN if span.activity in WAITS else BAR
+    thickness = THIN if span.kind in WAITS else BAR
     middle = TOP + ROW * row + ROW / 2
-    outline = ' class="followed"' if is_followed and span.activity not in WAITS else ""
+    outline = ' class="followed"' if is_followed and span.kind not in WAITS else ""
     text = f"{span.name}, batch {span.batch_id}, {1000 * (span.end_s - span.start_s):.2f} ms"
     place = f'x="{left:.2f}" y="{middle - thickness / 2:.1f}" width="{max(right - left, 0.3):.2f}" height="{thickness}"'
-    rect = f'<rect {place} fill="{ACTIVITIES[span.activity]}"{outline}><title>{escape(text)}</title></rect>'
-    if span.activity in ("learn", "hand_on") and right - left >= LEAST_LABELLED_PX:
+    rect = f'<rect {place} fill="{SPAN_COLOURS[span.kind]}"{outline}><title>{escape(text)}</title></rect>'
+    if span.kind in ("learn", "hand_on") and right - left >= LEAST_LABELLED_PX:
         rect += f'<text class="inside" x="{(left + right) / 2:.1f}" y="{middle + 4:.1f}">{span.batch_id}</text>'
     return rect
 
@@ -149,7 +149,7 @@ def _arrows(spans: Sequence[Span], rows: dict[int, int], across: Scale, followed
     for span in _forwards(spans):
         arrivals.setdefault((span.stage, span.batch_id), {}).setdefault(span.rank, span.start_s)
     for span in spans:
-        if span.activity != "send":
+        if span.kind != "send":
             continue
         for rank, arrival_s in arrivals.get((span.stage + 1, span.batch_id), {}).items():
             if arrival_s < span.start_s:

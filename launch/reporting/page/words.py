@@ -1,12 +1,13 @@
 """The words and tables of a report: headline, one row per stage, prediction, and what the run ran on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
-from typing import Any
 
 import yaml
 
-from greedypipe.launch.reporting.page.record import RunRecord
+from greedypipe.launch.reporting.page.record import RunRecord, StageFigures
+from greedypipe.workers.telemetry.phrases import count_of, way_of_training
+from greedypipe.workers.telemetry.results import Failure
 
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("stage", "position in the pipeline: one process, or several replicas: stage.replica"),
@@ -40,15 +41,14 @@ def headline(run: RunRecord) -> str:
 def method(run: RunRecord) -> str:
     """How it was trained, in one line."""
     blocks, stages = run.num_blocks, len(run.stages)
-    how = "back-propagation" if blocks == 1 else f"DGL, {run.setting('buffers', 'policy')} links"
     slowed = run.setting("debug", "slow_factor") or 1
     parts = [
-        how,
-        f"{_count(blocks, 'block')} in {_count(stages, 'process', 'es')}",
+        way_of_training(blocks, run.setting("buffers", "policy")),
+        f"{count_of(blocks, 'block')} in {count_of(stages, 'process', 'es')}",
         f"width {run.setting('model', 'width'):g}",
         f"batch {run.setting('data', 'batch_size')}",
         str(run.setting("training", "precision")),
-        _count(run.setting("training", "epochs"), "epoch"),
+        count_of(run.setting("training", "epochs"), "epoch"),
         f"seed {run.setting('training', 'seed')}",
     ]
     if slowed > 1:
@@ -58,30 +58,34 @@ def method(run: RunRecord) -> str:
 
 def cards(run: RunRecord) -> str:
     """The figures that one looks for first; those that the run did not get to are left out."""
-    summary, entries = run.summary, []
+    entries: list[tuple[str, str]] = []
     if run.evaluations:
         last = run.evaluations[-1]
-        entries.append((f"{100 * last['blocks'][-1]:.2f}%", f"accuracy, epoch {last['epoch']}"))
-        if len(last["blocks"]) > 1:
-            entries.append((f"{100 * last['ensemble']:.2f}%", "ensemble"))
-    if run.status == "finished":
+        entries.append((f"{100 * last.blocks[-1]:.2f}%", f"accuracy, epoch {last.epoch}"))
+        if len(last.blocks) > 1:
+            entries.append((f"{100 * last.ensemble:.2f}%", "ensemble"))
+    if run.end and run.is_finished:
         if run.is_replay:  # free stages are bound by none of the others
-            entries.append((f"{summary['samples_per_s']:,.0f}", "samples/s until all stages had trained"))
+            entries.append((f"{run.end.samples_per_s:,.0f}", "samples/s until all stages had trained"))
         else:
-            entries.append((f"{summary['samples_per_s']:,.0f}", "samples/s"))
-            entries.append((f"{summary['efficiency']:.0%}", f"of the bound, {summary['bound_samples_per_s']:,.0f}/s"))
-        entries.append((seconds(summary["train_s"]), "training"))
-        entries.append((seconds(summary["wall_s"]), "whole run"))
-    elif steps := [record["step"] for rank in range(len(run.metrics)) for record in run.steps(rank)]:
+            entries.append((f"{run.end.samples_per_s:,.0f}", "samples/s"))
+            entries.append((f"{run.end.efficiency:.0%}", f"of the bound, {run.end.bound_samples_per_s:,.0f}/s"))
+        entries.append((seconds(run.end.train_s), "training"))
+        entries.append((seconds(run.end.wall_s), "whole run"))
+    elif steps := [record.step for records in run.steps for record in records]:
         entries.append((f"{max(steps):,}", "steps, as last recorded"))
     return "".join(f"<div class='card'><b>{value}</b><span>{escape(name)}</span></div>" for value, name in entries)
 
 
 def failure(run: RunRecord) -> str:
     """Why there is no complete result; empty where there is one."""
-    if run.status == "finished":
+    if run.is_finished:
         return ""
-    cause = run.summary.get("cause", "no process of it was left to write summary.json; it may still be running")
+    cause = "no process of it was left to write summary.json; it may still be running"
+    if isinstance(run.summary, Failure):
+        cause = run.summary.cause
+    elif run.summary:
+        cause = "told to stop: it has saved itself and can be resumed"
     return f'<div class="failure"><b>{escape(run.status)}</b> {escape(cause)}</div>'
 
 
@@ -94,38 +98,40 @@ def stage_table(run: RunRecord) -> str:
 
 def bottleneck(run: RunRecord) -> str:
     """One sentence on which stage holds the others back, and what an even cut of the same work would allow."""
-    stages = [stage for stage in run.stages if stage.get("step_time_s") and stage.get("batches")]
-    if run.status != "finished" or len(stages) < 2:
+    stages = [stage for stage in run.end.stages if stage.step_time_s and stage.batches] if run.end else []
+    if not run.is_finished or len(stages) < 2:
         return ""
-    slowest = max(stages, key=lambda stage: stage["step_time_s"])
-    mean_s = sum(stage["step_time_s"] for stage in stages) / len(stages)
-    bound = slowest["samples"] / slowest["batches"] / slowest["step_time_s"]
-    text = f"Stage {slowest['label']} is the slowest: {1000 * slowest['step_time_s']:.1f} ms of its own per batch, "
+    slowest = max(stages, key=lambda stage: stage.step_time_s)
+    mean_s = sum(stage.step_time_s for stage in stages) / len(stages)
+    bound = slowest.samples / slowest.batches / slowest.step_time_s
+    text = f"Stage {slowest.label} is the slowest: {1000 * slowest.step_time_s:.1f} ms of its own per batch, "
     if run.is_replay:
         return text + "but nobody waits for it: the others go on with what they have."
     return text + (
         f"so this cut allows at most {bound:,.0f} samples/s. The same work cut evenly would allow "
-        f"{bound * slowest['step_time_s'] / mean_s:,.0f}."
+        f"{bound * slowest.step_time_s / mean_s:,.0f}."
     )
 
 
 def prediction(run: RunRecord) -> str:
     """Throughput as predicted before the run and as measured; empty where nothing was predicted."""
-    predicted = run.summary.get("predicted") or {}
-    rows = []
-    for key, name in (("samples_per_s", "throughput"), ("bound_samples_per_s", "bound by the slowest stage")):
-        if predicted.get(key) and run.summary.get(key):
-            before, after = predicted[key], run.summary[key]
-            rows.append(f"<tr><td>{name}</td><td>{before:,.0f}</td><td>{after:,.0f}</td><td>{after / before:.0%}</td></tr>")
-    if not rows:
+    if not run.end or not (predicted := run.end.predicted):
         return ""
+    figures = (
+        ("throughput", predicted.samples_per_s, run.end.samples_per_s),
+        ("bound by the slowest stage", predicted.bound_samples_per_s, run.end.bound_samples_per_s),
+    )
+    rows = [
+        f"<tr><td>{name}</td><td>{before:,.0f}</td><td>{after:,.0f}</td><td>{after / before:.0%}</td></tr>"
+        for name, before, after in figures
+    ]
     head = "<th>samples/s</th><th>predicted</th><th>measured</th><th>measured / predicted</th>"
     return f'<table class="figures small"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def setup_table(run: RunRecord) -> str:
     """Hardware and versions, and the whole configuration folded away."""
-    hardware, versions = run.summary.get("hardware", {}), run.summary.get("versions", {})
+    hardware, versions = (run.end.hardware, run.end.versions) if run.end else ({}, {})
     entries = {"folder": run.folder, **{name: value for name, value in hardware.items() if name != "gpus"}}
     entries |= {"GPUs": ", ".join(hardware.get("gpus", [])) or "none"} if hardware else {}
     entries |= versions
@@ -141,34 +147,24 @@ def seconds(value: float) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-def _stage_cells(stage: dict[str, Any]) -> Iterable[str]:
-    link, blocks = stage.get("link", {}), ", ".join(map(str, stage["blocks"]))
-    # Stage 0 reads from no buffer.
-    reads = stage if stage.get("reuse_mean") else {}
-    per_send_s = link["send_s"] / link["messages"] if link.get("messages") else None
-    sent_bytes = link.get("sent_bytes") or stage.get("sent_bytes")
-    staleness = f"{reads['staleness_mean']:.1f}, {reads['staleness_max']:,}" if reads else NOTHING
-    parameters = f"{stage['parameters']:,} <small>+ {stage['head_parameters']:,}</small>" if "parameters" in stage else ""
-    yield from (stage["label"], blocks or NOTHING, parameters or NOTHING)
-    yield _cell(stage.get("step_time_s"), "{:.2f}", 1e3)
-    yield from _cells(stage, ("busy_fraction", "wait_input_fraction", "wait_output_fraction"), "{:.0%}")
-    yield staleness
-    yield _cell(reads.get("reuse_mean"), "{:.2f}")
-    yield _cell(reads.get("dropped"), "{:,}")
-    yield _cell(reads.get("occupancy_mean"), "{:.0%}")
-    yield _cell(sent_bytes or None, "{:,.1f}", 1e-6)
-    yield _cell(per_send_s, "{:.3f}", 1e3)
-    yield _cell(stage.get("slot_bytes") or None, "{:,.1f}", 1e-6)
-    yield _cell(stage.get("peak_memory_bytes"), "{:,.0f}", 1e-6)
-
-
-def _cells(stage: dict[str, Any], keys: Sequence[str], form: str) -> Iterable[str]:
-    return (_cell(stage.get(key), form) for key in keys)
+def _stage_cells(stage: StageFigures) -> Iterable[str]:
+    has_reads = stage.reuse_mean is not None
+    has_parameters = stage.parameters is not None
+    yield stage.label
+    yield ", ".join(map(str, stage.blocks)) or NOTHING
+    yield f"{stage.parameters:,} <small>+ {stage.head_parameters:,}</small>" if has_parameters else NOTHING
+    yield _cell(stage.step_time_s, "{:.2f}", 1e3)
+    for fraction in (stage.busy_fraction, stage.wait_input_fraction, stage.wait_output_fraction):
+        yield _cell(fraction, "{:.0%}")
+    yield f"{stage.staleness_mean:.1f}, {stage.staleness_max:,}" if has_reads else NOTHING
+    yield _cell(stage.reuse_mean, "{:.2f}")
+    yield _cell(stage.dropped, "{:,}")
+    yield _cell(stage.occupancy_mean, "{:.0%}")
+    yield _cell(stage.sent_bytes, "{:,.1f}", 1e-6)
+    yield _cell(stage.send_s, "{:.3f}", 1e3)
+    yield _cell(stage.slot_bytes, "{:,.1f}", 1e-6)
+    yield _cell(stage.peak_memory_bytes, "{:,.0f}", 1e-6)
 
 
 def _cell(value: float | None, form: str, factor: float = 1) -> str:
     return NOTHING if value is None else form.format(value * factor if factor != 1 else value)
-
-
-def _count(amount: int, noun: str, plural: str = "s") -> str:
-    return f"{amount} {noun}{plural if amount != 1 else ''}"

@@ -1,0 +1,15 @@
+"""Writes what README.md and docs/ say of results and configuration: `make book`, or `python -m benchmarks.book`."""
+
+from benchmarks.book.pages import ROOT, pages
+
+
+def main() -> None:
+    for path, text in pages():
+        before = path.read_text() if path.exists() else ""
+        if text != before:
+            path.write_text(text)
+            print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What stands in the marked regions of pages that are otherwise written by hand."""
+
+import statistics
+from collections.abc import Callable, Mapping
+
+from benchmarks.book.markdown import machine, percent, spread, table, versions
+from benchmarks.book.results import RESULTS, accuracy, faults, predictions
+from benchmarks.book.results.first_run import FIRST_RUN, printed
+
+
+def _headlines() -> str:
+    rows = []
+    for result in RESULTS:
+        if result.headline:
+            question, found = result.headline(result.read())
+            rows.append((f"[{question}](docs/results.md#{result.anchor})", found))
+    return table(("question", "measured"), rows)
+
+
+def _headline_machines() -> str:
+    return " and ".join(sorted({machine(result.read()) for result in RESULTS if result.headline}))
+
+
+def _first_run_conditions() -> str:
+    answer = FIRST_RUN.read()
+    return f"{machine(answer)}, {versions(answer)}"
+
+
+def _own_accuracy() -> str:
+    cifar10 = accuracy.CIFAR10.read()["runs"]
+    finals = {case: next(iter(cifar10[case].values()))["accuracy"]["final"] for case in ("bp", "fifo")}
+    found = f"{percent(finals['fifo'], 2)} on CIFAR-10, back-propagation {percent(finals['bp'], 2)}"
+    return f"{found} ([conditions](results.md#{accuracy.CIFAR10.anchor}))"
+
+
+def _isolation() -> str:
+    trials = [one for one in faults.CAMPAIGN.read()["trials"] if one["trial"]["recovery"] == "isolate"]
+    again = statistics.median(one["again_s"] for one in trials if one["again_s"] is not None)
+    return f"{again:.2f} s ([campaign](results.md#{faults.CAMPAIGN.anchor}))"
+
+
+def _checkpoint_cost() -> str:
+    ratio = faults.CHECKPOINTS.read()["ratio"]
+    return f"{spread(ratio, '.3f')} ([conditions](results.md#{faults.CHECKPOINTS.anchor}))"
+
+
+def _planner() -> str:
+    found = predictions.PLANNER.read()["predicted_over_measured"]["rehearsed"]
+    return f"{spread(found, '.2f')} ([conditions](results.md#{predictions.PLANNER.anchor}))"
+
+
+REGIONS: Mapping[str, Callable[[], str]] = {
+    "results": _headlines,
+    "results machine": _headline_machines,
+    "first run": lambda: printed(FIRST_RUN.read()),
+    "first run machine": _first_run_conditions,
+    "accuracy of cross_entropy": _own_accuracy,
+    "isolated restart": _isolation,
+    "checkpoint cost": _checkpoint_cost,
+    "predicted over measured": _planner,
+}
+"""By the name in `<!-- book: NAME -->`."""

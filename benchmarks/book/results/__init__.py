@@ -1,0 +1,23 @@
+"""Every measurement that docs/results.md shows, in its order. A new one is a `Result` in a file here and a line below."""
+
+from benchmarks.book.result import Result
+from benchmarks.book.results import accuracy, faults, first_run, links, predictions, stages, throughput
+
+RESULTS: tuple[Result, ...] = (
+    accuracy.CIFAR10,
+    accuracy.LINK_DTYPE,
+    throughput.THROUGHPUT,
+    faults.CAMPAIGN,
+    faults.FAILURES,
+    faults.CHECKPOINTS,
+    links.HOSTS,
+    links.LINKS,
+    stages.SLOWDOWN,
+    stages.MEMORY,
+    stages.REPLICAS,
+    predictions.PLANNER,
+    predictions.VALIDATION,
+    predictions.PLAN,
+    predictions.RAY,
+    first_run.FIRST_RUN,
+)

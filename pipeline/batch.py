@@ -1,0 +1,41 @@
+"""What travels with a batch: the description of a tensor, and what a block is given besides its input."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+LABELS, IMAGE, ACTIVATION = "labels", "image", "activation"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor's name, its shape without the batch dimension, its dtype and its memory layout."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    channels_last: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Length of the channel dimension: the first of maps [C, H, W], the last of tokens [T, C] and vectors [C]."""
+        return 1 if not self.shape else self.shape[0] if len(self.shape) == 3 else self.shape[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a block is given besides its input.
+
+    Attributes:
+        batch_id: Number of the batch in the stream of stage 0.
+        labels: Targets of the task, [N, ...].
+        extras: Further tensors by name, each [N, ...]; at least those that the block's method needs.
+        share: These rows as a share of the whole batch, where other replicas have the rest: the factor of the gradient.
+    """
+
+    batch_id: int
+    labels: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    share: float = 1.0

@@ -1,0 +1,43 @@
+"""The decoder of the reconstruction losses: from an activation back to the input image."""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from greedypipe.pipeline.heads.head import MeanOverTokens
+
+
+def build_decoder(activation_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> nn.Module:
+    """Activation [N, *activation_shape] -> image [N, *image_shape].
+
+    Maps pass through 2 x 2 transposed convolutions of stride 2 that halve the channels, with batch normalisation and
+    ReLU, and a final 1 x 1 convolution (AlonNT/Thesis); sizes that are no power-of-two fraction of the image's are
+    reached by bilinear interpolation before the last layer. Vectors and averaged tokens pass through one linear layer.
+    """
+    if len(activation_shape) == 3:
+        return MapDecoder(activation_shape, image_shape)
+    pooling = [MeanOverTokens()] if len(activation_shape) == 2 else []
+    return nn.Sequential(*pooling, nn.Linear(activation_shape[-1], math.prod(image_shape)), nn.Unflatten(1, image_shape))
+
+
+class MapDecoder(nn.Module):
+    """Decodes [N, C, h, w] to [N, *image_shape]."""
+
+    def __init__(self, activation_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        channels, size, _ = activation_shape
+        steps: list[nn.Module] = []
+        while size * 2 <= image_shape[1]:
+            narrower = max(channels // 2, 1)
+            steps += [nn.ConvTranspose2d(channels, narrower, 2, stride=2), nn.BatchNorm2d(narrower), nn.ReLU()]
+            channels, size = narrower, size * 2
+        self.upsampling = nn.Sequential(*steps)
+        self.output = nn.Conv2d(channels, image_shape[0], 1)
+        self._size = image_shape[1:]
+
+    def forward(self, activation: Tensor) -> Tensor:
+        x = self.upsampling(activation)
+        if x.shape[2:] != self._size:
+            x = functional.interpolate(x, self._size, mode="bilinear", align_corners=False)
+        return self.output(x)

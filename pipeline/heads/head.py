@@ -1,0 +1,64 @@
+"""The interface of heads: from a block's activation to outputs of the task.
+
+A head is a function ``head(site, **keys)`` that returns a module, activation [N, ...] to outputs [N, classes]; its keys are
+those of section `head` of the configuration. A function for maps is given a site whose output has the shape [C, H, W]:
+`on_maps` has vectors and tokens arrive as such.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from greedypipe.pipeline.site import Shapes, Site
+
+Build = Callable[..., nn.Module]
+
+
+class HeadConfig(BaseModel, frozen=True, extra="forbid"):
+    """The auxiliary head of every block but the last, whose head is the network's own classifier."""
+
+
+class Head(NamedTuple):
+    """A head of the table: its keys, and the function that builds it."""
+
+    config: type[HeadConfig]
+    build: Build
+
+
+class MeanOverTokens(nn.Module):
+    """[N, T, C] -> [N, C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1)
+
+
+def on_vectors(build: Build) -> Build:
+    """The same head for tokens [T, C] too, which are averaged first."""
+
+    def built(site: Site, **keys: object) -> nn.Module:
+        shape = site.shapes.output
+        if len(shape) != 2:
+            return build(site, **keys)
+        return nn.Sequential(MeanOverTokens(), build(_with_output(site, shape[1:]), **keys))
+
+    return built
+
+
+def on_maps(build: Build) -> Build:
+    """A head for maps [C, H, W] that also takes vectors [C], as a 1 x 1 map, and tokens [T, C], averaged."""
+
+    def built(site: Site, **keys: object) -> nn.Module:
+        shape = site.shapes.output
+        if len(shape) != 1:
+            return build(site, **keys)
+        as_map = (shape[0], 1, 1)
+        return nn.Sequential(nn.Unflatten(1, as_map), build(_with_output(site, as_map), **keys))
+
+    return on_vectors(built)
+
+
+def _with_output(site: Site, shape: tuple[int, ...]) -> Site:
+    return replace(site, shapes=Shapes(site.shapes.input, shape))

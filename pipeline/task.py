@@ -1,0 +1,76 @@
+"""What a network is trained to do: the loss, the metric and the ensemble rule that every head shares."""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from greedypipe.pipeline.batch import IMAGE, LABELS, TensorSpec
+
+Reduction = Literal["mean", "none"]
+
+
+class Task(ABC):
+    """The meaning of the network's outputs.
+
+    Attributes:
+        input: What stage 0 is given.
+        target: What outputs are compared with.
+        outputs: Numbers that a head computes for each target.
+    """
+
+    input: TensorSpec
+    target: TensorSpec
+    outputs: int
+
+    @property
+    @abstractmethod
+    def ensemble(self) -> TensorSpec:
+        """What travels with an evaluation batch to combine the heads."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Loss in fp32: 0-dim, or one number per sample, [N]."""
+
+    @abstractmethod
+    def hits(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Whether each answer is right, bool; `outputs` may have further dimensions in front."""
+
+    @abstractmethod
+    def add_to_ensemble(self, ensemble: Tensor, outputs: Tensor, block_index: int) -> Tensor:
+        """The combined outputs of the heads so far (`ensemble`, zeros before the first) and the head of this block."""
+
+
+class Classification(Task):
+    """One of `num_classes` classes for each image.
+
+    Args:
+        input_shape: [C, H, W] of an image.
+        num_classes: Number of logits.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
+        self.input = TensorSpec(IMAGE, tuple(input_shape), torch.float32)
+        self.target = TensorSpec(LABELS, (), torch.int64)
+        self.outputs = num_classes
+
+    @property
+    def ensemble(self) -> TensorSpec:
+        return TensorSpec("ensemble", (self.outputs,), torch.float32)
+
+    def loss(self, outputs: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Cross-entropy of logits [N, classes] and classes [N]."""
+        return functional.cross_entropy(outputs.float(), target, reduction=reduction)
+
+    def hits(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Whether the largest logit is that of the class; logits [..., N, classes], classes [N], result [..., N]."""
+        return outputs.argmax(-1) == target
+
+    def add_to_ensemble(self, ensemble: Tensor, outputs: Tensor, block_index: int) -> Tensor:
+        """DGL's ensemble (Belilovsky et al., ICML 2020): the sum of the heads' logits weighted by 2^n.
+
+        The published weights are divided by their sum, which no argmax sees.
+        """
+        return ensemble + outputs * 2.0**block_index

@@ -1,0 +1,55 @@
+"""The base of what is put around a block: every verb of a block, passed through."""
+
+import torch
+from torch import Tensor
+
+from greedypipe.pipeline.batch import Batch
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.networks.layer import Layer
+
+
+class BlockShell:
+    """A block, or one with a shell around it, as a stage's loop uses it; subclasses override what they change."""
+
+    def __init__(self, block: "AnyBlock") -> None:
+        self._block = block
+
+    @property
+    def index(self) -> int:
+        return self._block.index
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self._block.layers
+
+    @property
+    def device(self) -> torch.device:
+        return self._block.device
+
+    @property
+    def step(self) -> int:
+        return self._block.step
+
+    @property
+    def finished(self) -> bool:
+        return self._block.finished
+
+    @property
+    def learning_rate(self) -> float:
+        return self._block.learning_rate
+
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        return self._block.forward(x, batch)
+
+    def learn(self) -> Tensor | None:
+        return self._block.learn()
+
+    def pass_through(self, x: Tensor) -> Tensor:
+        return self._block.pass_through(x)
+
+    def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._block.predict(x)
+
+
+AnyBlock = Block | BlockShell
+"""What a stage's loop trains."""

@@ -1,0 +1,31 @@
+"""Phrases about a run that tables, messages and pages share."""
+
+from collections.abc import Sequence
+
+
+def count_of(number: int, noun: str, plural: str = "s") -> str:
+    """A number of things: "1 block", "2 blocks".
+
+    Args:
+        plural: Ending of the noun where there is not exactly one.
+    """
+    return f"{number} {noun}{plural if number != 1 else ''}"
+
+
+def range_of_blocks(blocks: Sequence[int]) -> str:
+    """Consecutive blocks by their indices: "block 0", "blocks 0-3"."""
+    return f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]}-{blocks[-1]}"
+
+
+def range_of_layers(names: Sequence[str]) -> str:
+    """Consecutive layers by their names: "conv1", "conv1 .. conv3"."""
+    return names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
+
+
+def way_of_training(num_blocks: int, policy: str) -> str:
+    """How a network of so many blocks is trained.
+
+    Args:
+        policy: `buffers.policy`.
+    """
+    return "back-propagation" if num_blocks == 1 else f"DGL, {policy} links"

@@ -1,0 +1,245 @@
+"""What a run leaves in its folder: the lines of metrics/*.jsonl and summary.json, under these keys.
+
+Each record is written and read as a whole, and nowhere else are its keys spelled out.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """A line of metrics/stageK.jsonl about the training steps of one block since the line before. Means and sums count
+    from the process's start. One that an older version has written may lack newer keys.
+
+    Attributes:
+        time_s: Seconds that the run has been at work; `unix_s` is Unix time, one clock for all stages of a host. Both are
+            filled in by workers.telemetry.meter.MetricsFile.
+        batch_id: Of the newest batch.
+        loss: Mean local loss; None where it was not finite.
+        lr: Learning rate of the next step.
+        samples: Rows that this process has trained on.
+        train_s: Seconds of training, waits included.
+        sent_bytes: Over the link to the next stage, evaluation included; so is `send_s`, its seconds without waits.
+    """
+
+    time_s: float = 0.0
+    unix_s: float = 0.0
+    block: int
+    step: int
+    batch_id: int = -1
+    loss: float | None = None
+    lr: float = 0.0
+    samples_per_s: float = 0.0
+    step_time_s: float = 0.0
+    wait_input_fraction: float = 0.0
+    wait_output_fraction: float = 0.0
+    staleness_mean: float = 0.0
+    staleness_max: int = 0
+    reuse_mean: float = 0.0
+    occupancy_mean: float = 0.0
+    dropped: int = 0
+    samples: int = 0
+    train_s: float = 0.0
+    sent_bytes: int = 0
+    send_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassRecord:
+    """A line of metrics/stageK.jsonl about one evaluation pass, as far as this process knows it.
+
+    Attributes:
+        time_s: As in `StepRecord`; so is `unix_s`.
+        evaluation: Epoch of stage 0 that the pass followed.
+        samples: Seen by this process.
+        accuracy: Of each block's head over these samples, in [0, 1].
+    """
+
+    time_s: float = 0.0
+    unix_s: float = 0.0
+    evaluation: int
+    samples: int
+    accuracy: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracies of one pass, all processes together; a line of metrics/evaluations.jsonl.
+
+    Attributes:
+        epoch: Of stage 0, that the pass followed.
+        blocks: Accuracy of every block's head, in the network's order, in [0, 1].
+        ensemble: Accuracy of all heads together, in [0, 1].
+    """
+
+    epoch: int
+    blocks: list[float]
+    ensemble: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was expected of a run before it began.
+
+    Attributes:
+        boundaries: As in `partition.boundaries`.
+        stage_s: Own seconds per batch of every stage, in one process.
+        replicas: Processes of every stage.
+        back_propagation_s: Seconds per batch of the network as one block.
+        bound_samples_per_s: What the slowest stage allows.
+        samples_per_s: What it allows where stages share cores as well.
+    """
+
+    boundaries: tuple[str, ...]
+    stage_s: tuple[float, ...]
+    replicas: tuple[int, ...]
+    back_propagation_s: float
+    bound_samples_per_s: float
+    samples_per_s: float
+
+
+@dataclass(frozen=True)
+class LinkReport:
+    """What a process has sent to the next stage, evaluation included.
+
+    Attributes:
+        transport: See workers.links.interface.LinkStats, which explains the others too.
+    """
+
+    transport: str
+    messages: int
+    sent_bytes: int
+    send_s: float
+    wait_room_s: float
+    dropped: int
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One process of a stage in `summary.json`. Times are of training batches alone; see workers.telemetry.meter.Stopwatch.
+
+    Attributes:
+        label: The stage's number; with several replicas theirs too, "2.0".
+        restarts: How often its process was started again alone; the other figures are of the time since.
+        began_unix_s: When its process began.
+        samples: Rows that this process has trained on.
+        peak_memory_bytes: See workers.memory; slots in shared memory count at both ends of their link.
+        save_stalled_s: What checkpoints have kept it from training.
+        slot_bytes: Memory of the slots of this stage's links that this stage has made, part of its peak.
+        link: What it has sent.
+        staleness_counts: Reads by staleness 0, 1, 2 and so on, as far as there were any; the entry at
+            buffers.stats.STALENESS_LIMIT counts that much and more.
+    """
+
+    stage: int
+    replica: int
+    label: str
+    restarts: int
+    began_unix_s: float
+    blocks: list[int]
+    parameters: int
+    head_parameters: int
+    batches: int
+    samples: int
+    step_time_s: float
+    samples_per_s: float
+    busy_fraction: float
+    wait_input_fraction: float
+    wait_output_fraction: float
+    train_s: float
+    hand_on_s: float
+    evaluate_s: float
+    peak_memory_bytes: int
+    threads: int
+    staleness_mean: float
+    staleness_max: int
+    reuse_mean: float
+    occupancy_mean: float
+    dropped: int
+    staleness_counts: list[int]
+    slot_bytes: int
+    save_stalled_s: float
+    link: LinkReport
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracies at the end of a run, in [0, 1].
+
+    Attributes:
+        blocks: Of every block's head, in the network's order.
+        final: Of the network's own classifier.
+        ensemble: Of all heads together.
+    """
+
+    blocks: list[float]
+    final: float
+    ensemble: float
+
+
+@dataclass(frozen=True)
+class CheckpointCounts:
+    """How many checkpoints of a run are complete, and how many could not be completed."""
+
+    complete: int
+    incomplete: int
+
+
+class RunEnd(StrEnum):
+    """How a run has ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    """Told to save itself and end."""
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """`summary.json` of a run that has come to its end or was told to stop.
+
+    Attributes:
+        status: FINISHED or STOPPED.
+        accuracy: At the last evaluation; None where there was none.
+        began_at_batch_id: The first training batch; above 0 in a run that went on from a checkpoint.
+        samples_per_s: Training samples per second of the whole pipeline.
+        bound_samples_per_s: What its slowest stage allows; `efficiency` is their quotient.
+        wall_s: Seconds of the whole run; of a resumed one, since it went on.
+        train_s: Seconds of training of the stage that took longest.
+        stages: A report per process, in the order of ranks.
+        predicted: What was expected; None where nothing was.
+    """
+
+    status: RunEnd
+    accuracy: Accuracy | None
+    began_at_batch_id: int
+    checkpoints: CheckpointCounts
+    samples_per_s: float
+    bound_samples_per_s: float
+    efficiency: float
+    wall_s: float
+    train_s: float
+    stages: list[StageReport]
+    evaluations: list[Evaluation]
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    predicted: Prediction | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`summary.json` of a run that has failed or was interrupted."""
+
+    status: RunEnd
+    cause: str
+
+
+METRICS: TypeAdapter[StepRecord | PassRecord] = TypeAdapter(StepRecord | PassRecord)
+"""A line of metrics/stageK.jsonl."""
+EVALUATIONS: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
+"""A line of metrics/evaluations.jsonl."""

@@ -1,0 +1,94 @@
+"""Everything that the processes of a run tell each other on the board: every topic, with the type of its entries.
+
+| topic         | written by                       | read by                                             |
+|---------------|----------------------------------|-----------------------------------------------------|
+| STATUS        | every supervisor, 4 times a second | supervisors, the monitor, stage 0's feed           |
+| STOP          | a process that is told to stop   | supervisors                                         |
+| CAUSE         | the first process that finds one | supervisors, the Ray driver                         |
+| FOLDER        | rank 0                           | every process when it joins                         |
+| ORIGIN        | rank 0                           | every process when it begins                        |
+| origin_of     | rank 0                           | every process when an attempt begins                |
+| ready_for     | every process                    | every process when an attempt begins                |
+| done_with     | rank 0                           | every process that leaves                           |
+| INCARNATION   | every process                    | both ends of every link                             |
+| report_of     | every process                    | rank 0                                              |
+| evaluation_of | every process                    | the monitor, the committer                          |
+| checkpoint_of | every saver                      | the committer                                       |
+| TRACE         | every process                    | rank 0                                              |
+| CUT           | rank 0                           | every process                                       |
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from greedypipe.workers.telemetry.records import Beginning, Cause, EvaluationPart, Saved, Spans, StageRow
+from greedypipe.workers.telemetry.results import Prediction, StageReport
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Topic(Generic[T]):
+    """A name on the board, and what stands under it."""
+
+    name: str
+    entries: TypeAdapter[T]
+
+    def write(self, value: T) -> str:
+        """The value as JSON; a number that is none stays one, as `read` takes it."""
+        return to_json(value, inf_nan_mode="constants").decode()
+
+    def read(self, text: bytes) -> T:
+        """What `write` was given.
+
+        Raises:
+            ValueError: The text is of another type.
+        """
+        return self.entries.validate_json(text)
+
+
+_FLAG, _NUMBER, _TEXT = TypeAdapter(bool), TypeAdapter(int), TypeAdapter(str)
+_REPORT, _EVALUATION, _SAVED = TypeAdapter(StageReport), TypeAdapter(EvaluationPart), TypeAdapter(Saved)
+_BEGINNING = TypeAdapter(Beginning)
+
+STATUS: Topic[StageRow] = Topic("status", TypeAdapter(StageRow))
+STOP: Topic[bool] = Topic("stop", _FLAG)
+CAUSE: Topic[Cause] = Topic("cause", TypeAdapter(Cause))
+FOLDER: Topic[str] = Topic("folder", _TEXT)
+ORIGIN: Topic[Beginning] = Topic("origin", _BEGINNING)
+INCARNATION: Topic[int] = Topic("incarnation", _NUMBER)
+TRACE: Topic[Spans] = Topic("trace", TypeAdapter(Spans))
+CUT: Topic[Prediction] = Topic("cut", TypeAdapter(Prediction))
+
+
+def origin_of(attempt: int) -> Topic[Beginning]:
+    """Where an attempt begins."""
+    return Topic(f"origin/{attempt}", _BEGINNING)
+
+
+def ready_for(attempt: int) -> Topic[bool]:
+    """Who has come to an attempt."""
+    return Topic(f"ready/{attempt}", _FLAG)
+
+
+def done_with(attempt: int) -> Topic[bool]:
+    """Whether rank 0 needs nobody any more."""
+    return Topic(f"done/{attempt}", _FLAG)
+
+
+def report_of(attempt: int) -> Topic[StageReport]:
+    """The report of every process that has come to the end of an attempt."""
+    return Topic(f"report/{attempt}", _REPORT)
+
+
+def evaluation_of(epoch: int) -> Topic[EvaluationPart]:
+    """What every process has counted in the pass after an epoch."""
+    return Topic(f"evaluation/{epoch}", _EVALUATION)
+
+
+def checkpoint_of(name: str) -> Topic[Saved]:
+    """What every process has saved of a checkpoint."""
+    return Topic(f"checkpoint/{name}", _SAVED)
