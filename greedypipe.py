@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 _NAME = "greedypipe"
-_ROOT = Path(__file__).resolve().parent
+# Not simply the folder of this file: whoever copies a checkout may have made a file of the link.
+_ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "__main__.py").is_file())
 
 # The import system hands out whatever stands in sys.modules when this file has run.
 if __name__ == _NAME or _NAME not in sys.modules:

@@ -212,7 +212,8 @@ def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
                 print(line, end="", flush=True)
         except BaseException:
             process.send_signal(signal.SIGINT)
-            process.communicate()
+            process.stdout.read()
+            process.wait()
             raise
     return process.wait(), line.strip().removeprefix("greedypipe: ")
 
