@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, Field
@@ -72,7 +72,7 @@ class Blueprint:
         self.sections = sections
         self.task = task
         self.steps_per_epoch = steps_per_epoch
-        self._drawn = drawn or draw_network(sections.model, task.input.shape, task.outputs, sections.training.seed)
+        self._drawn = drawn or draw_network(sections.model, task.image_shape, task.outputs, sections.training.seed)
         self.network: Network = self._drawn.network
         self.partition: Partition = make_partition(sections.partition, self.network.layers)
         self.precision = Precision(sections.training.precision, sections.training.channels_last)
@@ -164,6 +164,7 @@ def _forbid_writing_into_input(layers: tuple[Layer, ...]) -> None:
     for layer in layers:
         for module in layer.module.modules():
             if getattr(module, "inplace", False):
-                module.inplace = False
+                in_place: Any = module
+                in_place.inplace = False
             if next(module.parameters(recurse=False), None) is not None:
                 return

@@ -144,5 +144,6 @@ def resumed_plan(plan: Plan, origin: Origin) -> Plan:
     if origin.manifest is None or plan.config.partition.boundaries != AUTO:
         return plan
     saved = PartitionConfig(**origin.manifest.config["partition"])
-    same_blocks = saved.blocks == plan.config.partition.blocks and saved.boundaries != AUTO
-    return plan.recut(saved.boundaries) if same_blocks else plan
+    if saved.blocks != plan.config.partition.blocks or saved.boundaries == AUTO:
+        return plan
+    return plan.recut(saved.boundaries)

@@ -48,7 +48,7 @@ def forecast(plan: Plan, profile: Profile, cores: int) -> Forecast:
     """
     hosting = [plan.placement.blocks_of(stage) for stage in range(plan.placement.num_stages)]
     named = plan.config.partition.boundaries
-    starts = balanced_starts(profile.costs, hosting) if named in ((), AUTO) else profile.starts(named)
+    starts = profile.starts(named) if named and named != AUTO else balanced_starts(profile.costs, hosting)
     stage_s = tuple(profile.costs.stage_s(starts, blocks) for blocks in hosting)
     crowded_s = sum(stage_s) * plan.config.placement.threads / cores if cores else 0.0
     shared_s = [seconds / count for seconds, count in zip(stage_s, plan.placement.replicas, strict=True)]

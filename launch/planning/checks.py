@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 
-from greedypipe.launch.config.loader import ConfigError
+from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig, sharing_problems
 from greedypipe.workers.data.sets.interface import DataInfo
 from greedypipe.workers.placement import Placement

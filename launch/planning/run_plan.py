@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
-from greedypipe.launch.config.loader import ConfigError
+from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.checks import Problems, isolation_problems, length_problems, placement_problems
 from greedypipe.launch.planning.traffic import Edge, edges, unknown_needs

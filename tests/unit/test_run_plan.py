@@ -4,7 +4,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from greedypipe.launch.config.loader import ConfigError, load_config
+from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
 from greedypipe.pipeline import build
 from tests.unit.tiny import CPU, batch, differing

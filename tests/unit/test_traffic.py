@@ -5,7 +5,8 @@ from fractions import Fraction
 import pytest
 import torch
 
-from greedypipe.launch.config.loader import ConfigError, load_config
+from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.planning.traffic import bytes_after
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
