@@ -27,11 +27,10 @@ from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.rehearsal import Rehearsal, rehearse
-from greedypipe.launch.planning.auto_cut import Forecast, cut, forecast, shared_cores
+from greedypipe.launch.planning.auto_cut import Forecast, forecast, shared_cores
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
 from greedypipe.pipeline.balance import shared_out
-from greedypipe.pipeline.partition import AUTO
 from greedypipe.workers.memory import keep_freed_memory
 from greedypipe.workers.telemetry.phrases import range_of_layers
 from greedypipe.workers.telemetry.results import LinkReport, StageReport
@@ -45,28 +44,18 @@ def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast
     Raises:
         ValueError: The configuration is impossible.
     """
-    stages = num_processes
-    if config.placement.replicas == (1,):
-        stages = min(num_processes, natural_processes(config))
-    plan = make_plan(config, stages)
+    has_replicas = config.placement.replicas != (1,)
+    plan = make_plan(config, num_processes if has_replicas else min(num_processes, natural_processes(config)))
     check_boundaries(plan)
     torch.set_num_threads(plan.config.placement.threads)
     keep_freed_memory()
     device = plan.placement.device_of(0, plan.config.placement)
-    if not plan.config.partition.boundaries:
-        partition = plan.config.partition.model_copy(update={"boundaries": AUTO})
-        plan = make_plan(plan.config.model_copy(update={"partition": partition}), plan.placement.num_processes)
     profile = profile_layers(plan, device)
     found = forecast(plan, profile, shared_cores(device))
     if num_processes > plan.placement.num_processes:
-        plan = _with_replicas(plan, shared_out(found.stage_s, num_processes, config.data.batch_size))
+        plan = plan.with_replicas(shared_out(found.stage_s, num_processes, config.data.batch_size))
         found = forecast(plan, profile, shared_cores(device))
-    return cut(plan, found.boundaries), found
-
-
-def _with_replicas(plan: Plan, replicas: tuple[int, ...]) -> Plan:
-    placement = plan.config.placement.model_copy(update={"replicas": replicas})
-    return make_plan(plan.config.model_copy(update={"placement": placement}), sum(replicas))
+    return plan.recut(found.boundaries), found
 
 
 def main() -> None:

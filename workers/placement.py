@@ -167,7 +167,8 @@ class Placement:
                 routes.append(Route(sender, receiver, *within))
         return routes
 
-    def device_of(self, local_rank: int, config: PlacementConfig) -> torch.device:
+    @staticmethod
+    def device_of(local_rank: int, config: PlacementConfig) -> torch.device:
         """The device of a process; the GPUs of a host are dealt to its processes in turn.
 
         Raises:

@@ -18,7 +18,7 @@ from greedypipe.launch.checkpoints.run_folder import claim_folder, newest_folder
 from greedypipe.launch.checkpoints.trim_records import forget_records, keep_evaluations, keep_metrics
 from greedypipe.launch.config.loader import ConfigError
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
 from greedypipe.workers.telemetry.records import Beginning
 
@@ -144,6 +144,5 @@ def resumed_plan(plan: Plan, origin: Origin) -> Plan:
     if origin.manifest is None or plan.config.partition.boundaries != AUTO:
         return plan
     saved = PartitionConfig(**origin.manifest.config["partition"])
-    if saved.blocks != plan.config.partition.blocks:
-        return plan
-    return make_plan(plan.config.model_copy(update={"partition": saved}), plan.placement.num_processes)
+    same_blocks = saved.blocks == plan.config.partition.blocks and saved.boundaries != AUTO
+    return plan.recut(saved.boundaries) if same_blocks else plan
