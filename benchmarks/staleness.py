@@ -194,6 +194,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     swept = [row for row in rows if row["order"] == "random"]
     by_factor = sorted((row for row in swept if row["capacity"] == USUAL_CAPACITY), key=lambda row: row["factor"])
     by_capacity = sorted((row for row in swept if row["factor"] == USUAL_FACTOR), key=lambda row: row["capacity"])
+    panels[1].set_xscale("log")
     for axes, chosen, key in ((panels[0], by_factor, "factor"), (panels[1], by_capacity, "capacity")):
         blocks = sorted({block for row in chosen for block in row["accuracy_by_slow_block"] if block >= 0})
         for block in blocks:
@@ -205,9 +206,11 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for style, row in zip(("k--", "k:"), (row for row in rows if row["order"] != "random"), strict=False):
             axes.plot([chosen[0][key], chosen[-1][key]], [100 * row["accuracy"]["median"]] * 2, style, label=row["order"])
         axes.grid(alpha=0.3)
+        axes.set_xticks([row[key] for row in chosen], [f"{row[key]:g}" for row in chosen])
+        axes.minorticks_off()
     panels[0].set(xlabel=f"S, at M = {USUAL_CAPACITY}", ylabel="accuracy of the final classifier, %")
-    panels[1].set(xlabel=f"M in batches, at S = {USUAL_FACTOR}", xscale="log")
-    panels[1].legend(loc="lower right", fontsize="small")
+    panels[1].set(xlabel=f"M in batches, at S = {USUAL_FACTOR}")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=120)
 
 

@@ -1,12 +1,14 @@
 """The comparison of two trees, without running any: what counts as the same, in whose words, and in what order."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.editions.bits import same_tensors
+from benchmarks.book.results.editions import AGAINST
+from benchmarks.editions.bits import Rounding, Same, same_tensors
 from benchmarks.editions.pace import LOADS, Figure, Load, interleaved
 from benchmarks.editions.trees import EARLIER_KEYS, ROOT, Tree, checked_out
 from greedypipe.launch.config.loader import load_config
@@ -79,3 +81,20 @@ def test_code_of_another_tree_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "launch" / "run.py").write_text(borrowed)
     with pytest.raises(RuntimeError, match="does not run the code in"):
         Tree("earlier", tmp_path, {}).check_runs_its_own_code()
+
+
+def test_the_book_names_what_differs_and_what_missed_its_target() -> None:
+    answer = {
+        "earlier": "1" * 40,
+        "current": "2" * 40,
+        "bits": [asdict(Same("fine", "bytes", "tensors", {})), asdict(Same("wrong", "DIFFERS", "no heads", {}))],
+        "replicas_against_none": asdict(Rounding(2e-7, True)),
+        "figures": [
+            Figure("slow", "samples/s", [2.0], [1.0], 0.99).as_json(),
+            Figure("time", "s", [2.0], [1.0], 1.02).as_json(),
+        ],
+    }
+    text = AGAINST.text(answer)
+    assert "| fine | the same bytes | the same tensors, under other names |" in text
+    assert "| wrong | **DIFFERS** | none |" in text
+    assert "&ge; 0.99, **missed**" in text and "&le; 1.02, met" in text and "2e-07" in text

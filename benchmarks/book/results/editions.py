@@ -1,0 +1,50 @@
+"""The current tree against an earlier commit (benchmarks.against)."""
+
+from benchmarks.book.markdown import spread, table
+from benchmarks.book.result import Answer, Result
+
+VERDICTS = {"bytes": "the same bytes", "tensors": "the same tensors, under other names", "no heads": "none"}
+
+
+def _against(answer: Answer) -> str:
+    same = [(one["name"], _verdict(one["network"]), _verdict(one["heads"])) for one in answer["bits"]]
+    rounding = answer["replicas_against_none"]
+    figures = [
+        (
+            figure["name"],
+            *(spread(figure[tree], _form(figure)) for tree in ("earlier", "current")),
+            spread(figure["ratio"], ".3f"),
+            f"{'&ge;' if _is_rate(figure) else '&le;'} {figure['target']:g}, {'met' if figure['holds'] else '**missed**'}",
+        )
+        for figure in answer["figures"]
+    ]
+    return f"""
+Commit `{answer["current"][:9]}` against `{answer["earlier"][:9]}`, under the same Python. Each trained the same runs with
+its own commands and exported what they had learned:
+
+{table(("run", "exported network", "exported heads"), same)}
+
+Without batch normalisation, replicas differ from a single process by {rounding["largest_difference"]:.0e} at most.
+
+{table(("samples/s, or seconds to start", "earlier", "current", "current / earlier", "target"), figures)}
+"""
+
+
+def _verdict(found: str) -> str:
+    return VERDICTS.get(found, f"**{found}**")
+
+
+def _is_rate(figure: Answer) -> bool:
+    return figure["unit"] == "samples/s"
+
+
+def _form(figure: Answer) -> str:
+    return ",.0f" if _is_rate(figure) else ".2f"
+
+
+AGAINST = Result(
+    "against_first_edition",
+    "The first edition: the same bits, the same speed",
+    lambda answer: f"n = {answer['figures'][0]['n']} interleaved repeats; medians and ranges",
+    _against,
+)
