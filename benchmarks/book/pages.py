@@ -20,8 +20,8 @@ def results_page() -> str:
 # Results
 
 Every number on this page comes from a file in `benchmarks/results/`, and each section ends with the command that measures
-it again. Ranges are those of the repeats; missed targets are marked. The machines are small and shared: read times as approximate,
-and accuracies with their number of seeds.
+it again. Ranges are those of the repeats; missed targets are marked. The machines are small and shared: read times as
+approximate, and accuracies with their number of seeds.
 
 {contents}
 
