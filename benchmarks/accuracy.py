@@ -20,7 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD, run_pipeline
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 TIMEOUT_S = 3 * 3600.0

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.engines.greedypipe import Ran, run
 from benchmarks.engines.timing import Case, spread
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 STAGES = 2

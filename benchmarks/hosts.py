@@ -22,7 +22,7 @@ from benchmarks.engines.greedypipe import run
 from benchmarks.engines.hosts import Hosts, two_hosts, why_not
 from benchmarks.engines.one_f_one_b import MICRO_BATCHES, train_one_f_one_b
 from benchmarks.engines.timing import TIMEOUT_S, Case, spread
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 DEFAULTS = (

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.distributed import FileStore
 
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.pipeline.batch import TensorSpec
 from greedypipe.workers.links.connect import LinkEnd
 from greedypipe.workers.links.interface import LinkConfig, Receiver, Sender

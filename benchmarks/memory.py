@@ -28,7 +28,8 @@ from rich.table import Table
 
 from benchmarks.engines.one_f_one_b import train_one_f_one_b
 from benchmarks.engines.timing import spread
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD, run_pipeline
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.workers.memory import peak_memory_bytes
 from greedypipe.workers.telemetry.machine import hardware, versions
 

@@ -20,10 +20,9 @@ from rich.table import Table
 
 from benchmarks.engines.greedypipe import run
 from benchmarks.engines.timing import Case, spread
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.rehearsal import rehearse
 from greedypipe.launch.plan import make_forecast
-from greedypipe.launch.planning.auto_cut import cut
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.workers.telemetry.machine import hardware, versions
 
@@ -55,7 +54,7 @@ def measure(case: Case, seconds: float, repeats: int) -> list[dict[str, Any]]:
     for _ in range(repeats):
         plan, forecast = make_forecast(case.plan(case.num_stages).config, case.num_stages)
         settled = settled or forecast.boundaries
-        plan = cut(plan, settled)
+        plan = plan.recut(settled)
         rehearsal = rehearse(plan, case.batch_size / forecast.samples_per_s, seconds)
         explicit = case.with_overrides(f"partition.boundaries=[{','.join(settled)}]", f"partition.profile_s={UNUSED_S}")
         ran = run(explicit, case.num_stages)

@@ -15,7 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD, run_pipeline
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 CONFIG = "configs/digits.yaml"

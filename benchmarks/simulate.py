@@ -26,7 +26,7 @@ from benchmarks.engines.timing import spread
 from benchmarks.simulation.plots import plot_studies
 from benchmarks.simulation.studies import all_studies
 from benchmarks.simulation.validation import check, validate
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 

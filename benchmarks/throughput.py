@@ -34,7 +34,7 @@ from rich.console import Console
 from benchmarks.engines.timing import Case, EngineError
 from benchmarks.throughput_rows import SCHEDULES, Row, Section, crowded, headline, tiny
 from benchmarks.throughput_tables import answer_of, figures_table, plot, profile_table, rates_table
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.planning.auto_cut import forecast
 from greedypipe.launch.planning.layer_costs import profile_layers
 from greedypipe.pipeline.balance import balanced_starts
@@ -61,7 +61,6 @@ DIGITS = (
     "model.name=mlp",
     "model.depth=4",
     "model.hidden=128",
-    "model.width=1.0",
     "head.name=linear",
     "training.epochs=100",
 )
@@ -96,7 +95,8 @@ def cut_by_planner(case: Case, profile_s: float) -> tuple[Case, tuple[str, ...]]
     ).plan(stages)
     profile = profile_layers(plan, plan.placement.device_of(0, plan.config.placement))
     found = forecast(plan, profile, 0).boundaries
-    headless = replace(profile.costs, head_s=(0.0,) * (profile.costs.num_units - 1) + profile.costs.head_s[-1:])
+    # Chunks that pass gradients on: every unit costs what it adds to the next one, and the last one has the classifier.
+    headless = replace(profile.costs, alone_s=(*profile.costs.before_s, profile.costs.alone_s[-1]))
     chunks = min(2 * stages, profile.costs.num_units)
     finer = profile.boundaries(balanced_starts(headless, [range(chunk, chunk + 1) for chunk in range(chunks)]))
     return case.with_overrides(*_settings(stages, found)), _settings(chunks, finer)

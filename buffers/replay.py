@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from greedypipe.buffers.selectors import Entry, Selector, capped, least_used, newest, oldest, published_dgl, uniform
 from greedypipe.buffers.stats import BufferStats
@@ -19,23 +19,31 @@ CONTROL_CAPACITY = 2
 
 
 class BuffersConfig(BaseModel, frozen=True, extra="forbid"):
-    """What waits between two stages."""
+    """The buffer between two neighbouring stages."""
 
     policy: Literal["fifo", "replay"] = Field(
-        "fifo", description="fifo: synchronous DGL, lossless, in order; replay: asynchronous DGL, nobody waits"
+        "fifo",
+        description="fifo: every batch once and in order, a full buffer makes its sender wait (synchronous DGL); replay: "
+        "nobody waits, batches may be read again or skipped (asynchronous DGL)",
     )
-    capacity: int = Field(4, ge=1, description="batches that a buffer holds; replay: the papers' M")
+    capacity: int = Field(4, ge=1, description="batches that each buffer holds; with replay, M in the papers")
     selector: Literal["least_used", "published_dgl", "newest", "uniform"] = Field(
         "least_used",
-        description="replay only: which batch is read next (least_used: fewest reads, ties to the newest)",
-        json_schema_extra={"only_with": {"policy": "replay"}},
+        description="policy=replay: the batch to read next: least_used: fewest reads, newest first; newest; uniform: at "
+        "random; published_dgl: as the published DGL code",
     )
     max_reuse: int = Field(
         0,
         ge=0,
-        description="replay only: reads after which a batch is not read again; 0: no limit",
-        json_schema_extra={"only_with": {"policy": "replay"}},
+        description="policy=replay: how often one batch may be read; 0: no limit",
     )
+
+    @field_validator("selector", "max_reuse")
+    @classmethod
+    def _only_replay_uses_it(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("policy") == "fifo" and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"got {value!r}, which has no effect with buffers.policy=fifo; it needs buffers.policy=replay")
+        return value
 
 
 @dataclass(frozen=True)

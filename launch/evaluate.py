@@ -1,6 +1,6 @@
 """What a trained network's heads can do: accuracy of every exit and of the ensemble, and leaving early.
 
-    python launch/evaluate.py RUN [--data FOLDER] [--out RUN/evaluation] [section.key=value ...]
+    greedypipe evaluate RUN [--data FOLDER] [--out RUN/evaluation] [section.key=value ...]
 
 RUN is the folder of a run or of a checkpoint. Early exit answers at the first head that is confident enough. Confidences
 are calibrated by a temperature per head, fitted on `data.calibration_samples` training samples that the run has kept
@@ -19,12 +19,9 @@ if __name__ == "__main__" and not __package__:
 from rich.console import Console
 from rich.table import Table
 
-from greedypipe.launch.checkpoints.manifest import parse_manifest
-from greedypipe.launch.checkpoints.trained_network import find_checkpoint, restore
-from greedypipe.launch.config.loader import ConfigError, load_config
-from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.planning.run_plan import Plan, make_plan
-from greedypipe.pipeline.block import Block
+from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
+from greedypipe.launch.checkpoints.trained_network import find_checkpoint
+from greedypipe.launch.config.loader import ConfigError
 from greedypipe.pipeline.exits import EarlyExit, calibration_error, collect, early_exit, exit_costs, fit_temperatures
 from greedypipe.workers.data.source import BatchSource
 
@@ -70,15 +67,15 @@ def evaluate(checkpoint: Path, overrides: list[str]) -> Findings:
     Raises:
         ConfigError: The data are missing, or an override is wrong.
     """
-    plan = _plan_of(checkpoint, overrides)
+    plan = plan_of(checkpoint, overrides)
     device = plan.placement.device_of(0, plan.config.placement)
-    blocks = _load(plan, checkpoint)
-    source = BatchSource(plan.config.data, plan.config.training.seed)
-    tests = collect(blocks, ((batch.images, batch.labels) for batch in source.test_batches()), device)
+    blocks = trained_blocks(plan, checkpoint)
+    source = BatchSource(plan.config.data, plan.config.training.seed, plan.data)
+    tests = collect(blocks, ((batch.images, batch.labels) for batch in source.test_batches()))
     temperatures = [1.0] * len(blocks)
     if plan.config.data.calibration_samples:
         kept_back = ((batch.images, batch.labels) for batch in source.calibration_batches())
-        temperatures = fit_temperatures(collect(blocks, kept_back, device))
+        temperatures = fit_temperatures(collect(blocks, kept_back))
     costs = exit_costs(blocks, source.training_batch(0).images[:1].to(device))
     source.close()
     measured = zip(blocks, tests.accuracies, temperatures, calibration_error(tests, temperatures), costs, strict=True)
@@ -90,20 +87,6 @@ def evaluate(checkpoint: Path, overrides: list[str]) -> Findings:
         ensemble_accuracy=tests.ensemble_accuracy,
         early_exit=[early_exit(tests, temperatures, costs, threshold) for threshold in THRESHOLDS],
     )
-
-
-def _plan_of(checkpoint: Path, overrides: list[str]) -> Plan:
-    """The run's own configuration, in one process of this machine, without deliberate trouble."""
-    saved = RunConfig.model_validate(parse_manifest(checkpoint).config).model_dump(mode="json", exclude={"debug"})
-    own = [f"{section}.{key}={json.dumps(value)}" for section, keys in saved.items() for key, value in keys.items()]
-    return make_plan(load_config(None, [*own, *overrides]), 1)
-
-
-def _load(plan: Plan, checkpoint: Path) -> list[Block]:
-    device = plan.placement.device_of(0, plan.config.placement)
-    blocks = [plan.blueprint.build_block(index, device) for index in range(plan.blueprint.num_blocks)]
-    restore(blocks, checkpoint)
-    return blocks
 
 
 def tables(found: Findings) -> tuple[Table, Table]:

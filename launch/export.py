@@ -1,6 +1,6 @@
 """Writes a run's network as one plain state dict under the ordinary network's names, for torch alone to load.
 
-    python launch/export.py RUN --out model.safetensors|model.pt
+    greedypipe export RUN --out model.safetensors|model.pt
 
 RUN is the folder of a run, of which its end is taken or else its newest complete checkpoint, or of a checkpoint. The
 auxiliary heads are written beside it, as model.heads.safetensors or model.heads.pt.

@@ -1,6 +1,6 @@
 """Plans a run without training it: measures layers, cuts the network, rehearses the cut, says what to expect.
 
-    python launch/plan.py [--config configs/x.yaml] --stages 4 [section.key=value ...]
+    greedypipe plan [--config x.yaml] --stages 4 [section.key=value ...]
 
 Empty `partition.boundaries` are found as with `auto`; named ones are kept and judged. Processes beyond the number of
 blocks become replicas of the slowest stages, unless placement.replicas says otherwise. The rehearsal runs the stages for
@@ -22,16 +22,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from greedypipe.launch.config.command_line import CommandLine, refuse
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.rehearsal import Rehearsal, rehearse
-from greedypipe.launch.planning.auto_cut import Forecast, cut, forecast, shared_cores
+from greedypipe.launch.planning.auto_cut import Forecast, forecast, shared_cores
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
-from greedypipe.launch.recovery.exit_codes import WRONG_CONFIGURATION
 from greedypipe.pipeline.balance import shared_out
-from greedypipe.pipeline.partition import AUTO
 from greedypipe.workers.memory import keep_freed_memory
 from greedypipe.workers.telemetry.phrases import range_of_layers
 from greedypipe.workers.telemetry.results import LinkReport, StageReport
@@ -45,28 +44,18 @@ def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast
     Raises:
         ValueError: The configuration is impossible.
     """
-    stages = num_processes
-    if config.placement.replicas == (1,):
-        stages = min(num_processes, natural_processes(config))
-    plan = make_plan(config, stages)
+    has_replicas = config.placement.replicas != (1,)
+    plan = make_plan(config, num_processes if has_replicas else min(num_processes, natural_processes(config)))
     check_boundaries(plan)
     torch.set_num_threads(plan.config.placement.threads)
     keep_freed_memory()
     device = plan.placement.device_of(0, plan.config.placement)
-    if not plan.config.partition.boundaries:
-        partition = plan.config.partition.model_copy(update={"boundaries": AUTO})
-        plan = make_plan(plan.config.model_copy(update={"partition": partition}), plan.placement.num_processes)
     profile = profile_layers(plan, device)
     found = forecast(plan, profile, shared_cores(device))
     if num_processes > plan.placement.num_processes:
-        plan = _with_replicas(plan, shared_out(found.stage_s, num_processes, config.data.batch_size))
+        plan = plan.with_replicas(shared_out(found.stage_s, num_processes, config.data.batch_size))
         found = forecast(plan, profile, shared_cores(device))
-    return cut(plan, found.boundaries), found
-
-
-def _with_replicas(plan: Plan, replicas: tuple[int, ...]) -> Plan:
-    placement = plan.config.placement.model_copy(update={"replicas": replicas})
-    return make_plan(plan.config.model_copy(update={"placement": placement}), sum(replicas))
+    return plan.recut(found.boundaries), found
 
 
 def main() -> None:
@@ -74,13 +63,11 @@ def main() -> None:
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
         console.print(f"measuring layers for {config.partition.profile_s:g} s", highlight=False)
         plan, found = make_forecast(config, arguments.stages)
     except ValueError as error:
-        for line in str(error).splitlines():
-            print(f"greedypipe: {line}", file=sys.stderr)
-        sys.exit(WRONG_CONFIGURATION)
+        refuse(error)
     used = plan.placement.num_processes
     console.print(f"rehearsing with {used} processes for {arguments.seconds:g} s", highlight=False)
     rehearsal = rehearse(plan, plan.config.data.batch_size / found.samples_per_s, arguments.seconds)
@@ -97,22 +84,14 @@ def as_json(found: Forecast, rehearsal: Rehearsal) -> dict[str, object]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="launch/plan.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
+    parser = CommandLine(__doc__, lists_keys=False)
     parser.add_argument("--stages", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)")
     parser.add_argument("--seconds", type=float, default=10.0, help="about how long to rehearse (default: 10)")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
     arguments = parser.parse_intermixed_args()
     if arguments.stages < 1:
         parser.error(f"--stages: got {arguments.stages}, allowed: 1 or more")
     return arguments
-
-
-if __name__ == "__main__":
-    main()
 
 
 def plan_table(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> Table:
@@ -196,3 +175,7 @@ def _link_lines(rehearsal: Rehearsal, slowest_s: float) -> list[str]:
         f"links ({sending[0].transport}): a message takes {1e3 * slowest_send_s:.2f} ms at most, "
         f"{slowest_send_s / slowest_s:.1%} of the slowest stage: {verdict} here; elsewhere each needs the MB/s of its line"
     ]
+
+
+if __name__ == "__main__":
+    main()

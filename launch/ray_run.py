@@ -1,6 +1,6 @@
 """Trains a network block by block on a Ray cluster: an actor per process, otherwise the run that torchrun starts.
 
-    python launch/ray_run.py [--config configs/x.yaml] [--address auto] [--stages 4] [section.key=value ...]
+    greedypipe ray [--config x.yaml] [--address auto] [--stages 4] [section.key=value ...]
     ray job submit --working-dir . -- python launch/ray_run.py --config ... run.folder=/shared/runs
 
 Ray reserves the resources, starts the processes, watches them and starts them again; activations go over the links of the
@@ -11,15 +11,14 @@ SIGTERM (as `ray job stop` sends it) has it save itself first.
 import argparse
 import importlib.util
 import sys
-from typing import NoReturn
 
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
-from greedypipe.launch.config.help import describe_keys
+from greedypipe.launch.config.command_line import CommandLine, refuse
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, ConfigError, load_config
 from greedypipe.launch.planning.run_plan import make_plan, natural_processes
-from greedypipe.launch.recovery.exit_codes import INTERRUPTED, WRONG_CONFIGURATION
+from greedypipe.launch.recovery.exit_codes import INTERRUPTED
 from greedypipe.launch.reporting.screen import make_screen
 
 INSTALL = "pip install 'greedypipe[ray]'"
@@ -28,40 +27,27 @@ INSTALL = "pip install 'greedypipe[ray]'"
 def main() -> None:
     arguments = _parse()
     if importlib.util.find_spec("ray") is None:
-        _refuse(f"ray is not installed: {INSTALL}")
+        refuse(f"ray is not installed: {INSTALL}")
     from greedypipe.launch.on_ray.driver import run_on_cluster
 
     try:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
         plan = make_plan(config, arguments.stages or natural_processes(config))
         screen = make_screen(config.logging.console_interval_s)
         sys.exit(run_on_cluster(plan, arguments.address, arguments.num_cpus, arguments.resume, screen))
     except ConfigError as error:
-        _refuse(str(error))
+        refuse(error)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="launch/ray_run.py",
-        description=__doc__,
-        epilog=f"keys (section.key=default):\n{describe_keys()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
+    parser = CommandLine(__doc__, lists_keys=True)
     parser.add_argument("--address", help="of a cluster: auto, or HOST:6379 of its head; default: one on this machine alone")
     parser.add_argument("--num-cpus", type=int, help="CPUs of a cluster on this machine alone (default: its cores)")
     parser.add_argument("--stages", type=int, help="processes (default: one per block)")
-    parser.add_argument("--resume", metavar="auto|PATH", help="as with launch/run.py")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
+    parser.add_resume()
     return parser.parse_intermixed_args()
-
-
-def _refuse(text: str) -> NoReturn:
-    for line in text.splitlines():
-        print(f"greedypipe: {line}", file=sys.stderr)
-    sys.exit(WRONG_CONFIGURATION)
 
 
 if __name__ == "__main__":

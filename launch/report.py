@@ -1,6 +1,6 @@
 """Shows a run as one page that needs nothing else: curves, stages, waits, staleness, and a timeline of a few batches.
 
-python launch/report.py runs/vgg8b-digits-1 [--out FILE]
+greedypipe report runs/vgg8b-digits-1 [--out FILE]
 """
 
 import argparse
@@ -15,9 +15,7 @@ from greedypipe.launch.reporting.page.record import read_run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="launch/report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the run's folder, e.g. runs/vgg8b-digits-1")
     parser.add_argument("--out", type=Path, help="file to write (default: report.html in that folder)")
     arguments = parser.parse_args()

@@ -1,6 +1,8 @@
-"""Trains a network block by block, one process per stage.
+"""Trains a network block by block, one process per stage: one of the processes that torchrun starts.
 
-torchrun --nproc_per_node=4 launch/run.py [--config configs/x.yaml] [--resume auto|PATH] [section.key=value ...]
+    torchrun --nproc_per_node=4 -m greedypipe.launch.run [--config x.yaml] [--resume auto|PATH] [section.key=value ...]
+
+On one host `greedypipe train` needs no torchrun.
 """
 
 import argparse
@@ -19,24 +21,23 @@ import torch
 from torch.distributed import Store
 
 from greedypipe.launch.checkpoints.resume import Origin, find_origin, say
-from greedypipe.launch.config.help import describe_keys
+from greedypipe.launch.config.command_line import CommandLine
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, ConfigError, dump_config, load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.process.environment import Environment
+from greedypipe.launch.process.rank import give_up
 from greedypipe.launch.process.run_process import run_stage
 from greedypipe.launch.recovery.exit_codes import INTERRUPTED, WRONG_CONFIGURATION
 from greedypipe.launch.recovery.keeper import run_kept
 from greedypipe.launch.recovery.member import Member
-from greedypipe.launch.recovery.supervisor import say_given_up
 from greedypipe.launch.reporting.screen import make_screen
-from greedypipe.workers.telemetry.board import Board
 
 
 def main() -> None:
     environment = Environment.read()
     arguments = _parse()
     try:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
         if arguments.print_config:
             _say(environment, dump_config(config).rstrip())
             return
@@ -48,8 +49,8 @@ def main() -> None:
     except ConfigError as error:
         _refuse(environment, error)
     work = functools.partial(_work, environment, plan, arguments.resume)
-    name, give_up = plan.placement.seat_of(environment.rank).name, functools.partial(_give_up, environment, plan)
-    sys.exit(run_kept(name, config.faults, work, give_up))
+    name = plan.placement.seat_of(environment.rank).name
+    sys.exit(run_kept(name, config.faults, work, functools.partial(give_up, plan, environment)))
 
 
 def _work(environment: Environment, plan: Plan, resume: str | None, incarnation: int) -> int:
@@ -84,28 +85,10 @@ def _begin(
     return origin.folder, lambda: origin
 
 
-def _give_up(environment: Environment, plan: Plan, reason: str) -> None:
-    """Ends the run: this process's child will not come back."""
-    (store,) = environment.connect(1, plan.config.faults.timeout_s)
-    say_given_up(Board(store, plan.placement.num_processes), plan.placement.seat_of(environment.rank), reason)
-
-
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="launch/run.py",
-        description=__doc__,
-        epilog=f"keys (section.key=default):\n{describe_keys()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
-    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
-    parser.add_argument(
-        "--resume",
-        metavar="auto|PATH",
-        help="go on: auto, in the newest folder of this run at its newest complete checkpoint; PATH, in a "
-        "new folder from a run's or a checkpoint's",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides the file")
+    parser = CommandLine(__doc__, lists_keys=True)
+    parser.add_resume()
+    parser.add_print_config()
     return parser.parse_intermixed_args()
 
 

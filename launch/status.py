@@ -1,6 +1,6 @@
 """Prints what every stage of a run is doing, whom it waits for and since when.
 
-    python launch/status.py RUN [--follow]
+    greedypipe status RUN [--follow]
 
 Reads status.json, which the first stage of a live run writes twice a second; works on any host that reaches the folder.
 """

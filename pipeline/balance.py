@@ -16,34 +16,35 @@ TIE = 0.01
 class Costs:
     """What training one batch costs, unit by unit; a unit is the least that can be a block.
 
+    Two measurements of whole blocks determine the cost of every block: its last unit alone with the head behind it, and what
+    each unit before that one adds. How much of a block's time is its head need not be known.
+
     Attributes:
-        first_s: Seconds of forward, backward and optimizer of unit i where it begins a block: no gradient of its input
-            is computed.
-        inner_s: The same where it does not.
-        head_s: Seconds of the head, loss and optimizer of a block that ends with unit i; the last one is the classifier.
+        alone_s: Seconds of a block of unit i alone, head and optimizer included; the last one's head is the classifier.
+        before_s: Seconds that unit i adds to a block which began with unit i + 1: its own work, and the gradient of unit
+            i + 1's input, which nobody computed before. One fewer than units.
         sent_bytes: What a link behind unit i carries.
 
     Raises:
-        ValueError: The lengths differ, or there is no unit.
+        ValueError: The lengths do not match, or there is no unit.
     """
 
-    first_s: tuple[float, ...]
-    inner_s: tuple[float, ...]
-    head_s: tuple[float, ...]
+    alone_s: tuple[float, ...]
+    before_s: tuple[float, ...]
     sent_bytes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        lengths = {len(self.first_s), len(self.inner_s), len(self.head_s), len(self.sent_bytes)}
-        if lengths == {0} or len(lengths) > 1:
-            raise ValueError(f"every unit has each cost once, got lengths {sorted(lengths)}")
+        lengths = len(self.alone_s), len(self.before_s), len(self.sent_bytes)
+        if lengths[0] == 0 or lengths != (lengths[0], lengths[0] - 1, lengths[0]):
+            raise ValueError(f"units have n, n - 1 and n costs, n at least 1, got {list(lengths)}")
 
     @property
     def num_units(self) -> int:
-        return len(self.first_s)
+        return len(self.alone_s)
 
     def block_s(self, start: int, stop: int) -> float:
         """Seconds per batch of a block of the units start to stop - 1, its head included."""
-        return self.first_s[start] + self._before[stop] - self._before[start + 1] + self.head_s[stop - 1]
+        return self.alone_s[stop - 1] + self._before[stop - 1] - self._before[start]
 
     def stage_s(self, starts: Sequence[int], blocks: range) -> float:
         """Seconds per batch of a stage that hosts `blocks` of a cut."""
@@ -57,7 +58,7 @@ class Costs:
 
     @cached_property
     def _before(self) -> list[float]:
-        return [0.0, *itertools.accumulate(self.inner_s)]
+        return [0.0, *itertools.accumulate(self.before_s)]
 
 
 def balanced_starts(costs: Costs, hosting: Sequence[range]) -> tuple[int, ...]:

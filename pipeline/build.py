@@ -1,7 +1,7 @@
 """From configuration sections to blocks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -14,9 +14,9 @@ from greedypipe.pipeline.heads import build_head
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import MethodConfig, TaskLoss
 from greedypipe.pipeline.methods import build_method, method_class
-from greedypipe.pipeline.networks.build import ModelConfig, build_network
+from greedypipe.pipeline.networks.drawn import DrawnNetwork, draw_network
+from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
-from greedypipe.pipeline.networks.shapes import activation_shapes
 from greedypipe.pipeline.optimizer import Optimization, OptimizerConfig
 from greedypipe.pipeline.partition import Partition, PartitionConfig, make_partition
 from greedypipe.pipeline.precision import Precision
@@ -24,16 +24,21 @@ from greedypipe.pipeline.randomness import derive_seed
 from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.task import Task
 
+ENDLESS = 2**40
+"""Steps per epoch of blocks that never use up their budget."""
+
 
 class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     """Length, seed and numerics of a run."""
 
-    epochs: int = Field(10, ge=1, description="epochs of every block, counted in its own steps")
-    seed: int = Field(0, ge=0, description="initialisation, shuffling, augmentation and dropout follow from it")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: torch's autocast; activations travel in bf16")
-    channels_last: bool = Field(True, description="keep 4-d tensors in NHWC order")
+    epochs: int = Field(10, ge=1, description="length of the run: epochs of training steps that every block makes")
+    seed: int = Field(0, ge=0, description="seed of initial weights, shuffling, augmentation and dropout")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: mixed precision by torch's autocast, and activations are sent in bf16"
+    )
+    channels_last: bool = Field(True, description="store images and feature maps in NHWC order (torch's channels_last)")
     compile: Literal["none", "inductor"] = Field(
-        "none", description="inductor: torch.compile every block's layers and head, at its first batch (needs g++)"
+        "none", description="inductor: compile each block with torch.compile at its first batch; needs g++"
     )
 
 
@@ -53,25 +58,45 @@ class Blueprint:
     """A network, cut: all that is known of every block before any of them is trained.
 
     Building it draws the initial weights, all layers in one stream seeded by the run's seed: they depend neither on
-    the partition nor on who hosts which block. Each head has a stream of its own.
+    the partition nor on who hosts which block. Each head has a stream of its own. Blocks train the layers in place.
 
     Args:
         steps_per_epoch: Training batches of an epoch.
+        drawn: The network, where it has been drawn before.
 
     Raises:
         ValueError: The network, the partition or their combination is impossible.
     """
 
-    def __init__(self, sections: Sections, task: Task, steps_per_epoch: int) -> None:
+    def __init__(self, sections: Sections, task: Task, steps_per_epoch: int, drawn: DrawnNetwork | None = None) -> None:
         self.sections = sections
         self.task = task
         self.steps_per_epoch = steps_per_epoch
-        torch.manual_seed(derive_seed(sections.training.seed, "network"))
-        self.network: Network = build_network(sections.model, task.input.shape, task.outputs)
+        self._drawn = drawn or draw_network(sections.model, task.input.shape, task.outputs, sections.training.seed)
+        self.network: Network = self._drawn.network
         self.partition: Partition = make_partition(sections.partition, self.network.layers)
         self.precision = Precision(sections.training.precision, sections.training.channels_last)
-        outputs = [task.input.shape, *activation_shapes(self.network.layers, task.input.shape)]
-        self.shapes = [Shapes(outputs[block.start], outputs[block.stop]) for block in self.partition.ranges()]
+        edges = self._drawn.shapes
+        self.shapes = [Shapes(edges[block.start], edges[block.stop]) for block in self.partition.ranges()]
+
+    def recut(self, partition: PartitionConfig) -> "Blueprint":
+        """Another cut of the very same layers: nothing is drawn, and what blocks have learned stays learned.
+
+        Raises:
+            ValueError: The partition is impossible.
+        """
+        return Blueprint(replace(self.sections, partition=partition), self.task, self.steps_per_epoch, self._drawn)
+
+    def redrawn(self) -> "Blueprint":
+        """The same cut with the initial weights again, whatever blocks have learned since; draws them."""
+        return Blueprint(self.sections, self.task, self.steps_per_epoch)
+
+    def for_trials(self) -> "Blueprint":
+        """The same cut of copied layers, whose blocks may be trained in any way and for any time: this one's stay as they
+        are. They are not compiled, and do not finish.
+        """
+        training = self.sections.training.model_copy(update={"compile": "none"})
+        return Blueprint(replace(self.sections, training=training), self.task, ENDLESS, self._drawn.copy())
 
     @property
     def num_blocks(self) -> int:

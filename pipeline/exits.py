@@ -50,17 +50,44 @@ class EarlyExit:
     shares: list[float]
 
 
-def collect(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Exits:
+def outputs(blocks: Sequence[Block], images: Tensor) -> Tensor:
+    """The outputs of all heads for images [N, C, H, W], in evaluation mode: fp32 [heads, N, classes], on the CPU."""
+    x, found = images.to(blocks[0].device), []
+    for block in blocks:
+        x, said = block.predict(x)
+        found.append(said.cpu())
+    return torch.stack(found)
+
+
+def features(blocks: Sequence[Block], images: Tensor, layer: str) -> Tensor:
+    """The activation behind a layer for images [N, C, H, W], in evaluation mode: fp32 [N, ...], on the CPU.
+
+    Raises:
+        ValueError: There is no such layer.
+    """
+    modules = {one.name: one.module for block in blocks for one in block.layers}
+    if layer not in modules:
+        raise ValueError(f"layer: got {layer!r}, allowed: {', '.join(modules)}")
+    found: list[Tensor] = []
+    hook = modules[layer].register_forward_hook(lambda module, arguments, output: found.append(output))
+    try:
+        x = images.to(blocks[0].device)
+        for block in blocks:
+            x = block.pass_through(x)
+            if found:
+                break
+    finally:
+        hook.remove()
+    return found[0].float().cpu()
+
+
+def collect(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> Exits:
     """Runs images [N, C, H, W] through all blocks in evaluation mode and keeps what the heads say, on the CPU."""
-    logits: list[list[Tensor]] = [[] for _ in blocks]
-    labels = []
+    logits, labels = [], []
     for images, classes in batches:
-        x = images.to(device)
-        for position, block in enumerate(blocks):
-            x, said = block.predict(x)
-            logits[position].append(said.cpu())
+        logits.append(outputs(blocks, images))
         labels.append(classes)
-    return Exits(blocks[0].site.task, torch.stack([torch.cat(parts) for parts in logits]), torch.cat(labels))
+    return Exits(blocks[0].site.task, torch.cat(logits, 1), torch.cat(labels))
 
 
 def fit_temperatures(exits: Exits) -> list[float]:

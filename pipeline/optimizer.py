@@ -1,62 +1,130 @@
-"""The optimizer and learning-rate schedule of one block; both are torch's."""
+"""The optimizer and learning-rate schedule of one block; both are torch's, or the optimizer is the user's."""
 
 import math
-from collections.abc import Iterable
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field
+import torch
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
+from greedypipe.pipeline.plugins import Family, Own, refusal
 
-class OptimizerConfig(BaseModel, frozen=True, extra="forbid"):
-    """Optimizer and schedule, one of each per block; epochs are counted in the block's own steps."""
+_WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (adamw: decoupled from the gradient)")
 
-    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="update rule")
-    lr: float = Field(0.1, gt=0, description="learning rate at the start")
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only", json_schema_extra={"only_with": {"name": "sgd"}})
-    nesterov: bool = Field(
-        False, description="sgd only: Nesterov's momentum", json_schema_extra={"only_with": {"name": "sgd"}}
-    )
-    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty (adamw: decoupled)")
-    clip_norm: float = Field(0.0, ge=0, description="largest norm of one block's gradient, head included; 0: no clipping")
+_SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"step_epochs": ("step",), "milestones": ("multistep",), "gamma": ("step", "multistep")}
+)
+"""Which schedules a key has an effect on."""
+
+
+class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
+    """Optimizer and learning-rate schedule of each block; epochs are counted in the block's own steps."""
+
+    name: str = Field(description="the update rule")
+    lr: float = Field(0.1, gt=0, description="initial learning rate, after any warm-up")
+    clip_norm: float = Field(0.0, ge=0, description="largest norm of a block's gradient, head included; 0: no clipping")
     schedule: Literal["constant", "step", "multistep", "cosine"] = Field(
-        "constant", description="how the learning rate falls; cosine: to 0 over the run"
+        "constant",
+        description="constant; step: multiply by gamma every step_epochs; multistep: at each of milestones; "
+        "cosine: fall to 0 over the run",
     )
-    step_epochs: int = Field(
-        15,
-        ge=1,
-        description="schedule=step: epochs between decays",
-        json_schema_extra={"only_with": {"schedule": "step"}},
-    )
+    step_epochs: int = Field(15, ge=1, description="schedule=step: epochs between decays")
     milestones: tuple[int, ...] = Field(
-        (),
-        description="schedule=multistep: epochs after which the rate decays, e.g. [150, 225]",
-        json_schema_extra={"only_with": {"schedule": "multistep"}},
+        (), validate_default=True, description="schedule=multistep: epochs after which to decay, e.g. [150, 225]"
     )
-    gamma: float = Field(
-        0.2,
-        gt=0,
-        le=1,
-        description="schedule=step, multistep: factor of a decay",
-        json_schema_extra={"only_with": {"schedule": ("step", "multistep")}},
+    gamma: float = Field(0.2, gt=0, le=1, description="schedule=step or multistep: factor of each decay")
+    warmup_steps: int = Field(
+        0, ge=0, description="steps in which the learning rate first rises linearly from lr/100; 0: none"
     )
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up from lr/100")
+
+    @abstractmethod
+    def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
+        """Builds the optimizer of these parameters."""
+
+    @field_validator(*_SCHEDULES)
+    @classmethod
+    def _schedule_uses_it(cls, value: Any, info: ValidationInfo) -> Any:
+        key, schedule = str(info.field_name), info.data.get("schedule")
+        if schedule and schedule not in _SCHEDULES[key] and value != cls.model_fields[key].default:
+            needed = " or ".join(_SCHEDULES[key])
+            raise ValueError(f"got {value!r}, which has no effect with optimizer.schedule={schedule}; it needs {needed}")
+        if key == "milestones" and schedule == "multistep" and not value:
+            raise ValueError("got no epochs, but optimizer.schedule=multistep needs some, e.g. [150, 225]")
+        return value
+
+
+class SgdConfig(OptimizerConfig):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum; 0: none")
+    nesterov: bool = Field(False, description="use Nesterov's momentum")
+    weight_decay: float = _WEIGHT_DECAY
+
+    @field_validator("nesterov")
+    @classmethod
+    def _nesterov_needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise ValueError("got true, which needs optimizer.momentum above 0")
+        return nesterov
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
+        return optim.SGD(
+            parameters,
+            self.lr,
+            self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+            fused=True,
+        )
+
+
+class AdamConfig(OptimizerConfig):
+    """Adam, and AdamW, whose weight decay is decoupled from the gradient."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = _WEIGHT_DECAY
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
+        rule = optim.Adam if self.name == "adam" else optim.AdamW
+        return rule(parameters, self.lr, weight_decay=self.weight_decay, fused=True)
+
+
+class OwnOptimizer(Own, OptimizerConfig):
+    """Your own torch.optim.Optimizer, called with a block's parameters, lr and your options."""
+
+    positional = 1
+    keywords = ("lr",)
+
+    @model_validator(mode="after")
+    def _builds(self) -> Self:
+        """Refuses bad options before anything starts, by the optimizer's own checks."""
+        try:
+            built = self.build([nn.Parameter(torch.zeros(1))])
+        except (TypeError, ValueError) as error:
+            reason = f"{self.name}: {' '.join(str(error).split())}"
+            raise refusal(self.name, [(("options",), self.options, reason)]) from error
+        if not isinstance(built, optim.Optimizer):
+            reason = f"{self.name} must be a torch.optim.Optimizer, got {type(built).__name__}"
+            raise refusal(self.name, [(("name",), self.name, reason)])
+        return self
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
+        return self.call(list(parameters), lr=self.lr)
+
+
+OPTIMIZER_FAMILY = Family[OptimizerConfig](
+    "optimizer", {"sgd": SgdConfig, "adam": AdamConfig, "adamw": AdamConfig}, default="sgd", own=OwnOptimizer
+)
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-    """Builds the fused form, one kernel for all parameters, on CPU as on CUDA."""
-    if config.name == "sgd":
-        return optim.SGD(
-            parameters,
-            config.lr,
-            config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov,
-            fused=True,
-        )
-    rule = optim.Adam if config.name == "adam" else optim.AdamW
-    return rule(parameters, config.lr, weight_decay=config.weight_decay, fused=True)
+    """Builds the optimizer; torch's in their fused form, one kernel for all parameters, on CPU as on CUDA."""
+    return config.build(parameters)
 
 
 def build_schedule(

@@ -15,14 +15,14 @@ AUTO = "auto"
 class PartitionConfig(BaseModel, frozen=True, extra="forbid"):
     """Where the network is cut into blocks."""
 
-    blocks: int = Field(4, ge=1, description="number of blocks; 1 is ordinary back-propagation")
+    blocks: int = Field(4, ge=1, description="number of blocks to cut the network into; 1: ordinary back-propagation")
     boundaries: tuple[str, ...] | Literal["auto"] = Field(
         (),
-        description="names of the layers that begin blocks 1, 2, ...; empty: an even share of the weighted layers; "
-        "auto: the slowest stage as fast as possible, from measured layers",
+        description="first layer of every block but the first, e.g. [conv3, conv5]; empty: as many layers with weights in "
+        "each block; auto: measure layers, then make the slowest stage as fast as possible",
     )
     profile_s: float = Field(
-        5.0, gt=0, description="seconds for which layers are measured", json_schema_extra={"only_with": {"boundaries": AUTO}}
+        5.0, gt=0, description="seconds to spend on measuring layers, with boundaries=auto and in launch/plan.py"
     )
 
 

@@ -51,7 +51,7 @@ class Own(BaseModel, frozen=True, extra="forbid"):
 class Family(Generic[SectionT]):
     """The variants of one section of the configuration, discriminated by its key `name`.
 
-    Annotates a field whose type is the variants' common base: `model: Annotated[ModelConfig, MODELS] = MODELS.default()`.
+    Annotates a field whose type is the variants' common base: `head: Annotated[HeadConfig, HEADS] = HEADS.default()`.
     A name with a colon chooses `own`, no name the default.
 
     Args:

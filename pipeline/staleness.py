@@ -1,5 +1,9 @@
-"""Asynchronous DGL in one process, under a given order of turns: deterministic experiments on staleness."""
+"""What asynchronous DGL computes under a given order of turns: all blocks in one process, deterministic, without clocks.
 
+`python -m benchmarks.staleness` asks it what staleness costs in accuracy.
+"""
+
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +16,7 @@ from greedypipe.pipeline.block import Block
 
 @dataclass(frozen=True)
 class Handover:
-    """What a block leaves to the next one: its activation, and what later methods need of the batch."""
+    """One batch between two blocks: the activation that the first one sends, and what later methods need of the batch."""
 
     activation: Tensor
     batch: Batch
@@ -33,20 +37,43 @@ class Store(Protocol):
     def try_read(self) -> HandoverRead | None: ...
 
 
+def lockstep(num_blocks: int) -> Iterator[int]:
+    """Every block once per round, in order: synchronous DGL.
+
+    0 1 2 | 0 1 2 | 0 1 2 ...
+    """
+    while True:
+        yield from range(num_blocks)
+
+
+def random_order(speeds: Sequence[float], seed: int) -> Iterator[int]:
+    """Blocks drawn with probabilities proportional to `speeds`: asynchronous DGL (Belilovsky et al., Algorithm 2).
+
+    A warm-up of two turns each, as in the published code, fills the buffers first:
+
+    0 0 1 1 2 2 | 1 0 2 2 0 ...
+    """
+    generator = random.Random(seed)
+    for block in range(len(speeds)):
+        yield from (block, block)
+    while True:
+        yield generator.choices(range(len(speeds)), weights=speeds)[0]
+
+
 def simulate(
     blocks: Sequence[Block], batches: Iterator[tuple[Tensor, Tensor]], stores: Sequence[Store], order: Iterable[int]
 ) -> list[int]:
     """Gives each block its turns until all have used up their step budgets (Belilovsky et al., Algorithm 2).
 
-    A block whose store has nothing to read misses its turn. A finished block goes on handing on with frozen weights,
-    so that slower ones behind it can finish.
+    A block whose store has nothing to read misses its turn. A finished block still sends activations, computed with
+    frozen weights, so that slower ones behind it can finish.
 
     Args:
         blocks: The whole network, in order.
-        batches: Endless pairs of images and labels, read by block 0 alone.
+        batches: Endless pairs of images [N, C, H, W] and labels [N] on the blocks' device, read by block 0 alone.
         stores: stores[i] stands between block i and block i + 1. Queues must have room whenever `order` lets their
             producer act, else they raise TimeoutError.
-        order: Endless block indices, of `pipeline.schedule`.
+        order: Endless block indices: `lockstep` or `random_order`.
 
     Returns:
         Turns taken per block, missed ones not counted.

@@ -5,7 +5,7 @@ import multiprocessing
 import pytest
 import torch
 
-from greedypipe.launch.on_host.local_run import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 
 
 def pytest_configure() -> None:

@@ -21,7 +21,7 @@ BELOW = {
 }
 OPTIONAL = {"ray", "wandb", "torchvision", "sklearn", "matplotlib"}
 """Never imported at the top of a file: a run that does not ask for them must not need them."""
-COMMANDS = {"run", "plan", "ray_run", "export", "evaluate", "status", "report"}
+COMMANDS = {"run", "train", "plan", "ray_run", "export", "evaluate", "status", "report"}
 FLOORS: list[set[str]] = [
     {"config"},
     {"planning"},
@@ -29,6 +29,7 @@ FLOORS: list[set[str]] = [
     {"recovery"},
     {"process"},
     {"on_host", "on_ray"},
+    {"api"},
     COMMANDS,
 ]
 """Of launch/, from the ground up: a room imports rooms of lower floors and itself, never a neighbour."""
@@ -100,6 +101,11 @@ def test_a_room_of_launch_imports_only_lower_floors() -> None:
 
 def test_nobody_imports_a_command() -> None:
     assert wrong(FILES, lambda source, one: one.module in {f"launch.{command}" for command in COMMANDS}) == []
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_a_command_that_is_run_as_a_file_begins_when_all_of_it_is_defined(command: str) -> None:
+    assert (ROOT / "launch" / f"{command}.py").read_text().endswith('\n\nif __name__ == "__main__":\n    main()\n')
 
 
 def test_a_method_imports_what_methods_are_made_of_and_no_other_place_names_one() -> None:

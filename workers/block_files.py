@@ -20,10 +20,12 @@ FINAL = "final"
 
 
 class CheckpointConfig(BaseModel, frozen=True, extra="forbid"):
-    """What is saved while a run goes on; its end is saved in any case."""
+    """Checkpoints during the run; its final state is saved in any case."""
 
-    interval_steps: int = Field(0, ge=0, description="training batches of stage 0 between checkpoints; 0: none")
-    keep: int = Field(3, ge=1, description="complete checkpoints to keep, besides the end and the most accurate one")
+    interval_steps: int = Field(0, ge=0, description="training batches between checkpoints; 0: none before the end")
+    keep: int = Field(
+        3, ge=1, description="number of newest checkpoints to keep; the final and the most accurate one are kept as well"
+    )
 
 
 class Saver:

@@ -24,9 +24,9 @@ REST, LONGEST_REST_S = 2.0, 0.5
 
 
 class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
-    """Accuracy on the held-out part, measured by the pipeline itself."""
+    """Accuracy on held-out data, measured by the pipeline itself."""
 
-    every_epochs: int = Field(1, ge=1, description="epochs of stage 0 between evaluations; the last epoch has one")
+    every_epochs: int = Field(1, ge=1, description="epochs between evaluations; the last epoch is always followed by one")
 
 
 @dataclass(frozen=True)

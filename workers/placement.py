@@ -15,16 +15,16 @@ def _as_list(value: Any) -> Any:
 
 
 class PlacementConfig(BaseModel, frozen=True, extra="forbid"):
-    """Where stages run."""
+    """Devices, threads and replicas of stages."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one, else the CPU")
     threads: int = Field(
-        1, ge=1, description="CPU threads of a process; the same for any number of processes, so that results are equal"
+        1, ge=1, description="CPU threads of each process; results depend on them, not on the number of processes"
     )
     replicas: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_list)] = Field(
         (1,),
-        description="processes that share the work of a stage (data parallel): one number for all stages, or one for each, "
-        "e.g. [1, 2, 1]",
+        description="processes that share the batches of a stage (data parallel): one number for all stages, or one per "
+        "stage, e.g. [1, 2, 1]",
     )
 
 
@@ -167,7 +167,8 @@ class Placement:
                 routes.append(Route(sender, receiver, *within))
         return routes
 
-    def device_of(self, local_rank: int, config: PlacementConfig) -> torch.device:
+    @staticmethod
+    def device_of(local_rank: int, config: PlacementConfig) -> torch.device:
         """The device of a process; the GPUs of a host are dealt to its processes in turn.
 
         Raises:

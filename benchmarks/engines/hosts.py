@@ -26,7 +26,7 @@ class Hosts:
         return ["ip", "netns", "exec", self.names[host], *arguments]
 
     def enter(self, rank: int) -> None:
-        """Moves the calling process to a host, the first ranks to the first one. Before it has opened any connection."""
+        """Moves the calling process to a host, the first ranks to the first one. Open connections stay where they are."""
         host = min(rank, 1)
         descriptor = os.open(f"/run/netns/{self.names[host]}", os.O_RDONLY)
         try:

@@ -18,7 +18,7 @@ from greedypipe.launch.checkpoints.run_folder import claim_folder, newest_folder
 from greedypipe.launch.checkpoints.trim_records import forget_records, keep_evaluations, keep_metrics
 from greedypipe.launch.config.loader import ConfigError
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
 from greedypipe.workers.telemetry.records import Beginning
 
@@ -117,16 +117,26 @@ def _checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[Path, Manife
 
 
 def check_compatible(manifest: Manifest, config: RunConfig) -> None:
-    """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's."""
+    """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's.
+
+    Of a section in another variant only the name is reported: its keys are others.
+    """
     now: dict[str, dict[str, Any]] = config.model_dump(mode="json")
     lines = [
-        f"{section}.{key}: got {value!r}, the checkpoint has {saved!r}: it cannot go on from there"
-        for section in FIXED
-        for key, value in now[section].items()
-        if key not in FREE.get(section, ()) and (saved := manifest.config[section].get(key)) != value
+        f"{section}.{key}: got {value!r}, the checkpoint has {saved.get(key)!r}: it cannot go on from there"
+        for section, saved in ((section, manifest.config[section]) for section in FIXED)
+        for key, value in _comparable(now[section], saved).items()
+        if key not in FREE.get(section, ()) and saved.get(key) != value
     ]
     if lines:
         raise ConfigError(lines)
+
+
+def _comparable(keys: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """The keys that both have, or the name alone where it differs: a key may be younger than the checkpoint."""
+    if keys.get("name") != saved.get("name"):
+        return {"name": keys["name"]}
+    return {key: value for key, value in keys.items() if key in saved}
 
 
 def resumed_plan(plan: Plan, origin: Origin) -> Plan:
@@ -134,6 +144,5 @@ def resumed_plan(plan: Plan, origin: Origin) -> Plan:
     if origin.manifest is None or plan.config.partition.boundaries != AUTO:
         return plan
     saved = PartitionConfig(**origin.manifest.config["partition"])
-    if saved.blocks != plan.config.partition.blocks:
-        return plan
-    return make_plan(plan.config.model_copy(update={"partition": saved}), plan.placement.num_processes)
+    same_blocks = saved.blocks == plan.config.partition.blocks and saved.boundaries != AUTO
+    return plan.recut(saved.boundaries) if same_blocks else plan

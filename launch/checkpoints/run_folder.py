@@ -38,7 +38,7 @@ def newest_folder(config: RunConfig) -> Path | None:
 
 
 def _stem(config: RunConfig) -> str:
-    return re.sub(r"\W+", "_", config.model.name) + f"-{config.data.name}"
+    return "-".join(re.sub(r"\W+", "_", name) for name in (config.model.name, config.data.name))
 
 
 def _claim_next(parent: Path, stem: str) -> Path:

@@ -1,8 +1,8 @@
 """The whole configuration of a run, composed of each component's own section."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from greedypipe.buffers.replay import BuffersConfig
 from greedypipe.pipeline.build import Sections, TrainingConfig
@@ -10,12 +10,14 @@ from greedypipe.pipeline.heads import HEAD_FAMILY
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import MethodConfig
 from greedypipe.pipeline.methods import METHOD_FAMILY
-from greedypipe.pipeline.networks.build import ModelConfig
-from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.networks import MODEL_FAMILY, ModelConfig
+from greedypipe.pipeline.optimizer import OPTIMIZER_FAMILY, OptimizerConfig
 from greedypipe.pipeline.partition import PartitionConfig
+from greedypipe.pipeline.plugins import refusal
 from greedypipe.workers.around.scripted_faults import DebugConfig
 from greedypipe.workers.block_files import CheckpointConfig
 from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.sets.registry import DATA_FAMILY
 from greedypipe.workers.feed import EvaluationConfig
 from greedypipe.workers.links.interface import LinkConfig
 from greedypipe.workers.placement import PlacementConfig
@@ -23,29 +25,33 @@ from greedypipe.workers.telemetry.meter import LoggingConfig
 
 
 class FolderConfig(BaseModel, frozen=True, extra="forbid"):
-    """Where a run writes."""
+    """Where a run writes its files."""
 
-    folder: str = Field("runs", description="folder of all runs")
-    name: str = Field("", description="this run's folder in it; empty: network-data-N with the next free N")
+    folder: str = Field("runs", description="folder that holds all runs")
+    name: str = Field("", description="name of this run's folder; empty: NETWORK-DATA-N with the next free number N")
 
 
 class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
-    """When a stage counts as lost, and what follows."""
+    """When a stage counts as lost, and what happens then."""
 
     policy: Literal["restart", "isolate"] = Field(
         "restart",
-        description="restart: a lost stage ends the run, which the launcher may start again; isolate: it is started again "
-        "alone, and the others wait (fifo) or go on (replay); stages on CPUs",
+        description="when a stage is lost: restart: the run ends, and its launcher may start it again; isolate: that "
+        "stage alone starts again, while the others wait (fifo) or go on (replay); on CPUs only",
     )
-    max_restarts: int = Field(
-        3,
-        ge=0,
-        description="isolate: how often a process is started again before the run ends",
-        json_schema_extra={"only_with": {"policy": "isolate"}},
+    max_restarts: int = Field(3, ge=0, description="policy=isolate: restarts allowed per process before the run ends")
+    timeout_s: float = Field(300.0, gt=0, description="seconds that a stage waits for another one before it gives up")
+    heartbeat_timeout_s: float = Field(
+        10.0, ge=1, description="seconds without a heartbeat after which a stage counts as lost"
     )
-    timeout_s: float = Field(300.0, gt=0, description="deadline of every wait of one stage for another, in seconds")
-    heartbeat_timeout_s: float = Field(10.0, ge=1, description="seconds without a sign of life after which a stage hangs")
-    hang_timeout_s: float = Field(120.0, ge=1, description="seconds on one batch after which a stage hangs")
+    hang_timeout_s: float = Field(120.0, ge=1, description="seconds on one batch after which a stage counts as lost")
+
+    @field_validator("max_restarts")
+    @classmethod
+    def _restarts_are_single(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("policy") == "restart" and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"got {value}, which has no effect with faults.policy=restart; it needs faults.policy=isolate")
+        return value
 
     def comes_back(self, incarnation: int) -> bool:
         """Whether a process that has been started again alone `incarnation` times may be so once more."""
@@ -53,26 +59,28 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class RayConfig(BaseModel, frozen=True, extra="forbid"):
-    """How launch/ray_run.py uses a cluster; has no effect elsewhere."""
+    """How launch/ray_run.py uses a Ray cluster; other commands ignore it."""
 
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
-        "PACK", description="Ray's: PACK: neighbours on one node where they fit; SPREAD: on many; STRICT_*: or not at all"
+        "PACK",
+        description="Ray's placement strategy: PACK: on as few nodes as possible; SPREAD: on as many as possible; "
+        "STRICT_PACK, STRICT_SPREAD: on one node, on one each, or not at all",
     )
-    cpus: float = Field(1.0, gt=0, description="CPUs that every process reserves; stage 0 one more per data.loader_workers")
-    start_timeout_s: float = Field(60.0, gt=0, description="seconds to wait for the reserved resources to be free")
-    max_failures: int = Field(0, ge=0, description="how often a failed run is started again, from its newest checkpoint")
+    cpus: float = Field(1.0, gt=0, description="CPUs to reserve per process; stage 0 reserves data.loader_workers more")
+    start_timeout_s: float = Field(60.0, gt=0, description="seconds to wait until the cluster has these CPUs and GPUs free")
+    max_failures: int = Field(0, ge=0, description="how often a failed run is started again from its newest checkpoint")
 
 
 class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """A run. Components receive their own section, never the whole."""
 
     run: FolderConfig = FolderConfig()
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
+    data: Annotated[DataConfig, DATA_FAMILY] = DATA_FAMILY.default()
+    model: Annotated[ModelConfig, MODEL_FAMILY] = MODEL_FAMILY.default()
     partition: PartitionConfig = PartitionConfig()
     head: Annotated[HeadConfig, HEAD_FAMILY] = HEAD_FAMILY.default()
     method: Annotated[MethodConfig, METHOD_FAMILY] = METHOD_FAMILY.default()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: Annotated[OptimizerConfig, OPTIMIZER_FAMILY] = OPTIMIZER_FAMILY.default()
     training: TrainingConfig = TrainingConfig()
     buffers: BuffersConfig = BuffersConfig()
     link: LinkConfig = LinkConfig()
@@ -88,11 +96,23 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         """The sections that blocks are built from."""
         return Sections(self.model, self.partition, self.head, self.method, self.optimizer, self.training)
 
+    @field_validator("placement")
+    @classmethod
+    def _replicas_can_share(cls, placement: PlacementConfig, info: ValidationInfo) -> PlacementConfig:
+        problems = sharing_problems(placement.replicas, info.data.get("buffers"), info.data.get("data"))
+        if problems:
+            raise refusal("placement", [(("replicas",), placement.replicas, problem) for problem in problems])
+        return placement
 
-def all_keys() -> dict[str, Any]:
-    """Every key as section.key, with its pydantic field."""
-    return {
-        f"{section}.{key}": field
-        for section, outer in RunConfig.model_fields.items()
-        for key, field in outer.annotation.model_fields.items()  # type: ignore[union-attr]
-    }
+
+def sharing_problems(replicas: tuple[int, ...], buffers: BuffersConfig | None, data: DataConfig | None) -> list[str]:
+    """Why the replicas of a stage could not share every batch; a section that is wrong itself is None, and not asked."""
+    problems = []
+    if max(replicas) > 1 and buffers and buffers.policy == "replay":
+        problems.append(
+            "got several replicas with buffers.policy=replay, allowed: fifo: replicas must all read the same batch next"
+        )
+    uneven = sorted({count for count in replicas if data and data.batch_size % count})
+    if data and uneven:
+        problems.append(f"got {', '.join(map(str, uneven))}, allowed: divisors of data.batch_size={data.batch_size}")
+    return problems

@@ -1,6 +1,7 @@
 """What is left of a run on this host: exit codes, what was printed, and figures."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,31 +45,49 @@ class Outcome:
         return [record for record in records if isinstance(record, StepRecord)]
 
     def steady_samples_per_s(self, batch_size: int, warmup_steps: int) -> list[float]:
-        """Samples per second of every stage's last block, all over the same time: while every stage trains.
-
-        That begins when the last stage has its first `warmup_steps` behind it and ends with the first stage's last
-        record, so no rate is one of working off what others have sent ahead. With FIFO the least one is the pipeline's.
-        Steps between two records are taken to be evenly spaced, so `logging.interval_steps` should be small against
-        the run; an evaluation pass in between counts as time, so benchmarks evaluate at the end alone.
+        """Samples per second of every stage's last block, while every stage trains: see `steady_steps_per_s`.
 
         Raises:
             ValueError: No such time is left.
         """
         stages = sorted({report.stage for report in self.reports})
-        steps, clocks = zip(*(self._progress(stage) for stage in stages), strict=True)
-        begin_s = max(float(np.interp(warmup_steps, done, clock)) for done, clock in zip(steps, clocks, strict=True))
-        end_s = min(clock[-1] for clock in clocks)
-        if end_s <= begin_s:
-            raise ValueError(f"no time in which all stages train is left after {warmup_steps} steps")
-        return [
-            float(np.diff(np.interp([begin_s, end_s], clock, done))[0]) * batch_size / (end_s - begin_s)
-            for done, clock in zip(steps, clocks, strict=True)
-        ]
+        rates = steady_steps_per_s([self._progress(stage) for stage in stages], warmup_steps)
+        return [rate * batch_size for rate in rates]
 
-    def _progress(self, stage: int) -> tuple[list[int], list[float]]:
-        """Steps done by a stage's last block, and when; without the record of what is left over before an evaluation,
-        which is written after it."""
+    def _progress(self, stage: int) -> "Progress":
         records = self.records(stage)
         mine = [one for one in records if one.block == records[-1].block]
-        regular = [one for one in mine if one.step % mine[0].step == 0]
-        return [one.step for one in regular], [one.unix_s for one in regular]
+        return Progress([one.step for one in mine], [one.unix_s for one in mine])
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Steps that a stage's last block had done by the time of each record, and Unix times."""
+
+    steps: Sequence[int]
+    clocks: Sequence[float]
+
+    @property
+    def regular(self) -> "Progress":
+        """Without the record of what is left over before an evaluation, which is written after it."""
+        kept = [(step, clock) for step, clock in zip(self.steps, self.clocks, strict=True) if step % self.steps[0] == 0]
+        return Progress(*zip(*kept, strict=True))
+
+
+def steady_steps_per_s(stages: Sequence[Progress], warmup_steps: int) -> list[float]:
+    """Steps per second of every stage, all over the same time: while every stage trains.
+
+    That begins when the last stage has its first `warmup_steps` behind it and ends with the first stage's last record, so
+    no rate is one of working off what others have sent ahead. With FIFO the least one is the pipeline's. Steps between two
+    records are taken to be evenly spaced, so `logging.interval_steps` should be small against the run; an evaluation pass
+    in between counts as time, so benchmarks evaluate at the end alone.
+
+    Raises:
+        ValueError: No such time is left.
+    """
+    regular = [one.regular for one in stages]
+    begin_s = max(float(np.interp(warmup_steps, one.steps, one.clocks)) for one in regular)
+    end_s = min(one.clocks[-1] for one in regular)
+    if end_s <= begin_s:
+        raise ValueError(f"no time in which all stages train is left after {warmup_steps} steps")
+    return [float(np.diff(np.interp([begin_s, end_s], one.clocks, one.steps))[0]) / (end_s - begin_s) for one in regular]

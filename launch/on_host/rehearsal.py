@@ -9,7 +9,7 @@ import yaml
 
 from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.launch.planning.run_plan import Plan
-from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.sets.synthetic import SyntheticConfig
 from greedypipe.workers.telemetry.results import StageReport
 
 WARMUP_STEPS, LEAST_STEPS, MOST_STEPS = 4, 12, 400
@@ -52,9 +52,8 @@ def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
     """The run's configuration with synthetic data and nothing that leaves the run's folder."""
     tree = plan.config.model_dump(mode="json")
     data = plan.config.data
-    tree["data"] = DataConfig(
-        name="synthetic",
-        shape=plan.data.input_shape,
+    tree["data"] = SyntheticConfig(
+        shape=list(plan.data.input_shape),
         classes=plan.data.num_classes,
         samples=steps * data.batch_size,
         batch_size=data.batch_size,

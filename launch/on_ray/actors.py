@@ -2,7 +2,6 @@
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 import ray
@@ -11,12 +10,10 @@ import yaml
 from rich.console import Console, RenderableType
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from greedypipe.launch.checkpoints.resume import Origin, find_again
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment
-from greedypipe.launch.process.run_process import run_stage
-from greedypipe.launch.recovery.member import Member
+from greedypipe.launch.process.rank import run_told
 from greedypipe.launch.reporting.screen import Rows
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import versions
@@ -78,19 +75,7 @@ class StageProcess:
         torch.set_num_threads(1)
         plan = make_plan(RunConfig.model_validate(yaml.safe_load(config)), environment.world_size)
         _log_into(Path(folder) / "logs" / f"stage{plan.placement.seat_of(environment.rank).label}.log")
-        stores = environment.connect(2, plan.config.faults.timeout_s)
-        leads = environment.rank == 0
-        begin = partial(find_again, plan, Path(folder)) if incarnation else partial(Origin.read, origin)
-        member = Member.join(
-            plan,
-            environment.rank,
-            environment.local_rank,
-            stores,
-            folder=Path(folder) if leads else None,
-            find_origin=begin if leads else None,
-            incarnation=incarnation,
-        )
-        return run_stage(member, Mailbox(stores[1]))
+        return run_told(plan, environment, Path(folder), origin, incarnation, Mailbox)
 
 
 class Mailbox:

@@ -20,7 +20,8 @@ from greedypipe.launch.recovery.exit_codes import FAILED
 from greedypipe.launch.reporting.screen import Screen
 
 CONNECT_S = 5.0
-CHECKOUT = str(Path(__file__).resolve().parents[1] / "checkout")
+CHECKOUT = Path(__file__).resolve().parents[1] / "checkout"
+"""Makes a checkout importable; an installed package has no such folder and needs none."""
 
 
 def run_on_cluster(plan: Plan, address: str | None, num_cpus: int | None, resume: str | None, screen: Screen) -> int:
@@ -76,8 +77,8 @@ def _run_once(gang: Gang, origin: Origin, screen: Screen) -> Ending:
 
 def _variables() -> dict[str, str]:
     """For the environment of all processes. Inside a job they have the job's own copy of the code."""
-    own = {} if _is_job() else {"PYTHONPATH": CHECKOUT}
-    return own | {"OMP_NUM_THREADS": "1"}
+    needs_path = CHECKOUT.is_dir() and not _is_job()
+    return ({"PYTHONPATH": str(CHECKOUT)} if needs_path else {}) | {"OMP_NUM_THREADS": "1"}
 
 
 def _is_job() -> bool:

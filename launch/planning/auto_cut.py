@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from greedypipe.launch.planning.layer_costs import Profile, profile_layers
-from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.balance import balanced_starts
-from greedypipe.pipeline.partition import AUTO, PartitionConfig
+from greedypipe.pipeline.partition import AUTO
 from greedypipe.workers.placement import stage_name
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import Board, wait_for
@@ -38,7 +38,7 @@ class Forecast(Prediction):
 
 
 def forecast(plan: Plan, profile: Profile, cores: int) -> Forecast:
-    """Cuts so that the slowest stage is as fast as possible; where the plan names its boundaries, judges those.
+    """Cuts so that the slowest stage is as fast as possible; where the plan names its boundaries, judges those instead.
 
     Args:
         cores: That all stages share; 0 where each has its own device.
@@ -48,7 +48,7 @@ def forecast(plan: Plan, profile: Profile, cores: int) -> Forecast:
     """
     hosting = [plan.placement.blocks_of(stage) for stage in range(plan.placement.num_stages)]
     named = plan.config.partition.boundaries
-    starts = balanced_starts(profile.costs, hosting) if named == AUTO else profile.starts(named)
+    starts = balanced_starts(profile.costs, hosting) if named in ((), AUTO) else profile.starts(named)
     stage_s = tuple(profile.costs.stage_s(starts, blocks) for blocks in hosting)
     crowded_s = sum(stage_s) * plan.config.placement.threads / cores if cores else 0.0
     shared_s = [seconds / count for seconds, count in zip(stage_s, plan.placement.replicas, strict=True)]
@@ -66,12 +66,6 @@ def forecast(plan: Plan, profile: Profile, cores: int) -> Forecast:
 def shared_cores(device: torch.device) -> int:
     """Cores that the CPU stages of this host share; 0 for GPUs. Stages of several hosts are taken to share one's."""
     return len(os.sched_getaffinity(0)) if device.type == "cpu" else 0
-
-
-def cut(plan: Plan, boundaries: tuple[str, ...]) -> Plan:
-    """The same plan with these boundaries."""
-    partition = PartitionConfig(blocks=plan.config.partition.blocks, boundaries=boundaries)
-    return make_plan(plan.config.model_copy(update={"partition": partition}), plan.placement.num_processes)
 
 
 def settle_cut(plan: Plan, board: Board, status: StageStatus, device: torch.device) -> tuple[Plan, Prediction | None]:
@@ -94,4 +88,4 @@ def settle_cut(plan: Plan, board: Board, status: StageStatus, device: torch.devi
     status.now(Activity.WAIT_CUT, stage_name(0))
     timeout_s = plan.config.partition.profile_s + plan.config.faults.timeout_s
     predicted = wait_for(lambda: board.read(CUT)[0], timeout_s, lambda: f"{stage_name(0)} to measure layers")
-    return cut(plan, predicted.boundaries), predicted
+    return plan.recut(predicted.boundaries), predicted

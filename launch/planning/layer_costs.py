@@ -1,21 +1,21 @@
-"""Measures what training each layer, and a head behind it, costs on this process's device."""
+"""Measures what training blocks costs on this process's device: all that a block of any layers can cost follows from it."""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor
 
-from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.launch.planning.traffic import bytes_after
 from greedypipe.pipeline.balance import Costs
-from greedypipe.pipeline.batch import ACTIVATION, IMAGE, TensorSpec
+from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.method import Sample
-from greedypipe.pipeline.optimizer import build_optimizer
-from greedypipe.pipeline.partition import AUTO
-from greedypipe.workers.links.messages import Kind, MessageLayout
+from greedypipe.pipeline.build import Blueprint
+from greedypipe.pipeline.networks.layer import Layer
+from greedypipe.pipeline.partition import AUTO, PartitionConfig, even_starts
 
 LEAST_ROUNDS = 3
 
@@ -42,7 +42,7 @@ def check_boundaries(plan: Plan) -> None:
     Raises:
         ValueError: A boundary is a layer without parameters, which is not measured for itself.
     """
-    names = _unit_names(_finest(plan))
+    names = _unit_names(plan.blueprint.network.layers)
     boundaries = plan.config.partition.boundaries
     unknown = [] if boundaries == AUTO else [name for name in boundaries if name not in names]
     if unknown:
@@ -52,114 +52,94 @@ def check_boundaries(plan: Plan) -> None:
 
 
 def profile_layers(plan: Plan, device: torch.device) -> Profile:
-    """Trains every unit of the network for itself, in turn, for `partition.profile_s` seconds in all (three rounds at
-    least), and takes medians.
+    """Trains blocks of one unit and of two neighbouring units, in turn, for `partition.profile_s` seconds in all (three
+    rounds at least), and takes medians.
 
-    A unit is a layer with parameters and those without that follow it. Batch size, precision, memory layout, loss, head
-    and optimizer are the run's; threads are this process's. Inputs are random. What units share when they follow each
-    other in one block, such as caches, is not seen. Blocks.
+    A unit is a layer with parameters and those without that follow it. The blocks are the run's own, with method, head,
+    precision and optimizer, but train copies of its layers, and eagerly; threads are this process's. Inputs are random.
+    What more than two units share when they follow each other, such as caches, is not seen. Returns when all is measured.
     """
-    finest = _finest(plan)
-    units = [_Unit(finest, index, device) for index in range(finest.blueprint.num_blocks)]
-    rounds: list[list[tuple[float, float, float]]] = []
+    names = _unit_names(plan.blueprint.network.layers)
+    copied = plan.blueprint.for_trials()
+    finest = _cut(copied, names, range(len(names)))
+    batch = _random_batch(plan, device)
+    inputs = [_random_input(finest, unit, batch, device) for unit in range(len(names))]
+    alone = [_Trial(finest.build_block(unit, device), inputs[unit], batch) for unit in range(len(names))]
+    pairs = [_Trial(block, x, batch) for block, x in zip(_pairs(copied, names, device), inputs, strict=False)]
+    rounds: list[list[tuple[float, float]]] = []
     deadline = time.perf_counter() + plan.config.partition.profile_s
     while len(rounds) <= LEAST_ROUNDS or time.perf_counter() < deadline:
-        rounds.append([unit.measure() for unit in units])
+        rounds.append(_measure(alone, pairs))
     # The first round warms up: allocator, kernels, optimizer state.
-    first, inner, head = zip(*(_medians(column) for column in zip(*rounds[1:], strict=True)), strict=True)
-    return Profile(_unit_names(finest), Costs(first, inner, head, tuple(_sent_bytes(finest, unit.index) for unit in units)))
+    columns = [[*zip(*column, strict=True)] for column in zip(*rounds[1:], strict=True)]
+    alone_s = tuple(statistics.median(seconds) for seconds, _ in columns)
+    before_s = tuple(max(0.0, statistics.median(more)) for _, more in columns[1:])
+    return Profile(names, Costs(alone_s, before_s, bytes_after(finest, plan.config.link, plan.config.data.batch_size)))
 
 
-def _medians(rounds: tuple[tuple[float, float, float], ...]) -> tuple[float, float, float]:
-    first, inner, head = (statistics.median(values) for values in zip(*rounds, strict=True))
-    return first, inner, head
+def _unit_names(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """The layers that can begin a block of their own."""
+    units = max(1, sum(layer.has_parameters for layer in layers))
+    return tuple(layers[start].name for start in even_starts(layers, units))
 
 
-def _finest(plan: Plan) -> Plan:
-    """The plan of the same run with as many blocks as there can be."""
-    units = sum(layer.has_parameters for layer in plan.blueprint.network.layers)
-    config = plan.config
-    partition = config.partition.model_copy(update={"blocks": units, "boundaries": ()})
-    return make_plan(config.model_copy(update={"partition": partition}), plan.placement.num_processes)
+def _cut(blueprint: Blueprint, names: Sequence[str], starts: Sequence[int]) -> Blueprint:
+    boundaries = tuple(names[start] for start in starts if start)
+    return blueprint.recut(PartitionConfig(blocks=len(boundaries) + 1, boundaries=boundaries))
 
 
-def _unit_names(finest: Plan) -> tuple[str, ...]:
-    return tuple(finest.blueprint.layers_of(unit)[0].name for unit in range(finest.blueprint.num_blocks))
+def _pairs(blueprint: Blueprint, names: Sequence[str], device: torch.device) -> Iterator[Block]:
+    """Blocks of units 0 and 1, 1 and 2, 2 and 3 ...: of the cut between pairs that begin evenly, and of the other one."""
+    begun_evenly, begun_oddly = (_cut(blueprint, names, [0, *range(first, len(names), 2)]) for first in (2, 1))
+    for unit in range(len(names) - 1):
+        cut, index = (begun_oddly, unit // 2 + 1) if unit % 2 else (begun_evenly, unit // 2)
+        yield cut.build_block(index, device)
 
 
-def _sent_bytes(plan: Plan, unit: int) -> int:
-    precision, task = plan.blueprint.precision, plan.blueprint.task
-    shape = plan.blueprint.shapes[unit].output
-    activation = TensorSpec(ACTIVATION, shape, precision.activation_dtype, precision.channels_last)
-    specs = {Kind.TRAIN: (activation, task.target)}
-    return MessageLayout(plan.config.data.batch_size, specs, {ACTIVATION: plan.config.link.dtype}).slot_bytes
+def _random_batch(plan: Plan, device: torch.device) -> Batch:
+    """What blocks are given besides their input."""
+    rows = plan.config.data.batch_size
+    labels = torch.randint(plan.data.num_classes, (rows,), device=device)
+    return Batch(0, labels, {IMAGE: torch.rand(rows, *plan.data.input_shape, device=device)})
 
 
-class _Unit:
-    """One unit under measurement."""
+def _random_input(finest: Blueprint, unit: int, batch: Batch, device: torch.device) -> Tensor:
+    """As it would come out of a slot, except that the images are the first layer's own work to convert."""
+    dtype = finest.precision.activation_dtype if unit else torch.float32
+    x = torch.randn(len(batch.labels), *finest.shapes[unit].input, device=device)
+    return finest.precision.canonical(x.to(dtype))
 
-    def __init__(self, plan: Plan, index: int, device: torch.device) -> None:
-        self.index = index
-        self._block: Block = plan.blueprint.build_block(index, device)
-        self._trunk = nn.Sequential(*(layer.module for layer in self._block.layers))
-        self._optimizers = [_optimizer(plan, module) for module in (self._trunk, self._block.method)]
-        self._precision, self._device = plan.blueprint.precision, device
-        batch = plan.config.data.batch_size
-        # What comes in is not the first layer's own work to convert.
-        dtype = torch.float32 if index == 0 else self._precision.activation_dtype
-        self._x = self._precision.canonical(torch.randn(batch, *self._block.shapes.input, device=device).to(dtype))
-        self._labels = torch.randint(plan.data.num_classes, (batch,), device=device)
-        self._extras = {IMAGE: torch.rand(batch, *plan.data.input_shape, device=device)}
 
-    def measure(self) -> tuple[float, float, float]:
-        """Seconds as the first unit of a block, as an inner one, and of the head behind it."""
-        return self._seconds(self._train_first), self._seconds(self._train_inner), self._seconds(self._train_head)
+class _Trial:
+    """A block under measurement, always on the same batch."""
 
-    def _seconds(self, work: Callable[[], None]) -> float:
+    def __init__(self, block: Block, x: Tensor, batch: Batch) -> None:
+        self._block, self._x, self._batch = block, x, batch
+
+    def seconds(self) -> float:
+        """Of one turn."""
         self._synchronise()
         started = time.perf_counter()
-        work()
+        _turn(self._block, self._x, self._batch)
         self._synchronise()
         return time.perf_counter() - started
 
-    def _train_first(self) -> None:
-        self._train(self._x)
-
-    def _train_inner(self) -> None:
-        self._train(self._x.detach().requires_grad_())
-
-    def _train(self, x: Tensor) -> None:
-        learns = self._block.method.trains_layers
-        with torch.set_grad_enabled(learns):
-            y = self._forward(x)
-        if learns and y.requires_grad:
-            y.backward(torch.ones_like(y))
-            self._step(0)
-        # Head and loss take it from here.
-        self._y = y.detach()
-
-    def _forward(self, x: Tensor) -> Tensor:
-        with self._precision.autocast(self._device):
-            y = self._trunk(x)
-        return self._precision.canonical(y.to(self._precision.activation_dtype))
-
-    def _train_head(self) -> None:
-        y = self._y.requires_grad_(self._block.method.trains_layers)
-        with self._precision.autocast(self._device):
-            loss = self._block.method(Sample(self._x, y, self._labels, self._extras))
-        loss.backward()
-        self._step(1)
-
-    def _step(self, which: int) -> None:
-        if optimizer := self._optimizers[which]:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
     def _synchronise(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        if self._x.device.type == "cuda":
+            torch.cuda.synchronize(self._x.device)
 
 
-def _optimizer(plan: Plan, module: nn.Module) -> optim.Optimizer | None:
-    parameters = list(module.parameters())
-    return build_optimizer(plan.config.optimizer, parameters) if parameters else None
+def _turn(block: Block, x: Tensor, batch: Batch) -> None:
+    """Trains a block on a batch: the only place here that knows how blocks are called."""
+    block.forward(x, batch)
+    block.learn()
+
+
+def _measure(alone: Sequence[_Trial], pairs: Sequence[_Trial]) -> list[tuple[float, float]]:
+    """One round: seconds of every unit alone, and what the one before it adds (0 for the first)."""
+    found = [(alone[0].seconds(), 0.0)]
+    for trial, pair in zip(alone[1:], pairs, strict=True):
+        # Measured one after the other, so that a machine that becomes slower does not come between.
+        seconds = trial.seconds()
+        found.append((seconds, pair.seconds() - seconds))
+    return found

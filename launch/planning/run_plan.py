@@ -1,118 +1,113 @@
 """Everything about a run that can be known, and found wrong, before any process talks to another."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
 from greedypipe.launch.config.loader import ConfigError
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS, TensorSpec
+from greedypipe.launch.planning.checks import Problems, isolation_problems, length_problems, placement_problems
+from greedypipe.launch.planning.traffic import Edge, edges, unknown_needs
 from greedypipe.pipeline.build import Blueprint
+from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.task import Classification
-from greedypipe.workers.data.catalog import DataInfo, check, describe
-from greedypipe.workers.links.messages import Kind, MessageLayout
+from greedypipe.workers.data.sets.interface import DataInfo
+from greedypipe.workers.data.sets.registry import open_data
+from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.placement import Placement
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A configuration that has been found possible, with what follows from it. Equal in all processes of the run."""
+    """A configuration that has been found possible, with what follows from it. Equal in all processes of the run.
+
+    Another cut or other replicas make another plan of the same data and the same network, whose weights they share.
+    """
 
     config: RunConfig
     data: DataInfo
     blueprint: Blueprint
     placement: Placement
 
-    def layout_after(self, stage: int, share: Fraction = Fraction(1)) -> MessageLayout:
-        """What travels from `stage` to the next one, over a link for this share of every batch."""
-        last = self.placement.blocks_of(stage)[-1]
-        precision, task = self.blueprint.precision, self.blueprint.task
-        shape = self.blueprint.shapes[last].output
-        activation = TensorSpec(ACTIVATION, shape, precision.activation_dtype, precision.channels_last)
-        known = {LABELS: task.target, IMAGE: task.input}
-        carried = [known[name] for name in self.carried_after(stage)]
-        specs = {Kind.TRAIN: (activation, *carried), Kind.EVALUATE: (activation, task.target, task.ensemble)}
-        return MessageLayout(math.ceil(self.config.data.batch_size * share), specs, {ACTIVATION: self.config.link.dtype})
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """What travels from every stage but the last to the next one."""
+        return edges(self.blueprint, self.placement, self.config.link, self.config.data.batch_size)
 
-    def carried_after(self, stage: int) -> list[str]:
-        """Names of what some block after `stage` needs besides the activation."""
-        behind = range(self.placement.blocks_of(stage)[-1] + 1, self.blueprint.num_blocks)
-        return sorted(set().union(*(self.blueprint.needs(block) for block in behind)))
+    def layout_after(self, stage: int, share: Fraction = Fraction(1)) -> MessageLayout:
+        """What travels from `stage`, which is not the last, to the next one, over a link for this share of every batch."""
+        return self.edges[stage].layout(share)
+
+    def carried_after(self, stage: int) -> tuple[str, ...]:
+        """Names of what a training message from `stage` has besides the activation; nothing behind the last stage."""
+        return self.edges[stage].carried if stage < len(self.edges) else ()
+
+    def recut(self, boundaries: tuple[str, ...]) -> "Plan":
+        """The same network with as many blocks, cut at these layers; () cuts evenly.
+
+        Raises:
+            ConfigError: They do not name layers that can begin these blocks.
+        """
+        partition = PartitionConfig(blocks=self.config.partition.blocks, boundaries=boundaries)
+        try:
+            blueprint = self.blueprint.recut(partition)
+        except ValueError as error:
+            raise ConfigError([str(error)]) from None
+        return replace(self, config=self.config.model_copy(update={"partition": partition}), blueprint=blueprint)
+
+    def with_replicas(self, replicas: tuple[int, ...]) -> "Plan":
+        """The same cut with so many processes for each stage.
+
+        Raises:
+            ConfigError: The replicas of a stage could not share every batch.
+        """
+        section = self.config.placement.model_copy(update={"replicas": replicas})
+        config = self.config.model_copy(update={"placement": section})
+        problems = Problems()
+        placement = problems.attempt(Placement, replicas, self.blueprint.num_blocks)
+        problems.add(placement_problems(config, self.data, placement) if placement else ())
+        problems.refuse()
+        assert placement
+        return replace(self, config=config, placement=placement)
+
+    def redrawn(self) -> "Plan":
+        """The same plan with the initial weights again, after blocks have been trained, which happens in place."""
+        return replace(self, blueprint=self.blueprint.redrawn())
 
 
 def make_plan(config: RunConfig, num_processes: int) -> Plan:
     """Checks the configuration against data, network and number of processes; reads no image and downloads nothing.
 
+    Asks for the data and draws the network's weights once: make other plans of the run from this one.
+
     Raises:
-        ConfigError: Something is missing or impossible.
+        ConfigError: Something is missing or impossible; all of it, a line each.
     """
-    try:
-        check(config.data)
-        data = describe(config.data)
-        blueprint = _draw(config, data)
-        steps = blueprint.steps_per_epoch
-        placement = Placement.deal(config.placement.replicas, num_processes, blueprint.num_blocks)
-        placement.device_of(0, config.placement)
-        _check_replicas(config, placement, data)
-        _check_isolation(config, placement)
-        if config.optimizer.warmup_steps >= blueprint.total_steps:
-            raise ValueError(
-                f"optimizer.warmup_steps: got {config.optimizer.warmup_steps}, allowed: below the run's "
-                f"{blueprint.total_steps} steps ({config.training.epochs} epochs of {steps})"
-            )
-        for key in ("slow_stage", "fault_stage"):
-            if getattr(config.debug, key) >= placement.num_stages:
-                got, allowed = getattr(config.debug, key), placement.num_stages
-                raise ValueError(f"debug.{key}: got {got}, allowed: below {allowed} stages")
-        return Plan(config, data, blueprint, placement)
-    except ValueError as error:
-        raise ConfigError([str(error)]) from None
+    problems = Problems()
+    data = problems.attempt(open_data(config.data).check)
+    blueprint = problems.attempt(_draw, config, data) if data else None
+    placement = problems.attempt(Placement.deal, config.placement.replicas, num_processes, config.partition.blocks)
+    device = problems.attempt(Placement.device_of, 0, config.placement)
+    problems.add(placement_problems(config, data, placement) if placement else ())
+    problems.add(isolation_problems(config, device) if device else ())
+    problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
+    problems.add(unknown_needs(blueprint) if blueprint else ())
+    problems.refuse()
+    assert data and blueprint and placement
+    return Plan(config, data, blueprint, placement)
 
 
 def natural_processes(config: RunConfig) -> int:
-    """How many processes a run has where nobody says it: a stage for every block, with as many replicas as it is given.
-
-    Raises:
-        ConfigError: Data, network or partition are impossible.
-    """
+    """How many processes a run has where nobody says it: a stage for every block, with as many replicas as it is given."""
     replicas = config.placement.replicas
-    try:
-        check(config.data)
-        blocks = _draw(config, describe(config.data)).num_blocks
-    except ValueError as error:
-        raise ConfigError([str(error)]) from None
-    return blocks * replicas[0] if len(replicas) == 1 else sum(replicas)
+    return config.partition.blocks * replicas[0] if len(replicas) == 1 else sum(replicas)
 
 
 def _draw(config: RunConfig, data: DataInfo) -> Blueprint:
+    task = Classification(data.input_shape, data.num_classes)
+    return Blueprint(config.sections(), task, _steps_per_epoch(config, data))
+
+
+def _steps_per_epoch(config: RunConfig, data: DataInfo) -> int:
     last = config.data.batch_size if config.data.drop_last else 1
-    steps = (data.train_samples - last) // config.data.batch_size + 1
-    return Blueprint(config.sections(), Classification(data.input_shape, data.num_classes), steps)
-
-
-def _check_replicas(config: RunConfig, placement: Placement, data: DataInfo) -> None:
-    """Raises ValueError where the replicas of a stage could not share every batch."""
-    most = max(placement.replicas)
-    if most == 1:
-        return
-    if config.buffers.policy == "replay":
-        raise ValueError(
-            "placement.replicas: got several replicas with buffers.policy=replay, allowed: fifo: replicas must all read the "
-            "same batch next"
-        )
-    batch, last = config.data.batch_size, data.train_samples % config.data.batch_size
-    for count in set(placement.replicas):
-        if batch % count:
-            raise ValueError(f"placement.replicas: got {count}, allowed: a divisor of data.batch_size={batch}")
-    if not config.data.drop_last and 0 < last < 2 * most:
-        raise ValueError(
-            f"placement.replicas: got {most}, but the last batch of an epoch has {last} samples, too few to share; use "
-            "data.drop_last=true"
-        )
-
-
-def _check_isolation(config: RunConfig, placement: Placement) -> None:
-    """Raises ValueError where a stage could not be started again alone."""
-    device = placement.device_of(0, config.placement).type
-    if config.faults.policy == "isolate" and device != "cpu":
-        raise ValueError(f"faults.policy: got isolate on {device}, allowed: stages on CPUs")
+    return (data.train_samples - last) // config.data.batch_size + 1

@@ -172,7 +172,7 @@ class Stage:
         # With queues every stage trains on exactly what stage 0 sends; with replay stage 0 waits for all step budgets.
         all_finished: Callable[[], bool] = lambda: self._board.all_rows(STATUS, lambda row: row.finished)  # noqa: E731
         return Feed(
-            BatchSource(config.data, config.training.seed),
+            BatchSource(config.data, config.training.seed, self._plan.data),
             calendar_of(self._plan, Start(self._origin.batch_id, max(self._origin.evaluated, default=0))),
             self._plan.blueprint.task,
             spread_evaluation=replay,

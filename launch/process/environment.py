@@ -1,6 +1,7 @@
 """How the processes of a run find each other: the environment that torchrun sets, read once."""
 
 import os
+import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from greedypipe.launch.config.loader import ConfigError
 
 FOLDER = "greedypipe/folder"
 """Key that outlives a restart, unlike all others."""
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,18 @@ class Environment:
             world_size=number("WORLD_SIZE", 1),
             attempt=number("TORCHELASTIC_RESTART_COUNT", 0),
         )
+
+    def variables(self, port: int) -> dict[str, str]:
+        """What torchrun would set, for a run whose store is at a port of this host (`host_store`)."""
+        return {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": str(self.local_rank),
+            "WORLD_SIZE": str(self.world_size),
+            "TORCHELASTIC_RESTART_COUNT": str(self.attempt),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "MASTER_ADDR": LOOPBACK,
+            "MASTER_PORT": str(port),
+        }
 
     @staticmethod
     def noted_folder(store: Store) -> Path | None:
@@ -70,7 +84,7 @@ class Environment:
         Keys carry the attempt: the agent's store outlives a restart and would give the new processes the addresses of
         the old ones.
         """
-        if self.world_size == 1:
+        if self.world_size == 1 and not self._agent_hosts_store:
             return [HashStore()] * connections
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         stores = []
@@ -79,6 +93,13 @@ class Environment:
             store = TCPStore(host, port, self.world_size, is_host, timedelta(seconds=timeout_s), wait_for_workers=False)
             stores.append(PrefixStore(self.prefix(self.attempt), store))
         return stores
+
+
+def host_store() -> tuple[TCPStore, int]:
+    """A store for the processes of this host, at a free port of the loopback interface alone; it lives with the object."""
+    listening = socket.create_server((LOOPBACK, 0))
+    port = listening.getsockname()[1]
+    return TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()), port
 
 
 def _unprefixed(store: Store) -> Store:

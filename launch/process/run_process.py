@@ -7,7 +7,6 @@ import torch
 
 from greedypipe.launch.checkpoints.resume import resumed_plan
 from greedypipe.launch.planning.auto_cut import settle_cut
-from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.build_stage import Stage, expect_nothing
 from greedypipe.launch.process.lead import Leader
 from greedypipe.launch.recovery.attempt import Attempt, Recovery, RunIsOver
@@ -51,21 +50,23 @@ class _Done:
 
 
 def _attempt_until_done(member: Member, recovery: Recovery, leader: Leader, supervisor: Supervisor) -> _Done:
+    untrained = member
     while True:
         try:
-            done = _try_once(member, recovery.begin(), leader, supervisor)
+            done = _try_once(untrained, recovery.begin(), leader, supervisor)
             recovery.leave(done.report)
             return done
         except ConnectionError as error:
             recovery.go_back(error)
+            # Layers are trained in place: another attempt begins with the initial weights again.
+            untrained = replace(member, plan=member.plan.redrawn())
 
 
 def _try_once(member: Member, attempt: Attempt, leader: Leader, supervisor: Supervisor) -> _Done:
+    """One attempt, by a member whose plan no other attempt has trained."""
     plan = member.plan
     device = plan.placement.device_of(member.local_rank, plan.config.placement)
-    # Layers are trained in place: another attempt needs new ones.
-    fresh = make_plan(plan.config, plan.placement.num_processes) if attempt.number else plan
-    settled, predicted = settle_cut(resumed_plan(fresh, attempt.origin), member.board, member.status, device)
+    settled, predicted = settle_cut(resumed_plan(plan, attempt.origin), member.board, member.status, device)
     member = replace(member, plan=settled)
     stage = Stage(member, attempt, device, must_stop=supervisor.told_to_stop)
     leads = member.rank == 0

@@ -54,7 +54,7 @@ class Keeper:
             if code in FOR_GOOD:
                 return code
             if incarnation < self._max_restarts:
-                print(f"greedypipe: {self._name} {_ending(code)}: started again alone", file=sys.stderr, flush=True)
+                print(f"greedypipe: {self._name} {ending(code)}: started again alone", file=sys.stderr, flush=True)
         self._give_up(f"died {self._max_restarts + 1} times (faults.max_restarts={self._max_restarts})")
         return FAILED
 
@@ -90,5 +90,6 @@ class Keeper:
             os.kill(self._child, number)
 
 
-def _ending(code: int) -> str:
+def ending(code: int) -> str:
+    """How a process has ended, in words; `code` is minus the signal of one that was killed."""
     return f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -4,12 +4,13 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from greedypipe.pipeline.networks.layer import Layer, Network
-from greedypipe.pipeline.networks.units import Activation, make_activation, scale_channels
+from greedypipe.pipeline.networks.units import Activation, ConvolutionalConfig, make_activation, scale_channels
 
 # The n of 6n + 2: basic blocks per stage of equal resolution.
 CIFAR_RESNETS: Mapping[str, int] = MappingProxyType({"resnet20": 3, "resnet32": 5, "resnet56": 9, "resnet110": 18})
@@ -48,43 +49,33 @@ class _BasicBlock(nn.Module):
         return self.activation(residual + self.shortcut(x))
 
 
-def build_cifar_resnet(
-    name: str,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    width: float,
-    dropout: float,
-    activation: Activation,
-) -> Network:
-    """Builds a ResNet of depth 6n + 2: ``conv1``, then ``layer1.0``, ...: 3n blocks of 16, 32, 64 channels.
+class CifarResnetConfig(ConvolutionalConfig):
+    """Residual networks for 32x32 images, of depth 6n + 2 (He et al.).
+
+    Layers are ``conv1``, then ``layer1.0``, ...: 3n blocks of 16, 32, 64 channels. Dropout stands at the start of the
+    residual branch of each block (a shortcut is never dropped) and before the classifier's linear map.
 
     Shortcuts that change the shape are option A (subsample, pad with zeros), as in He et al. and in the
     published DGL code (ResNet-110, K = 2). InfoPro's code, whose tables give DGL for K up to 16, has a 1x1
     convolution with batch normalisation there: 2,752 parameters more. Convolutions start as in both codes:
     normal, with variance 2 / fan-out.
-
-    Args:
-        name: One of `CIFAR_RESNETS`.
-        input_shape: [C, H, W] of an image.
-        num_classes: Number of logits.
-        width: Multiplies the channel counts.
-        dropout: Probability, at the start of the residual branch of each block (a shortcut is never dropped)
-            and before the classifier's linear map.
-        activation: Non-linearity of every layer.
     """
-    channels = scale_channels(16, width)
-    layers = [_stem(input_shape[0], channels, activation)]
-    for stage, stage_channels in enumerate((16, 32, 64), start=1):
-        out_channels = scale_channels(stage_channels, width)
-        for index in range(CIFAR_RESNETS[name]):
-            stride = 2 if stage > 1 and index == 0 else 1
-            block = _BasicBlock(channels, out_channels, stride, dropout, activation)
-            layers.append(Layer(f"layer{stage}.{index}", f"layer{stage}.{index}", block))
-            channels = out_channels
-    for layer in layers:
-        layer.module.apply(_initialise_convolution)
-    return Network(tuple(layers), _classifier(channels, num_classes, dropout))
+
+    name: Literal["resnet20", "resnet32", "resnet56", "resnet110"] = "resnet110"
+
+    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+        channels = scale_channels(16, self.width)
+        layers = [_stem(input_shape[0], channels, self.activation)]
+        for stage, stage_channels in enumerate((16, 32, 64), start=1):
+            out_channels = scale_channels(stage_channels, self.width)
+            for index in range(CIFAR_RESNETS[self.name]):
+                stride = 2 if stage > 1 and index == 0 else 1
+                block = _BasicBlock(channels, out_channels, stride, self.dropout, self.activation)
+                layers.append(Layer(f"layer{stage}.{index}", f"layer{stage}.{index}", block))
+                channels = out_channels
+        for layer in layers:
+            layer.module.apply(_initialise_convolution)
+        return Network(tuple(layers), _classifier(channels, num_classes, self.dropout))
 
 
 def _stem(in_channels: int, channels: int, activation: Activation) -> Layer:

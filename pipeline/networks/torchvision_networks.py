@@ -2,10 +2,12 @@
 
 from collections import OrderedDict
 from types import ModuleType
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
 
 TORCHVISION_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -35,53 +37,50 @@ class _ClassToken(nn.Module):
         return x[:, 0]
 
 
-def build_torchvision_resnet(name: str, input_shape: tuple[int, int, int], num_classes: int) -> Network:
-    """Builds a ResNet: ``conv1`` (with bn1, relu and maxpool), then each residual block ``layer1.0``, ... .
+class TorchvisionResnetConfig(ModelConfig):
+    """torchvision's residual networks for ImageNet; images have 3 channels.
 
-    Args:
-        name: One of `TORCHVISION_RESNETS`.
-        input_shape: [3, H, W] of an image.
-        num_classes: Number of logits.
-
-    Raises:
-        ValueError: Images have not three channels, or torchvision cannot be imported.
+    Layers are ``conv1`` (with bn1, relu and maxpool), then each residual block ``layer1.0``, ... .
     """
-    _require_rgb(name, input_shape)
-    resnet = getattr(_import_models(name), name)(num_classes=num_classes)
-    layers = [Layer("conv1", "", _select(resnet, "conv1", "bn1", "relu", "maxpool"))]
-    for stage in ("layer1", "layer2", "layer3", "layer4"):
-        for index, block in enumerate(getattr(resnet, stage)):
-            layers.append(Layer(f"{stage}.{index}", f"{stage}.{index}", block))
-    children = OrderedDict[str, nn.Module](avgpool=resnet.avgpool, flatten=nn.Flatten(), fc=resnet.fc)
-    return Network(tuple(layers), Layer("classifier", "", nn.Sequential(children)))
+
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = "resnet18"
+
+    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+        _require_rgb(self.name, input_shape)
+        resnet = getattr(_import_models(self.name), self.name)(num_classes=num_classes)
+        layers = [Layer("conv1", "", _select(resnet, "conv1", "bn1", "relu", "maxpool"))]
+        for group in ("layer1", "layer2", "layer3", "layer4"):
+            for index, block in enumerate(getattr(resnet, group)):
+                layers.append(Layer(f"{group}.{index}", f"{group}.{index}", block))
+        children = OrderedDict[str, nn.Module](avgpool=resnet.avgpool, flatten=nn.Flatten(), fc=resnet.fc)
+        return Network(tuple(layers), Layer("classifier", "", nn.Sequential(children)))
 
 
-def build_torchvision_vit(input_shape: tuple[int, int, int], num_classes: int) -> Network:
-    """Builds vit_b_16: ``conv_proj`` (patch embedding), then ``encoder_layer_0`` to ``encoder_layer_11``.
+class TorchvisionVitConfig(ModelConfig):
+    """torchvision's vision transformer; square images with 3 channels and a side divisible by 16.
 
-    Activations between layers are tokens, [N, 1 + H/16 * W/16, 768], the class token first. The last
-    normalisation belongs to the classifier.
-
-    Args:
-        input_shape: [3, H, W] of an image, H = W divisible by 16.
-        num_classes: Number of logits.
-
-    Raises:
-        ValueError: Images have another shape, or torchvision cannot be imported.
+    Layers are ``conv_proj`` (patch embedding), then ``encoder_layer_0`` to ``encoder_layer_11``. Activations between
+    layers are tokens, [N, 1 + H/16 * W/16, 768], the class token first. The last normalisation belongs to the
+    classifier.
     """
-    _require_rgb(TORCHVISION_VIT, input_shape)
-    _, rows, columns = input_shape
-    if rows != columns or rows % VIT_PATCH_SIZE:
-        raise ValueError(
-            f"network {TORCHVISION_VIT!r} needs square images with a side divisible by {VIT_PATCH_SIZE}, "
-            f"got {rows}x{columns}"
+
+    name: Literal["vit_b_16"] = "vit_b_16"
+
+    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+        _require_rgb(self.name, input_shape)
+        _, rows, columns = input_shape
+        if rows != columns or rows % VIT_PATCH_SIZE:
+            raise ValueError(
+                f"network {self.name!r} needs square images with a side divisible by {VIT_PATCH_SIZE}, got {rows}x{columns}"
+            )
+        vit = _import_models(self.name).vit_b_16(image_size=rows, num_classes=num_classes)
+        layers = [Layer("conv_proj", "", _PatchEmbedding(vit))]
+        for name, encoder_layer in vit.encoder.layers.named_children():
+            layers.append(Layer(name, f"encoder.layers.{name}", encoder_layer))
+        children = OrderedDict[str, nn.Module](
+            encoder=_select(vit.encoder, "ln"), class_token=_ClassToken(), heads=vit.heads
         )
-    vit = _import_models(TORCHVISION_VIT).vit_b_16(image_size=rows, num_classes=num_classes)
-    layers = [Layer("conv_proj", "", _PatchEmbedding(vit))]
-    for name, encoder_layer in vit.encoder.layers.named_children():
-        layers.append(Layer(name, f"encoder.layers.{name}", encoder_layer))
-    children = OrderedDict[str, nn.Module](encoder=_select(vit.encoder, "ln"), class_token=_ClassToken(), heads=vit.heads)
-    return Network(tuple(layers), Layer("classifier", "", nn.Sequential(children)))
+        return Network(tuple(layers), Layer("classifier", "", nn.Sequential(children)))
 
 
 def _select(parent: nn.Module, *names: str) -> nn.Sequential:

@@ -8,13 +8,35 @@ classifier: a head sees the activation before dropout, as in Nokland & Eidnes (I
 from collections import OrderedDict
 from typing import Literal
 
+from pydantic import Field
 from torch import nn
 
+from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer
 
 Activation = Literal["relu", "leaky_relu"]
 
 POOL = "M"
+
+
+class UnitsConfig(ModelConfig):
+    """Networks made of the units of this file."""
+
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability of dropout before each layer with weights, except the first"
+    )
+    activation: Activation = Field("relu", description="non-linearity after each layer (leaky_relu: slope 0.01)")
+
+
+class ConvolutionalConfig(UnitsConfig):
+    """Networks whose channels can be scaled."""
+
+    width: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="factor on every channel count, rounded to multiples of 8, at least 8",
+    )
 
 
 def scale_channels(channels: int, width: float) -> int:

@@ -9,10 +9,10 @@ fully connected layers.
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from greedypipe.pipeline.networks.layer import Network
-from greedypipe.pipeline.networks.units import Activation, linear_classifier, linear_layer, plan_layers
+from greedypipe.pipeline.networks.units import ConvolutionalConfig, linear_classifier, linear_layer, plan_layers
 
 
 class _Vgg(NamedTuple):
@@ -34,41 +34,32 @@ VGGS: Mapping[str, _Vgg] = MappingProxyType(
 )
 
 
-def build_vgg(
-    name: str,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    width: float,
-    dropout: float,
-    activation: Activation,
-) -> Network:
-    """Builds a VGG network of layers ``conv1`` (with normalisation and activation), ``pool1``, ..., ``fc1``.
+class VggConfig(ConvolutionalConfig):
+    """VGG networks: the local-loss variants vgg8b, vgg11b and vgg11c, and the classic vgg11 to vgg19.
 
-    Pools without room are omitted (see `plan_layers`); only vgg8b, vgg11b and vgg11c have ``fc1``. `width`
-    leaves it alone, as the wide networks of Nokland & Eidnes do.
-
-    Args:
-        name: One of `VGGS`.
-        input_shape: [C, H, W] of an image.
-        num_classes: Number of logits.
-        width: Multiplies the channel counts.
-        dropout: Probability, at the start of each layer with parameters but the first, and of the classifier.
-        activation: Non-linearity of every layer.
+    Layers are ``conv1`` (with normalisation and activation), ``pool1``, ..., ``fc1``. Pools without room are omitted
+    (see `plan_layers`); only vgg8b, vgg11b and vgg11c have ``fc1``. `width` leaves it alone, as the wide networks of
+    Nokland & Eidnes do.
     """
-    vgg = VGGS[name]
-    layers, shape = plan_layers(vgg.plan, input_shape, kernel_size=3, width=width, dropout=dropout, activation=activation)
-    features = math.prod(shape)
-    if vgg.fc_features:
-        layers.append(
-            linear_layer(
-                "fc1",
-                features,
-                vgg.fc_features,
-                batch_norm=vgg.fc_batch_norm,
-                dropout=dropout,
-                activation=activation,
-            )
+
+    name: Literal["vgg8b", "vgg11b", "vgg11c", "vgg11", "vgg13", "vgg16", "vgg19"] = "vgg8b"
+
+    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+        vgg = VGGS[self.name]
+        layers, shape = plan_layers(
+            vgg.plan, input_shape, kernel_size=3, width=self.width, dropout=self.dropout, activation=self.activation
         )
-        features = vgg.fc_features
-    return Network(tuple(layers), linear_classifier(features, num_classes, dropout=dropout))
+        features = math.prod(shape)
+        if vgg.fc_features:
+            layers.append(
+                linear_layer(
+                    "fc1",
+                    features,
+                    vgg.fc_features,
+                    batch_norm=vgg.fc_batch_norm,
+                    dropout=self.dropout,
+                    activation=self.activation,
+                )
+            )
+            features = vgg.fc_features
+        return Network(tuple(layers), linear_classifier(features, num_classes, dropout=self.dropout))

@@ -10,15 +10,9 @@ from greedypipe.launch.checkpoints.trained_network import network_state
 from greedypipe.launch.on_host import local_run
 from greedypipe.launch.on_host.outcome import Outcome
 
-TINY = (
-    "data.name=digits",
-    "data.batch_size=128",
-    "model.name=vgg8b",
-    "model.width=0.1",
-    "training.epochs=1",
-    "optimizer.lr=0.05",
-    "faults.timeout_s=30",
-)
+SHORT = ("data.name=digits", "data.batch_size=128", "training.epochs=1", "optimizer.lr=0.05", "faults.timeout_s=30")
+"""A run of any network."""
+TINY = (*SHORT, "model.name=vgg8b", "model.width=0.1")
 """12 steps, the last of 30 samples, and an evaluation pass whose last batch is uneven too."""
 
 

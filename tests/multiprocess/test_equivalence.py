@@ -10,7 +10,7 @@ from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.pipeline.reference import evaluate, train
 from greedypipe.workers.data.source import BatchSource
-from tests.multiprocess.harness import TINY, Outcome, assert_equal_states, exported, run_pipeline
+from tests.multiprocess.harness import SHORT, TINY, Outcome, assert_equal_states, exported, run_pipeline
 
 HOSTINGS = [(blocks, processes) for blocks in (1, 2, 3, 4) for processes in (1, 2, 4) if processes <= blocks]
 
@@ -22,7 +22,6 @@ VARIANTS = {
     "images for every block": ["method.name=reconstruction"],
     "frozen": ["method.name=none"],
     "clipped cosine": ["optimizer.clip_norm=0.5", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"],
-    "vectors": ["model.name=mlp", "model.width=1.0", "model.hidden=32"],
     "no room to spare": ["buffers.capacity=1", "link.slots=1"],
 }
 
@@ -58,13 +57,17 @@ def test_every_variant_equals_the_sequential_reference(variant: str, tmp_path: P
     assert_equals_reference(run_pipeline(overrides, 3, tmp_path), overrides)
 
 
+def test_vectors_equal_the_sequential_reference(tmp_path: Path) -> None:
+    overrides = [*SHORT, "partition.blocks=3", "model.name=mlp", "model.hidden=32"]
+    assert_equals_reference(run_pipeline(overrides, 3, tmp_path), overrides)
+
+
 @pytest.mark.timeout(240)
 def test_compiled_blocks_equal_the_compiled_reference_and_nearly_the_eager_one(tmp_path: Path) -> None:
     overrides = [
-        *TINY,
+        *SHORT,
         "partition.blocks=2",
         "model.name=mlp",
-        "model.width=1.0",
         "model.depth=2",
         "model.hidden=16",
         "head.name=linear",

@@ -64,7 +64,8 @@ def _keep(work: Work, policy: str, folder: Path) -> None:
             log.write(f"{incarnation}\n")
             return work(incarnation)
 
-        config = FaultsConfig(policy=policy, max_restarts=MAX_RESTARTS)  # type: ignore[arg-type]
+        bound = {"max_restarts": MAX_RESTARTS} if policy == "isolate" else {}
+        config = FaultsConfig.model_validate({"policy": policy, **bound})
         sys.exit(run_kept("stage 1", config, noted, lambda reason: print(reason, file=log)))
 
 

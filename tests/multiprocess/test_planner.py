@@ -57,7 +57,6 @@ def test_processes_beyond_the_blocks_become_replicas_of_the_slowest_stage(
     [
         (["partition.boundaries=automatic"], "partition.boundaries"),
         (["partition.blocks=9", "partition.boundaries=auto"], "partition.blocks: got 9"),
-        (["partition.profile_s=3"], "partition.profile_s=3.0 has no effect"),
         (["partition.blocks=2", "partition.boundaries=[pool2]"], "pool2 cannot be judged"),
     ],
 )

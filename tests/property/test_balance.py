@@ -15,7 +15,7 @@ SECONDS = st.floats(0.01, 10)
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[Costs, list[range]]:
     units = draw(st.integers(1, 7))
-    columns = [tuple(draw(st.lists(SECONDS, min_size=units, max_size=units))) for _ in range(3)]
+    columns = [tuple(draw(st.lists(SECONDS, min_size=size, max_size=size))) for size in (units, units - 1)]
     sent = tuple(draw(st.lists(st.integers(1, 1000), min_size=units, max_size=units)))
     blocks = draw(st.integers(1, units))
     placement = Placement((1,) * draw(st.integers(1, blocks)), blocks)
@@ -45,26 +45,34 @@ def test_no_cut_is_faster_and_no_equally_fast_one_sends_less(problem: tuple[Cost
 
 def test_a_cut_behind_pooling_wins_where_times_are_equal() -> None:
     seconds = (1.0, 0.005, 1.0)
-    assert balanced_starts(Costs(seconds, seconds, (0.0,) * 3, (400, 100, 100)), [range(1), range(1, 2)]) == (0, 2)
-    assert balanced_starts(Costs(seconds, seconds, (0.0,) * 3, (100, 400, 400)), [range(1), range(1, 2)]) == (0, 1)
+    assert balanced_starts(Costs(seconds, seconds[:-1], (400, 100, 100)), [range(1), range(1, 2)]) == (0, 2)
+    assert balanced_starts(Costs(seconds, seconds[:-1], (100, 400, 400)), [range(1), range(1, 2)]) == (0, 1)
 
 
 def test_heads_count() -> None:
     """Without them the middle would be best; a head there costs more than two units."""
-    costs = Costs((1.0,) * 4, (1.0,) * 4, (0.1, 3.0, 0.1, 0.1), (1,) * 4)
+    costs = Costs((1.1, 4.0, 1.1, 1.1), (1.0,) * 3, (1,) * 4)
     assert balanced_starts(costs, [range(1), range(1, 2)]) != (0, 2)
 
 
-def test_the_gradient_of_its_input_costs_a_unit_only_inside_a_block() -> None:
-    costs = Costs((1.0, 1.0), (9.0, 2.0), (0.5, 0.5), (1, 1))
-    assert costs.block_s(0, 2) == costs.back_propagation_s == 1 + 2 + 0.5
-    assert costs.block_s(1, 2) == 1.5
-    assert costs.stage_s((0, 1), range(2)) == 3.0
+def test_a_block_costs_its_last_unit_with_the_head_and_what_the_ones_before_add() -> None:
+    costs = Costs((1.5, 2.5, 7.0), (3.0, 4.0), (1, 1, 1))
+    assert costs.block_s(0, 3) == costs.back_propagation_s == 3 + 4 + 7
+    assert [costs.block_s(0, 2), costs.block_s(1, 3)] == [3 + 2.5, 4 + 7]
+    assert [costs.block_s(unit, unit + 1) for unit in range(3)] == [1.5, 2.5, 7]
+    assert costs.stage_s((0, 1), range(2)) == 1.5 + 4 + 7
+
+
+@pytest.mark.parametrize("lengths", [(0, 0, 0), (0, -1, 0), (2, 2, 2), (2, 1, 1), (3, 1, 3)])
+def test_costs_of_no_or_of_too_few_units_are_refused(lengths: tuple[int, int, int]) -> None:
+    alone, before, sent = lengths
+    with pytest.raises(ValueError, match="units have n, n - 1 and n costs"):
+        Costs((1.0,) * alone, (1.0,) * before, (1,) * sent)
 
 
 def test_more_blocks_than_units_are_refused() -> None:
     with pytest.raises(ValueError, match="got 3, but the network has 2 layers"):
-        balanced_starts(Costs((1.0,) * 2, (1.0,) * 2, (1.0,) * 2, (1, 1)), [range(3)])
+        balanced_starts(Costs((1.0,) * 2, (1.0,), (1, 1)), [range(3)])
 
 
 @given(st.lists(st.floats(0.001, 10), min_size=1, max_size=4), st.integers(0, 5), st.sampled_from([1, 6, 7, 64]))

@@ -14,7 +14,8 @@ from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.method import Sample
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
 from greedypipe.pipeline.networks import Layer, ModelConfig
-from greedypipe.pipeline.optimizer import Optimization, OptimizerConfig
+from greedypipe.pipeline.networks.plain import BasicCnnConfig
+from greedypipe.pipeline.optimizer import Optimization, SgdConfig
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.task import Classification
@@ -36,7 +37,7 @@ from tests.unit.tiny import (
     train,
 )
 
-BASIC_CNN = ModelConfig(name="basic_cnn", width=0.1)
+BASIC_CNN = BasicCnnConfig(width=0.1)
 
 
 def parameters_of(block: Block) -> list[nn.Parameter]:
@@ -133,7 +134,7 @@ def test_gradients_are_those_of_the_local_loss_alone(model: ModelConfig, index: 
 
 
 def test_gradients_do_not_add_up_over_steps() -> None:
-    block = make_block(optimizer=OptimizerConfig(lr=1e-30, weight_decay=0.0))
+    block = make_block(optimizer=SgdConfig(lr=1e-30, weight_decay=0.0))
     gradients = []
     for _ in range(2):
         train(block, range(1))
@@ -152,7 +153,7 @@ def test_learn_returns_the_loss_before_the_update_without_a_graph() -> None:
 
 
 def test_a_block_learns_its_batch_by_heart() -> None:
-    block = make_block(optimizer=OptimizerConfig(lr=0.1), training=TrainingConfig(epochs=20))
+    block = make_block(optimizer=SgdConfig(lr=0.1), training=TrainingConfig(epochs=20))
     losses = [float(train(block, range(1))[1]) for _ in range(20)]
     assert losses[-1] < 0.2 * losses[0]
 
@@ -167,7 +168,7 @@ def test_learn_without_forward_is_our_mistake() -> None:
 
 
 def update_norm(clip_norm: float) -> float:
-    block = make_block(optimizer=OptimizerConfig(lr=0.5, momentum=0.0, weight_decay=0.0, clip_norm=clip_norm))
+    block = make_block(optimizer=SgdConfig(lr=0.5, momentum=0.0, weight_decay=0.0, clip_norm=clip_norm))
     before = copies_of(block)
     train(block, range(1))
     pairs = zip(before, copies_of(block), strict=True)
@@ -182,7 +183,7 @@ def test_clip_norm_bounds_the_gradient_of_layers_and_head_together() -> None:
 
 
 def test_without_a_loss_the_layers_stay_random_and_the_head_learns() -> None:
-    block = make_block(method=method("none"), optimizer=OptimizerConfig(lr=0.1, weight_decay=0.1))
+    block = make_block(method=method("none"), optimizer=SgdConfig(lr=0.1, weight_decay=0.1))
     random = [parameter for layer in block.layers for parameter in layer.module.parameters()]
     layers, head = ([parameter.clone() for parameter in group] for group in (random, block.method.parameters()))
     train(block, range(3))
@@ -205,7 +206,7 @@ def test_without_labels_only_the_head_depends_on_them() -> None:
 
 
 def test_the_schedule_advances_once_per_step_and_the_budget_ends() -> None:
-    block = make_block(optimizer=OptimizerConfig(lr=1.0, schedule="step", step_epochs=1, gamma=0.5))
+    block = make_block(optimizer=SgdConfig(lr=1.0, schedule="step", step_epochs=1, gamma=0.5))
     seen = []
     for step in range(6):
         seen.append((block.step, block.learning_rate, block.finished))
@@ -230,7 +231,7 @@ def dropout_block(index: int = 0, seed: int = 0) -> Block:
         make_head=lambda site: nn.Linear(64, CLASSES),
     )
     method = CrossEntropy(site)
-    optimization = Optimization(OptimizerConfig(), method.parameters(), steps_per_epoch=4, total_steps=8)
+    optimization = Optimization(SgdConfig(), method.parameters(), steps_per_epoch=4, total_steps=8)
     return Block(site, method, optimization, Precision("fp32", channels_last=False), seed, CPU)
 
 

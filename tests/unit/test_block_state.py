@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.networks import ModelConfig
-from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.optimizer import AdamConfig, OptimizerConfig, SgdConfig
 from tests.unit.tiny import (
     CPU,
     DROPOUT,
@@ -84,11 +84,11 @@ def test_evaluation_between_forward_and_learn_changes_no_bit(index: int) -> None
 @pytest.mark.parametrize(
     ("model", "optimizer", "loss"),
     [
-        (MLP, OptimizerConfig(lr=0.05, nesterov=True, schedule="step", step_epochs=1), "cross_entropy"),
-        (DROPOUT, OptimizerConfig(name="adam", lr=0.01, schedule="multistep", milestones=(1,)), "predsim"),
-        (DROPOUT, OptimizerConfig(name="adamw", lr=0.01, clip_norm=0.5, warmup_steps=2), "reconstruction"),
-        (VGG, OptimizerConfig(lr=0.05, schedule="cosine", warmup_steps=2), "cross_entropy"),
-        (VGG, OptimizerConfig(lr=0.05), "none"),
+        (MLP, SgdConfig(lr=0.05, nesterov=True, schedule="step", step_epochs=1), "cross_entropy"),
+        (DROPOUT, AdamConfig(name="adam", lr=0.01, schedule="multistep", milestones=(1,)), "predsim"),
+        (DROPOUT, AdamConfig(name="adamw", lr=0.01, clip_norm=0.5, warmup_steps=2), "reconstruction"),
+        (VGG, SgdConfig(lr=0.05, schedule="cosine", warmup_steps=2), "cross_entropy"),
+        (VGG, SgdConfig(lr=0.05), "none"),
     ],
     ids=["mlp-sgd", "dropout-adam", "dropout-adamw", "vgg-cosine", "vgg-none"],
 )

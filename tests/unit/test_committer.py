@@ -18,7 +18,7 @@ from greedypipe.workers.telemetry.topics import checkpoint_of, evaluation_of
 
 
 def make(*overrides: str) -> Plan:
-    tiny = ["model.name=mlp", "model.hidden=16", "model.width=1.0", "partition.blocks=2", "data.batch_size=64"]
+    tiny = ["model.name=mlp", "model.hidden=16", "partition.blocks=2", "data.batch_size=64"]
     return make_plan(load_config(None, [*tiny, *overrides]), 2)
 
 

@@ -1,12 +1,15 @@
 """Reading a configuration: what is accepted, and that all that is wrong is said at once, in words that help."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from greedypipe.launch.config.errors import ConfigError, did_you_mean
 from greedypipe.launch.config.help import describe_keys
-from greedypipe.launch.config.loader import ConfigError, dump_config, load_config
-from greedypipe.launch.config.sections import RunConfig, all_keys
+from greedypipe.launch.config.keys import all_keys
+from greedypipe.launch.config.loader import dump_config, load_config
+from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,13 +47,26 @@ def test_every_shipped_configuration_is_possible(path: Path) -> None:
 
 def test_help_lists_every_key_with_its_default() -> None:
     text = describe_keys()
-    assert all(f"  {key}=" in text for key in all_keys())
-    assert "buffers.capacity=4" in text
-    assert "sgd | adam | adamw" in text
+    for key, forms in all_keys().items():
+        names = 1 if key.endswith(".name") else len(forms)
+        assert len(re.findall(rf"^ +{re.escape(key)}=", text, re.MULTILINE)) == names, key
+    assert "buffers.capacity=4" in text and "(relu | leaky_relu)" not in text
+
+
+def test_help_puts_the_keys_of_a_variant_below_its_name() -> None:
+    lines = describe_keys().splitlines()
+    below = lines.index("  with model.name=mlp:")
+    assert [line.split("=")[0] for line in lines[below + 1 : below + 3]] == ["    model.depth", "    model.hidden"]
+    assert any(line.startswith("    adam, adamw: Adam") for line in lines)
+
+
+def test_help_fits_a_terminal() -> None:
+    assert [line for line in describe_keys().splitlines() if len(line) > 125] == []
 
 
 def test_every_key_is_described_in_one_line() -> None:
-    assert {key: field.description for key, field in all_keys().items() if not field.description} == {}
+    fields = {key: form.field for key, forms in all_keys().items() for form in forms}
+    assert {key for key, field in fields.items() if not field.description or "\n" in field.description} == set()
 
 
 WRONG = {
@@ -72,7 +88,7 @@ WRONG = {
     "no replica": (["placement.replicas=0"], "command line: placement.replicas: got 0, allowed: greater than or equal to 1"),
     "replicas that cannot share": (
         ["placement.replicas=[1,3]", "data.batch_size=64"],
-        "placement.replicas: got 3, allowed: a divisor of data.batch_size=64",
+        "command line: placement.replicas: got 3, allowed: divisors of data.batch_size=64",
     ),
     "a last batch too small to share": (
         ["placement.replicas=2", "data.batch_size=718"],
@@ -80,7 +96,7 @@ WRONG = {
     ),
     "replicas with replay": (
         ["placement.replicas=2", "buffers.policy=replay"],
-        "placement.replicas: got several replicas with",
+        "command line: placement.replicas: got several replicas with",
     ),
     "more blocks than layers": (["partition.blocks=40"], "partition.blocks: got 40, but the network has 7 layers"),
     "boundary outside the network": (
@@ -99,27 +115,66 @@ WRONG = {
     "missing data set": (["data.name=cifar10", "data.download=false"], "cifar10 is not in data"),
     "replay key with queues": (
         ["buffers.max_reuse=3"],
-        "command line: buffers.max_reuse=3 has no effect with buffers.policy=fifo; it needs buffers.policy=replay",
+        "command line: buffers.max_reuse: got 3, which has no effect with buffers.policy=fifo; it needs",
     ),
-    "key of another loss": (["method.beta=0.5"], "command line: method.beta=0.5 has no effect with loss.name=cross_entropy"),
-    "key of another network": (["model.depth=9"], "command line: model.depth=9 has no effect with model.name=vgg8b"),
-    "key of another data set": (["data.samples=9"], "command line: data.samples=9 has no effect with data.name=digits"),
+    "key of another network": (
+        ["model.depth=9"],
+        "command line: model.depth: unknown key with model.name=vgg8b (mlp only)",
+    ),
+    "default of another network's key": (
+        ["model.name=mlp", "model.width=1.0"],
+        "command line: model.width: unknown key with",
+    ),
+    "key of another method": (
+        ["method.beta=0.5"],
+        "command line: method.beta: unknown key with method.name=cross_entropy (predsim only)",
+    ),
+    "key of the old section loss": (["loss.beta=0.5"], "command line: loss.beta: unknown key; did you mean method.beta?"),
+    "key of another head": (["head.hidden=9"], "command line: head.hidden: unknown key with head.name=mlp_sr (mlp only)"),
+    "key of another optimizer": (
+        ["optimizer.name=adam", "optimizer.momentum=0.5"],
+        "command line: optimizer.momentum: unknown key with optimizer.name=adam (sgd only)",
+    ),
+    "key of another schedule": (
+        ["optimizer.gamma=0.5", "optimizer.schedule=cosine"],
+        "command line: optimizer.gamma: got 0.5, which has no effect with optimizer.schedule=cosine; it needs step or",
+    ),
+    "unknown key of a variant": (["model.widht=2"], "command line: model.widht: unknown key; did you mean model.width?"),
+    "options of what takes none": (
+        ["optimizer.options.x=1"],
+        "command line: optimizer.options: unknown key with optimizer.name=sgd",
+    ),
+    "option of one's own": (
+        ["optimizer.name=torch.optim:RMSprop", "optimizer.options.alpah=1"],
+        "command line: optimizer.options.alpah: unknown option of torch.optim:RMSprop; did you mean alpha?",
+    ),
+    "no such module": (
+        ["model.name=no_such:f"],
+        "command line: model.name: no_such:f: no module 'no_such' on the import path",
+    ),
     "unknown network": (["model.name=vgg8c"], "command line: model.name: unknown network 'vgg8c', nearest is 'vgg8b'"),
     "schedule without milestones": (
         ["optimizer.schedule=multistep"],
-        "optimizer.schedule=multistep needs optimizer.milestones",
+        "the defaults: optimizer.milestones: got no epochs, but optimizer.schedule=multistep needs some, e.g. [150, 225]",
     ),
     "warm-up longer than the run": (["optimizer.warmup_steps=100000"], "optimizer.warmup_steps: got 100000, allowed: "),
     "one sample left over": (["data.batch_size=1437"], "data.batch_size=1437 leaves 1 of 1438 samples for the last batch"),
     "slow stage outside": (["debug.slow_stage=7", "debug.slow_factor=2"], "debug.slow_stage: got 7, allowed: below 4"),
     "a trace that starts, but is not": (
         ["logging.trace_start=5"],
-        "logging.trace_start has no effect without logging.trace_batches",
+        "command line: logging.trace_start: got 5, which has no effect without logging.trace_batches",
     ),
-    "slowed, but which": (["debug.slow_factor=2"], "debug.slow_factor slows nothing without debug.slow_stage"),
+    "slowed, but which": (
+        ["debug.slow_factor=2"],
+        "command line: debug.slow_factor: got 2.0, which slows nothing without debug.slow_stage",
+    ),
+    "restarts of a run that is not isolated": (
+        ["faults.max_restarts=5"],
+        "command line: faults.max_restarts: got 5, which has no effect with faults.policy=restart",
+    ),
     "nesterov without momentum": (
         ["optimizer.nesterov=true", "optimizer.momentum=0"],
-        "optimizer.nesterov=true needs optimizer.momentum above 0",
+        "command line: optimizer.nesterov: got true, which needs optimizer.momentum above 0",
     ),
 }
 
@@ -131,9 +186,80 @@ def test_a_wrong_configuration_gets_one_clear_line(case: str) -> None:
     assert line.startswith(expected)
 
 
+def test_a_key_of_another_data_set_is_refused() -> None:
+    (line,) = complaints("data.samples=9")
+    assert line == "command line: data.samples: unknown key with data.name=digits (synthetic only)"
+
+
 def test_all_errors_are_said_at_once() -> None:
-    lines = complaints("buffers.policy=lifo", "training.epochs=0", "foo=1")
-    assert len(lines) == 3
+    """Bad values, unknown keys of a variant, keys that contradict another one of their section or of another."""
+    lines = complaints(
+        "foo=1",
+        "link.transport=pigeon",
+        "training.epochs=0",
+        "model.depth=3",
+        "model.width=0",
+        "optimizer.gamma=0.5",
+        "optimizer.nesterov=true",
+        "optimizer.momentum=0",
+        "buffers.policy=replay",
+        "placement.replicas=3",
+        "nonsense.a=1",
+        "nonsense.b=1",
+    )
+    keys = [line.removeprefix("command line: ").split(":")[0] for line in lines]
+    assert sorted(keys) == sorted(
+        [
+            "got 'foo=1', allowed",
+            "link.transport",
+            "training.epochs",
+            "model.depth",
+            "model.width",
+            "optimizer.gamma",
+            "optimizer.nesterov",
+            "placement.replicas",
+            "placement.replicas",
+            "nonsense.a",
+            "nonsense.b",
+        ]
+    )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_another_network_may_be_chosen_for_a_file_and_the_files_keys_for_its_own_go(path: Path) -> None:
+    assert load_config(str(path), []).model.width == 0.25
+    assert load_config(str(path), ["model.name=resnet18"]).model.model_dump() == {"name": "resnet18"}
+    adam = load_config(str(path), ["optimizer.name=adam"]).optimizer
+    assert (adam.name, adam.weight_decay, adam.schedule) == ("adam", 5e-4, "cosine")
+
+
+def test_what_the_command_line_sets_for_another_variant_is_an_error_all_the_same() -> None:
+    (line,) = complaints("model.name=resnet18", "model.width=0.25", path=ROOT / "configs" / "digits.yaml")
+    assert line.startswith("command line: model.width: unknown key with model.name=resnet18 (basic_cnn, vgg8b")
+
+
+def test_a_key_of_a_file_that_no_variant_has_stays_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("model: {name: vgg8b, widht: 2}\n")
+    (line,) = complaints("model.name=mlp", path=path)
+    assert line == f"{path}: model.widht: unknown key; did you mean model.width?"
+
+
+def test_the_planner_accepts_the_time_that_it_measures_for_whatever_the_boundaries() -> None:
+    assert load_config(None, ["partition.profile_s=1"]).partition.profile_s == 1
+
+
+def test_options_may_be_set_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("optimizer: {name: 'torch.optim:RMSprop', options: {alpha: 0.5, eps: 1.0e-6}}\n")
+    config = load_config(str(path), ["optimizer.options.alpha=0.9"])
+    assert config.optimizer.options == {"alpha": 0.9, "eps": 1e-6}
+
+
+@pytest.mark.parametrize("key", ["name", "beta", "reconstruction_weight"])
+def test_keys_of_the_old_section_loss_are_answered_with_those_of_method(key: str) -> None:
+    new = "weight" if key == "reconstruction_weight" else key
+    assert did_you_mean(f"loss.{key}") == f"; did you mean method.{new}?"
 
 
 def test_duplicate_keys_in_a_file_are_refused_with_their_place(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ AUTO = ("partition.boundaries=auto", "partition.profile_s=0.05")
 
 
 def plan(*overrides: str) -> Plan:
-    tiny = ("data.name=digits", "model.name=mlp", "model.width=1.0", "head.name=linear", "partition.blocks=2")
+    tiny = ("data.name=digits", "model.name=mlp", "head.name=linear", "partition.blocks=2")
     return make_plan(load_config(None, [*tiny, *overrides]), 2)
 
 

@@ -11,9 +11,11 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-from greedypipe.workers.data import archives
-from greedypipe.workers.data.archives import check_archive, find_idx_folder, load_archive, read_idx_folder
-from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.idx_files import LabelledArrays, read_idx_folder
+from greedypipe.workers.data.sets import archives, interface
+from greedypipe.workers.data.sets.archives import Archive, ArchiveConfig, Cifar10
+from greedypipe.workers.data.sets.in_memory import InMemoryImages
+from greedypipe.workers.data.sets.registry import SETS
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
 LABELS = np.array([3, 1, 4, 1, 5], np.uint8)
@@ -36,7 +38,15 @@ def write_idx(folder: Path, zipped: bool) -> Path:
     return folder
 
 
-def assert_is_written_idx(parts: tuple[archives.LabelledArrays, archives.LabelledArrays]) -> None:
+def archive(name: str, root: Path, **keys: object) -> Archive:
+    return SETS[name](ArchiveConfig(name=name, root=str(root), **keys))
+
+
+def arrays(part: InMemoryImages) -> LabelledArrays:
+    return part.images.numpy(), part.labels.numpy()
+
+
+def assert_is_written_idx(parts: tuple[LabelledArrays, LabelledArrays]) -> None:
     (train_images, train_labels), (test_images, test_labels) = parts
     assert np.array_equal(train_images[:, 0], IMAGES[:3]) and np.array_equal(test_images[:, 0], IMAGES[3:])
     assert train_labels.tolist() == [3, 1, 4] and test_labels.tolist() == [1, 5]
@@ -51,19 +61,20 @@ def test_idx_files_are_read_zipped_and_plain(tmp_path: Path, zipped: bool) -> No
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
 def test_idx_files_are_found_where_torchvision_puts_them(tmp_path: Path, name: str, folder: str) -> None:
     write_idx(tmp_path / folder / "raw", zipped=False)
-    assert_is_written_idx(load_archive(DataConfig(name=name, root=str(tmp_path), download=False)))
+    train, test = archive(name, tmp_path, download=False).load()
+    assert_is_written_idx((arrays(train), arrays(test)))
 
 
 def test_the_debian_package_serves_fashion_mnist_and_not_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = write_idx(tmp_path / "package", zipped=True)
     monkeypatch.setattr(archives, "DEBIAN_FASHION_MNIST", package)
-    assert find_idx_folder(DataConfig(name="fashion_mnist", root=str(tmp_path))) == package
-    assert find_idx_folder(DataConfig(name="mnist", root=str(tmp_path))) is None
+    assert archive("fashion_mnist", tmp_path).find() == package
+    assert archive("mnist", tmp_path).find() is None
 
 
 def test_three_of_four_idx_files_do_not_count_as_present(tmp_path: Path) -> None:
     (write_idx(tmp_path / "MNIST" / "raw", zipped=True) / "t10k-labels-idx1-ubyte.gz").unlink()
-    assert find_idx_folder(DataConfig(name="mnist", root=str(tmp_path))) is None
+    assert archive("mnist", tmp_path).find() is None
 
 
 @pytest.mark.parametrize(
@@ -105,7 +116,7 @@ def test_missing_files_without_download_name_the_remedy_in_one_line(
 ) -> None:
     monkeypatch.setattr(archives, "DEBIAN_FASHION_MNIST", tmp_path / "absent")
     with pytest.raises(ValueError) as refusal:
-        check_archive(DataConfig(name=name, root=str(tmp_path), download=False))
+        archive(name, tmp_path, download=False).check_presence()
     assert remedy in str(refusal.value) and str(tmp_path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -115,7 +126,7 @@ def test_a_torchvision_that_cannot_be_imported_is_explained_in_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
     with pytest.raises(ValueError, match="install torch and torchvision from the same index") as refusal:
-        check_archive(DataConfig(name="cifar10", root=str(tmp_path)))
+        archive("cifar10", tmp_path).check_presence()
     assert "\n" not in str(refusal.value)
 
 
@@ -125,9 +136,9 @@ def test_a_torchvision_of_another_torch_build_is_explained_in_one_line(
     def fail(module: str) -> None:
         raise RuntimeError("operator torchvision::nms does not exist\nsecond line")
 
-    monkeypatch.setattr(archives, "importlib", SimpleNamespace(import_module=fail))
+    monkeypatch.setattr(interface, "importlib", SimpleNamespace(import_module=fail))
     with pytest.raises(ValueError, match="nms does not exist") as refusal:
-        archives.require_torchvision("torchvision.datasets")
+        interface.require_torchvision("torchvision.datasets")
     assert "\n" not in str(refusal.value)
 
 
@@ -137,13 +148,15 @@ def test_missing_files_are_downloaded_to_the_root(tmp_path: Path, monkeypatch: p
         write_idx(Path(root) / "MNIST" / "raw", zipped=True)
 
     monkeypatch.setitem(sys.modules, "torchvision.datasets", SimpleNamespace(MNIST=download))
-    assert_is_written_idx(load_archive(DataConfig(name="mnist", root=str(tmp_path))))
+    train, test = archive("mnist", tmp_path).load()
+    assert_is_written_idx((arrays(train), arrays(test)))
 
 
 def test_files_already_present_are_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_idx(tmp_path / "MNIST" / "raw", zipped=True)
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    assert_is_written_idx(load_archive(DataConfig(name="mnist", root=str(tmp_path), download=True)))
+    train, test = archive("mnist", tmp_path, download=True).load()
+    assert_is_written_idx((arrays(train), arrays(test)))
 
 
 def test_a_failed_download_says_what_to_do_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +165,7 @@ def test_a_failed_download_says_what_to_do_instead(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setitem(sys.modules, "torchvision.datasets", SimpleNamespace(CIFAR10=download))
     with pytest.raises(ConnectionError, match=r"no route to host.*data\.name=digits"):
-        load_archive(DataConfig(name="cifar10", root=str(tmp_path)))
+        archive("cifar10", tmp_path).load()
 
 
 @pytest.fixture
@@ -174,10 +187,10 @@ def tiny_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 
 def test_cifar10_is_read_with_channels_first(tmp_path: Path, tiny_cifar10: np.ndarray) -> None:
-    train, test = load_archive(DataConfig(name="cifar10", root=str(tmp_path), download=False))
-    assert np.array_equal(train[0], tiny_cifar10[:5].reshape(10, 3, 32, 32))
-    assert np.array_equal(test[0], tiny_cifar10[5])
-    assert train[1].tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9] and test[1].tolist() == [5, 9]
+    train, test = archive("cifar10", tmp_path, download=False).load()
+    assert np.array_equal(train.images, tiny_cifar10[:5].reshape(10, 3, 32, 32))
+    assert np.array_equal(test.images, tiny_cifar10[5])
+    assert train.labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9] and test.labels.tolist() == [5, 9]
 
 
 def test_damaged_cifar10_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +198,6 @@ def test_damaged_cifar10_files_are_refused(tmp_path: Path, monkeypatch: pytest.M
         raise RuntimeError("Dataset not found or corrupted.")
 
     monkeypatch.setitem(sys.modules, "torchvision.datasets", SimpleNamespace(CIFAR10=read))
-    monkeypatch.setattr(archives, "_find_cifar_folder", lambda config: tmp_path)
+    monkeypatch.setattr(Cifar10, "find", lambda self: tmp_path / "cifar-10-batches-py")
     with pytest.raises(ValueError, match="cifar-10-batches-py is damaged: delete it"):
-        load_archive(DataConfig(name="cifar10", root=str(tmp_path)))
+        archive("cifar10", tmp_path).load()

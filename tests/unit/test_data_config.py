@@ -10,15 +10,20 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from greedypipe.workers.data import archives
 from greedypipe.workers.data import source as source_module
-from greedypipe.workers.data.catalog import check, describe
 from greedypipe.workers.data.config import DataConfig
-from greedypipe.workers.data.images import load
+from greedypipe.workers.data.sets import archives
+from greedypipe.workers.data.sets.registry import DATA_FAMILY, open_data
 from greedypipe.workers.data.source import BatchSource
 
 SYNTHETIC = {"name": "synthetic", "shape": [1, 16, 16], "samples": 23, "batch_size": 5}
-FOLDER = {"name": "image_folder", "batch_size": 2, "augment": "none"}
+FOLDER = {"name": "image_folder", "root": "{root}", "batch_size": 2, "augment": "none"}
+OWN = {"name": "tests.unit.test_data_config:two_shades", "options": {"size": 4}, "batch_size": 2}
+
+
+def two_shades(size: int) -> tuple[tuple[np.ndarray, list[int]], ...]:
+    part = np.stack([np.full((1, size, size), shade, np.uint8) for shade in (0, 9)]), [0, 1]
+    return part, part
 
 
 def steps_per_epoch(config: DataConfig) -> object:
@@ -29,13 +34,17 @@ def first_images(config: DataConfig) -> object:
     return BatchSource(config, seed=0).training_batch(0).images.tolist()
 
 
+def described(config: DataConfig) -> object:
+    return open_data(config).describe()
+
+
 def kind_of_store(config: DataConfig) -> object:
-    return type(load(config)[0])
+    return type(open_data(config).load()[0])
 
 
 def is_accepted(config: DataConfig) -> object:
     try:
-        check(config)
+        open_data(config).check()
     except ValueError:
         return False
     return True
@@ -48,17 +57,18 @@ def loader_processes(config: DataConfig) -> object:
 
 
 EFFECTS: dict[str, tuple[dict, object, Callable[[DataConfig], object]]] = {
-    "name": ({}, "mnist", describe),
-    "root": (FOLDER, "{other}", describe),
+    "name": ({}, "mnist", described),
+    "root": (FOLDER, "{other}", described),
     "download": ({"name": "mnist", "root": "{other}"}, False, is_accepted),
     "batch_size": (SYNTHETIC, 6, steps_per_epoch),
     "augment": (SYNTHETIC, "crop_flip", first_images),
-    "calibration_samples": (SYNTHETIC, 4, describe),
+    "calibration_samples": (SYNTHETIC, 4, described),
     "drop_last": (SYNTHETIC, True, steps_per_epoch),
-    "image_size": (FOLDER, 6, describe),
-    "shape": (SYNTHETIC, [3, 8, 8], describe),
-    "classes": (SYNTHETIC, 3, describe),
-    "samples": (SYNTHETIC, 30, describe),
+    "image_size": (FOLDER, 6, described),
+    "shape": (SYNTHETIC, [3, 8, 8], described),
+    "classes": (SYNTHETIC, 3, described),
+    "samples": (SYNTHETIC, 30, described),
+    "options": (OWN, {"size": 5}, described),
     "loader_workers": (FOLDER | {"memory_limit_mb": 0}, 2, loader_processes),
     "memory_limit_mb": (FOLDER, 0, kind_of_store),
 }
@@ -74,18 +84,23 @@ def roots(tmp_path: Path) -> dict[str, str]:
     return {name: str(tmp_path / name) for name in ("root", "other")}
 
 
-@pytest.mark.parametrize("key", DataConfig.model_fields)
+@pytest.mark.parametrize(
+    "key", {key: None for variant in (*DATA_FAMILY.variants.values(), DATA_FAMILY.own) for key in variant.model_fields}
+)
 def test_changing_a_key_changes_something(key: str, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "require_torchvision", lambda module: None)
     base, value, observe = EFFECTS[key]
-    base = {"root": roots["root"]} | base
     settings = [base, base | {key: value}]
-    configs = [DataConfig(**{k: v.format(**roots) if k == "root" else v for k, v in each.items()}) for each in settings]
-    assert observe(configs[0]) != observe(configs[1])
+    seen = [
+        observe(DATA_FAMILY.choose({k: v.format(**roots) if k == "root" else v for k, v in one.items()})) for one in settings
+    ]
+    assert seen[0] != seen[1]
 
 
 def test_flipping_is_more_than_cropping_and_cropping_more_than_nothing() -> None:
-    seen = [torch.tensor(first_images(DataConfig(**SYNTHETIC, augment=a))) for a in ("none", "crop", "crop_flip")]
+    seen = [
+        torch.tensor(first_images(DATA_FAMILY.choose(SYNTHETIC | {"augment": a}))) for a in ("none", "crop", "crop_flip")
+    ]
     assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
 
 
@@ -93,26 +108,30 @@ def test_flipping_is_more_than_cropping_and_cropping_more_than_nothing() -> None
     ("settings", "complaint"),
     [
         ({"batch_size": 1}, "greater than or equal to 2"),
-        ({"name": "imagenet"}, "'digits', 'cifar10'"),
+        ({"name": "imagefolder"}, "nearest is 'image_folder'; allowed: digits, cifar10"),
         ({"augment": "flip"}, "'none', 'crop' or 'crop_flip'"),
         ({"name": "synthetic", "shape": [3, 32]}, "at least 3 items"),
         ({"name": "synthetic", "shape": [3, 0, 32]}, "greater than or equal to 1"),
         ({"name": "synthetic", "samples": 4}, "greater than or equal to 5"),
         ({"name": "synthetic", "classes": 1}, "greater than or equal to 2"),
         ({"bach_size": 4}, "Extra inputs are not permitted"),
+        ({"root": "data"}, "Extra inputs are not permitted"),
+        ({"name": "cifar10", "image_size": 4}, "Extra inputs are not permitted"),
+        (OWN | {"options": {"siz": 4}}, "did you mean size"),
+        (OWN | {"name": "tests.unit.test_data_config:two_shade"}, "did you mean 'two_shades'"),
     ],
 )
 def test_impossible_values_are_refused(settings: dict, complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
-        DataConfig(**settings)
+        DATA_FAMILY.choose(settings)
 
 
 def test_a_resolved_configuration_can_be_read_back() -> None:
-    config = DataConfig(**SYNTHETIC)
-    assert DataConfig(**config.model_dump()) == config
-    assert DataConfig(**DataConfig().model_dump()) == DataConfig()
+    for config in (DATA_FAMILY.default(), DATA_FAMILY.choose(SYNTHETIC), DATA_FAMILY.choose(OWN)):
+        assert DATA_FAMILY.choose(config.model_dump()) == config
 
 
 def test_every_key_is_described_in_one_line() -> None:
-    for name, field in DataConfig.model_fields.items():
-        assert field.description and "\n" not in field.description, name
+    for variant in (*DATA_FAMILY.variants.values(), DATA_FAMILY.own):
+        for name, field in variant.model_fields.items():
+            assert name == "name" or (field.description and "\n" not in field.description), name

@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from greedypipe.workers.data.image_folder import FolderImages, fit, fits_in_memory, list_splits, sample_shape
+from greedypipe.workers.data.folder_listing import list_splits, sample_shape
+from greedypipe.workers.data.pil_images import fit
+from greedypipe.workers.data.sets.image_folder import FolderImages, fits_in_memory
 
 
 def save_image(path: Path, pixels: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.sets.image_folder import ImageFolderConfig
 from greedypipe.workers.data.source import Batch, BatchSource
 
 
@@ -37,8 +37,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def open_source(root: Path, loader_workers: int, augment: str = "none") -> BatchSource:
-    config = DataConfig(
-        name="image_folder",
+    config = ImageFolderConfig(
         root=str(root),
         image_size=8,
         batch_size=3,

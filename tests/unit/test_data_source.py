@@ -8,11 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from greedypipe.workers.data import source as source_module
 from greedypipe.workers.data.augment import normalise
-from greedypipe.workers.data.config import DataConfig
-from greedypipe.workers.data.images import InMemoryImages, load
-from greedypipe.workers.data.readers import PaddedCropReader
+from greedypipe.workers.data.sets.image_folder import ImageFolderConfig
+from greedypipe.workers.data.sets.in_memory import InMemoryImages
+from greedypipe.workers.data.sets.synthetic import Synthetic, SyntheticConfig
 from greedypipe.workers.data.source import Batch, BatchSource
 
 
@@ -21,9 +20,9 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def synthetic(**keys: object) -> DataConfig:
+def synthetic(**keys: object) -> SyntheticConfig:
     settings = {"shape": [1, 8, 8], "classes": 4, "samples": 23, "batch_size": 5, "augment": "crop_flip"}
-    return DataConfig(name="synthetic", **(settings | keys))
+    return SyntheticConfig(**(settings | keys))
 
 
 def write_folder(root: Path) -> str:
@@ -38,9 +37,9 @@ def write_folder(root: Path) -> str:
     return str(root)
 
 
-def streamed(root: str, **keys: object) -> DataConfig:
+def streamed(root: str, **keys: object) -> ImageFolderConfig:
     settings = {"image_size": 8, "batch_size": 3, "augment": "crop_flip", "memory_limit_mb": 0}
-    return DataConfig(name="image_folder", root=root, **(settings | keys))
+    return ImageFolderConfig(root=root, **(settings | keys))
 
 
 def assert_same(left: Batch, right: Batch) -> None:
@@ -79,7 +78,7 @@ def test_another_epoch_gives_other_batches() -> None:
 
 def test_every_training_sample_comes_once_per_epoch() -> None:
     source = BatchSource(synthetic(augment="none"), seed=1)
-    stored, _ = load(synthetic())
+    stored, _ = Synthetic(synthetic()).load()
     expected = fingerprints([Batch(0, normalise(stored.images, [0.5], [0.25]), stored.labels)])
     assert source.steps_per_epoch == 5
     for epoch in range(2):
@@ -90,7 +89,7 @@ def test_every_training_sample_comes_once_per_epoch() -> None:
 
 def test_labels_stay_with_their_images() -> None:
     source = BatchSource(synthetic(augment="none"), seed=1)
-    stored, _ = load(synthetic())
+    stored, _ = Synthetic(synthetic()).load()
     label_of = {
         image.numpy().tobytes(): int(label)
         for image, label in zip(normalise(stored.images, [0.5], [0.25]), stored.labels, strict=True)
@@ -109,7 +108,7 @@ def test_batches_are_float32_images_and_int64_labels() -> None:
 def test_held_out_batches_come_in_order_unchanged_and_with_the_uneven_last_one() -> None:
     config = synthetic(samples=40, batch_size=3)
     source = BatchSource(config, seed=1)
-    _, held_out = load(config)
+    _, held_out = Synthetic(config).load()
     batches = list(source.test_batches())
     assert [batch.batch_id for batch in batches] == [0, 1, 2] and source.num_test_batches == 3
     assert [len(batch.labels) for batch in batches] == [3, 3, 2]
@@ -133,8 +132,8 @@ def test_the_default_generator_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_fewer_samples_than_described_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    fewer = synthetic(samples=22)
-    monkeypatch.setattr(source_module, "load", lambda config: load(fewer))
+    fewer = Synthetic(synthetic(samples=22)).load()
+    monkeypatch.setattr(Synthetic, "load", lambda self: fewer)
     with pytest.raises(ValueError, match=r"holds 22 training and 4 held-out samples, expected 23 and 4"):
         BatchSource(synthetic(), seed=1)
 
@@ -143,7 +142,7 @@ def test_crops_and_flips_differ_between_seeds_epochs_and_batches() -> None:
     ramp = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(5, 1, 1, 1)
     store = InMemoryImages(ramp, torch.zeros(5, dtype=torch.int64))
     drawn = [
-        PaddedCropReader(store, seed, flip=True).read(torch.arange(5), epoch, batch_id)[0]
+        store.training_reader("crop_flip", seed).read(torch.arange(5), epoch, batch_id)[0]
         for seed, epoch, batch_id in ((1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1))
     ]
     assert len({images.numpy().tobytes() for images in drawn}) == 4

@@ -13,8 +13,9 @@ import torch
 
 from greedypipe.buffers.replay import Policy, ReplayBuffer
 from greedypipe.launch.checkpoints.run_folder import claim_folder
+from greedypipe.launch.config.keys import OWN, all_keys
 from greedypipe.launch.config.loader import load_config
-from greedypipe.launch.config.sections import RunConfig, all_keys
+from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning import layer_costs
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.process.build_stage import calendar_of
@@ -33,11 +34,19 @@ from greedypipe.workers.telemetry.meter import Meter
 from greedypipe.workers.telemetry.status import StageStatus
 from tests.records import make_row
 
-TINY = ("data.batch_size=32", "model.name=mlp", "model.hidden=16", "training.epochs=1")
+TINY = ("data.batch_size=32", "training.epochs=1")
+NETWORK = ("model.name=mlp", "model.hidden=16")
+OWN_OBJECTS = "tests.unit.own_objects"
+
+
+def config_of(overrides: Sequence[str]) -> RunConfig:
+    """A tiny run of these overrides, of a tiny network where they choose none."""
+    network = () if any(override.startswith("model.name=") for override in overrides) else NETWORK
+    return load_config(None, [*TINY, *network, *overrides])
 
 
 def plan_of(overrides: Sequence[str]) -> Plan:
-    return make_plan(load_config(None, [*TINY, *overrides]), 1)
+    return make_plan(config_of(overrides), 1)
 
 
 def trained(overrides: Sequence[str]) -> str:
@@ -55,15 +64,15 @@ def trained(overrides: Sequence[str]) -> str:
 
 
 def planned(overrides: Sequence[str]) -> Any:
-    plan = plan_of(overrides)
+    plan = make_plan(config_of(overrides), 2)
     layout = plan.layout_after(0).code
     return plan.blueprint.total_steps, plan.blueprint.partition.starts, layout, plan.data
 
 
 def rounds_of_profile(overrides: Sequence[str]) -> int:
     """How often the planner measures every layer, by a clock that goes on 10 ms whenever it is asked."""
-    ticks, calls = itertools.count(step=0.01), Mock(return_value=(1.0, 1.0, 1.0))
-    with patch.object(layer_costs._Unit, "measure", calls), patch("time.perf_counter", lambda: next(ticks)):
+    ticks, calls = itertools.count(step=0.01), Mock(return_value=1.0)
+    with patch.object(layer_costs._Trial, "seconds", calls), patch("time.perf_counter", lambda: next(ticks)):
         layer_costs.profile_layers(plan_of(overrides), torch.device("cpu"))
     return calls.call_count
 
@@ -156,7 +165,8 @@ def silent(overrides: Sequence[str]) -> int:
 
 SYNTHETIC = ["data.name=synthetic", "data.shape=[1,4,4]"]
 
-# key: (changed value, what it governs, overrides under which it means something)
+# key: (changed value, what it governs, overrides under which it means something). A key that variants have in several
+# forms stands once for each of them, with " of ..." behind it.
 KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "data.name": ("synthetic", planned, []),
     "data.batch_size": ("16", planned, []),
@@ -166,25 +176,29 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "data.shape": ("[2,4,4]", planned, ["data.name=synthetic"]),
     "data.classes": ("3", planned, SYNTHETIC),
     "data.samples": ("50", planned, SYNTHETIC),
-    "model.name": ("basic_cnn", trained, ["model.hidden=256"]),
-    "model.width": ("0.1", trained, ["model.name=vgg8b", "model.hidden=256", "model.width=0.2"]),
+    "model.name": ("basic_cnn", trained, []),
+    "model.width": ("0.1", trained, ["model.name=vgg8b", "model.width=0.2"]),
     "model.depth": ("5", trained, []),
     "model.hidden": ("8", trained, []),
     "model.dropout": ("0.5", trained, []),
     "model.activation": ("leaky_relu", trained, []),
+    "model.options": ("{hidden: 9}", trained, [f"model.name={OWN_OBJECTS}:own_network"]),
     "partition.blocks": ("2", trained, []),
     "partition.boundaries": ("[fc4]", trained, ["partition.blocks=2"]),
     "partition.profile_s": ("0.5", rounds_of_profile, ["partition.boundaries=auto"]),
     "head.name": ("linear", trained, []),
     "head.hidden": ("8", trained, ["head.name=mlp"]),
+    "head.options": ("{bias: false}", trained, [f"head.name={OWN_OBJECTS}:own_head"]),
     "method.name": ("predsim", trained, []),
     "method.beta": ("0.5", trained, ["method.name=predsim"]),
     "method.weight": ("0.9", trained, ["method.name=reconstruction"]),
+    "method.options": ("{scale: 0.5}", trained, [f"method.name={OWN_OBJECTS}:OwnMethod"]),
     "optimizer.name": ("adamw", trained, []),
     "optimizer.lr": ("0.01", trained, []),
     "optimizer.momentum": ("0.5", trained, []),
     "optimizer.nesterov": ("true", trained, []),
     "optimizer.weight_decay": ("0.1", trained, []),
+    "optimizer.options": ("{alpha: 0.5}", trained, ["optimizer.name=torch.optim:RMSprop"]),
     "optimizer.clip_norm": ("0.01", trained, []),
     "optimizer.schedule": ("cosine", learning_rates, []),
     "optimizer.step_epochs": ("1", learning_rates, ["optimizer.schedule=step"]),
@@ -195,7 +209,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "training.seed": ("1", trained, []),
     "training.precision": ("bf16", trained, []),
     "training.compile": ("inductor", compiles, []),
-    "training.channels_last": ("false", planned, ["model.name=basic_cnn", "model.hidden=256"]),
+    "training.channels_last": ("false", planned, ["model.name=basic_cnn"]),
     "buffers.policy": ("replay", reads, []),
     "buffers.capacity": ("2", reads, []),
     "buffers.selector": ("newest", reads, ["buffers.policy=replay"]),
@@ -217,10 +231,11 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
 
 ELSEWHERE = {
     "data.root": "tests/unit/test_data_folder.py",
-    "data.download": "tests/unit/test_data_catalog.py",
+    "data.download": "tests/unit/test_data_sets.py",
     "data.image_size": "tests/unit/test_data_folder.py",
+    "data.options": "tests/unit/test_data_own.py",
     "data.loader_workers": "tests/unit/test_data_prefetch.py",
-    "data.memory_limit_mb": "tests/unit/test_data_images.py",
+    "data.memory_limit_mb": "tests/unit/test_data_loading.py",
     "run.folder": "test_the_folder_keys_say_where_a_run_writes",
     "run.name": "test_the_folder_keys_say_where_a_run_writes",
     "checkpoint.keep": "tests/multiprocess/test_resume.py",
@@ -244,13 +259,26 @@ ELSEWHERE = {
 
 
 def test_every_key_is_covered_once() -> None:
-    assert not set(KEYS) & set(ELSEWHERE)
-    assert set(KEYS) | set(ELSEWHERE) == set(all_keys())
+    tested = {entry.partition(" ")[0] for entry in KEYS}
+    assert not tested & set(ELSEWHERE)
+    assert tested | set(ELSEWHERE) == set(all_keys())
+
+
+def test_every_form_in_which_variants_have_a_key_is_covered() -> None:
+    covered = set()
+    for entry, (_, _, base) in KEYS.items():
+        section, _, key = entry.partition(" ")[0].partition(".")
+        name = getattr(getattr(config_of(base), section), "name", "")
+        covered.add((section, key, OWN if ":" in name else name))
+    forms = [form for key, forms in all_keys().items() if key not in ELSEWHERE for form in forms]
+    forms = [form for form in forms if form.variants and form.name != "name"]
+    assert [form for form in forms if not any((form.section, form.name, name) in covered for name in form.variants)] == []
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_changing_a_key_changes_what_it_governs(key: str) -> None:
     value, governed, base = KEYS[key]
+    key = key.partition(" ")[0]
     assert governed([*base, f"{key}={value}"]) != governed(base)
 
 

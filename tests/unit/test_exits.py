@@ -5,7 +5,7 @@ import torch
 
 from greedypipe.pipeline.exits import Exits, calibration_error, collect, early_exit, exit_costs, fit_temperatures
 from greedypipe.pipeline.task import Classification
-from tests.unit.tiny import CPU, DIGITS, make_blocks, train
+from tests.unit.tiny import DIGITS, make_blocks, train
 
 TASK = Classification((1, 8, 8), 3)
 
@@ -53,7 +53,7 @@ def test_heads_are_collected_from_a_network_and_cost_more_the_later_they_stand()
     blocks = make_blocks(2)
     train(blocks[0], range(2))
     images, labels = torch.randn(5, *DIGITS), torch.arange(5)
-    found = collect(blocks, [(images[:3], labels[:3]), (images[3:], labels[3:])], CPU)
+    found = collect(blocks, [(images[:3], labels[:3]), (images[3:], labels[3:])])
     x, first = blocks[0].predict(images)
     assert torch.allclose(found.logits[0], first) and torch.allclose(found.logits[1], blocks[1].predict(x)[1])
     assert torch.equal(found.labels, labels)

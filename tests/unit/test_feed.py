@@ -8,7 +8,7 @@ import torch
 
 from greedypipe.pipeline.task import Classification
 from greedypipe.workers.data.batch import Batch
-from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.sets.synthetic import SyntheticConfig
 from greedypipe.workers.data.source import BatchSource
 from greedypipe.workers.feed import Calendar, Feed, Start
 from greedypipe.workers.links.messages import Kind, Message
@@ -88,7 +88,7 @@ def picture(feed: Feed) -> str:
 
 def tiny_source() -> BatchSource:
     """Ten samples in batches of 4, 4 and 2; two more are held out, in one batch."""
-    config = DataConfig(name="synthetic", shape=[1, 4, 4], classes=3, samples=10, batch_size=4, augment="none")
+    config = SyntheticConfig(shape=[1, 4, 4], classes=3, samples=10, batch_size=4, augment="none")
     return BatchSource(config, seed=1)
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from greedypipe.pipeline.networks import NETWORK_NAMES, ModelConfig, activation_shapes, build_network
+from greedypipe.pipeline.networks import MODEL_FAMILY, NETWORK_NAMES, activation_shapes
+from greedypipe.pipeline.networks.custom import OwnNetwork
 
 DIGITS = (1, 8, 8)
 
@@ -37,6 +38,12 @@ def tied(input_shape, num_classes):
 def broken(input_shape, num_classes):
     raise KeyError("from inside")
 
+def other_arguments(shape):
+    return None
+
+def sized(input_shape, num_classes, features):
+    return nn.Sequential(nn.Sequential(nn.Flatten(), nn.LazyLinear(features)), nn.Linear(features, num_classes))
+
 constant = 3
 """
 
@@ -54,7 +61,7 @@ def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_custom_networks_children_are_its_layers_and_the_last_its_classifier(own_package: str) -> None:
-    network = build_network(ModelConfig(name=f"{own_package}.nets:two_layers"), DIGITS, 5)
+    network = OwnNetwork(name=f"{own_package}.nets:two_layers").build(DIGITS, 5)
     assert [layer.name for layer in network.layers] == ["stem", "act1", "body", "act2"]
     assert network.classifier.name == "head"
     assert activation_shapes((*network.layers, network.classifier), DIGITS)[-1] == (5,)
@@ -74,77 +81,95 @@ def test_a_custom_networks_children_are_its_layers_and_the_last_its_classifier(o
         ("nets:not_sequential", "must return an nn.Sequential, got Linear"),
         ("nets:too_short", "must return 2 children or more .* got 1"),
         ("nets:tied", "children '1' and '2' share a parameter"),
-        ("nets:missing", "has no function 'missing'"),
-        ("nets:constant", "has no function 'constant'"),
+        ("nets:missing", "has no 'missing'"),
+        ("nets:constant", "got int, allowed: a function or class"),
+        ("nets:other_arguments", "does not take input_shape, num_classes, with which it is called"),
         ("missing:two_layers", r"no module 'own_\w+\.missing' on the import path"),
     ],
 )
 def test_a_custom_network_that_cannot_be_used_is_refused(own_package: str, function: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build_network(ModelConfig(name=f"{own_package}.{function}"), DIGITS, 5)
+        OwnNetwork(name=f"{own_package}.{function}").build(DIGITS, 5)
+
+
+def test_a_custom_network_gets_its_options(own_package: str) -> None:
+    network = OwnNetwork(name=f"{own_package}.nets:sized", options={"features": 7}).build(DIGITS, 5)
+    assert activation_shapes(network.layers, DIGITS) == [(7,)]
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "message"),
+    [
+        ({}, "options.features", "missing"),
+        ({"features": 7, "feature": 1}, "options.feature", "did you mean features"),
+        ({"features": 7, "num_classes": 3}, "options.num_classes", "from the run itself"),
+    ],
+)
+def test_options_that_a_custom_network_does_not_take_are_refused_before_it_is_built(
+    own_package: str, options: dict, place: str, message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message) as caught:
+        OwnNetwork(name=f"{own_package}.nets:sized", options=options)
+    assert [".".join(error["loc"]) for error in caught.value.errors()] == [place]
 
 
 @pytest.mark.parametrize("name", ["no_such_package.module:f", "no_such_module:f"])
 def test_a_package_that_does_not_exist_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"no module 'no_such_\w+' on"):
-        build_network(ModelConfig(name=name), DIGITS, 5)
+        OwnNetwork(name=name)
 
 
 @pytest.mark.parametrize("name", ["module:", ":function", "a:b:c", "a b:c", ".relative:f"])
 def test_a_malformed_custom_name_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"given as 'package\.module:function', got"):
-        build_network(ModelConfig(name=name), DIGITS, 5)
+    with pytest.raises(ValueError, match=r"allowed: 'package\.module:Object'"):
+        MODEL_FAMILY.choose({"name": name})
 
 
 def test_an_error_inside_a_users_code_is_passed_on_as_it_is(own_package: str) -> None:
     with pytest.raises(KeyError, match="from inside"):
-        build_network(ModelConfig(name=f"{own_package}.nets:broken"), DIGITS, 5)
+        OwnNetwork(name=f"{own_package}.nets:broken").build(DIGITS, 5)
     with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
-        build_network(ModelConfig(name=f"{own_package}.needs_more:f"), DIGITS, 5)
+        OwnNetwork(name=f"{own_package}.needs_more:f")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_known_ones() -> None:
     with pytest.raises(ValueError, match="unknown network 'vgg9b', nearest is 'vgg8b'") as caught:
-        build_network(ModelConfig(name="vgg9b", width=0.5), DIGITS, 10)
+        MODEL_FAMILY.choose({"name": "vgg9b", "width": 0.5})
     assert all(name in str(caught.value) for name in NETWORK_NAMES)
 
 
-def test_a_default_written_out_is_not_refused() -> None:
-    defaults = ModelConfig(name="mlp").model_dump()
-    with torch.device("meta"):
-        assert build_network(ModelConfig(**defaults), DIGITS, 10).layers
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+def test_every_name_of_the_table_is_one_of_its_variant(name: str) -> None:
+    assert MODEL_FAMILY.choose({"name": name}).name == name
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("name", "key", "value"),
     [
-        ("width", 0.0),
-        ("width", float("inf")),
-        ("width", float("nan")),
-        ("depth", 0),
-        ("hidden", 0),
-        ("dropout", 1.0),
-        ("dropout", -0.1),
-        ("activation", "tanh"),
-        ("heads", 3),
+        ("vgg8b", "width", 0.0),
+        ("vgg8b", "width", float("inf")),
+        ("vgg8b", "width", float("nan")),
+        ("mlp", "depth", 0),
+        ("mlp", "hidden", 0),
+        ("basic_cnn", "dropout", 1.0),
+        ("resnet20", "dropout", -0.1),
+        ("mlp", "activation", "tanh"),
+        ("mlp", "width", 1.0),
+        ("vgg8b", "depth", 4),
+        ("resnet18", "dropout", 0.5),
+        ("mlp", "heads", 3),
     ],
 )
-def test_values_out_of_range_and_unknown_keys_are_refused(key: str, value: object) -> None:
+def test_values_out_of_range_and_keys_of_others_are_refused(name: str, key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
-        ModelConfig(**{key: value})
+        MODEL_FAMILY.choose({"name": name, key: value})
 
 
-def test_every_key_says_what_it_does_and_where_it_has_no_effect() -> None:
-    for key, field in ModelConfig.model_fields.items():
-        assert field.description
-        assert key == "name" or "only" in field.description or "not " in field.description
-
-
-@pytest.mark.parametrize("key", ["width", "depth", "hidden", "dropout", "activation"])
-def test_every_key_changes_the_network(key: str) -> None:
-    changed = {"width": 0.5, "depth": 2, "hidden": 16, "dropout": 0.5, "activation": "leaky_relu"}[key]
-    name = "mlp" if key in ("depth", "hidden") else "vgg8b"
+@pytest.mark.parametrize("name", ["basic_cnn", "vgg8b", "resnet20", "mlp"])
+def test_every_key_of_every_variant_changes_the_network(name: str) -> None:
+    changed = {"width": 0.5, "depth": 2, "hidden": 16, "dropout": 0.5, "activation": "leaky_relu"}
+    keys = MODEL_FAMILY.variants[name].model_fields.keys() - {"name"}
     with torch.device("meta"):
-        default = build_network(ModelConfig(name=name), DIGITS, 10)
-        network = build_network(ModelConfig(name=name, **{key: changed}), DIGITS, 10)
-    assert repr(network) != repr(default)
+        networks = {key: repr(MODEL_FAMILY.choose({"name": name, key: changed[key]}).build(DIGITS, 10)) for key in keys}
+        default = repr(MODEL_FAMILY.choose({"name": name}).build(DIGITS, 10))
+    assert [key for key, network in networks.items() if network == default] == []

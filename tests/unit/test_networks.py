@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from greedypipe.pipeline.networks import NETWORK_NAMES, Layer, ModelConfig, Network, activation_shapes, build_network
+from greedypipe.pipeline.networks import MODEL_FAMILY, NETWORK_NAMES, Layer, Network, activation_shapes
 
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
@@ -40,7 +40,7 @@ def one_thread_and_a_seed() -> None:
 
 
 def build(name: str, shape: tuple[int, int, int] = CIFAR, classes: int = 10, **keys: object) -> Network:
-    return build_network(ModelConfig(name=name, **keys), shape, classes)
+    return MODEL_FAMILY.choose({"name": name, **keys}).build(shape, classes)
 
 
 def build_on_meta(name: str, shape: tuple[int, int, int] = CIFAR, classes: int = 10, **keys: object) -> Network:

@@ -9,7 +9,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn, optim
 
-from greedypipe.pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from greedypipe.pipeline.optimizer import (
+    OPTIMIZER_FAMILY,
+    AdamConfig,
+    OptimizerConfig,
+    SgdConfig,
+    build_optimizer,
+    build_schedule,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -50,16 +57,16 @@ def cosine(steps: int) -> list[float]:
 
 
 RULES = [
-    (OptimizerConfig(name="sgd", lr=0.1, momentum=0.0, weight_decay=0.0), optim.SGD, {"lr": 0.1}),
+    (SgdConfig(lr=0.1, momentum=0.0, weight_decay=0.0), optim.SGD, {"lr": 0.1}),
     (
-        OptimizerConfig(lr=0.2, momentum=0.8, weight_decay=1e-2),
+        SgdConfig(lr=0.2, momentum=0.8, weight_decay=1e-2),
         optim.SGD,
         {"lr": 0.2, "momentum": 0.8, "weight_decay": 1e-2},
     ),
-    (OptimizerConfig(nesterov=True), optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}),
-    (OptimizerConfig(name="adam", lr=0.01), optim.Adam, {"lr": 0.01, "weight_decay": 5e-4}),
-    (OptimizerConfig(name="adam", weight_decay=0.1), optim.Adam, {"lr": 0.1, "weight_decay": 0.1}),
-    (OptimizerConfig(name="adamw", lr=0.01, weight_decay=0.1), optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
+    (SgdConfig(nesterov=True), optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}),
+    (AdamConfig(name="adam", lr=0.01), optim.Adam, {"lr": 0.01, "weight_decay": 5e-4}),
+    (AdamConfig(name="adam", weight_decay=0.1), optim.Adam, {"lr": 0.1, "weight_decay": 0.1}),
+    (AdamConfig(name="adamw", lr=0.01, weight_decay=0.1), optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
 ]
 
 
@@ -78,9 +85,7 @@ def test_every_rule_is_torchs(config: OptimizerConfig, rule: type[optim.Optimize
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_follows_its_formula_and_keeps_its_momentum_when_the_rate_falls(nesterov: bool) -> None:
-    config = OptimizerConfig(
-        lr=0.5, momentum=0.9, weight_decay=0.01, nesterov=nesterov, schedule="step", step_epochs=1, gamma=0.1
-    )
+    config = SgdConfig(lr=0.5, momentum=0.9, weight_decay=0.01, nesterov=nesterov, schedule="step", step_epochs=1, gamma=0.1)
     (weight,) = trained = [nn.Parameter(parameters()[0].detach().clone())]
     optimizer = build_optimizer(config, trained)
     schedule = build_schedule(config, optimizer, STEPS_PER_EPOCH, TOTAL_STEPS)
@@ -97,45 +102,41 @@ def test_sgd_follows_its_formula_and_keeps_its_momentum_when_the_rate_falls(nest
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_rules_run_as_one_kernel(name: str) -> None:
-    assert build_optimizer(OptimizerConfig(name=name), parameters()).param_groups[0]["fused"] is True
+    assert build_optimizer(OPTIMIZER_FAMILY.choose({"name": name}), parameters()).param_groups[0]["fused"] is True
 
 
 def test_constant_is_constant() -> None:
-    assert lr_sequence(OptimizerConfig(lr=0.3)) == [0.3] * 13
+    assert lr_sequence(SgdConfig(lr=0.3)) == [0.3] * 13
 
 
 def test_step_decays_every_so_many_epochs() -> None:
-    config = OptimizerConfig(lr=1.0, schedule="step", step_epochs=2, gamma=0.5)
+    config = SgdConfig(lr=1.0, schedule="step", step_epochs=2, gamma=0.5)
     assert lr_sequence(config) == pytest.approx([1.0] * 6 + [0.5] * 6 + [0.25])
 
 
 def test_multistep_decays_after_its_milestones() -> None:
-    config = OptimizerConfig(lr=1.0, schedule="multistep", milestones=(1, 3), gamma=0.1)
+    config = SgdConfig(lr=1.0, schedule="multistep", milestones=(1, 3), gamma=0.1)
     assert lr_sequence(config) == pytest.approx([1.0] * 3 + [0.1] * 6 + [0.01] * 4)
 
 
-def test_multistep_without_milestones_is_constant() -> None:
-    assert lr_sequence(OptimizerConfig(lr=1.0, schedule="multistep")) == pytest.approx([1.0] * 13)
-
-
 def test_the_published_schedules_divide_by_5() -> None:
-    assert lr_sequence(OptimizerConfig(lr=1.0, schedule="step", step_epochs=1))[3] == pytest.approx(0.2)
+    assert lr_sequence(SgdConfig(lr=1.0, schedule="step", step_epochs=1))[3] == pytest.approx(0.2)
 
 
 def test_cosine_falls_to_0_over_the_run() -> None:
-    assert lr_sequence(OptimizerConfig(lr=0.8, schedule="cosine")) == pytest.approx(
+    assert lr_sequence(SgdConfig(lr=0.8, schedule="cosine")) == pytest.approx(
         [0.8 * factor for factor in cosine(12)], abs=1e-7
     )
 
 
 def test_cosine_with_warm_up_rises_linearly_and_still_ends_at_0() -> None:
-    rates = lr_sequence(OptimizerConfig(lr=0.8, schedule="cosine", warmup_steps=4))
+    rates = lr_sequence(SgdConfig(lr=0.8, schedule="cosine", warmup_steps=4))
     assert rates[:4] == pytest.approx([0.8 * (0.01 + 0.99 * step / 4) for step in range(4)])
     assert rates[4:] == pytest.approx([0.8 * factor for factor in cosine(8)], abs=1e-7)
 
 
 def test_warm_up_rises_to_a_constant() -> None:
-    rates = lr_sequence(OptimizerConfig(lr=1.0, warmup_steps=3))
+    rates = lr_sequence(SgdConfig(lr=1.0, warmup_steps=3))
     assert rates == pytest.approx([0.01, 0.34, 0.67, *[1.0] * 10])
 
 
@@ -144,14 +145,14 @@ def test_warm_up_rises_to_a_constant() -> None:
 )
 def test_warm_up_does_not_move_the_decays(keys: dict[str, object]) -> None:
     """Epochs are counted from the start of the run, as `milestones` and `step_epochs` say."""
-    plain = lr_sequence(OptimizerConfig(lr=1.0, **keys))
-    warmed_up = lr_sequence(OptimizerConfig(lr=1.0, warmup_steps=2, **keys))
+    plain = lr_sequence(SgdConfig(lr=1.0, **keys))
+    warmed_up = lr_sequence(SgdConfig(lr=1.0, warmup_steps=2, **keys))
     assert warmed_up[2:] == pytest.approx(plain[2:])
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_warm_up_longer_than_the_run_only_rises(schedule: str) -> None:
-    rates = lr_sequence(OptimizerConfig(lr=1.0, schedule=schedule, warmup_steps=20))
+    rates = lr_sequence(SgdConfig(lr=1.0, schedule=schedule, warmup_steps=20))
     assert all(left < right for left, right in pairwise(rates))
 
 
@@ -159,7 +160,8 @@ def test_a_warm_up_longer_than_the_run_only_rises(schedule: str) -> None:
 @pytest.mark.parametrize("schedule", ["constant", "step", "multistep", "cosine"])
 @pytest.mark.parametrize("stop_at", [1, 2, 5])
 def test_a_schedule_goes_on_where_it_was_saved(schedule: str, warmup_steps: int, stop_at: int) -> None:
-    config = OptimizerConfig(lr=1.0, schedule=schedule, milestones=(1, 3), step_epochs=1, warmup_steps=warmup_steps)
+    keys = {"step": {"step_epochs": 1}, "multistep": {"milestones": (1, 3)}}.get(schedule, {})
+    config = SgdConfig(lr=1.0, schedule=schedule, warmup_steps=warmup_steps, **keys)
     optimizer = build_optimizer(config, parameters())
     planned = build_schedule(config, optimizer, STEPS_PER_EPOCH, TOTAL_STEPS)
     for step in range(stop_at):
@@ -192,18 +194,73 @@ def test_a_schedule_goes_on_where_it_was_saved(schedule: str, warmup_steps: int,
         ("weight_decay", -1e-4),
         ("clip_norm", -1.0),
         ("schedule", "linear"),
+        ("schedule", "multistep"),
         ("step_epochs", 0),
+        ("step_epochs", 2),
+        ("milestones", (2,)),
         ("gamma", 0.0),
         ("gamma", 1.5),
+        ("gamma", 0.5),
         ("warmup_steps", -1),
         ("epochs", 3),
     ],
 )
 def test_impossible_values_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
-        OptimizerConfig(**{key: value})
+        OPTIMIZER_FAMILY.choose({key: value})
 
 
 def test_nesterov_without_momentum_is_refused() -> None:
-    with pytest.raises(ValueError, match="momentum"):
-        build_optimizer(OptimizerConfig(nesterov=True, momentum=0.0), parameters())
+    with pytest.raises(ValidationError, match=r"needs optimizer\.momentum above 0"):
+        SgdConfig(nesterov=True, momentum=0.0)
+
+
+class Signed(optim.Optimizer):
+    """Steps of the gradient's sign."""
+
+    def __init__(self, params, lr, scale=1.0):
+        if scale <= 0:
+            raise ValueError(f"scale must be positive,\ngot {scale}")
+        super().__init__(params, {"lr": lr, "scale": scale})
+
+    def step(self):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data -= group["lr"] * group["scale"] * parameter.grad.sign()
+
+
+def not_an_optimizer(params, lr):
+    return list(params)
+
+
+def test_a_users_own_optimizer_gets_parameters_rate_and_options() -> None:
+    config = OPTIMIZER_FAMILY.choose({"name": f"{__name__}:Signed", "lr": 0.5, "options": {"scale": 2.0}})
+    trained = parameters()
+    optimizer = build_optimizer(config, trained)
+    take_step(optimizer, 0)
+    for parameter, before in zip(trained, parameters(), strict=True):
+        assert torch.equal(parameter, before - gradient(0, before).sign())
+
+
+def test_torchs_other_optimizers_are_chosen_by_their_path_and_follow_the_schedule() -> None:
+    config = OPTIMIZER_FAMILY.choose(
+        {"name": "torch.optim:RAdam", "lr": 1.0, "schedule": "cosine", "options": {"eps": 1e-6}}
+    )
+    assert lr_sequence(config) == pytest.approx(cosine(12), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("keys", "place", "message"),
+    [
+        ({"name": "Signed", "options": {"scael": 2}}, "options.scael", "did you mean scale"),
+        ({"name": "Signed", "options": {"lr": 2}}, "options.lr", "from the run itself"),
+        ({"name": "Signed", "options": {"scale": -1}}, "options", "Signed: scale must be positive, got -1"),
+        ({"name": "not_an_optimizer"}, "name", r"must be a torch.optim.Optimizer, got list"),
+        ({"name": "Signed", "weight_decay": 0.1}, "weight_decay", "not permitted"),
+        ({"name": "Singed"}, "name", "did you mean 'Signed'"),
+    ],
+)
+def test_a_users_own_optimizer_that_cannot_be_built_is_refused_at_the_key(keys: dict, place: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message) as caught:
+        OPTIMIZER_FAMILY.choose({**keys, "name": f"{__name__}:{keys['name']}"})
+    assert [".".join(map(str, error["loc"])) for error in caught.value.errors()] == [place]

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from greedypipe.pipeline.networks import Layer, ModelConfig, build_network
+from greedypipe.pipeline.networks import MODEL_FAMILY, Layer
 from greedypipe.pipeline.partition import Partition, PartitionConfig, even_starts, make_partition
 
 
@@ -65,7 +65,7 @@ def test_a_pool_does_not_count_as_a_layer() -> None:
 
 def test_vgg8b_is_cut_behind_its_pools() -> None:
     with torch.device("meta"):
-        layers = list(build_network(ModelConfig(), (3, 32, 32), 10).layers)
+        layers = list(MODEL_FAMILY.default().build((3, 32, 32), 10).layers)
     assert names_by_block(make_partition(PartitionConfig(blocks=4), layers), layers) == [
         "conv1",
         "conv2 pool1 conv3",

@@ -39,9 +39,8 @@ class Configured:
         gamma: float = Field(2.0, gt=0)
         steps: int
 
-    def __init__(self, config, classes):
-        self.config = config
-        self.classes = classes
+    def __init__(self, classes, **keys):
+        self.__dict__.update(keys, classes=classes)
 
 
 def star(*, classes, rays):
@@ -96,9 +95,9 @@ def test_ones_own_is_imported_and_its_options_are_checked_before_it_is_called() 
     assert found(name=f"{__name__}:star", side=1)[-1][0] == "shape.side"
 
 
-def test_ones_own_with_a_config_is_called_with_it() -> None:
+def test_ones_own_with_a_config_is_called_with_its_validated_keys() -> None:
     own = OwnShape(name=f"{__name__}:Configured", options={"steps": 3})
-    assert own.call(classes=5).__dict__ == {"config": Configured.Config(gamma=2.0, steps=3), "classes": 5}
+    assert own.call(classes=5).__dict__ == {"classes": 5, "gamma": 2.0, "steps": 3}
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_known_ones() -> None:

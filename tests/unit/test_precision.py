@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from greedypipe.pipeline.build import TrainingConfig
-from greedypipe.pipeline.networks import ModelConfig
+from greedypipe.pipeline.networks.custom import OwnNetwork
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.precision import Precision
 from tests.unit.tiny import DIGITS, RGB, ROWS, VGG, batch, differing, flat, head, make_block, train
@@ -58,7 +58,7 @@ def reshaping(input_shape: tuple[int, int, int], num_classes: int) -> nn.Sequent
 def test_activations_have_dtype_and_layout_whatever_the_layers_give(precision: str, channels_last: bool) -> None:
     training = TrainingConfig(channels_last=channels_last, precision=precision)
     cut = PartitionConfig(blocks=2, boundaries=("1",))
-    block = make_block(model=ModelConfig(name=f"{__name__}:reshaping"), partition=cut, training=training)
+    block = make_block(model=OwnNetwork(name=f"{__name__}:reshaping"), partition=cut, training=training)
     x, given = batch(block)
     for activation in (block.forward(x, given), block.pass_through(x)):
         assert activation.dtype == block.precision.activation_dtype

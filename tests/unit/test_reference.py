@@ -11,8 +11,8 @@ from greedypipe.pipeline import reference
 from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import TrainingConfig
-from greedypipe.pipeline.networks import ModelConfig, build_network
-from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.networks import ModelConfig
+from greedypipe.pipeline.optimizer import AdamConfig, OptimizerConfig, SgdConfig
 from greedypipe.pipeline.randomness import derive_seed
 from tests.unit.tiny import CLASSES, DROPOUT, MLP, RGB, ROWS, VGG, differing, learned, loss_of, make_blocks, method
 
@@ -49,9 +49,9 @@ def torchs_adam(parameters: list[nn.Parameter]) -> optim.Optimizer:
 @pytest.mark.parametrize(
     ("model", "config", "rule"),
     [
-        (MLP, OptimizerConfig(lr=0.05), torchs_sgd),
-        (VGG, OptimizerConfig(lr=0.05), torchs_sgd),
-        (VGG, OptimizerConfig(name="adam", lr=0.01, weight_decay=0.0), torchs_adam),
+        (MLP, SgdConfig(lr=0.05), torchs_sgd),
+        (VGG, SgdConfig(lr=0.05), torchs_sgd),
+        (VGG, AdamConfig(name="adam", lr=0.01, weight_decay=0.0), torchs_adam),
     ],
     ids=["mlp-sgd", "vgg-sgd", "vgg-adam"],
 )
@@ -64,7 +64,7 @@ def test_one_block_is_plain_back_propagation_bit_for_bit(
 ) -> None:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     torch.manual_seed(derive_seed(3, "network"))
-    network = build_network(model, RGB, CLASSES)
+    network = model.build(RGB, CLASSES)
     plain = nn.Sequential(*(layer.module for layer in (*network.layers, network.classifier))).to(memory_format=layout)
     optimizer = rule(list(plain.parameters()))
     expected = []

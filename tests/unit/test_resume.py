@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from greedypipe.launch.checkpoints.manifest import Manifest, checkpoints_of, commit, name_of
-from greedypipe.launch.checkpoints.resume import AUTOMATIC, Origin, find_origin, resumed_plan
+from greedypipe.launch.checkpoints.resume import AUTOMATIC, Origin, check_compatible, find_origin, resumed_plan
 from greedypipe.launch.config.loader import ConfigError, load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.workers.block_files import write_block
 
 
 def make(tmp_path: Path, *overrides: str, stages: int = 2) -> Plan:
-    tiny = ["model.name=mlp", "model.hidden=16", "model.width=1.0", "partition.blocks=2", "data.batch_size=64"]
+    tiny = ["model.name=mlp", "model.hidden=16", "partition.blocks=2", "data.batch_size=64"]
     return make_plan(load_config(None, [*tiny, f"run.folder={tmp_path / 'runs'}", *overrides]), stages)
 
 
@@ -112,6 +112,24 @@ def test_what_cannot_be_gone_on_from_is_said_in_a_line_each(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="allowed: auto, or the folder"):
         find_origin(str(tmp_path / "nowhere"), plan, None, pytest.fail)
     assert not (tmp_path / "runs").exists()
+
+
+def test_of_another_variant_the_name_alone_is_reported(tmp_path: Path) -> None:
+    checkpoint = save(make(tmp_path), tmp_path / "elsewhere", 20)
+    with pytest.raises(ConfigError) as caught:
+        find_origin(str(checkpoint), make(tmp_path, "optimizer.name=adam", "optimizer.lr=0.7"), None, pytest.fail)
+    assert str(caught.value) == "optimizer.name: got 'adam', the checkpoint has 'sgd': it cannot go on from there"
+
+
+def test_keys_that_only_one_of_run_and_checkpoint_has_are_not_compared(tmp_path: Path) -> None:
+    plan = make(tmp_path)
+    config = plan.config.model_dump(mode="json")
+    del config["model"]["dropout"]
+    config["model"]["width"] = 1.0
+    check_compatible(Manifest(20, {}, {}, None, config, {}), plan.config)
+    config["model"]["hidden"] = 17
+    with pytest.raises(ConfigError, match=r"model\.hidden: got 16, the checkpoint has 17"):
+        check_compatible(Manifest(20, {}, {}, None, config, {}), plan.config)
 
 
 def test_a_run_may_be_longer_and_elsewhere_and_cut_anew(tmp_path: Path) -> None:

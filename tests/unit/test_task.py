@@ -7,7 +7,7 @@ from greedypipe.pipeline import reference
 from greedypipe.pipeline.exits import collect
 from greedypipe.pipeline.task import Classification
 from tests.unit.test_reference import batches
-from tests.unit.tiny import CLASSES, CPU, RGB, VGG, make_blocks
+from tests.unit.tiny import CLASSES, RGB, VGG, make_blocks
 
 TASK = Classification(RGB, CLASSES)
 
@@ -43,7 +43,7 @@ def test_the_ensemble_weighs_every_head_twice_as_much_as_the_one_before() -> Non
 def test_exits_agree_with_the_oracle() -> None:
     blocks, held_out = make_blocks(4, RGB, model=VGG), batches(3, rows=50)
     reference.train(blocks, batches(6))
-    exits = collect(blocks, held_out, CPU)
+    exits = collect(blocks, held_out)
     accuracies, together = reference.evaluate(blocks, held_out)
     assert exits.accuracies == accuracies
     assert exits.ensemble_accuracy == together

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from greedypipe.pipeline.networks import ModelConfig, Network, activation_shapes, build_network
+from greedypipe.pipeline.networks import MODEL_FAMILY, Network, activation_shapes
 
 OTHER_RESNETS = ("resnet34", "resnet101", "resnet152")
 
@@ -19,7 +19,7 @@ def one_thread_and_a_seed() -> None:
 
 
 def build(name: str, shape: tuple[int, int, int] = (3, 64, 64), num_classes: int = 10) -> Network:
-    return build_network(ModelConfig(name=name), shape, num_classes)
+    return MODEL_FAMILY.choose({"name": name}).build(shape, num_classes)
 
 
 def original(name: str, **keys: int) -> nn.Module:

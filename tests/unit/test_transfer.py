@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.optimizer import AdamConfig, OptimizerConfig, SgdConfig
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.recut import transferred_state
 from tests.unit.tiny import MLP, VGG, differing, make_blocks, train
 
-OPTIMIZERS = [OptimizerConfig(lr=0.05), OptimizerConfig(name="adam", lr=0.01), OptimizerConfig(name="adamw", lr=0.01)]
+OPTIMIZERS = [SgdConfig(lr=0.05), AdamConfig(name="adam", lr=0.01), AdamConfig(name="adamw", lr=0.01)]
 
 
 def trained(blocks: int, steps: int = 3, **sections: Any) -> list[Block]:

@@ -11,11 +11,12 @@ from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import Blueprint, Sections, TrainingConfig
 from greedypipe.pipeline.heads import HEAD_FAMILY, build_head
-from greedypipe.pipeline.heads.mlp import MlpConfig
 from greedypipe.pipeline.methods import METHOD_FAMILY
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
-from greedypipe.pipeline.networks import ModelConfig
-from greedypipe.pipeline.optimizer import OptimizerConfig
+from greedypipe.pipeline.networks.cifar_resnet import CifarResnetConfig
+from greedypipe.pipeline.networks.plain import MlpConfig
+from greedypipe.pipeline.networks.vgg import VggConfig
+from greedypipe.pipeline.optimizer import SgdConfig
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.task import Classification
@@ -28,17 +29,17 @@ ROWS = 6
 STEPS = 6
 """Of every block over the run, two epochs of half as many."""
 
-MLP = ModelConfig(name="mlp", depth=4, hidden=16)
-DROPOUT = ModelConfig(name="mlp", depth=4, hidden=16, dropout=0.5)
-VGG = ModelConfig(name="vgg8b", width=0.1)
-RESNET = ModelConfig(name="resnet20", width=0.5)
+MLP = MlpConfig(depth=4, hidden=16)
+DROPOUT = MlpConfig(depth=4, hidden=16, dropout=0.5)
+VGG = VggConfig(width=0.1)
+RESNET = CifarResnetConfig(name="resnet20", width=0.5)
 
 SECTIONS = Sections(
     MLP,
     PartitionConfig(blocks=2),
-    MlpConfig(hidden=8),
+    HEAD_FAMILY.choose({"name": "mlp", "hidden": 8}),
     CrossEntropy.Config(),
-    OptimizerConfig(lr=0.05),
+    SgdConfig(lr=0.05),
     TrainingConfig(epochs=2),
 )
 
@@ -80,7 +81,7 @@ def make_site(output: tuple[int, ...], classes: int = CLASSES, images: tuple[int
         layers=(),
         later_layers=(),
         classifier=None,
-        make_head=partial(build_head, MlpConfig(hidden=8)),
+        make_head=partial(build_head, SECTIONS.head),
     )
     return replace(site, **own)
 

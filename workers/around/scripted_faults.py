@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from greedypipe.pipeline.batch import Batch
@@ -20,18 +20,25 @@ FULL_BYTES = 64 << 10
 
 
 class DebugConfig(BaseModel, frozen=True, extra="forbid"):
-    """Slowed stages and scripted faults; all off by default."""
+    """Slowed stages and scripted faults, to see how a pipeline copes; all off by default."""
 
-    slow_stage: int = Field(-1, ge=-1, description="stage that is slowed; -1: none")
-    slow_factor: float = Field(1.0, ge=1, description="its own time per batch is multiplied by this")
-    slow_link_s: float = Field(0.0, ge=0, description="seconds that every message of the slowed stage's link takes more")
+    slow_stage: int = Field(-1, ge=-1, description="stage to slow down; -1: none")
+    slow_factor: float = Field(1.0, ge=1, description="factor by which the slowed stage takes longer per batch")
+    slow_link_s: float = Field(0.0, ge=0, description="seconds by which every message sent by the slowed stage is delayed")
     fault: Literal["none", "raise", "exit", "stop", "hang", "nan", "full_disk"] = Field(
         "none",
-        description="raise an exception; exit without a word; stop: SIGSTOP; hang for ever; nan: weights become NaN; "
-        "full_disk: from then on no file of the process grows beyond 64 KiB",
+        description="raise an exception; exit without a word; stop by SIGSTOP; hang forever; nan: weights become NaN; "
+        "full_disk: no file of the process may grow beyond 64 KiB",
     )
-    fault_stage: int = Field(0, ge=0, description="stage with the fault")
-    fault_step: int = Field(0, ge=0, description="optimizer step of its first block at which it happens")
+    fault_stage: int = Field(0, ge=0, description="stage in which the fault happens")
+    fault_step: int = Field(0, ge=0, description="optimizer step of that stage's first block at which it happens")
+
+    @field_validator("slow_factor", "slow_link_s")
+    @classmethod
+    def _slows_some_stage(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("slow_stage") == -1 and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"got {value!r}, which slows nothing without debug.slow_stage")
+        return value
 
 
 class SlowedBlock(BlockShell):

@@ -21,13 +21,13 @@ def augment(images: Tensor, generator: torch.Generator, crop: bool, flip: bool) 
     """Crops and mirrors every image of a batch at random.
 
     Args:
-        images: uint8 [N, C, H, W] on CPU. Not modified.
+        images: uint8 or float32 [N, C, H, W] on CPU. Not modified.
         generator: Draws N row and N column offsets when `crop`, then N coins when `flip`.
-        crop: Pads with black by `padding(H)` on all four sides and cuts out H x W at a random place.
+        crop: Pads with zeros by `padding(H)` on all four sides and cuts out H x W at a random place.
         flip: Mirrors left and right with probability 1/2.
 
     Returns:
-        uint8 [N, C, H, W], contiguous; `images` itself when nothing was asked for.
+        [N, C, H, W] of the same type, contiguous; `images` itself when nothing was asked for.
     """
     if crop:
         images = _random_crop(images, generator)
@@ -40,7 +40,7 @@ def _random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     count, channels, height, width = images.shape
     border = padding(height)
     top, left = torch.randint(0, 2 * border + 1, (2, count), generator=generator).numpy()
-    padded = np.zeros((count, channels, height + 2 * border, width + 2 * border), np.uint8)
+    padded = np.zeros((count, channels, height + 2 * border, width + 2 * border), images.numpy().dtype)
     padded[:, :, border : border + height, border : border + width] = images.numpy()
     # numpy copies whole windows, here and in the flip; torch looks up each pixel and is four times slower.
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
@@ -54,11 +54,11 @@ def _random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.from_numpy(flipped)
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Maps uint8 [N, C, H, W] to float32 (images / 255 - mean) / std, with one mean and one std per channel.
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], full_scale: float = 255.0) -> Tensor:
+    """Maps [N, C, H, W] to float32 (images / full_scale - mean) / std, with one mean and one std per channel.
 
-    The same bits as torchvision's ToTensor followed by Normalize.
+    May write into float32 `images`. Of uint8 it makes the same bits as torchvision's ToTensor followed by Normalize.
     """
     mean_C11 = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
     std_C11 = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
-    return images.to(torch.float32).div_(255).sub_(mean_C11).div_(std_C11)
+    return images.to(torch.float32).div_(full_scale).sub_(mean_C11).div_(std_C11)

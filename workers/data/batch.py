@@ -7,9 +7,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from greedypipe.workers.data.augment import normalise
-from greedypipe.workers.data.catalog import DataInfo
 from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder
-from greedypipe.workers.data.readers import Reader
+from greedypipe.workers.data.sets.interface import DataInfo, Reader
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +31,8 @@ class NumberedBatches(Dataset[Batch]):
     def __getitem__(self, batch_id: int) -> Batch:
         epoch = self._order.epoch(batch_id)
         images, labels = self._reader.read(self._order.indices(batch_id), epoch, batch_id)
-        return Batch(batch_id, normalise(images, self._info.mean, self._info.std), labels)
+        info = self._info
+        return Batch(batch_id, normalise(images, info.mean, info.std, info.full_scale), labels)
 
     def read(self, batch_ids: Iterable[int]) -> Iterator[Batch]:
         """Makes the batches one by one in the calling process, each when it is asked for."""

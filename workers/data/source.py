@@ -6,13 +6,12 @@ from types import TracebackType
 from typing import Self
 
 from greedypipe.workers.data.batch import Batch, NumberedBatches
-from greedypipe.workers.data.catalog import describe
 from greedypipe.workers.data.config import DataConfig
-from greedypipe.workers.data.image_folder import FolderImages
-from greedypipe.workers.data.images import load
 from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder, split_for_calibration
 from greedypipe.workers.data.prefetch import PrefetchedBatches
-from greedypipe.workers.data.readers import UnchangedReader, training_reader
+from greedypipe.workers.data.readers import UnchangedReader
+from greedypipe.workers.data.sets.interface import DataInfo
+from greedypipe.workers.data.sets.registry import open_data
 
 __all__ = ["Batch", "BatchSource"]
 
@@ -23,17 +22,21 @@ class BatchSource:
     The order of samples is a function of (seed, epoch), their random changes one of (seed, epoch, batch_id),
     so a run resumed at any batch_id goes on with the same bits. The default generators are left as they were.
 
-    Loads the data set on construction, which may download and take seconds; call `catalog.check` before.
+    Loads the data set on construction, which may download and take seconds; call `DataSet.check` before.
     A context manager: leaving it ends the loader processes.
+
+    Args:
+        info: What `DataSet.check` has returned, where somebody has asked before.
 
     Raises:
         ValueError: The data are missing or damaged.
         ConnectionError: The download failed.
     """
 
-    def __init__(self, config: DataConfig, seed: int) -> None:
-        info = describe(config)
-        train, test = load(config)
+    def __init__(self, config: DataConfig, seed: int, info: DataInfo | None = None) -> None:
+        data = open_data(config)
+        info = info or data.describe()
+        train, test = data.load()
         expected = info.train_samples + config.calibration_samples
         if (len(train), len(test)) != (expected, info.test_samples):
             raise ValueError(
@@ -48,11 +51,11 @@ class BatchSource:
         test_order = SequentialOrder(len(test), config.batch_size)
         self._steps_per_epoch = order.num_batches
         self._num_test_batches = test_order.num_batches
-        self._training = NumberedBatches(order, training_reader(config, train, seed), info)
+        self._training = NumberedBatches(order, train.training_reader(config.augment, seed), info)
         test_batches = NumberedBatches(test_order, UnchangedReader(test), info)
         self._training_stream: NumberedBatches | PrefetchedBatches = self._training
         self._test_stream: NumberedBatches | PrefetchedBatches = test_batches
-        if isinstance(train, FolderImages) and config.loader_workers > 0:
+        if config.loader_workers > 0 and not train.is_in_memory:
             self._training_stream = PrefetchedBatches(self._training, config.loader_workers)
             self._test_stream = PrefetchedBatches(test_batches, config.loader_workers)
 
@@ -73,8 +76,8 @@ class BatchSource:
     def training_batches(self, first: int = 0) -> Iterator[Batch]:
         """Returns the endless training batches from batch_id `first`, with the bits of `training_batch`.
 
-        An image folder above `memory_limit_mb` is decoded ahead by `loader_workers` processes; `next` waits
-        for them. One reading at a time: a second call ends the first.
+        What is not in memory is read ahead by `loader_workers` processes; `next` waits for them. One reading at a
+        time: a second call ends the first.
         """
         return self._training_stream.read(itertools.count(first))
 

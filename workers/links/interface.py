@@ -14,11 +14,17 @@ class LinkConfig(BaseModel, frozen=True, extra="forbid"):
     """How activations travel between stages."""
 
     transport: Literal["auto", "shm", "gloo"] = Field(
-        "auto", description="shm: memory of one host; gloo: also between hosts; auto: shm between CPU stages of one host"
+        "auto",
+        description="shm: shared memory, within one host; gloo: TCP, also between hosts; auto: shm between CPU stages of "
+        "one host, gloo elsewhere",
     )
-    slots: int = Field(2, ge=1, description="messages on their way that hold back no sender, beside those of the buffer")
+    slots: int = Field(
+        2, ge=1, description="messages in transit on each link before its sender waits, besides those in the buffer"
+    )
     dtype: Literal["same", "bf16", "int8"] = Field(
-        "same", description="of activations on their way; int8: with scale and offset per channel; all but same lose bits"
+        "same",
+        description="encoding of activations in transit: same: unchanged; bf16, int8 (scale and offset per channel): "
+        "smaller but lossy",
     )
 
 

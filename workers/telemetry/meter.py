@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from greedypipe.workers.jsonl import line_of, read_lines
@@ -15,16 +15,29 @@ from greedypipe.workers.telemetry.results import METRICS, PassRecord, StepRecord
 
 
 class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
-    """What is written down, how often, and where else it goes."""
+    """What is recorded, how often and where."""
 
-    interval_steps: int = Field(20, ge=1, description="steps between records of metrics/stageK.jsonl and checks for NaN")
-    console_interval_s: float = Field(5.0, gt=0, description="seconds between progress lines where output is no terminal")
-    wandb: bool = Field(False, description="log to Weights & Biases (extra 'wandb'; offline without a key)")
-    tensorboard: bool = Field(False, description="write TensorBoard events into the run's folder (extra 'tensorboard')")
-    trace_batches: int = Field(
-        0, ge=0, le=5000, description="training batches of each stage that trace.json shows; 0: no trace"
+    interval_steps: int = Field(
+        20, ge=1, description="steps between records in metrics/stageK.jsonl, and between checks for NaN"
     )
-    trace_start: int = Field(20, ge=0, description="batch_id from which on each stage fills its trace")
+    console_interval_s: float = Field(
+        5.0, gt=0, description="seconds between progress lines when the output is not a terminal"
+    )
+    wandb: bool = Field(False, description="also log to Weights & Biases (needs extra 'wandb'; offline without an API key)")
+    tensorboard: bool = Field(
+        False, description="also write TensorBoard events into the run's folder (needs extra 'tensorboard')"
+    )
+    trace_batches: int = Field(
+        0, ge=0, le=5000, description="training batches of each stage to record in trace.json; 0: no trace"
+    )
+    trace_start: int = Field(20, ge=0, description="first training batch (its batch_id) to record in the trace")
+
+    @field_validator("trace_start")
+    @classmethod
+    def _there_is_a_trace(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("trace_batches") == 0 and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(f"got {value}, which has no effect without logging.trace_batches")
+        return value
 
 
 class MetricsFile:

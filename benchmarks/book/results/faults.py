@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmarks.book.markdown import at_least, listed, percent, setup, spread, table
 from benchmarks.book.result import Answer, Result
-from benchmarks.faults import MOST_READS, REPLAYS, TOLERANCE
+from benchmarks.campaign.judge import REPLAYS, TOLERANCE
+from benchmarks.campaign.trials import MOST_READS
 
 STRIKES = {
     "kill -9": "kill -9",

@@ -16,8 +16,7 @@ from greedypipe.pipeline.batch import IMAGE
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.networks import ModelConfig
-from greedypipe.pipeline.schedule import lockstep, random_order
-from greedypipe.pipeline.staleness import Handover, simulate
+from greedypipe.pipeline.staleness import Handover, lockstep, random_order, simulate
 from tests.unit.tiny import CLASSES, DIGITS, DROPOUT, ROWS, STEPS, VGG, differing, learned, make_blocks, method
 
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -95,61 +93,3 @@ def sample_shape(split: FolderSplit, image_size: int) -> tuple[int, int, int]:
         raise ValueError(f"cannot read the image {path}: {error}") from error
     channels = 1 if mode == "L" else 3
     return (channels, image_size, image_size) if image_size else (channels, height, width)
-
-
-def fits_in_memory(num_samples: int, shape: tuple[int, int, int], limit_mb: int) -> bool:
-    """Whether so many decoded samples take at most `limit_mb` MiB."""
-    channels, height, width = shape
-    return num_samples * channels * height * width <= limit_mb * 2**20
-
-
-class FolderImages:
-    """Images that stay compressed on disk; each read decodes them. Picklable, for loader processes."""
-
-    def __init__(self, split: FolderSplit, shape: tuple[int, int, int]) -> None:
-        self.shape = shape
-        self._split = split
-
-    def __len__(self) -> int:
-        return len(self._split)
-
-    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Decodes samples: uint8 [rows, C, H, W] and int64 [rows]; other sizes are resized and cropped."""
-        images = np.empty((len(indices), *self.shape), np.uint8)
-        for row, index in enumerate(indices.tolist()):
-            images[row] = channels_first(fit(self.decode(index), *self.shape[1:]))
-        return torch.from_numpy(images), self.labels(indices)
-
-    def labels(self, indices: Tensor) -> Tensor:
-        """Classes of samples, int64 [rows]."""
-        return torch.from_numpy(self._split.labels[indices.numpy()])
-
-    def decode(self, index: int) -> Image.Image:
-        """Reads one image in its own size, mode L or RGB.
-
-        Raises:
-            ValueError: The file is no readable image.
-        """
-        path = self._split.path(index)
-        try:
-            with Image.open(path) as image:
-                return image.convert("L" if self.shape[0] == 1 else "RGB")
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"cannot decode the image {path}: {error}") from error
-
-
-def fit(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Shrinks or enlarges an image until it just covers height x width, then cuts out the centre."""
-    if image.size == (width, height):
-        return image
-    scale = max(height / image.height, width / image.width)
-    covering = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    resized = image.resize(covering, Image.Resampling.BILINEAR)
-    left, top = (covering[0] - width) // 2, (covering[1] - height) // 2
-    return resized.crop((left, top, left + width, top + height))
-
-
-def channels_first(image: Image.Image) -> np.ndarray:
-    """Pixels of a grey or RGB image as uint8 [C, H, W] (a view, not contiguous)."""
-    pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

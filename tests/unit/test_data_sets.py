@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from greedypipe.workers.data import archives
-from greedypipe.workers.data.catalog import DataInfo, check, describe
-from greedypipe.workers.data.config import DataConfig
-from greedypipe.workers.data.images import load
+from greedypipe.workers.data.folder_listing import list_splits
+from greedypipe.workers.data.sets import archives, image_folder
+from greedypipe.workers.data.sets.interface import DataInfo, DataSet
+from greedypipe.workers.data.sets.registry import DATA_FAMILY, open_data
+
+
+def data(name: str = "digits", **keys: object) -> DataSet:
+    return open_data(DATA_FAMILY.choose({"name": name, **keys}))
 
 
 def write_folder(root: Path, pixels: np.ndarray, train_samples: int = 4) -> str:
@@ -24,16 +28,16 @@ def write_folder(root: Path, pixels: np.ndarray, train_samples: int = 4) -> str:
     return str(root)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist", "digits"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist"])
 def test_published_sets_are_described_without_their_files(name: str, tmp_path: Path) -> None:
-    info = describe(DataConfig(name=name, root=str(tmp_path / "absent")))
+    info = data(name, root=str(tmp_path / "absent")).describe()
     assert len(info.mean) == len(info.std) == info.input_shape[0]
     assert info.num_classes == (100 if name == "cifar100" else 10)
     assert info.train_samples > info.test_samples > 0
 
 
 def test_synthetic_images_are_described_by_their_keys() -> None:
-    info = describe(DataConfig(name="synthetic", shape=[2, 5, 7], classes=3, samples=11))
+    info = data(name="synthetic", shape=[2, 5, 7], classes=3, samples=11).describe()
     assert info == DataInfo((2, 5, 7), 3, 11, 2, (0.5, 0.5), (0.25, 0.25))
 
 
@@ -48,7 +52,7 @@ def test_synthetic_images_are_described_by_their_keys() -> None:
 def test_an_image_folder_is_described_by_its_names_and_its_first_image(
     tmp_path: Path, pixels: np.ndarray, shape: tuple[int, int, int], mean: tuple[float, ...]
 ) -> None:
-    info = describe(DataConfig(name="image_folder", root=write_folder(tmp_path, pixels)))
+    info = data(name="image_folder", root=write_folder(tmp_path, pixels)).describe()
     assert (info.input_shape, info.mean) == (shape, mean)
     assert (info.num_classes, info.train_samples, info.test_samples) == (2, 4, 1)
     assert len(info.std) == len(mean)
@@ -56,34 +60,44 @@ def test_an_image_folder_is_described_by_its_names_and_its_first_image(
 
 def test_describing_an_image_folder_decodes_nothing(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    config = DataConfig(name="image_folder", root=write_folder(tmp_path, noise))
+    found = data(name="image_folder", root=write_folder(tmp_path, noise))
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(path.read_bytes()[:80])  # the header is whole, most pixels are gone
-    assert describe(config).input_shape == (3, 8, 8)
+    assert found.describe().input_shape == (3, 8, 8)
     with pytest.raises(ValueError, match="cannot decode"):
-        load(config)
+        found.load()
 
 
-@pytest.mark.parametrize("config", [DataConfig(), DataConfig(name="synthetic")])
-def test_data_that_need_nothing_pass_the_check(config: DataConfig) -> None:
-    check(config)
-    assert describe(config).train_samples >= config.batch_size
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+def test_data_that_need_nothing_pass_the_check(name: str) -> None:
+    assert data(name).check().train_samples >= 1000
+
+
+def test_an_image_folder_is_listed_once_to_be_checked_described_and_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listings: list[str] = []
+    monkeypatch.setattr(image_folder, "list_splits", lambda root: (listings.append(root), list_splits(root))[1])
+    found = data("image_folder", root=write_folder(tmp_path, np.zeros((8, 8, 3), np.uint8)), batch_size=2)
+    assert found.check() is found.describe()
+    found.load()
+    assert listings == [str(tmp_path)]
 
 
 def test_a_missing_image_folder_fails_the_check(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no folder"):
-        check(DataConfig(name="image_folder", root=str(tmp_path / "absent")))
+        data(name="image_folder", root=str(tmp_path / "absent")).check()
 
 
 def test_missing_archives_fail_the_check(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"set data\.download=true"):
-        check(DataConfig(name="cifar10", root=str(tmp_path), download=False))
+        data(name="cifar10", root=str(tmp_path), download=False).check()
 
 
 def test_missing_archives_that_may_be_downloaded_pass_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked_for: list[str] = []
     monkeypatch.setattr(archives, "require_torchvision", asked_for.append)
-    check(DataConfig(name="cifar10", root=str(tmp_path), download=True))
+    data(name="cifar10", root=str(tmp_path), download=True).check()
     assert asked_for == ["torchvision.datasets"]
     assert list(tmp_path.iterdir()) == []
 
@@ -91,20 +105,20 @@ def test_missing_archives_that_may_be_downloaded_pass_the_check(tmp_path: Path, 
 def test_digits_without_scikit_learn_fail_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="`pip install scikit-learn`"):
-        check(DataConfig(name="digits"))
+        data(name="digits").check()
 
 
 def test_a_batch_larger_than_the_training_set_fails_the_check() -> None:
     with pytest.raises(ValueError, match=r"data\.batch_size=1439 .*allowed: 2 to 1438"):
-        check(DataConfig(batch_size=1439))
-    check(DataConfig(batch_size=1438))
+        data(batch_size=1439).check()
+    data(batch_size=1438).check()
 
 
 def test_a_last_batch_of_one_sample_fails_the_check_unless_it_is_dropped() -> None:
     with pytest.raises(ValueError, match=r"leaves 1 of 101 samples.*data\.drop_last=true"):
-        check(DataConfig(name="synthetic", samples=101, batch_size=10))
-    check(DataConfig(name="synthetic", samples=101, batch_size=10, drop_last=True))
-    check(DataConfig(name="synthetic", samples=102, batch_size=10))
+        data(name="synthetic", samples=101, batch_size=10).check()
+    data(name="synthetic", samples=101, batch_size=10, drop_last=True).check()
+    data(name="synthetic", samples=102, batch_size=10).check()
 
 
 @pytest.mark.parametrize(("augment", "limit_mb", "is_refused"), [("crop", 0, True), ("none", 0, False), ("crop", 1, False)])
@@ -113,10 +127,10 @@ def test_only_a_folder_too_big_for_memory_needs_torchvision_to_crop(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.transforms.v2", None)
     root = write_folder(tmp_path, np.zeros((8, 8, 3), np.uint8))
-    config = DataConfig(name="image_folder", root=root, batch_size=2, augment=augment, memory_limit_mb=limit_mb)
+    found = data(name="image_folder", root=root, batch_size=2, augment=augment, memory_limit_mb=limit_mb)
     if is_refused:
         with pytest.raises(ValueError, match="install torch and torchvision from the same index"):
-            check(config)
+            found.check()
     else:
-        check(config)
-        assert describe(config).train_samples == 4
+        found.check()
+        assert found.describe().train_samples == 4

@@ -1,0 +1,147 @@
+"""The current tree against an earlier commit: the same bits, the same speed, the same time to start.
+
+    python -m benchmarks.against COMMIT --out benchmarks/results/against [--repeats 7] [--seconds 8] [--smoke]
+
+COMMIT is a commit of this repository, which is unpacked into a temporary folder, or the folder of another checkout. Both
+trees run as users start them, through torchrun and launch/, under this python; each is found to import its own code first.
+
+Bits: runs of eight configurations are exported by each tree (launch/export.py); the files must have the same bytes. Where
+heads have other names, their tensors must. Throughput: steady samples per second of the slowest stage, without start-up.
+Start: commands that train nothing, and the time from torchrun to the first trained batch. Everything timed is interleaved;
+figures are medians over the repeats of the ratio within a repeat. The exit code is 1 where bits differ.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.editions.bits import CONFIGURATIONS, Rounding, Same, compare, held, replicas_within_rounding
+from benchmarks.editions.pace import COMMANDS, LOADS, Figure, command_time, first_batch, throughput
+from benchmarks.editions.trees import ROOT, Tree, checked_out, describe, tree_at
+from benchmarks.engines.timing import spread
+from greedypipe.workers.telemetry.machine import hardware, versions
+
+PARTS = ("bits", "throughput", "start")
+Say = Callable[[str], None]
+
+
+def find_bits(trees: tuple[Tree, Tree], smoke: bool, folder: Path, say: Say) -> tuple[list[Same], Rounding]:
+    """What both trees have learned, configuration by configuration; and replicas against none."""
+    found = []
+    for number, configuration in enumerate(CONFIGURATIONS[1:2] if smoke else CONFIGURATIONS):
+        found.append(compare(*trees, configuration, folder / f"bits{number}"))
+        say(f"bits: {found[-1].name}: network {found[-1].network}, heads {found[-1].heads}")
+    return found, replicas_within_rounding(trees[1], folder / "rounding")
+
+
+def find_throughput(
+    trees: tuple[Tree, Tree], repeats: int, seconds: float, smoke: bool, folder: Path, say: Say
+) -> list[Figure]:
+    """Throughput, load by load."""
+    found = []
+    for number, load in enumerate(LOADS[2:3] if smoke else LOADS):
+        say(f"throughput: {load.name}")
+        (folder / f"load{number}").mkdir()
+        found.append(throughput(trees, load, repeats, seconds, folder / f"load{number}"))
+    return found
+
+
+def find_start(trees: tuple[Tree, Tree], repeats: int, folder: Path, say: Say) -> list[Figure]:
+    """Times to start."""
+    say("start")
+    (folder / "start").mkdir()
+    return [*(command_time(trees, name, repeats) for name in COMMANDS), first_batch(trees, repeats, folder / "start")]
+
+
+def bits_table(found: Sequence[Same], rounding: Rounding) -> Table:
+    """One line per configuration."""
+    shown = Table("configuration", "exported network: the same", "heads: the same", "sha256 of the current network")
+    for one in found:
+        shown.add_row(one.name, one.network, one.heads, one.sha256["current"][:16])
+    verdict = "within rounding" if rounding.holds else "DIFFERS"
+    shown.add_row("replicas [1,2,1] against [1,1,1]", f"{verdict}: {rounding.largest_difference:.1e} at most", "", "")
+    return shown
+
+
+def figures_table(found: Sequence[Figure]) -> Table:
+    """One line per figure: medians with range."""
+    shown = Table("what", "unit", "earlier", "current", "current / earlier", "target", "n")
+    for one in found:
+        digits, sign = (0, ">=") if one.unit == "samples/s" else (2, "<=")
+        cells = [_shown(one.earlier, digits), _shown(one.current, digits), _shown(one.ratios, 3)]
+        target = f"{sign} {one.target:g}" + ("" if one.holds else ", missed")
+        shown.add_row(one.name, one.unit, *cells, target, str(len(one.ratios)))
+    return shown
+
+
+def _shown(values: Sequence[float], digits: int) -> str:
+    found = spread(values)
+    return f"{found['median']:,.{digits}f} ({found['min']:,.{digits}f} .. {found['max']:,.{digits}f})"
+
+
+def main() -> None:
+    arguments = _parse()
+    try:
+        with checked_out(arguments.commit) as (root, commit), tempfile.TemporaryDirectory() as folder:
+            trees = tree_at(root, "earlier"), tree_at(ROOT, "current")
+            answer, right = _measure(arguments, trees, Path(folder))
+    except ValueError as error:
+        sys.exit(f"greedypipe: {error}")
+    head = {
+        "command": "python -m benchmarks.against " + " ".join(sys.argv[1:]),
+        "earlier": commit,
+        "current": describe(ROOT),
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+    arguments.out.with_suffix(".json").write_text(json.dumps(head | answer, indent=1) + "\n")
+    sys.exit(0 if right else 1)
+
+
+def _measure(arguments: argparse.Namespace, trees: tuple[Tree, Tree], folder: Path) -> tuple[dict[str, Any], bool]:
+    """The parts that were asked for, printed; and whether no bit differs."""
+    console = Console(width=150)
+    repeats, seconds = (1, 0.0) if arguments.smoke else (arguments.repeats, arguments.seconds)
+    answer: dict[str, Any] = {}
+    right = True
+    if "bits" in arguments.parts:
+        same, rounding = find_bits(trees, arguments.smoke, folder, _say)
+        right = held(same, rounding)
+        console.print(bits_table(same, rounding))
+        answer["bits"] = [asdict(one) for one in same]
+        answer["replicas_against_none"] = asdict(rounding)
+    figures: list[Figure] = []
+    if "throughput" in arguments.parts:
+        figures += find_throughput(trees, repeats, seconds, arguments.smoke, folder, _say)
+    if "start" in arguments.parts:
+        figures += find_start(trees, repeats, folder, _say)
+    if figures:
+        console.print(figures_table(figures))
+    return answer | {"figures": [one.as_json() for one in figures]}, right
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commit", metavar="COMMIT", help="what to compare with: a commit, or the folder of a checkout")
+    parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=8.0, help="about how long each run for its throughput takes")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to compare (default: all)")
+    parser.add_argument("--smoke", action="store_true", help="one configuration, one load, one repeat")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

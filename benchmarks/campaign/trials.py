@@ -1,0 +1,95 @@
+"""What a campaign does to its runs: the run, the faults, and the trials drawn from them."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+STAGES = 3
+RUN = (
+    "data.name=digits",
+    "data.batch_size=72",
+    "data.drop_last=true",
+    "model.name=vgg8b",
+    "model.width=0.1",
+    "partition.blocks=3",
+    "training.epochs=12",
+    "evaluation.every_epochs=12",
+    "optimizer.lr=0.05",
+    "optimizer.schedule=cosine",
+    "checkpoint.interval_steps=12",
+    "logging.interval_steps=1",
+    "faults.heartbeat_timeout_s=3",
+    "faults.timeout_s=20",
+)
+"""12 epochs of 19 steps."""
+MOST_READS = 5
+"""With replay: without a bound the stages behind one that stands still use up their budgets on its last few batches. Where
+one is slow for the whole run they would use them up so in any case: runs of that kind differ by 14 points among
+themselves, and a loss could not be told from it. So there each batch is read once."""
+FAULTS = (
+    "kill -9",
+    "SIGSTOP, SIGCONT",
+    "SIGTERM",
+    "exception",
+    "full disk",
+    "truncated checkpoint",
+    "slow stage",
+    "slow link",
+)
+FATAL = {"kill -9", "SIGTERM", "exception", "truncated checkpoint"}
+SCRIPTED = {"exception": "raise", "full disk": "full_disk"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is done to one run: `step` counts in the stage that is struck."""
+
+    policy: str
+    recovery: str
+    fault: str
+    stage: int
+    step: int
+
+    @property
+    def overrides(self) -> list[str]:
+        """Of the first attempt."""
+        if self.fault in SCRIPTED:
+            kind = SCRIPTED[self.fault]
+            return [f"debug.fault={kind}", f"debug.fault_stage={self.stage}", f"debug.fault_step={self.step}"]
+        return self.slowness
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Of every attempt, and of the runs that it is compared with."""
+        if self.policy == "fifo":
+            return ("buffers.policy=fifo",)
+        return "buffers.policy=replay", f"buffers.max_reuse={1 if self.slowness else MOST_READS}"
+
+    @property
+    def slowness(self) -> list[str]:
+        """Of every attempt, and of the runs that it is compared with."""
+        if self.fault == "slow stage":
+            return [f"debug.slow_stage={self.stage}", "debug.slow_factor=3"]
+        return [f"debug.slow_stage={self.stage}", "debug.slow_link_s=0.02"] if self.fault == "slow link" else []
+
+
+def draw(count: int, seed: int, last_step: int, recoveries: Sequence[str]) -> list[Trial]:
+    """Every fault about as often as every other, at random moments in random stages."""
+    generator = random.Random(seed)
+    return [
+        Trial(
+            generator.choice(("fifo", "replay")),
+            generator.choice(recoveries),
+            FAULTS[number % len(FAULTS)],
+            generator.randrange(STAGES),
+            generator.randrange(2, last_step),
+        )
+        for number in range(count)
+    ]
+
+
+def draw_few(seed: int, last_step: int) -> list[Trial]:
+    """One of each fault that ends a run, with FIFO links, and one of those with isolation in both policies."""
+    drawn = draw(len(FAULTS), seed, last_step, ("restart",))
+    few = [replace(trial, policy="fifo") for trial in drawn if trial.fault in FATAL]
+    return few + [replace(few[0], recovery="isolate", policy=policy) for policy in ("fifo", "replay")]

@@ -1,0 +1,223 @@
+"""The door for scripts and notebooks: `greedypipe.train` trains as the command does, `greedypipe.Run` reads what it left."""
+
+import contextlib
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from greedypipe.launch.checkpoints.resume import Origin
+from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
+from greedypipe.launch.checkpoints.trained_network import find_checkpoint
+from greedypipe.launch.config.loader import ConfigError, dump_config
+from greedypipe.launch.on_host.host_run import settle
+from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.launch.recovery.exit_codes import REQUEUE
+from greedypipe.launch.reporting.page.record import read_run
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.exits import features, outputs
+from greedypipe.workers.data.source import BatchSource
+
+
+class RunFailed(RuntimeError):
+    """A run has failed; `str` is the first cause.
+
+    Attributes:
+        folder: The run's.
+        code: The exit code of its processes' launcher.
+    """
+
+    def __init__(self, cause: str, folder: Path, code: int) -> None:
+        super().__init__(cause)
+        self.folder = folder
+        self.code = code
+
+
+def train(
+    config: str | Path | Mapping[str, Any] | None = None,
+    *overrides: str,
+    stages: int | None = None,
+    resume: str | Path | None = None,
+) -> "Run":
+    """Trains a network on this host, one process per stage; blocks, and prints how far the run is.
+
+    The processes are started by a process of their own, with the caller's import path: no
+    `if __name__ == "__main__"` is needed around the call, and the caller may be a notebook, a thread, or use a GPU.
+    Objects that a configuration names by import path must stand in a module, not in a notebook's cells. Interrupting the
+    call ends the run; the run ends with the calling process. The caller's random numbers stay as they are.
+
+    Args:
+        config: A YAML file, or its content as sections of keys; None for the bundled digits.
+        overrides: Of the form "section.key=value".
+        stages: Processes; None for one per block, with its replicas.
+        resume: "auto": go on in the newest folder of this run; a run's or a checkpoint's folder: go on from there, in a
+            new one.
+
+    Returns:
+        The run; also one that was told to stop (SIGTERM), which has saved itself.
+
+    Raises:
+        ConfigError: The configuration is wrong or impossible; a line per error, and nothing has been started.
+        RunFailed: The run has failed.
+    """
+    with torch.random.fork_rng(devices=[]), _as_file(config) as path:
+        plan, origin = settle(path, overrides, stages, None if resume is None else str(resume), print)
+    code, last = _launch(plan, origin)
+    if code not in (0, REQUEUE):
+        raise RunFailed(_cause(origin.folder) or last, origin.folder, code)
+    return Run(origin.folder)
+
+
+class Run:
+    """What a run has left in its folder. The network is its end, or else its newest complete checkpoint.
+
+    Methods that take images want them as the network was trained: normalised, fp32 [N, C, H, W], on any device; what they
+    return is fp32 on the CPU, without a graph. They read the network once.
+
+    Args:
+        folder: The run's, e.g. "runs/vgg8b-digits-1".
+        overrides: For its configuration, e.g. "data.root=/elsewhere" or "placement.device=cpu".
+
+    Raises:
+        ValueError: The folder is not a run's.
+    """
+
+    def __init__(self, folder: str | Path, *overrides: str) -> None:
+        self.folder = Path(folder)
+        self._overrides = overrides
+        read_run(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """summary.json: accuracies, times, what every stage has done; empty as long as the run has not ended."""
+        return read_run(self.folder).summary
+
+    def metrics(self) -> Any:
+        """The records of training steps of all processes.
+
+        Returns:
+            A pandas.DataFrame where pandas is installed, else a list of dictionaries. Every row has the `stage` (its label)
+            and the figures of metrics/stageK.jsonl: block, step, loss, time_s and so on.
+        """
+        run = read_run(self.folder)
+        rows = [{"stage": label} | record for rank, label in enumerate(run.labels) for record in run.steps(rank)]
+        try:
+            import pandas
+        except ImportError:
+            return rows
+        return pandas.DataFrame(rows)
+
+    def network(self) -> nn.Sequential:
+        """A copy of the trained network in evaluation mode, from images to outputs [N, classes]. Its children are the
+        layers and the classifier, by their names (with `_` where a name has a dot)."""
+        layers = [one for block in self._blocks for one in (*block.layers, block.site.classifier) if one]
+        network = nn.Sequential(OrderedDict((layer.name.replace(".", "_"), layer.module) for layer in layers))
+        return copy.deepcopy(network).eval()
+
+    def heads(self) -> list[nn.Module]:
+        """Copies of the heads of all blocks in evaluation mode, from activation to outputs [N, classes]; the last one is the
+        network's classifier."""
+        return [copy.deepcopy(block.method.head).eval() for block in self._blocks]
+
+    def features(self, x: Tensor, layer: str) -> Tensor:
+        """The activation [N, ...] behind a layer, e.g. "conv3".
+
+        Raises:
+            ValueError: The network has no such layer.
+        """
+        return features(self._blocks, x, layer)
+
+    def exits(self, x: Tensor) -> Tensor:
+        """The outputs of every head in the network's order, [heads, N, classes]: logits where it classifies."""
+        return outputs(self._blocks, x)
+
+    def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The held-out samples of the run's data, once: images as the methods here want them, and labels."""
+        source = BatchSource(self._plan.config.data, self._plan.config.training.seed)
+        with contextlib.closing(source):
+            for batch in source.test_batches():
+                yield batch.images, batch.labels
+
+    @cached_property
+    def _checkpoint(self) -> Path:
+        return find_checkpoint(self.folder)
+
+    @cached_property
+    def _plan(self) -> Plan:
+        with torch.random.fork_rng(devices=[]):
+            return plan_of(self._checkpoint, ["training.compile=none", *self._overrides])
+
+    @cached_property
+    def _blocks(self) -> list[Block]:
+        with torch.random.fork_rng(devices=[]):
+            return trained_blocks(self._plan, self._checkpoint)
+
+
+@contextlib.contextmanager
+def _as_file(config: str | Path | Mapping[str, Any] | None) -> Iterator[str | None]:
+    """A configuration as the file that is loaded; its errors name a mapping as `config`."""
+    if not isinstance(config, Mapping):
+        yield None if config is None else str(config)
+        return
+    with tempfile.TemporaryDirectory(prefix="greedypipe-") as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(dict(config)))
+        try:
+            yield str(path)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(path), "config").splitlines()) from None
+
+
+def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
+    """Runs a plan's processes below one of its own, and prints what they print; returns exit code and last line."""
+    order = {
+        "config": dump_config(plan.config),
+        "origin": asdict(origin.note()),
+        "num_processes": plan.placement.num_processes,
+    }
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "greedypipe.launch.on_host"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        # An interrupt of the caller's group comes once, from here.
+        start_new_session=True,
+    )
+    assert process.stdin and process.stdout
+    line = ""
+    with contextlib.closing(process.stdout):
+        try:
+            with contextlib.closing(process.stdin):
+                json.dump(order, process.stdin)
+            for line in process.stdout:
+                print(line, end="", flush=True)
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            process.stdout.read()
+            process.wait()
+            raise
+    return process.wait(), line.strip().removeprefix("greedypipe: ")
+
+
+def _cause(folder: Path) -> str:
+    path = folder / "summary.json"
+    return json.loads(path.read_text()).get("cause", "") if path.exists() else ""

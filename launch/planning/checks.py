@@ -1,0 +1,77 @@
+"""What can be wrong where two sections of a configuration meet, or one meets the data or the number of processes."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import torch
+
+from greedypipe.launch.config.loader import ConfigError
+from greedypipe.launch.config.sections import RunConfig, sharing_problems
+from greedypipe.workers.data.sets.interface import DataInfo
+from greedypipe.workers.placement import Placement
+
+T = TypeVar("T")
+
+
+class Problems:
+    """Collects everything that is wrong, a line each, so that a user reads all of it at once."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def attempt(self, make: Callable[..., T], *arguments: object) -> T | None:
+        """What `make` returns; None where it raises ValueError, whose text then counts as a problem."""
+        try:
+            return make(*arguments)
+        except ValueError as error:
+            self._lines.append(str(error))
+            return None
+
+    def add(self, lines: Iterable[str]) -> None:
+        self._lines += lines
+
+    def refuse(self) -> None:
+        """Raises ConfigError with all lines, where there are any."""
+        if self._lines:
+            raise ConfigError(self._lines)
+
+
+def placement_problems(config: RunConfig, data: DataInfo | None, placement: Placement) -> Iterator[str]:
+    """All that may be wrong with a number of stages and replicas.
+
+    Args:
+        data: None: unknown, so that nothing is said of it.
+    """
+    if max(placement.replicas) > 1:
+        yield from _replica_problems(config, data, placement)
+    for key in ("slow_stage", "fault_stage"):
+        if getattr(config.debug, key) >= placement.num_stages:
+            yield f"debug.{key}: got {getattr(config.debug, key)}, allowed: below {placement.num_stages} stages"
+
+
+def _replica_problems(config: RunConfig, data: DataInfo | None, placement: Placement) -> Iterator[str]:
+    """Why the replicas of a stage could not share every batch."""
+    for problem in sharing_problems(placement.replicas, config.buffers, config.data):
+        yield f"placement.replicas: {problem}"
+    last, most = data.train_samples % config.data.batch_size if data else 0, max(placement.replicas)
+    if not config.data.drop_last and 0 < last < 2 * most:
+        yield (
+            f"placement.replicas: got {most}, but the last batch of an epoch has {last} samples, too few to share; use "
+            "data.drop_last=true"
+        )
+
+
+def isolation_problems(config: RunConfig, device: torch.device) -> Iterator[str]:
+    """Why a stage could not be started again alone."""
+    if config.faults.policy == "isolate" and device.type != "cpu":
+        yield f"faults.policy: got isolate on {device.type}, allowed: stages on CPUs"
+
+
+def length_problems(config: RunConfig, steps_per_epoch: int) -> Iterator[str]:
+    """What does not fit into the run's length."""
+    total = config.training.epochs * steps_per_epoch
+    if config.optimizer.warmup_steps >= total:
+        yield (
+            f"optimizer.warmup_steps: got {config.optimizer.warmup_steps}, allowed: below the run's {total} steps "
+            f"({config.training.epochs} epochs of {steps_per_epoch})"
+        )

@@ -1,0 +1,92 @@
+"""What travels between stages: what the methods of the blocks behind need of every batch, and nothing else.
+
+It follows from the blueprint, the placement and the link's settings alone. A new kind of tensor that methods may need is a
+line in `_needables`.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS, TensorSpec
+from greedypipe.pipeline.build import Blueprint
+from greedypipe.pipeline.task import Task
+from greedypipe.workers.links.interface import LinkConfig
+from greedypipe.workers.links.messages import Kind, MessageLayout
+from greedypipe.workers.placement import Placement
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The messages from one stage to the next.
+
+    Attributes:
+        sender: The stage.
+        carried: Names of what a training message has besides the activation, which is passed through as it came.
+        batch_size: Rows of a whole batch.
+        specs: The tensors of every kind of message.
+        encodings: As in `MessageLayout`.
+    """
+
+    sender: int
+    carried: tuple[str, ...]
+    batch_size: int
+    specs: Mapping[Kind, tuple[TensorSpec, ...]]
+    encodings: Mapping[str, str]
+
+    def layout(self, share: Fraction = Fraction(1)) -> MessageLayout:
+        """The layout of a link for this share of every batch."""
+        return MessageLayout(math.ceil(self.batch_size * share), self.specs, self.encodings)
+
+
+def edges(blueprint: Blueprint, placement: Placement, link: LinkConfig, batch_size: int) -> tuple[Edge, ...]:
+    """Every pair of neighbouring stages, in order: one fewer than stages."""
+    return tuple(
+        _edge(blueprint, stage, placement.blocks_of(stage)[-1], link, batch_size)
+        for stage in range(placement.num_stages - 1)
+    )
+
+
+def bytes_after(blueprint: Blueprint, link: LinkConfig, batch_size: int) -> tuple[int, ...]:
+    """Bytes of a training message behind every block, with its activation and the labels.
+
+    What methods need besides depends on how many blocks follow, not on where they are cut, so it tells no cut from another.
+    """
+    target = blueprint.task.target
+    layouts = (
+        MessageLayout(batch_size, {Kind.TRAIN: (_activation(blueprint, block), target)}, {ACTIVATION: link.dtype})
+        for block in range(blueprint.num_blocks)
+    )
+    return tuple(layout.slot_bytes for layout in layouts)
+
+
+def unknown_needs(blueprint: Blueprint) -> Iterator[str]:
+    """What methods need and no message can carry, a line each."""
+    known = _needables(blueprint.task)
+    needed = frozenset[str]().union(*(blueprint.needs(block) for block in range(blueprint.num_blocks)))
+    for name in sorted(needed - known.keys()):
+        method = blueprint.sections.method.name
+        yield f"method.name: got {method}, which needs {name!r}, allowed: methods that need {' or '.join(sorted(known))}"
+
+
+def _edge(blueprint: Blueprint, stage: int, block: int, link: LinkConfig, batch_size: int) -> Edge:
+    task, activation = blueprint.task, _activation(blueprint, block)
+    needed = frozenset[str]().union(*(blueprint.needs(later) for later in range(block + 1, blueprint.num_blocks)))
+    carried = tuple(sorted(needed))
+    known = _needables(task)
+    specs = {
+        Kind.TRAIN: (activation, *(known[name] for name in carried)),
+        Kind.EVALUATE: (activation, task.target, task.ensemble),
+    }
+    return Edge(stage, carried, batch_size, specs, {ACTIVATION: link.dtype})
+
+
+def _needables(task: Task) -> Mapping[str, TensorSpec]:
+    """All that a block's method may need besides its input, by name."""
+    return {LABELS: task.target, IMAGE: task.input}
+
+
+def _activation(blueprint: Blueprint, block: int) -> TensorSpec:
+    precision, shape = blueprint.precision, blueprint.shapes[block].output
+    return TensorSpec(ACTIVATION, shape, precision.activation_dtype, precision.channels_last)

@@ -1,0 +1,39 @@
+"""A network with its initial weights, before anybody has cut it."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+
+from greedypipe.pipeline.networks.interface import ModelConfig
+from greedypipe.pipeline.networks.layer import Network
+from greedypipe.pipeline.networks.shapes import activation_shapes
+from greedypipe.pipeline.randomness import derive_seed
+
+
+@dataclass(frozen=True)
+class DrawnNetwork:
+    """Layers with their weights, and what passes between them.
+
+    Attributes:
+        network: Its modules are trained in place by the blocks that host them.
+        shapes: Without the batch dimension: of an image, then of every layer's output.
+    """
+
+    network: Network
+    shapes: tuple[tuple[int, ...], ...]
+
+    def copy(self) -> "DrawnNetwork":
+        """A network with the same weights in modules of its own; draws no random number."""
+        return DrawnNetwork(copy.deepcopy(self.network), self.shapes)
+
+
+def draw_network(model: ModelConfig, input_shape: tuple[int, int, int], num_classes: int, seed: int) -> DrawnNetwork:
+    """Draws the initial weights of all layers in one stream that follows from the run's `seed`; reseeds the generator.
+
+    Raises:
+        ValueError: The network is impossible, or does not take such images.
+    """
+    torch.manual_seed(derive_seed(seed, "network"))
+    network = model.build(input_shape, num_classes)
+    return DrawnNetwork(network, (input_shape, *activation_shapes(network.layers, input_shape)))

@@ -1,0 +1,25 @@
+"""What every network's section of the configuration can do: build the network."""
+
+from abc import ABC, abstractmethod
+
+from pydantic import BaseModel, Field
+
+from greedypipe.pipeline.networks.layer import Network
+
+
+class ModelConfig(BaseModel, ABC, frozen=True, extra="forbid"):
+    """The network that is cut into blocks."""
+
+    name: str = Field(description="the network")
+
+    @abstractmethod
+    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+        """Builds the network on the default device, initialised from torch's global generator: seed it before.
+
+        Args:
+            input_shape: [C, H, W] of an image.
+            num_classes: Number of logits.
+
+        Raises:
+            ValueError: The network does not take such images, or cannot be imported.
+        """

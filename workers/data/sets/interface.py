@@ -1,0 +1,153 @@
+"""What a data set is to the rest: its description, whether it can be loaded, and the two parts that it loads."""
+
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import ModuleType
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from greedypipe.workers.data.config import Augment, DataConfig
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Shape and size of a data set; `mean` and `std` are per channel, of pixels divided by `full_scale`.
+
+    `train_samples` are those that are trained on, without `data.calibration_samples`.
+    """
+
+    input_shape: tuple[int, int, int]  # channels, height, width
+    num_classes: int
+    train_samples: int
+    test_samples: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    full_scale: float = 255.0  # 255: pixels are bytes; 1: they are floating-point numbers
+
+
+class Reader(Protocol):
+    """Reads samples: a pure function of its arguments and of what it was constructed with. Picklable."""
+
+    def read(self, indices: Tensor, epoch: int, batch_id: int) -> tuple[Tensor, Tensor]:
+        """Reads samples by number (int64 [rows]): uint8 or float32 [rows, C, H, W] and int64 [rows], the caller's."""
+        ...
+
+
+class ImageStore(ABC):
+    """One part of a data set, from which any samples can be read in any order. Picklable, for loader processes."""
+
+    is_in_memory: ClassVar[bool]
+    """Whether reading is no more than copying, so that loader processes would gain nothing."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads samples by number (int64 [rows]) as stored: uint8 or float32 [rows, C, H, W] and int64 [rows].
+
+        Both belong to the caller.
+
+        Raises:
+            ValueError: A sample cannot be read.
+        """
+
+    @abstractmethod
+    def training_reader(self, augment: Augment, seed: int) -> Reader:
+        """Chooses how this part is read in training; every random change is a function of `seed` and `Reader.read`."""
+
+
+class DataSet(ABC):
+    """A data set as configured. What it has once listed or computed, it keeps; its files must not change meanwhile.
+
+    The constructor takes a `Config` of its own and does no work.
+    """
+
+    Config: ClassVar[type[DataConfig]]
+    """The set's keys in the section `data`."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+
+    @abstractmethod
+    def check_presence(self) -> None:
+        """Looks for files and libraries; reads and downloads nothing.
+
+        Raises:
+            ValueError: One line: what is missing, with the command that gets it.
+        """
+
+    @abstractmethod
+    def describe_whole(self) -> DataInfo:
+        """Describes the set with all its training samples; called once. Downloads nothing.
+
+        Raises:
+            ValueError: The data are malformed.
+        """
+
+    @abstractmethod
+    def load(self) -> tuple[ImageStore, ImageStore]:
+        """Loads the training part and the held-out part; blocks for the reading, decoding and downloading.
+
+        Raises:
+            ValueError: The files are missing (and may not be downloaded) or damaged.
+            ConnectionError: The download failed.
+        """
+
+    def describe(self) -> DataInfo:
+        """Returns shape, classes and sizes; cheap enough for every process to call it.
+
+        Raises:
+            ValueError: The data are malformed, or nothing is left to train on.
+        """
+        return self._info
+
+    def check(self) -> DataInfo:
+        """Finds what would stop or spoil a training run on this data; quick, for every process before it starts.
+
+        Returns:
+            What `describe` returns.
+
+        Raises:
+            ValueError: One line: the data or a library are missing, the data are malformed, or the batch size does not
+                suit the number of training samples.
+        """
+        self.check_presence()
+        _check_batches(self._config, self._info.train_samples)
+        return self._info
+
+    @cached_property
+    def _info(self) -> DataInfo:
+        whole, kept_back = self.describe_whole(), self._config.calibration_samples
+        if kept_back >= whole.train_samples:
+            raise ValueError(f"data.calibration_samples: got {kept_back}, allowed: below {whole.train_samples}")
+        return replace(whole, train_samples=whole.train_samples - kept_back)
+
+
+def _check_batches(config: DataConfig, train_samples: int) -> None:
+    if config.batch_size > train_samples:
+        raise ValueError(f"data.batch_size={config.batch_size} exceeds the training set; allowed: 2 to {train_samples}")
+    if train_samples % config.batch_size == 1 and not config.drop_last:
+        raise ValueError(
+            f"data.batch_size={config.batch_size} leaves 1 of {train_samples} samples for the last batch and "
+            "batch normalisation needs 2: set data.drop_last=true or another batch size"
+        )
+
+
+def require_torchvision(module: str) -> ModuleType:
+    """Imports e.g. "torchvision.datasets".
+
+    Raises:
+        ValueError: It is not installed, or was built for another torch than the one installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, RuntimeError) as error:  # RuntimeError: operator torchvision::nms does not exist
+        cause = str(error).partition("\n")[0]
+        raise ValueError(
+            f"cannot import {module} ({cause}): install torch and torchvision from the same index, "
+            "`pip install --force-reinstall torch torchvision`"
+        ) from error
