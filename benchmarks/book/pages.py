@@ -20,7 +20,7 @@ def results_page() -> str:
 # Results
 
 Every number on this page comes from a file in `benchmarks/results/`, and each section ends with the command that measures
-it again. Ranges are those of the repeats. A target that was missed says so. The machines are small and shared: read times as
+it again. Ranges are those of the repeats; missed targets are marked. The machines are small and shared: read times as
 approximate, and accuracies with their number of seeds.
 
 {contents}

@@ -179,6 +179,14 @@ def _learn(block: Block) -> None:
     block.learn()
 
 
+TRANSLATED = re.compile(r"\b(no longer|wanted|hand(s|ed)? (it )?on|foret(ell|old)|beside)\b", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("page", BY_HAND, ids=lambda page: page.name)
+def test_pages_avoid_history_and_words_that_sound_translated(page: Path) -> None:
+    assert [line for line in page.read_text().splitlines() if TRANSLATED.search(line)] == []
+
+
 def test_every_method_has_a_line_in_the_readme_and_a_card() -> None:
     assert METHODS
     readme, cards = (ROOT / "README.md").read_text(), (ROOT / "docs" / "methods.md").read_text()
