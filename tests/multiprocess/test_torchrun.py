@@ -52,7 +52,7 @@ def kill_a_stage_behind_a_checkpoint(folder: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if list(folder.glob("checkpoints/*/manifest.json")) and (folder / "status.json").exists():
-            os.kill(read_status(folder)["stages"][1]["pid"], signal.SIGKILL)
+            os.kill(read_status(folder).stages[1].pid, signal.SIGKILL)
             return
         time.sleep(0.01)
 

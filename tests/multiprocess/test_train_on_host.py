@@ -1,12 +1,13 @@
 """`greedypipe train` without torchrun, as users type it: how it ends, whatever happens to it."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ class Started:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
             if list(self.folder.glob("checkpoints/*/manifest.json")):
-                return read_status(self.folder)["stages"][rank]["pid"]
+                return read_status(self.folder).stages[rank].pid
             time.sleep(0.02)
         raise AssertionError(self.process.communicate())
 
@@ -44,6 +45,22 @@ class Started:
         """Exit code, standard output and standard error."""
         out, errors = self.process.communicate(timeout=60)
         return self.process.returncode, out, errors
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    """Starts a run in `tmp_path`; whatever is left of it when the test ends, well or badly, is killed."""
+    runs: list[Started] = []
+
+    def started(*arguments: str) -> Started:
+        runs.append(Started(tmp_path, *arguments))
+        return runs[-1]
+
+    yield started
+    for run in runs:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.process.pid, signal.SIGKILL)
+        run.process.communicate()
 
 
 def descendants(ancestor: int) -> set[int]:
@@ -78,9 +95,9 @@ def assert_all_gone(pids: set[int]) -> None:
     ids=["told to stop", "Ctrl-C", "a rank is killed", "the launcher is killed"],
 )
 def test_however_it_ends_the_code_says_so_and_nobody_is_left(
-    strike: Callable[[Started], object], code: int, said: str, tmp_path: Path
+    strike: Callable[[Started], object], code: int, said: str, start: Callable[..., Started]
 ) -> None:
-    run = Started(tmp_path, *LONG)
+    run = start(*LONG)
     run.rank(1)
     family = descendants(run.process.pid)
     assert len(family) >= 4, "two ranks, the fork server, and what watches over its semaphores"
@@ -93,10 +110,12 @@ def test_however_it_ends_the_code_says_so_and_nobody_is_left(
 
 
 @pytest.mark.slow
-def test_a_stage_comes_back_alone_and_a_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+def test_a_stage_comes_back_alone_and_a_run_goes_on_with_the_same_bits(
+    start: Callable[..., Started], tmp_path: Path
+) -> None:
     settings = [*TINY, "training.epochs=8", "evaluation.every_epochs=8", "checkpoint.interval_steps=5"]
     slow = ["debug.slow_stage=0", "debug.slow_factor=3", "faults.policy=isolate"]
-    run = Started(tmp_path, *settings, *slow)
+    run = start(*settings, *slow)
     os.kill(run.rank(1), signal.SIGKILL)
     code, out, errors = run.end()
     assert code == 0, errors
@@ -104,7 +123,7 @@ def test_a_stage_comes_back_alone_and_a_run_goes_on_with_the_same_bits(tmp_path:
     assert "started again alone: stage 1 1 x" in out
     alone = local_run.run_pipeline(settings, 1, tmp_path / "alone", config=str(ROOT / "configs" / "digits.yaml"))
     assert_equal_states(network_state(run.folder), exported(alone))
-    code, out, errors = Started(tmp_path, *settings, *slow, "--resume", "auto").end()
+    code, out, errors = start(*settings, *slow, "--resume", "auto").end()
     assert code == 0 and "goes on at batch 96" in out, errors
 
 
@@ -116,8 +135,10 @@ def test_a_stage_comes_back_alone_and_a_run_goes_on_with_the_same_bits(tmp_path:
         (["--resume", "nowhere"], "--resume: got nowhere"),
     ],
 )
-def test_what_is_wrong_is_said_once_before_anything_starts(wrong: list[str], complaint: str, tmp_path: Path) -> None:
-    code, out, errors = Started(tmp_path, *TINY, *wrong).end()
+def test_what_is_wrong_is_said_once_before_anything_starts(
+    wrong: list[str], complaint: str, start: Callable[..., Started], tmp_path: Path
+) -> None:
+    code, out, errors = start(*TINY, *wrong).end()
     assert code == 2 and out == ""
     (line,) = errors.splitlines()
     assert line.startswith("greedypipe: ") and complaint in line
@@ -132,8 +153,8 @@ def test_the_worst_rank_gives_the_code(codes: list[int], code: int) -> None:
     assert worst(codes) == code
 
 
-def test_a_lone_rank_that_is_killed_is_named_by_its_launcher(tmp_path: Path) -> None:
-    run = Started(tmp_path, *LONG, "--stages", "1")
+def test_a_lone_rank_that_is_killed_is_named_by_its_launcher(start: Callable[..., Started]) -> None:
+    run = start(*LONG, "--stages", "1")
     os.kill(run.rank(0), signal.SIGKILL)
     code, _, errors = run.end()
     assert code == 1 and errors == "greedypipe: stage 0 was killed by signal SIGKILL\n"

@@ -78,7 +78,7 @@ def wait_for_step(folder: Path, step: int) -> None:
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         try:
-            if all(row and row["step"] >= step for row in read_status(folder)["stages"]):
+            if all(row and row.step >= step for row in read_status(folder).stages):
                 return
         except ValueError:
             pass
@@ -129,12 +129,12 @@ def test_with_isolation_only_what_was_on_a_lost_node_is_replaced_on_another(clus
     ]
     run = cluster.start(*overrides, "ray.strategy=SPREAD", *to(tmp_path / "run"))
     wait_for_step(tmp_path / "run", 12)
-    before = [row["pid"] for row in read_status(tmp_path / "run")["stages"]]
+    before = [row.pid for row in read_status(tmp_path / "run").stages]
     cluster.kill_node(cluster.nodes.pop())
     output, _ = run.communicate(timeout=200)
     cluster.nodes.append(cluster.add_node())
     assert run.returncode == 0, output
-    after = [row["pid"] for row in read_status(tmp_path / "run")["stages"]]
+    after = [row.pid for row in read_status(tmp_path / "run").stages]
     replaced = [stage for stage in range(4) if before[stage] != after[stage]]
     assert 0 not in replaced and 1 <= len(replaced) <= 2, "a node has two processes at most, and stage 0 is on the first"
     assert "started again alone: " + ", ".join(f"stage {stage} 1 x" for stage in replaced) in output

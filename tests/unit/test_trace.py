@@ -38,13 +38,17 @@ class Outbox(Sender):
     """Waits for room as long as it is told, by its own account."""
 
     def __init__(self) -> None:
-        self.stats = LinkStats("test")
+        self._stats = LinkStats("test")
         self.sent: list[int] = []
         self.closed = False
 
+    @property
+    def stats(self) -> LinkStats:
+        return self._stats
+
     def send(self, message: Message) -> None:
         time.sleep(0.001)
-        self.stats.count(8, send_s=0.0, wait_room_s=0.0005 if message.batch_id % 2 else 0.0)
+        self._stats.count(8, send_s=0.0, wait_room_s=0.0005 if message.batch_id % 2 else 0.0)
         self.sent.append(message.batch_id)
 
     def close(self) -> None:
