@@ -31,7 +31,7 @@ def build(name: str, shape: tuple[int, ...] = MAP, images: tuple[int, int, int] 
 
 def loss_of(loss: LocalLoss, activation: Tensor, labels: Tensor, image: Tensor | None = None) -> Tensor:
     extras = {} if image is None else {IMAGE_NAME: image}
-    return loss(Sample(activation, activation, labels, extras))
+    return loss(Sample(labels, extras, input=activation, output=activation))
 
 
 def batch(shape: tuple[int, ...] = MAP, rows: int = 6) -> tuple[Tensor, Tensor, Tensor]:
