@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.feedback import Back, FeedbackConfig, Reach, timing_of
+from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, Back, FeedbackConfig, Reach, timing_of
 from greedypipe.pipeline.heads import build_head
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss
@@ -54,7 +54,7 @@ class Sections:
     method: MethodConfig
     optimizer: OptimizerConfig
     training: TrainingConfig
-    feedback: FeedbackConfig = FeedbackConfig()
+    feedback: FeedbackConfig = DEFAULT_FEEDBACK
     auxiliary: OptimizerConfig | None = None
 
 

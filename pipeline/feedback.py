@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from torch import Tensor
 
 Feedback = Mapping[str, Tensor]
@@ -49,23 +49,27 @@ class Back:
     is_gradient: bool = False
 
 
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, int) else value
+
+
 class FeedbackConfig(BaseModel, frozen=True, extra="forbid"):
     """What blocks send back to the block before; methods without feedback ignore it."""
 
-    delay: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        1,
-        description="turns that feedback spends between two blocks: one number, or one per boundary; 0: a block waits for "
-        "the next one before every step, as in back-propagation",
+    delay: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_list)] = Field(
+        (1,),
+        description="turns that feedback spends between two blocks: one number, or one per boundary, e.g. [2, 2, 1]; 0: a "
+        "block waits for the next one before every step, as in back-propagation",
     )
 
     def delays(self, num_blocks: int) -> tuple[int, ...]:
         """One delay per boundary.
 
         Raises:
-            ValueError: There are as many boundaries as delays or the run cannot be.
+            ValueError: There are neither one nor as many delays as boundaries.
         """
-        if isinstance(self.delay, int):
-            return (self.delay,) * (num_blocks - 1)
+        if len(self.delay) == 1:
+            return self.delay * (num_blocks - 1)
         if len(self.delay) != num_blocks - 1:
             raise ValueError(
                 f"feedback.delay: got {len(self.delay)} numbers, allowed: one number, or one for each of the "
@@ -94,6 +98,7 @@ class Timing:
 
 
 WITHOUT_FEEDBACK = Timing()
+DEFAULT_FEEDBACK = FeedbackConfig()
 
 
 def timing_of(index: int, reach: Reach, delays: tuple[int, ...]) -> Timing:

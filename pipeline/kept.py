@@ -38,6 +38,8 @@ class KeptSamples:
 
     def due_in(self, turn: int) -> Sample | None:
         """Takes out the batch that the feedback of this turn is about; None where that was never seen here."""
+        while self._samples and self._samples[0].turn < turn - self._lag:
+            self._samples.popleft()
         if self._samples and self._samples[0].turn == turn - self._lag:
             return self._samples.popleft()
         return None

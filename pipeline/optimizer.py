@@ -153,3 +153,15 @@ def _decay(config: OptimizerConfig, step: int, steps_per_epoch: int, total_steps
             return (1 + math.cos(math.pi * progress)) / 2
         case _:
             return 1.0
+
+
+class SameConfig(BaseModel, frozen=True, extra="forbid"):
+    """The optimizer of section `optimizer` again."""
+
+    name: Literal["same"] = Field("same", description="the update rule")
+
+
+AUXILIARY_FAMILY = Family[SameConfig | OptimizerConfig](
+    "optimizer", {"same": SameConfig, **OPTIMIZER_FAMILY.variants}, default="same", own=OwnOptimizer
+)
+"""What trains the parts of a method that learn from feedback: synthesisers, critics, inverses."""

@@ -7,7 +7,7 @@ from functools import cached_property
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.checks import Problems, isolation_problems, length_problems, placement_problems
-from greedypipe.launch.planning.traffic import Edge, edges, unknown_needs
+from greedypipe.launch.planning.traffic import Edge, edges, layout_back, unknown_needs
 from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.task import Classification
@@ -41,6 +41,10 @@ class Plan:
     def carried_after(self, stage: int) -> tuple[str, ...]:
         """Names of what a training message from `stage` has besides the activation; nothing behind the last stage."""
         return self.edges[stage].carried if stage < len(self.edges) else ()
+
+    def layout_before(self, stage: int) -> MessageLayout | None:
+        """What travels from `stage`, which is not the first, back to the stage before; None: nothing."""
+        return layout_back(self.blueprint, self.placement.blocks_of(stage)[0], self.config.data.batch_size)
 
     def recut(self, boundaries: tuple[str, ...]) -> "Plan":
         """The same network with as many blocks, cut at these layers; () cuts evenly.

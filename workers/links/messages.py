@@ -37,6 +37,12 @@ class Kind(IntEnum):
     which was not where it was stopped. No tensors."""
     CHECKPOINT = 4
     """A mark: save what has been learned from the batches before it; `batch_id` as with END. No tensors."""
+    DRAIN = 5
+    """Every training batch has come: learn from the feedback that is left; `batch_id` as with END. No tensors."""
+    FEEDBACK = 6
+    """What a block sends back in the turn of training batch `batch_id`; travels upstream."""
+    NO_FEEDBACK = 7
+    """The same where it sends nothing. No tensors."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,11 @@ class Message(Generic[TensorT_co]):
             return message
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return Message(self.kind, self.batch_id, self.step, moved, self.batch_rows)
+
+    def copied(self: "Message") -> "Message":
+        """The message with copies of its tensors, which outlive the slot."""
+        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        return Message(self.kind, self.batch_id, self.step, tensors, self.batch_rows)
 
 
 AnyMessage = Message[Tensor | EncodedTensor]
