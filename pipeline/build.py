@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, Back, FeedbackConfig, Reach, timing_of
+from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedback, FeedbackConfig, Reach, timing_of
 from greedypipe.pipeline.heads import build_head
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss
@@ -99,10 +99,13 @@ class Blueprint:
 
     def for_trials(self) -> "Blueprint":
         """The same cut of copied layers, whose blocks may be trained in any way and for any time: this one's stay as they
-        are. They are not compiled, and do not finish.
+        are. They are not compiled, and do not finish; feedback has one delay for all, the largest, whatever the number of
+        blocks of another cut.
         """
         training = self.sections.training.model_copy(update={"compile": "none"})
-        return Blueprint(replace(self.sections, training=training), self.task, ENDLESS, self._drawn.copy())
+        feedback = FeedbackConfig(delay=(max(self.sections.feedback.delay),))
+        sections = replace(self.sections, training=training, feedback=feedback)
+        return Blueprint(sections, self.task, ENDLESS, self._drawn.copy())
 
     @property
     def num_blocks(self) -> int:
@@ -125,9 +128,28 @@ class Blueprint:
         """Whether anything travels back."""
         return self._method_class.reach is not Reach.NONE
 
+    @property
+    def keeps_batches(self) -> bool:
+        """Whether blocks run batches again, or keep their graphs, when feedback on them comes."""
+        return self.has_feedback and any(self._delays)
+
     def sends(self, index: int) -> tuple[Back, ...]:
         """What block `index` sends to the block before it; nothing from the first."""
         return self._method_class.sends(self._site(index)) if index and self.has_feedback else ()
+
+    def zero_feedback(self, index: int, rows: int, device: torch.device) -> Feedback:
+        """What block `index` reads in a turn, all zeros, for a batch of so many rows; empty where it reads nothing."""
+        if index == self.num_blocks - 1:
+            return NOTHING
+        return {
+            back.name: torch.zeros(
+                rows if back.per_row else 1,
+                *back.shape,
+                dtype=back.dtype or self.precision.activation_dtype,
+                device=device,
+            )
+            for back in self.sends(index + 1)
+        }
 
     def build_block(self, index: int, device: torch.device) -> Block:
         """Moves the block's layers to `device` and gives it method, head, optimizer and schedule."""

@@ -6,11 +6,11 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from greedypipe.buffers.replay import BuffersConfig
 from greedypipe.pipeline.build import Sections, TrainingConfig
-from greedypipe.pipeline.feedback import FeedbackConfig
+from greedypipe.pipeline.feedback import FeedbackConfig, Reach
 from greedypipe.pipeline.heads import HEAD_FAMILY
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import MethodConfig
-from greedypipe.pipeline.methods import METHOD_FAMILY
+from greedypipe.pipeline.methods import METHOD_FAMILY, method_class
 from greedypipe.pipeline.networks import MODEL_FAMILY, ModelConfig
 from greedypipe.pipeline.optimizer import AUXILIARY_FAMILY, OPTIMIZER_FAMILY, OptimizerConfig, SameConfig
 from greedypipe.pipeline.partition import PartitionConfig
@@ -108,6 +108,15 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
             self.feedback,
             auxiliary,
         )
+
+    @field_validator("feedback")
+    @classmethod
+    def _something_travels_back(cls, feedback: FeedbackConfig, info: ValidationInfo) -> FeedbackConfig:
+        method = info.data.get("method")
+        if method and feedback != FeedbackConfig() and method_class(method).reach is Reach.NONE:
+            problem = f"got {list(feedback.delay)}, which has no effect with method.name={method.name}: nothing travels back"
+            raise refusal("feedback", [(("delay",), feedback.delay, problem)])
+        return feedback
 
     @field_validator("placement")
     @classmethod

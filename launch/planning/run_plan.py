@@ -6,7 +6,13 @@ from functools import cached_property
 
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.planning.checks import Problems, isolation_problems, length_problems, placement_problems
+from greedypipe.launch.planning.checks import (
+    Problems,
+    feedback_problems,
+    isolation_problems,
+    length_problems,
+    placement_problems,
+)
 from greedypipe.launch.planning.traffic import Edge, edges, layout_back, unknown_needs
 from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.partition import PartitionConfig
@@ -70,6 +76,7 @@ class Plan:
         problems = Problems()
         placement = problems.attempt(Placement, replicas, self.blueprint.num_blocks)
         problems.add(placement_problems(config, self.data, placement) if placement else ())
+        problems.add(feedback_problems(config, self.blueprint, placement))
         problems.refuse()
         assert placement
         return replace(self, config=config, placement=placement)
@@ -96,6 +103,7 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
     problems.add(isolation_problems(config, device) if device else ())
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
     problems.add(unknown_needs(blueprint) if blueprint else ())
+    problems.add(feedback_problems(config, blueprint, placement) if blueprint else ())
     problems.refuse()
     assert data and blueprint and placement
     return Plan(config, data, blueprint, placement)
