@@ -46,6 +46,7 @@ class Calendar:
         every_epochs: Epochs between two evaluations.
         checkpoint_steps: Training batches between two marks; 0 for none.
         start: Where the stream begins; all at 0 in a run that does not go on from a checkpoint.
+        has_feedback: Whether anything travels back, so that blocks may have to learn from it after the last batch.
     """
 
     total_steps: int
@@ -53,6 +54,7 @@ class Calendar:
     every_epochs: int = 1
     checkpoint_steps: int = 0
     start: Start = Start()
+    has_feedback: bool = False
 
     @property
     def epochs(self) -> int:
@@ -87,7 +89,6 @@ class Feed:
         spread_evaluation: Whether evaluation batches take turns with training batches.
         may_stop: Asked from `total_steps` on before each further training batch; True ends the stream.
         must_stop: Asked before every training batch; True ends the stream at once, with a mark and no evaluation.
-        has_feedback: Whether anything travels back, so that blocks may have to learn from it after the last batch.
         part: Of the rows of every batch, where other replicas of stage 0 have the rest.
     """
 
@@ -101,7 +102,6 @@ class Feed:
         may_stop: Callable[[], bool],
         status: StageStatus,
         must_stop: Callable[[], bool] = lambda: False,
-        has_feedback: bool = False,
         part: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1)),
     ) -> None:
         self._source = source
@@ -110,7 +110,6 @@ class Feed:
         self._may_stop = may_stop
         self._must_stop = must_stop
         self._part = part
-        self._has_feedback = has_feedback
         self._status = status
         self.wait_s = 0.0
         self.slot_bytes = 0
@@ -149,7 +148,7 @@ class Feed:
                 yield Message(Kind.END, batch.batch_id)
                 return
             if batch.batch_id >= total_steps and self._may_stop():
-                if self._has_feedback:
+                if self._calendar.has_feedback:
                     yield Message(Kind.DRAIN, total_steps)
                 yield from self._pass(self._calendar.epochs)
                 # Meanwhile a stage may have come back that has steps to do again.

@@ -215,7 +215,6 @@ class Stage:
             may_stop=all_finished if replay else lambda: True,
             status=self._status,
             must_stop=lambda: self._replicas.agree(self._must_stop()),
-            has_feedback=self._plan.blueprint.has_feedback,
             part=self._plan.placement.part_of(self._seat),
         )
 
@@ -235,4 +234,5 @@ def calendar_of(plan: Plan, start: Start) -> Calendar:
         config.evaluation.every_epochs,
         config.checkpoint.interval_steps,
         start,
+        blueprint.has_feedback,
     )

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from greedypipe.pipeline.heads.conv import ConvConfig, conv
 from greedypipe.pipeline.heads.dgl import CnnConfig, MlpAuxConfig, MlpSrConfig, cnn, mlp_aux, mlp_sr
 from greedypipe.pipeline.heads.head import Head, HeadConfig, on_maps, on_vectors
 from greedypipe.pipeline.heads.linear import LinearConfig, linear
@@ -18,6 +19,7 @@ HEADS: Mapping[str, Head] = {
     "mlp_aux": Head(MlpAuxConfig, on_maps(mlp_aux)),
     "mlp_sr": Head(MlpSrConfig, on_maps(mlp_sr)),
     "cnn": Head(CnnConfig, on_maps(cnn)),
+    "conv": Head(ConvConfig, on_maps(conv)),
 }
 """Every head by its name in the configuration."""
 

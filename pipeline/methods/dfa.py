@@ -16,10 +16,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from greedypipe.pipeline.ends import OUTPUTS, SendsOutputGradient, gradient_of_outputs
 from greedypipe.pipeline.feedback import Back, Reach
 from greedypipe.pipeline.kept import INPUT
 from greedypipe.pipeline.method import Method, MethodConfig, Turn
-from greedypipe.pipeline.methods.ends import OUTPUTS, SendsOutputGradient, gradient_of_outputs
 from greedypipe.pipeline.randomness import derive_seed
 from greedypipe.pipeline.site import Site
 

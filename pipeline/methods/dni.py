@@ -17,11 +17,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from greedypipe.pipeline.ends import GRADIENT, EndsWithInputGradient
 from greedypipe.pipeline.feedback import Reach
 from greedypipe.pipeline.heads.synthesiser import Synthesiser
 from greedypipe.pipeline.kept import OUTPUT
 from greedypipe.pipeline.method import MethodConfig, Sample, Turn
-from greedypipe.pipeline.methods.ends import GRADIENT, EndsWithInputGradient
 from greedypipe.pipeline.site import Site
 
 

@@ -15,10 +15,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from greedypipe.pipeline.ends import GRADIENT, EndsWithInputGradient
 from greedypipe.pipeline.feedback import Reach
 from greedypipe.pipeline.kept import INPUT
 from greedypipe.pipeline.method import MethodConfig, Turn
-from greedypipe.pipeline.methods.ends import GRADIENT, EndsWithInputGradient
 
 
 class FeaturesReplay(EndsWithInputGradient):

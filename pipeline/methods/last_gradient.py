@@ -15,10 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from greedypipe.pipeline.ends import OUTPUTS, SendsOutputGradient, gradient_of_outputs
 from greedypipe.pipeline.feedback import Back, Reach
 from greedypipe.pipeline.kept import INPUT
 from greedypipe.pipeline.method import Method, MethodConfig, Sample, Turn
-from greedypipe.pipeline.methods.ends import OUTPUTS, SendsOutputGradient, gradient_of_outputs
 from greedypipe.pipeline.site import Site
 from greedypipe.pipeline.trunk import frozen_statistics
 

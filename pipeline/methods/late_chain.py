@@ -16,10 +16,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from greedypipe.pipeline.ends import GRADIENT, EndsWithInputGradient, SendsInputGradient
 from greedypipe.pipeline.feedback import Reach
 from greedypipe.pipeline.kept import GRAPH, INPUT
 from greedypipe.pipeline.method import Method, MethodConfig, Sample, Turn
-from greedypipe.pipeline.methods.ends import GRADIENT, EndsWithInputGradient, SendsInputGradient
 from greedypipe.pipeline.site import Site
 
 OWN = "own input gradient"

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from greedypipe.pipeline.ends import LOSSES, SendsLosses
 from greedypipe.pipeline.feedback import Back, Reach
 from greedypipe.pipeline.kept import OUTPUT
 from greedypipe.pipeline.method import Method, MethodConfig, Sample, Turn
-from greedypipe.pipeline.methods.ends import LOSSES, SendsLosses
 from greedypipe.pipeline.site import Site
 
 
