@@ -30,7 +30,7 @@ from greedypipe.launch.on_host.rehearsal import Rehearsal, rehearse
 from greedypipe.launch.planning.auto_cut import Forecast, forecast, shared_cores
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
-from greedypipe.pipeline.balance import shared_out
+from greedypipe.pipeline.balance import processes_per_stage
 from greedypipe.workers.memory import keep_freed_memory
 from greedypipe.workers.telemetry.phrases import range_of_layers
 from greedypipe.workers.telemetry.results import LinkReport, StageReport
@@ -53,7 +53,7 @@ def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast
     profile = profile_layers(plan, device)
     found = forecast(plan, profile, shared_cores(device))
     if num_processes > plan.placement.num_processes:
-        plan = plan.with_replicas(shared_out(found.stage_s, num_processes, config.data.batch_size))
+        plan = plan.with_replicas(processes_per_stage(found.stage_s, num_processes, config.data.batch_size))
         found = forecast(plan, profile, shared_cores(device))
     return plan.recut(found.boundaries), found
 
