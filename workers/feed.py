@@ -13,7 +13,7 @@ from torch import Tensor
 from greedypipe.buffers.stats import BufferStats
 from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS
 from greedypipe.pipeline.task import Task
-from greedypipe.workers.data.source import Batch, BatchSource
+from greedypipe.workers.data.source import BatchSource, LoadedBatch
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.telemetry.activity import Activity
@@ -167,5 +167,5 @@ class Feed:
         yield Message(Kind.EVALUATED, epoch)
 
 
-def _tensors(batch: Batch) -> dict[str, Tensor]:
+def _tensors(batch: LoadedBatch) -> dict[str, Tensor]:
     return {LABELS: batch.labels, ACTIVATION: batch.images}
