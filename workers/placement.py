@@ -103,7 +103,7 @@ class Placement:
             raise ValueError(
                 f"{self.num_stages} stages for {self.num_blocks} blocks: a stage hosts at least one block; start at most "
                 f"{self.num_blocks} processes (--nproc_per_node), raise partition.blocks, or give a stage more of them "
-                "(placement.replicas; launch/plan.py says which one)"
+                "(placement.replicas; launch/plan.py shows which one)"
             )
 
     @classmethod

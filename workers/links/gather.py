@@ -41,7 +41,7 @@ class JoinedReceiver(Receiver):
         for part in parts[1:]:
             if (part.kind, part.batch_id) != (first.kind, first.batch_id):
                 raise ValueError(
-                    f"replicas have fallen out of step: {part.kind.name} {part.batch_id} came beside "
+                    f"replicas have fallen out of step: {part.kind.name} {part.batch_id} arrived with "
                     f"{first.kind.name} {first.batch_id}"
                 )
         tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in first.tensors}
