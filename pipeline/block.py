@@ -18,11 +18,11 @@ from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.trunk import Generator, Trunk
 
 Combine = Callable[[Sequence[nn.Parameter], float], None]
-"""Makes the gradients of parameters, from rows that are this share of a batch, those of the whole batch."""
+"""Turns the gradients of parameters over a share of a batch's rows into those over the whole batch."""
 
 
-def _alone(parameters: Sequence[nn.Parameter], share: float) -> None:
-    """The rows at hand are the whole batch."""
+def _keep_gradients(parameters: Sequence[nn.Parameter], share: float) -> None:
+    """No-op: without replicas a block sees all rows of a batch."""
 
 
 class Learned(NamedTuple):
@@ -38,16 +38,16 @@ class Learned(NamedTuple):
 
 
 class Block:
-    """Layers that learn by a method of their own (Belilovsky et al., ICML 2020, Algorithm 1).
+    """Consecutive layers that learn by their own method (Belilovsky et al., ICML 2020, Algorithm 1).
 
     A block knows nothing of processes, links or other blocks. Its dropout is a function of (seed, index, turn).
 
     Args:
-        site: Its place in the network, with its layers, on `device`.
-        method: How it learns, on `device`.
+        site: Place of the block in the network, with its layers, on `device`.
+        method: How the block learns, on `device`.
         optimizations: Optimizers over the parameters of layers and method, schedules, and step budget.
         precision: Dtype and memory layout.
-        seed: The run's.
+        seed: Seed of the run.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class Block:
         self.precision = precision
         self.device = device
         self.turn = 0
-        """Training batches that it has computed the activation of."""
+        """Training batches whose activation the block has computed."""
         self.step = 0
-        """Optimizer steps of its layers."""
+        """Optimizer steps of the layers."""
         self.line: deque[Feedback] = deque([NOTHING] * site.timing.delay_before, maxlen=site.timing.delay_before)
-        """What it has put on the line before it and the block before has not yet taken, where both stand at one turn."""
+        """Entries on the line to the block before that it has not yet taken, if both blocks are at the same turn."""
         self._saved_layers = (*site.layers, site.classifier) if site.classifier else site.layers
         self._generator = Generator(device, seed, site.index)
         self._trunk = Trunk(site.layers, precision, self._generator, device)
         self._optimizations = optimizations
-        self._combine: Combine = _alone
+        self._combine: Combine = _keep_gradients
         self._fresh: Sample | None = None
         self._learned = 0
         timing, keeps = site.timing, method.keeps
@@ -134,7 +134,7 @@ class Block:
 
         Args:
             x: Input [N, *shapes.input] on `device`; not modified, and no gradient ever flows into it.
-            batch: What the method needs of the same rows; its tensors must stay as they are until `learn` returns.
+            batch: Labels and further tensors of the same rows; must stay unchanged until `learn` returns.
 
         Returns:
             The activation [N, *shapes.output] in the precision's dtype and layout, detached: computed with the weights
@@ -200,29 +200,29 @@ class Block:
             return activation, self.method.head(activation).float()
 
     def compile(self) -> None:
-        """Has torch.compile translate layers and method, each as a whole, when they are first called.
+        """Compiles layers and method with torch.compile, each as a whole, at their first call.
 
-        Results differ from eager ones in the last bits, as kernels are fused; they do not depend on who hosts the block.
+        Results differ from eager ones in the last bits, as kernels are fused; they do not depend on hosting.
         """
-        # With dynamic shapes the second block of a process would be given other kernels than it gets where it is alone.
+        # With dynamic shapes the second block of a process would get other kernels than it gets in a process of its own.
         self._trunk.module.compile(dynamic=False)
         self.method.compile(dynamic=False)
 
     def become_replica(self, number: int, combine: Combine) -> None:
-        """Makes the block number `number` of several replicas: `combine` joins their gradients before every step, and
-        dropout differs between them."""
+        """Makes this block replica `number` of several: `combine` merges their gradients before every step, and dropout
+        differs between them."""
         self._combine = combine
         self._generator.become_replica(number)
 
     def statistics(self) -> list[Tensor]:
-        """What layers and method keep besides parameters, such as the running statistics of batch normalisation."""
+        """Buffers of layers and method, such as the running statistics of batch normalisation."""
         return [*self._trunk.module.buffers(), *self.method.buffers()]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `load_state_dict` needs to go on bit-exactly; tensors are references, not copies.
+        """Everything that `load_state_dict` needs to continue bit-exactly; tensors are references, not copies.
 
-        `layers` uses the ordinary network's parameter names, so that it is independent of the partition, and
-        `parameters` names what the optimizer's numbers stand for, `method.` before those of the method.
+        `layers` uses the ordinary network's parameter names, so that it is independent of the partition. `parameters`
+        names the optimizer's numbered parameters; those of the method begin with `method.`.
         """
         return {
             "index": self.index,
@@ -239,7 +239,7 @@ class Block:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned, of a block with the same layers and method; takes its tensors over."""
+        """Restores the `state_dict` of a block with the same layers and method; takes ownership of its tensors."""
         for layer in self._saved_layers:
             layer.module.load_state_dict({key: state["layers"][layer.qualified(key)] for key in layer.module.state_dict()})
         self.method.load_state_dict(state["method"])
@@ -275,7 +275,7 @@ class Block:
             self.method.train(mode)
 
     def _parameter_names(self) -> list[str]:
-        """Names of what the optimizer trains, in its order."""
+        """Names of the trained parameters, in the optimizer's order."""
         names = {id(parameter): f"method.{key}" for key, parameter in self.method.named_parameters()}
         for layer in self.layers:
             names |= {id(parameter): layer.qualified(key) for key, parameter in layer.module.named_parameters()}

@@ -25,11 +25,11 @@ class MethodConfig(BaseModel, frozen=True, extra="forbid"):
 class Method(nn.Module, ABC):
     """How one block learns: its head, its objective, and what it needs of a batch. Owned by its block.
 
-    A method is built as ``Class(site, **keys)``: in the configuration, section `method` has its name and its keys. Keys are
-    checked against the nested `Config` where the class has one, else against the signature of the constructor.
+    A method is built as ``Class(site, **keys)``; its name and keys come from section `method` of the configuration. Keys
+    are checked against the nested `Config` if the class has one, else against the signature of the constructor.
 
     Attributes:
-        needs: What messages must carry as far as this block: "labels", "image".
+        needs: Names of the tensors that messages must carry as far as this block: "labels", "image".
         reach: What feedback the method lives on; without any, nothing travels back.
         relays: Whether what it sends depends on what it has read, so that the last feedback of the stream is passed on.
         drains: Whether layers learn from feedback alone, so that they wait for the last one at the end of the stream.
@@ -37,8 +37,8 @@ class Method(nn.Module, ABC):
         fresh_graph: Whether the activation of a fresh batch has a graph where feedback comes later.
         input_gradient: Whether `Sample.x` gathers its gradient, in blocks with a block before them.
         keeps: What is kept of a batch until the feedback on it comes: "input", "output", "graph" (on copied weights).
-        head: Activation [N, ...] to outputs of the task, [N, classes]. Where the objective is not the head's, it is a probe
-            that learns from the detached activation, so that every block has an accuracy.
+        head: Activation [N, ...] to outputs of the task, [N, classes]. If the objective does not train the layers through
+            the head, the head is a probe that learns from the detached activation, so that every block has an accuracy.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -95,7 +95,7 @@ class Method(nn.Module, ABC):
 
 
 class LocalLoss(Method):
-    """A method that minimises a loss of the batch at hand: nothing travels back."""
+    """A method that minimises a loss of the current batch: nothing travels back."""
 
     def learn(self, turn: Turn) -> Tensor:
         assert turn.fresh is not None, "only methods with feedback have turns without a fresh batch"
@@ -104,7 +104,7 @@ class LocalLoss(Method):
         return loss.detach()
 
     def forward(self, sample: Sample) -> Tensor:
-        """The loss of a batch, as a module's call, which torch.compile may translate."""
+        """The loss of a batch, as a module call, so that torch.compile can compile it."""
         return self.loss(sample)
 
     @abstractmethod
@@ -113,7 +113,7 @@ class LocalLoss(Method):
 
 
 class TaskLoss(LocalLoss):
-    """The task's own loss through the head; the method of every last block, where the head is the classifier."""
+    """The task's own loss through the head; always the method of the last block, whose head is the classifier."""
 
     def loss(self, sample: Sample) -> Tensor:
         return self.task.loss(self.head(sample.h), sample.labels)

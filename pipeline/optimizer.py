@@ -18,7 +18,7 @@ _WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (ada
 _SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"step_epochs": ("step",), "milestones": ("multistep",), "gamma": ("step", "multistep")}
 )
-"""Which schedules a key has an effect on."""
+"""The schedules that use a key."""
 
 
 class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
@@ -124,7 +124,7 @@ OPTIMIZER_FAMILY = Family[OptimizerConfig](
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-    """Builds the optimizer; torch's in their fused form, one kernel for all parameters, on CPU as on CUDA."""
+    """Builds the optimizer; torch's own are fused, one kernel for all parameters, on the CPU and on CUDA."""
     return config.build(parameters)
 
 

@@ -22,7 +22,7 @@ from greedypipe.workers.around.trace import Tracing, make_tracing
 from greedypipe.workers.block_files import FINAL, Saver
 from greedypipe.workers.data.source import BatchSource
 from greedypipe.workers.feed import Calendar, Feed, Start
-from greedypipe.workers.inbox import FEEDBACK, SLOTS_BESIDE_BUFFER, Inbox, MessageStream
+from greedypipe.workers.inbox import FEEDBACK, SLOTS_BEYOND_BUFFER, Inbox, MessageStream
 from greedypipe.workers.lines import Line, Lines, NoLine, ReceivedLine, SentLine
 from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.placement import stage_name
@@ -168,7 +168,7 @@ class Stage:
         config = self._plan.config
         if self._stage == 0:
             return self._make_feed()
-        receiver = links.receiver(config.buffers.capacity + SLOTS_BESIDE_BUFFER)
+        receiver = links.receiver(config.buffers.capacity + SLOTS_BEYOND_BUFFER)
         return Inbox(
             receiver,
             config.buffers,
@@ -188,7 +188,7 @@ class Stage:
     def _line_behind(self, links: StageLinks, open_parts: ExitStack) -> Line:
         """The line from the next stage, whose inbox holds one entry more than its delay, so that it never waits for room."""
         capacity = self._blocks[-1].timing.delay + 1
-        if (receiver := links.back_receiver(capacity + SLOTS_BESIDE_BUFFER)) is None:
+        if (receiver := links.back_receiver(capacity + SLOTS_BEYOND_BUFFER)) is None:
             return NoLine()
         config = self._plan.config
         inbox = Inbox(
