@@ -263,6 +263,7 @@ def test_dropout_of_a_step_does_not_depend_on_how_often_the_block_ran_before() -
     masks(other, 2)
     for _ in range(3):
         assert torch.equal(other.forward(torch.ones(ROWS, 64), ONES) != 0, expected)
+        other.turn -= 1
 
 
 def test_what_other_blocks_do_between_steps_changes_nothing() -> None:
