@@ -11,6 +11,7 @@ from greedypipe.launch.planning.traffic import Edge, edges, unknown_needs
 from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.task import Classification
+from greedypipe.pipeline.trial import try_out
 from greedypipe.workers.data.sets.interface import DataInfo
 from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.links.messages import MessageLayout
@@ -91,7 +92,10 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
     problems.add(placement_problems(config, data, placement) if placement else ())
     problems.add(isolation_problems(config, device) if device else ())
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
-    problems.add(unknown_needs(blueprint) if blueprint else ())
+    lacking = list(unknown_needs(blueprint)) if blueprint else []
+    problems.add(lacking)
+    if blueprint and not lacking:
+        problems.attempt(try_out, blueprint)
     problems.refuse()
     assert data and blueprint and placement
     return Plan(config, data, blueprint, placement)

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from greedypipe.pipeline.plugins import Family, Own, check_options, resolve
+from greedypipe.pipeline.own_code import check_options, resolve
+from greedypipe.pipeline.plugins import Family, Own
 
 
 class Shape(BaseModel, frozen=True, extra="forbid"):
@@ -24,6 +25,7 @@ class Square(Shape):
 
 
 class OwnShape(Own, Shape):
+    section = "shape"
     keywords = ("classes",)
 
 

@@ -1,0 +1,233 @@
+"""A user's own code: objects found as `package.module:Object`, their options, and their errors as one line."""
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+Refused = tuple[tuple[str, ...], Any, str]
+"""Location below the validated value, what was got, and why not."""
+
+
+class OwnCodeError(ValueError):
+    """What a user's own code has raised, or returned, that it must not; `str` is one line.
+
+    Attributes:
+        reason: The line without its subject.
+    """
+
+    def __init__(self, subject: str, reason: str) -> None:
+        super().__init__(f"{subject}: {reason}")
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def blaming(subject: str, package: str) -> Iterator[None]:
+    """Turns what a user's code raises inside into one line that names it with file and line.
+
+    Args:
+        subject: Beginning of the line, e.g. "head.name=mylab.heads:conv".
+        package: Top-level package of the user's code. A ValueError that comes from none of its lines is somebody else's
+            finding, and passes as it is.
+
+    Raises:
+        OwnCodeError: Anything but an interrupt was raised.
+    """
+    try:
+        yield
+    except OwnCodeError:
+        raise
+    except (Exception, SystemExit) as error:
+        place = _place(error, package)
+        if place is None and isinstance(error, ValueError):
+            raise
+        text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+        reason = f"{type(error).__name__}: {text}" + (f" ({place})" if place else "")
+        raise OwnCodeError(subject, reason) from error
+
+
+def _place(error: BaseException, package: str) -> str | None:
+    """file:line of the innermost line of the user's package; None where none took part."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    places = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if top_package(frame.f_globals.get("__name__", "")) == package
+    ]
+    return places[-1] if places else None
+
+
+def top_package(name: str) -> str:
+    """The first part of a module's or an object's path: mylab of mylab.heads:conv."""
+    return name.partition(":")[0].partition(".")[0]
+
+
+def refusal(title: str, errors: Iterable[Refused]) -> ValidationError:
+    """An error of one line for each of `errors`.
+
+    Raised inside a validator, it reports every line at its own location.
+    """
+    return ValidationError.from_exception_data(
+        title,
+        [
+            # The message is passed as context: pydantic formats the template, and what a user typed may have braces.
+            InitErrorDetails(type=PydanticCustomError("refused", "{reason}", {"reason": text}), loc=location, input=got)
+            for location, got, text in errors
+        ],
+    )
+
+
+def in_words(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors: what was got, and what is allowed."""
+    message = error["msg"].removeprefix("Input should be ")
+    return f"got {error['input']!r}, allowed: {message[:1].lower()}{message[1:]}"
+
+
+def resolve(name: str) -> Any:
+    """Imports the object that `package.module:Object` names.
+
+    Raises:
+        ValueError: One line: the name has another form, there is no such module or object, or the module cannot be
+            imported.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise ValueError(f"got {name!r}, allowed: 'package.module:Object'")
+    with blaming(name, top_package(name)):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if not f"{module_name}.".startswith(f"{error.name}."):
+                raise  # the module was found, but something that it imports was not
+            raise OwnCodeError(name, f"no module {error.name!r} on the import path") from error
+    if not hasattr(module, attribute):
+        near = difflib.get_close_matches(attribute, vars(module), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise OwnCodeError(name, f"module {module_name!r} has no {attribute!r}{hint}")
+    return getattr(module, attribute)
+
+
+def check_options(
+    name: str, target: Any, options: Mapping[str, Any], *, positional: int = 0, keywords: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Checks the options of a user's own object, without calling it.
+
+    Args:
+        name: The object's name, for errors.
+        target: A class with a nested pydantic model `Config`, which then judges the options, or any callable, whose
+            signature does: its names, and its annotations where it has any.
+        options: What the user gives.
+        positional: How many leading arguments the caller supplies.
+        keywords: Names of the keyword arguments that the caller supplies.
+
+    Returns:
+        The keyword arguments to call the object with: all fields of its `Config`, or the options, converted to the types
+        that its signature names.
+
+    Raises:
+        ValidationError: One error for each option that is unknown, missing or wrong, located at the option.
+        ValueError: The object cannot be called, or takes something else than what the caller supplies.
+    """
+    config = getattr(target, "Config", None)
+    if isinstance(config, type) and issubclass(config, BaseModel):
+        return dict(_validated(name, config, options))
+    if not callable(target):
+        raise OwnCodeError(name, f"got {type(target).__name__}, allowed: a function or class")
+    parameters = _parameters(target)
+    if parameters is None:
+        return dict(options)
+    _bind(name, parameters, options, positional, frozenset(keywords))
+    return _converted(name, parameters, options)
+
+
+def _parameters(target: Any) -> list[inspect.Parameter] | None:
+    """Those of a callable, with their annotations where these can be evaluated; None for one written in C."""
+    for evaluates in (True, False):
+        # Annotations may name what is imported for type checkers only.
+        with contextlib.suppress(Exception):
+            return list(inspect.signature(target, eval_str=evaluates).parameters.values())
+    return None
+
+
+def _validated(name: str, config: type[BaseModel], options: Mapping[str, Any]) -> BaseModel:
+    known = {field.alias or key for key, field in config.model_fields.items()}
+    errors: list[Refused] = [
+        ((key,), value, _unknown_option(name, key, known))
+        for key, value in options.items()
+        if key not in known and config.model_config.get("extra") != "allow"
+    ]
+    try:
+        valid = config.model_validate({key: value for key, value in options.items() if key in known or not errors})
+    except ValidationError as error:
+        if not errors:
+            raise
+        errors += [(tuple(map(str, one["loc"])), one["input"], in_words(one)) for one in error.errors()]
+    if errors:
+        raise refusal(name, errors)
+    return valid
+
+
+def _bind(
+    name: str, parameters: list[inspect.Parameter], options: Mapping[str, Any], positional: int, keywords: frozenset[str]
+) -> None:
+    kinds = {parameter.kind for parameter in parameters}
+    takes_any = inspect.Parameter.VAR_KEYWORD in kinds
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = [parameter for parameter in parameters if parameter.kind not in variadic]
+    if len(named) < positional and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        raise ValueError(f"{name} takes {len(named)} arguments, but is called with {positional} and its options")
+    free = {parameter.name: parameter for parameter in named[positional:]}
+    refused = sorted(keywords - free.keys())
+    if refused and not takes_any:
+        raise ValueError(f"{name} does not take {', '.join(refused)}, with which it is called")
+    known = {
+        key
+        for key, parameter in free.items()
+        if key not in keywords and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
+    }
+    taken = keywords | {parameter.name for parameter in named[:positional]}
+    errors: list[Refused] = [
+        ((key,), value, f"{name} gets {key!r} from the run itself" if key in taken else _unknown_option(name, key, known))
+        for key, value in options.items()
+        if key in taken or (key not in known and not takes_any)
+    ]
+    errors += [
+        ((key,), None, f"missing: {name} needs it")
+        for key, parameter in free.items()
+        if parameter.default is inspect.Parameter.empty and key not in {*keywords, *options}
+    ]
+    if errors:
+        raise refusal(name, errors)
+
+
+def _converted(name: str, parameters: list[inspect.Parameter], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as the types that the signature names, e.g. YAML's list as a tuple."""
+    annotations = {one.name: one.annotation for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD}
+    converted, errors = dict(options), list[Refused]()
+    for key, value in options.items():
+        annotation = annotations.get(key, inspect.Parameter.empty)
+        if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+            continue
+        try:
+            # A type that pydantic has no rule for is its own instances.
+            converted[key] = TypeAdapter(annotation, config={"arbitrary_types_allowed": True}).validate_python(value)
+        except ValidationError as error:
+            errors += [((key, *map(str, one["loc"])), one["input"], in_words(one)) for one in error.errors()]
+        except PydanticUserError:
+            continue
+    if errors:
+        raise refusal(name, errors)
+    return converted
+
+
+def _unknown_option(name: str, key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    allowed = ", ".join(sorted(known)) or "none"
+    return f"unknown option of {name}" + (f"; did you mean {near[0]}?" if near else f"; allowed: {allowed}")
