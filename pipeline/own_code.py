@@ -114,6 +114,25 @@ def resolve(name: str) -> Any:
     return getattr(module, attribute)
 
 
+def check_call(name: str, target: Any, *, positional: int = 0, keywords: Iterable[str] = ()) -> None:
+    """Checks that a user's own object takes what the run supplies, see `check_options`.
+
+    Raises:
+        ValueError: The object cannot be called, or takes something else.
+    """
+    if not callable(target):
+        raise OwnCodeError(name, f"got {type(target).__name__}, allowed: a function or class")
+    parameters = _parameters(target)
+    if parameters is None:
+        return
+    kinds, named = {one.kind for one in parameters}, _named(parameters)
+    if len(named) < positional and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        raise ValueError(f"{name} takes {len(named)} arguments, but is called with {positional} and its options")
+    refused = sorted(set(keywords) - {one.name for one in named[positional:]})
+    if refused and inspect.Parameter.VAR_KEYWORD not in kinds:
+        raise ValueError(f"{name} does not take {', '.join(refused)}, with which it is called")
+
+
 def check_options(
     name: str, target: Any, options: Mapping[str, Any], *, positional: int = 0, keywords: Iterable[str] = ()
 ) -> dict[str, Any]:
@@ -133,13 +152,10 @@ def check_options(
 
     Raises:
         ValidationError: One error for each option that is unknown, missing or wrong, located at the option.
-        ValueError: The object cannot be called, or takes something else than what the caller supplies.
     """
     config = getattr(target, "Config", None)
     if isinstance(config, type) and issubclass(config, BaseModel):
         return dict(_validated(name, config, options))
-    if not callable(target):
-        raise OwnCodeError(name, f"got {type(target).__name__}, allowed: a function or class")
     parameters = _parameters(target)
     if parameters is None:
         return dict(options)
@@ -154,6 +170,12 @@ def _parameters(target: Any) -> list[inspect.Parameter] | None:
         with contextlib.suppress(Exception):
             return list(inspect.signature(target, eval_str=evaluates).parameters.values())
     return None
+
+
+def _named(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    """Those but *args and **kwargs."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [parameter for parameter in parameters if parameter.kind not in variadic]
 
 
 def _validated(name: str, config: type[BaseModel], options: Mapping[str, Any]) -> BaseModel:
@@ -177,16 +199,9 @@ def _validated(name: str, config: type[BaseModel], options: Mapping[str, Any]) -
 def _bind(
     name: str, parameters: list[inspect.Parameter], options: Mapping[str, Any], positional: int, keywords: frozenset[str]
 ) -> None:
-    kinds = {parameter.kind for parameter in parameters}
-    takes_any = inspect.Parameter.VAR_KEYWORD in kinds
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = [parameter for parameter in parameters if parameter.kind not in variadic]
-    if len(named) < positional and inspect.Parameter.VAR_POSITIONAL not in kinds:
-        raise ValueError(f"{name} takes {len(named)} arguments, but is called with {positional} and its options")
+    takes_any = inspect.Parameter.VAR_KEYWORD in {parameter.kind for parameter in parameters}
+    named = _named(parameters)
     free = {parameter.name: parameter for parameter in named[positional:]}
-    refused = sorted(keywords - free.keys())
-    if refused and not takes_any:
-        raise ValueError(f"{name} does not take {', '.join(refused)}, with which it is called")
     known = {
         key
         for key, parameter in free.items()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationInfo, field_validator
 from pydantic_core import CoreSchema, core_schema
 
-from greedypipe.pipeline.own_code import blaming, check_options, refusal, resolve, top_package
+from greedypipe.pipeline.own_code import blaming, check_call, check_options, refusal, resolve, top_package
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
@@ -34,7 +34,7 @@ class Own(BaseModel, frozen=True, extra="forbid"):
     @field_validator("name")
     @classmethod
     def _name_is_found(cls, name: str) -> str:
-        resolve(name)
+        check_call(name, resolve(name), positional=cls.positional, keywords=cls.keywords)
         return name
 
     @field_validator("options")
