@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import greedypipe
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.pipeline.method import LocalLoss
 from greedypipe.pipeline.own_code import OwnCodeError, blaming
 
 BEGINNING = """\
@@ -316,3 +318,11 @@ def test_findings_of_others_pass_as_they_are() -> None:
         blaming("inner", "tests"),
     ):
         raise OwnCodeError("inner", "once")
+
+
+def test_what_own_code_needs_comes_from_greedypipe_itself() -> None:
+    found = {name: getattr(greedypipe, name) for name in greedypipe.__all__}
+    assert {found[name].__name__ for name in found if name != "__version__"} == set(found) - {"__version__"}
+    assert found["LocalLoss"] is LocalLoss
+    with pytest.raises(AttributeError, match="module 'greedypipe' has no attribute 'LocalLos'"):
+        _ = greedypipe.LocalLos
