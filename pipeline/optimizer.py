@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from greedypipe.pipeline.own_code import OwnCodeError, refusal
+from greedypipe.pipeline.options import refusal
+from greedypipe.pipeline.own_code import OwnCodeError
 from greedypipe.pipeline.plugins import Family, Own
 
 _WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (adamw: decoupled from the gradient)")

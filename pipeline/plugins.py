@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationInfo, field_validator
 from pydantic_core import CoreSchema, core_schema
 
-from greedypipe.pipeline.own_code import blaming, check_call, check_options, refusal, resolve, top_package
+from greedypipe.pipeline.options import check_call, check_options, refusal
+from greedypipe.pipeline.own_code import blaming, resolve, top_package
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from greedypipe.launch.config.keys import OWN, all_keys, family_of, names_with
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.pipeline.own_code import in_words
+from greedypipe.pipeline.options import in_words
 
 _RENAMED: Mapping[str, str] = MappingProxyType(
     {

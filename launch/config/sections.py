@@ -12,7 +12,7 @@ from greedypipe.pipeline.method import MethodConfig
 from greedypipe.pipeline.methods import METHOD_FAMILY
 from greedypipe.pipeline.networks import MODEL_FAMILY, ModelConfig
 from greedypipe.pipeline.optimizer import OPTIMIZER_FAMILY, OptimizerConfig
-from greedypipe.pipeline.own_code import refusal
+from greedypipe.pipeline.options import refusal
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.workers.around.scripted_faults import DebugConfig
 from greedypipe.workers.block_files import CheckpointConfig

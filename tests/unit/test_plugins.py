@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from greedypipe.pipeline.own_code import check_call, check_options, resolve
+from greedypipe.pipeline.options import check_call, check_options
+from greedypipe.pipeline.own_code import resolve
 from greedypipe.pipeline.plugins import Family, Own
 
 
