@@ -38,8 +38,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what scripts, notebooks and a user's own code use when they use it: torch, which all of it needs, takes
-    seconds."""
+    """Imports a public name on first use: all of them need torch, whose import takes seconds."""
     for module, names in _MODULES.items():
         if name in names:
             return getattr(importlib.import_module(f"greedypipe.{module}"), name)

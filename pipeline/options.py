@@ -12,18 +12,18 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from greedypipe.pipeline.own_code import OwnCodeError
 
 Refused = tuple[tuple[str, ...], Any, str]
-"""Location below the validated value, what was got, and why not."""
+"""Location below the validated value, input, and message."""
 
 
 def refusal(title: str, errors: Iterable[Refused]) -> ValidationError:
-    """An error of one line for each of `errors`.
+    """A validation error with one line for each of `errors`.
 
     Raised inside a validator, it reports every line at its own location.
     """
     return ValidationError.from_exception_data(
         title,
         [
-            # The message is passed as context: pydantic formats the template, and what a user typed may have braces.
+            # The message is passed as context: pydantic formats the template, and a user's input may contain braces.
             InitErrorDetails(type=PydanticCustomError("refused", "{reason}", {"reason": text}), loc=location, input=got)
             for location, got, text in errors
         ],
@@ -40,7 +40,7 @@ def check_call(name: str, target: Any, *, positional: int = 0, keywords: Iterabl
     """Checks that a user's own object takes what the run supplies, see `check_options`.
 
     Raises:
-        ValueError: The object cannot be called, or takes something else.
+        ValueError: The object cannot be called, or does not accept what the run supplies.
     """
     if not callable(target):
         raise OwnCodeError(name, f"got {type(target).__name__}, allowed: a function or class")
@@ -52,7 +52,7 @@ def check_call(name: str, target: Any, *, positional: int = 0, keywords: Iterabl
         raise ValueError(f"{name} takes {len(named)} arguments, but is called with {positional} and its options")
     refused = sorted(set(keywords) - {one.name for one in named[positional:]})
     if refused and inspect.Parameter.VAR_KEYWORD not in kinds:
-        raise ValueError(f"{name} does not take {', '.join(refused)}, with which it is called")
+        raise ValueError(f"{name} is called with {', '.join(refused)}, which it does not accept")
 
 
 def check_options(
@@ -64,8 +64,8 @@ def check_options(
         name: The object's name, for errors.
         target: A class with a nested pydantic model `Config`, which then judges the options, or any callable, whose
             signature does: its names, and its annotations where it has any.
-        options: What the user gives.
-        positional: How many leading arguments the caller supplies.
+        options: The user's options.
+        positional: Number of leading arguments the caller supplies.
         keywords: Names of the keyword arguments that the caller supplies.
 
     Returns:

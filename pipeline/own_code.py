@@ -77,7 +77,7 @@ def resolve(name: str) -> Any:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if not f"{module_name}.".startswith(f"{error.name}."):
-                raise  # the module was found, but something that it imports was not
+                raise  # the module was found, but not something that it imports
             raise OwnCodeError(name, f"no module {error.name!r} on the import path") from error
     if not hasattr(module, attribute):
         near = difflib.get_close_matches(attribute, vars(module), n=1)

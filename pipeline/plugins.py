@@ -1,4 +1,4 @@
-"""Families of variants in the configuration, and the door for a user's own: `name: package.module:Object`."""
+"""Families of variants in the configuration, and how a user adds one: `name: package.module:Object`."""
 
 import difflib
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 class Own(BaseModel, frozen=True, extra="forbid"):
-    """A user's own variant of a family, to be refined by each family.
+    """A user's own variant; each family derives its class from this one.
 
     The object is imported, and its options are checked, when the section is validated: before anything starts.
 
     Attributes:
         section: Of the configuration, e.g. "head".
-        positional: How many leading arguments the family supplies when it calls the object.
+        positional: Number of leading arguments that the family supplies when it calls the object.
         keywords: Names of the keyword arguments that it supplies.
     """
 
@@ -55,10 +55,10 @@ class Own(BaseModel, frozen=True, extra="forbid"):
         return blaming(self.subject, top_package(self.name))
 
     def call(self, *arguments: Any, **keywords: Any) -> Any:
-        """Calls the object with its options as further keywords: those of its validated `Config`, where it has one.
+        """Calls the object with its options as further keywords, validated by its `Config` if it has one.
 
         Raises:
-            OwnCodeError: The object raises something.
+            OwnCodeError: The object raises an error.
         """
         target = resolve(self.name)
         options = check_options(self.name, target, self.options, positional=self.positional, keywords=self.keywords)
@@ -75,13 +75,13 @@ class Family(Generic[SectionT]):
     """The variants of one section of the configuration, discriminated by its key `name`.
 
     Annotates a field whose type is the variants' common base: `head: Annotated[HeadConfig, HEADS] = HEADS.default()`.
-    A name with a colon chooses `own`, no name the default.
+    A name with a colon chooses `own`; without a name, the default is taken.
 
     Args:
         kind: What a variant is, for errors, e.g. "network".
         variants: Every known name with the section it chooses; a section may have several names.
-        default: The name that a section without one has.
-        own: The section of a user's own variant, an `Own` that is one of the family as well.
+        default: Name of the variant in a section that gives none.
+        own: The section of a user's own variant: a class derived from `Own` and from the family's base.
     """
 
     def __init__(self, kind: str, variants: Mapping[str, type[SectionT]], *, default: str, own: type[SectionT]) -> None:
@@ -101,10 +101,10 @@ class Family(Generic[SectionT]):
         return self.own if ":" in name else self.variants.get(name)
 
     def choose(self, keys: Any) -> SectionT:
-        """The section of the variant that `keys` name; a section passes through.
+        """The section of the variant that `keys` name; a validated section is returned as it is.
 
         Raises:
-            ValidationError: The name is unknown, or the keys are not its variant's.
+            ValidationError: The name is unknown, or the keys do not fit its variant.
         """
         sections: tuple[type[SectionT], ...] = (*self.variants.values(), self.own)
         if isinstance(keys, sections):

@@ -39,7 +39,7 @@ def build_head(config: HeadConfig, site: Site) -> nn.Module:
     """Builds the head that a section `head` asks for, drawing its weights from torch's global generator.
 
     Raises:
-        ValueError: A user's own head is no module, or raises something.
+        ValueError: A user's own head is not a module, or raises an error.
     """
     if isinstance(config, OwnHead):
         head = config.call(site)

@@ -16,10 +16,10 @@ def activation_shapes(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> 
 
     Args:
         layers: Consecutive layers.
-        input_shape: Shape, without N, of what the first of them takes.
+        input_shape: Shape of the first layer's input, without N.
 
     Raises:
-        ValueError: A layer does not take what the one before it gives, or returns something else than a tensor.
+        ValueError: A layer does not accept the output of the one before it, or does not return a tensor.
     """
     shapes: list[tuple[int, ...]] = []
     parameters = (parameter for layer in layers for parameter in layer.module.parameters())
@@ -31,7 +31,7 @@ def activation_shapes(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> 
                 x = layer.module(x)
         except RuntimeError as error:
             shape = tuple(x.shape[1:])
-            raise ValueError(f"layer {layer.name!r} does not take input of shape {shape}: {error}") from error
+            raise ValueError(f"layer {layer.name!r} does not accept input of shape {shape}: {error}") from error
         if not isinstance(x, Tensor):
             raise ValueError(f"layer {layer.name!r} returned a {type(x).__name__}, allowed: a tensor")
         layer.module.train()

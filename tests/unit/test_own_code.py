@@ -187,7 +187,7 @@ WHERE_IT_IS_SAID: dict[str, tuple[str, str, str]] = {
     "layers that do not fit": (
         NETWORK,
         network("nn.Flatten()", "nn.Linear(63, 10)", "nn.Linear(10, num_classes)"),
-        "layer '1' does not take input of shape (64,): mat1 and mat2 shapes cannot be multiplied (1x64 and 63x10)",
+        "layer '1' does not accept input of shape (64,): mat1 and mat2 shapes cannot be multiplied (1x64 and 63x10)",
     ),
     "a layer that returns two tensors": (
         NETWORK,
