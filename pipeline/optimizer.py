@@ -11,7 +11,9 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from greedypipe.pipeline.plugins import Family, Own, refusal
+from greedypipe.pipeline.options import refusal
+from greedypipe.pipeline.own_code import OwnCodeError
+from greedypipe.pipeline.plugins import Family, Own
 
 _WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (adamw: decoupled from the gradient)")
 
@@ -97,20 +99,28 @@ class AdamConfig(OptimizerConfig):
 class OwnOptimizer(Own, OptimizerConfig):
     """Your own torch.optim.Optimizer, called with a block's parameters, lr and your options."""
 
+    section = "optimizer"
     positional = 1
     keywords = ("lr",)
 
     @model_validator(mode="after")
-    def _builds(self) -> Self:
-        """Refuses bad options before anything starts, by the optimizer's own checks."""
+    def _steps(self) -> Self:
+        """Refuses bad options by the optimizer's own checks, and what cannot make a step without being given a closure."""
+        parameters = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))]
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
         try:
-            built = self.call([nn.Parameter(torch.zeros(1))], lr=self.lr)
-        except (TypeError, ValueError) as error:
-            reason = f"{self.name}: {' '.join(str(error).split())}"
-            raise refusal(self.name, [(("options",), self.options, reason)]) from error
+            built: Any = self.build(parameters)
+        except OwnCodeError as error:
+            raise refusal(self.name, [(("options",), self.options, f"{self.name}: {error.reason}")]) from error
         if not isinstance(built, optim.Optimizer):
             reason = f"{self.name} must be a torch.optim.Optimizer, got {type(built).__name__}"
             raise refusal(self.name, [(("name",), self.name, reason)])
+        try:
+            with self.blamed():
+                built.step()
+        except OwnCodeError as error:
+            raise refusal(self.name, [(("name",), self.name, f"{self.name}: step(): {error.reason}")]) from error
         return self
 
     def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:

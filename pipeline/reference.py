@@ -12,7 +12,9 @@ from greedypipe.pipeline.feedback import NOTHING, Feedback
 from greedypipe.pipeline.order import Act, turn_order
 
 
-def train(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> list[list[float]]:
+def train(
+    blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]], *, stream_ends: bool = True
+) -> list[list[float]]:
     """Trains all blocks on every batch, in the network's order (Belilovsky et al., ICML 2020, Algorithm 1).
 
     Methods that live on feedback learn, at the end, from what is left of it.
@@ -20,6 +22,7 @@ def train(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> 
     Args:
         blocks: The whole network, in order.
         batches: Pairs of images [N, C, H, W] and labels [N] on the blocks' device.
+        stream_ends: Whether no batch follows; otherwise feedback stays on its way, and another call goes on from here.
 
     Returns:
         The local losses, one list per batch with one number per block.
@@ -37,7 +40,7 @@ def train(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> 
                 loss = _learn(blocks, lines, position)
                 row[position] = float("nan") if loss is None else float(loss)
         losses.append(row)
-    for position in reversed(range(len(blocks))):
+    for position in reversed(range(len(blocks) if stream_ends else 0)):
         for _ in range(blocks[position].drain_turns):
             _learn(blocks, lines, position, drains=True)
     return losses

@@ -13,8 +13,8 @@ from greedypipe.pipeline.method import MethodConfig
 from greedypipe.pipeline.methods import METHOD_FAMILY, method_class
 from greedypipe.pipeline.networks import MODEL_FAMILY, ModelConfig
 from greedypipe.pipeline.optimizer import AUXILIARY_FAMILY, OPTIMIZER_FAMILY, OptimizerConfig, SameConfig
+from greedypipe.pipeline.options import refusal
 from greedypipe.pipeline.partition import PartitionConfig
-from greedypipe.pipeline.plugins import refusal
 from greedypipe.workers.around.scripted_faults import DebugConfig
 from greedypipe.workers.block_files import CheckpointConfig
 from greedypipe.workers.data.config import DataConfig

@@ -17,6 +17,7 @@ from greedypipe.launch.planning.traffic import Edge, edges, layout_back, unknown
 from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.task import Classification
+from greedypipe.pipeline.trial import try_out
 from greedypipe.workers.data.sets.interface import DataInfo
 from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.links.messages import MessageLayout
@@ -102,8 +103,11 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
     problems.add(placement_problems(config, data, placement) if placement else ())
     problems.add(isolation_problems(config, device) if device else ())
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
-    problems.add(unknown_needs(blueprint) if blueprint else ())
     problems.add(feedback_problems(config, blueprint, placement) if blueprint else ())
+    lacking = list(unknown_needs(blueprint)) if blueprint else []
+    problems.add(lacking)
+    if blueprint and not lacking:
+        problems.attempt(try_out, blueprint)
     problems.refuse()
     assert data and blueprint and placement
     return Plan(config, data, blueprint, placement)

@@ -24,7 +24,8 @@ from greedypipe.pipeline.methods.overlap import Overlap
 from greedypipe.pipeline.methods.predsim import PredSim
 from greedypipe.pipeline.methods.reconstruction import Reconstruction
 from greedypipe.pipeline.methods.reconstruction_only import ReconstructionOnly
-from greedypipe.pipeline.plugins import Family, Own, resolve
+from greedypipe.pipeline.own_code import resolve
+from greedypipe.pipeline.plugins import Family, Own
 from greedypipe.pipeline.site import Site
 
 METHODS: Mapping[str, type[Method]] = {
@@ -53,6 +54,7 @@ METHODS: Mapping[str, type[Method]] = {
 class OwnMethod(MethodConfig, Own):
     """A method of your own: a class derived from greedypipe's LocalLoss or Method, called as object(site, **options)."""
 
+    section: ClassVar[str] = "method"
     positional: ClassVar[int] = 1
 
     @field_validator("name")

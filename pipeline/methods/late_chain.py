@@ -43,7 +43,7 @@ class LateChain(EndsWithInputGradient):
         @model_validator(mode="after")
         def _graphs_are_of_whole_batches(self) -> Self:
             if self.rows < 1 and self.weights == "stashed":
-                raise ValueError("method.rows: got less than 1 with method.weights=stashed, allowed: weights=present")
+                raise ValueError(f"method.rows: got {self.rows:g} with method.weights=stashed, allowed: weights=present")
             return self
 
     reach = Reach.LAST
