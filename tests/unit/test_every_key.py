@@ -223,6 +223,8 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "method.kernel of cdni": ("3", trained, ["method.name=cdni", *VGG]),
     "method.noise": ("0.5", trained, ["method.name=dtp"]),
     "method.rate": ("0.5", trained, ["method.name=dtp"]),
+    "method.weight of overlap_weights": ("0.9", trained, ["method.name=overlap_weights"]),
+    "method.every of overlap_weights": ("2", trained, ["method.name=overlap_weights"]),
     "method.momentum of man": ("0.5", trained, ["method.name=man"]),
     "method.every of man": ("2", trained, ["method.name=man", "method.momentum=0.5"]),
     "method.momentum of man_pp": ("0.5", trained, ["method.name=man_pp"]),
