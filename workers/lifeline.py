@@ -1,12 +1,12 @@
 """How long a helper process lives, and who hears the signals: the same for everything that a run starts for itself.
 
-| process                               | works for                            | ends with it by                             |
-|---------------------------------------|--------------------------------------|---------------------------------------------|
-| rank of `greedypipe train`            | the launcher                         | `end_with_parent`                           |
-| child of a keeper                     | the keeper                           | `end_with`                                  |
-| launcher of `greedypipe.train`        | the calling process                  | `end_with`                                  |
-| loader process                        | its rank                             | `end_with_parent`                           |
-| fork server, resource tracker (Python) | all who were started through them   | a pipe of their own, when all of these end  |
+| process                                | works for                     | ends with it by                    |
+|----------------------------------------|-------------------------------|------------------------------------|
+| rank of `greedypipe train`             | the launcher                  | `end_with_parent`                  |
+| child of a keeper                      | the keeper                    | `end_with`                         |
+| launcher of `greedypipe.train`         | the calling process           | `end_with`                         |
+| loader process                         | its rank                      | `end_with_parent`                  |
+| fork server, resource tracker (Python) | all that they were needed for | a pipe of Python's own, after them |
 
 A lifeline is a pipe into which nobody writes and whose writing end only one process holds: the kernel closes it however that
 process ends.

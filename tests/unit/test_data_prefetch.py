@@ -116,7 +116,9 @@ def test_a_loader_process_that_dies_is_named_at_once(root: Path) -> None:
         assert loader is not None
         os.kill(loader, signal.SIGKILL)
         started = time.monotonic()
-        with pytest.raises(RuntimeError, match=rf"loader process {loader} was killed by signal SIGKILL before it had made batch"):
+        with pytest.raises(
+            RuntimeError, match=rf"loader process {loader} was killed by signal SIGKILL before it had made batch"
+        ):
             list(itertools.islice(training, 9))
         assert time.monotonic() - started < 2
 
@@ -144,7 +146,9 @@ def test_an_error_of_a_batch_that_nobody_needs_any_more_is_not_raised(root: Path
 
 def test_a_batch_takes_nothing_from_dev_shm_and_its_memory_goes_with_it(root: Path) -> None:
     def mapped() -> str:
-        return "".join(line for line in Path("/proc/self/maps").read_text().splitlines() if "/dev/shm" in line or "memfd" in line)
+        return "".join(
+            line for line in Path("/proc/self/maps").read_text().splitlines() if "/dev/shm" in line or "memfd" in line
+        )
 
     with open_source(root, 1) as source:
         files = len(os.listdir("/proc/self/fd"))
