@@ -23,6 +23,7 @@ from greedypipe.launch.checkpoints.resume import Origin, find_origin, say
 from greedypipe.launch.config.command_line import CommandLine
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, dump_config, load_config
+from greedypipe.launch.planning.host_limits import check_host
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.rank import run_rank
@@ -47,7 +48,11 @@ def main() -> None:
         if config.faults.policy == "isolate":
             environment.check_store_outlives_processes()
     except ConfigError as error:
-        _refuse(environment, error)
+        _refuse(error, speaks=environment.rank == 0)
+    try:
+        check_host(plan, [plan.placement.seat_of(rank) for rank in environment.ranks_here])
+    except ConfigError as error:
+        _refuse(error, speaks=environment.local_rank == 0)
     sys.exit(run_rank(plan, environment, functools.partial(_work, environment, plan, arguments.resume)))
 
 
@@ -77,7 +82,7 @@ def _begin(
     try:
         origin = find()
     except ConfigError as error:
-        _refuse(environment, error)
+        _refuse(error, speaks=environment.rank == 0)
     environment.note_folder(store, origin.folder)
     return origin.folder, lambda: origin
 
@@ -94,13 +99,13 @@ def _say(environment: Environment, text: str) -> None:
         print(text, flush=True)
 
 
-def _refuse(environment: Environment, error: ConfigError) -> None:
-    """Ends the process; one of all processes of the run says why."""
-    if environment.rank == 0:
+def _refuse(error: ConfigError, speaks: bool) -> None:
+    """Ends the process; one of all that find the same says why."""
+    if speaks:
         for line in str(error).splitlines():
             print(f"greedypipe: {line}", file=sys.stderr, flush=True)
     else:
-        # The launcher ends everybody as soon as one has left: rank 0 must have spoken by then.
+        # The launcher ends everybody as soon as one has left: that one must have spoken by then.
         time.sleep(2)
     os._exit(WRONG_CONFIGURATION)
 

@@ -18,6 +18,7 @@ import yaml
 from torch.distributed import PrefixStore
 
 from greedypipe.launch.config.sections import RunConfig
+from greedypipe.launch.planning.host_limits import allow_open_files
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment, host_store
 from greedypipe.launch.process.rank import run_rank, run_told
@@ -108,6 +109,7 @@ def _run_rank(order: Order, rank: int, port: int) -> NoReturn:
     os.environ |= environment.variables(port)
     torch.set_num_threads(1)
     plan = make_plan(RunConfig.model_validate(yaml.safe_load(order.config)), order.num_processes)
+    allow_open_files(plan)
     screen = make_screen(plan.config.logging.console_interval_s)
 
     def work(incarnation: int) -> int:

@@ -74,6 +74,12 @@ class Environment:
             )
 
     @property
+    def ranks_here(self) -> range:
+        """The ranks on this host, which torchrun numbers one after the other."""
+        first = self.rank - self.local_rank
+        return range(first, first + _number("LOCAL_WORLD_SIZE", 1))
+
+    @property
     def _agent_hosts_store(self) -> bool:
         return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
