@@ -213,7 +213,8 @@ def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
     # The process ends when its input is closed: not before its output is.
     with contextlib.closing(process.stdin) as orders, contextlib.closing(process.stdout) as printed:
         try:
-            print(json.dumps(order), file=orders, flush=True)
+            orders.write(json.dumps(order) + "\n")
+            orders.flush()
             for line in printed:
                 print(line, end="", flush=True)
         except BaseException:
