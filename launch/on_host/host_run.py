@@ -31,7 +31,7 @@ LEAVE_S = NAME_S + 3.0
 def settle(
     config: str | None, overrides: Sequence[str], stages: int | None, resume: str | None, say: Callable[[str], None]
 ) -> tuple[Plan, Origin]:
-    """Finds everything about a run that may be wrong, and claims its folder; starts no process.
+    """Checks everything about a run that can be wrong, and claims its folder; starts no process.
 
     Args:
         config: A YAML file; None for the bundled digits.

@@ -30,7 +30,7 @@ from greedypipe.workers.telemetry.records import Beginning
 
 @dataclass(frozen=True)
 class Order:
-    """What the ranks of a run are told by whoever starts them. Picklable.
+    """What a launcher tells the ranks of a run. Picklable.
 
     Attributes:
         config: The resolved configuration, YAML.
@@ -49,7 +49,7 @@ class Order:
 
 
 class Ranks:
-    """Processes that carry out an order. On leaving the context whoever still runs is killed.
+    """The processes of an order. Leaving the context kills those that still run.
 
     They end with this process, however it ends; so does the store, which lives in it.
 
@@ -81,7 +81,7 @@ class Ranks:
 
     @property
     def exit_codes(self) -> dict[int, int | None]:
-        """Of the ranks that were started; None of one that still runs, minus the signal of one that was killed."""
+        """Exit codes of the ranks that were started: None while a rank runs, minus the signal if one killed it."""
         return {rank: process.exitcode for rank, process in self._processes.items()}
 
     @property

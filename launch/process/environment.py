@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Environment:
-    """What the launcher tells a process; a process started by hand is the only one of its run.
+    """What the launcher has told this process; a process started by hand is the only one of its run.
 
     Attributes:
         attempt: How often the launcher has restarted the run.
@@ -63,7 +63,7 @@ class Environment:
 
     @staticmethod
     def prefix(attempt: int) -> str:
-        """What the keys of one attempt begin with."""
+        """The prefix of one attempt's keys."""
         return f"greedypipe/{attempt}"
 
     def check_store_outlives_processes(self) -> None:

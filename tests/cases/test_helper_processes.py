@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from greedypipe.launch.checkpoints.manifest import complete_folders
+from greedypipe.launch.on_host import local_run
 from greedypipe.launch.reporting.status_file import read_status
 from tests.multiprocess.harness import TINY, run_pipeline
 from tests.multiprocess.started import BARE, DIGITS, ROOT, TORCHRUN, Started, assert_all_gone, descendants, with_loaders
@@ -85,6 +86,22 @@ def test_a_keeper_that_is_killed_is_named_and_ends_the_run(policy: str, tmp_path
     assert time.monotonic() - struck[0] < 5
     (cause,) = causes(outcome)
     assert cause.startswith("stage 1: its keeper (process ") and cause.endswith("died without a word")
+    assert outcome.exit_codes == [1, -9, 1]
+
+
+def kill_own_keeper(rank: int) -> None:
+    if rank == 1:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(30)
+
+
+def test_a_keeper_that_is_killed_before_its_child_has_joined_is_named_too(tmp_path: Path) -> None:
+    settings = [*TINY, "partition.blocks=3", "faults.policy=isolate", "faults.timeout_s=300"]
+    started = time.monotonic()
+    outcome = local_run.run_pipeline(settings, 3, tmp_path / "run", enter=kill_own_keeper)
+    assert time.monotonic() - started < 8
+    (cause,) = causes(outcome)
+    assert cause.startswith("stage 1: its keeper (process ")
     assert outcome.exit_codes == [1, -9, 1]
 
 
