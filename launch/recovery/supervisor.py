@@ -224,11 +224,13 @@ class Supervisor:
 
     def _leave_with(self, cause: Cause) -> NoReturn:
         code, end = ENDS.get(cause.kind, (FAILED, RunEnd.FAILED))
-        with contextlib.suppress(RuntimeError):
+        # No error may keep this process: whoever comes here is the only one who can still end it.
+        with contextlib.suppress(Exception):
             if not self._board.post_cause(self._status.seat.rank, cause):
                 self._leave("", code)
-        if cause.kill and cause.kill.host == self._status.host:
-            kill(cause.kill.pid)
+        with contextlib.suppress(Exception):
+            if cause.kill and cause.kill.host == self._status.host:
+                kill(cause.kill.pid)
         note = partial(_note_cause, self._folder, end, cause.message)
         self._leave(f"{cause.trace}greedypipe: {cause.message}", code, note)
 

@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning import host_limits
 from greedypipe.launch.planning.host_limits import allow_open_files, check_host, files_of
 from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.workers import memory
 from greedypipe.workers.links import shared_memory
 from greedypipe.workers.memory import available_bytes
 
@@ -25,6 +27,20 @@ def test_the_available_memory_is_between_nothing_and_all_of_the_host() -> None:
     available = available_bytes()
     assert available is not None
     assert 0 < available < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_the_tightest_control_group_counts_and_cached_files_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for group, limit, used, cached in (("", "max", 0, 0), ("job", 5000, 3000, 500), ("job/task", 9000, 1000, 0)):
+        folder = tmp_path / group
+        folder.mkdir(exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text(f"anon 1\ninactive_file {cached}\n")
+    groups = tmp_path / "groups"
+    groups.write_text("0::/job/task\n")
+    monkeypatch.setattr(memory, "GROUPS", groups)
+    monkeypatch.setattr(memory, "GROUP_ROOT", tmp_path)
+    assert available_bytes() == 5000 - 3000 + 500
 
 
 def test_links_that_do_not_fit_are_refused_with_both_sizes(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
