@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.workers.data.prefetch import FILES_PER_PROCESS
-from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER
+from greedypipe.workers.inbox import SLOTS_BEYOND_BUFFER
 from greedypipe.workers.links.shared_memory import slots_bytes
 from greedypipe.workers.memory import available_bytes
 from greedypipe.workers.placement import Seat
@@ -61,7 +61,7 @@ def _file_problems(plan: Plan, seats: Iterable[Seat]) -> Iterator[str]:
 
 def _memory_problems(plan: Plan, seats: list[Seat]) -> Iterator[str]:
     """Whether the slots of the links into these processes fit into the memory that is left."""
-    slots = plan.config.buffers.capacity + SLOTS_BESIDE_BUFFER + plan.config.link.slots
+    slots = plan.config.buffers.capacity + SLOTS_BEYOND_BUFFER + plan.config.link.slots
     needed = sum(
         slots_bytes(plan.layout_after(route.sender.stage, route.share), slots)
         for edge in range(plan.placement.num_stages - 1)

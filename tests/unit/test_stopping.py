@@ -78,6 +78,7 @@ def test_nothing_keeps_a_process_that_leaves(block: str) -> None:
         stderr=subprocess.PIPE,
     )
     assert process.stderr and process.stdout
+    assert "leaves\n" in iter(process.stderr.readline, "")
     assert process.wait(3 * LAST_WORDS_S + 2) == FAILED
     process.stdout.close()
     process.stderr.close()
