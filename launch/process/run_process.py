@@ -13,13 +13,14 @@ from greedypipe.launch.recovery.attempt import Attempt, Recovery, RunIsOver
 from greedypipe.launch.recovery.exit_codes import REQUEUE
 from greedypipe.launch.recovery.isolate import recovery_for
 from greedypipe.launch.recovery.member import Member
+from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.recovery.supervisor import Supervisor
 from greedypipe.launch.reporting.screen import Screen
 from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory
 from greedypipe.workers.telemetry.results import StageReport
 
 
-def run_stage(member: Member, screen: Screen) -> int:
+def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
     """Runs this process's stage to the end; ends the process if the run fails (see Supervisor).
 
     Returns:
@@ -31,7 +32,8 @@ def run_stage(member: Member, screen: Screen) -> int:
     reset_peak_memory()
     torch.set_num_threads(member.plan.config.placement.threads)
     keep_freed_memory()
-    with Supervisor(member.board, member.status, faults, stop_console=stop_console, folder=member.folder) as supervisor:
+    watched = member.board, member.status, faults, signals
+    with Supervisor(*watched, stop_console=stop_console, folder=member.folder) as supervisor:
         recovery = recovery_for(member)
         try:
             done = _attempt_until_done(member, recovery, leader, supervisor)
@@ -43,7 +45,7 @@ def run_stage(member: Member, screen: Screen) -> int:
 
 @dataclass(frozen=True)
 class _Done:
-    """How an attempt that was not lost has ended for this process."""
+    """How an attempt that was not lost ended for this process."""
 
     exit_code: int
     report: StageReport
@@ -63,7 +65,7 @@ def _attempt_until_done(member: Member, recovery: Recovery, leader: Leader, supe
 
 
 def _try_once(member: Member, attempt: Attempt, leader: Leader, supervisor: Supervisor) -> _Done:
-    """One attempt, by a member whose plan no other attempt has trained."""
+    """One attempt by a member with an untrained plan."""
     plan = member.plan
     device = plan.placement.device_of(member.local_rank, plan.config.placement)
     settled, predicted = settle_cut(resumed_plan(plan, attempt.origin), member.board, member.status, device)

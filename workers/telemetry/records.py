@@ -56,11 +56,26 @@ class Victim:
 
 
 @dataclass(frozen=True)
-class Cause:
-    """Why a run fails.
+class KeeperRow:
+    """The process that starts a rank again when it dies.
 
     Attributes:
-        kind: raised, died, hung or interrupted.
+        name: The rank in words, e.g. "stage 1".
+        pid: Its process id; 0 once it has ended without a failure.
+    """
+
+    rank: int
+    name: str
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a run ends before its time.
+
+    Attributes:
+        kind: raised, died, hung, interrupted, or stopped before training began.
         trace: Stack trace of the exception; empty if there was none.
         kill: A process that hangs, to be killed.
         reported_by: Rank of the process that found it; filled in by the board.

@@ -3,7 +3,8 @@
 | topic         | written by                       | read by                                             |
 |---------------|----------------------------------|-----------------------------------------------------|
 | STATUS        | every supervisor, 4 times a second | supervisors, the monitor, stage 0's feed           |
-| STOP          | a process that receives SIGTERM  | supervisors                                         |
+| STOP          | a process that receives a signal | supervisors                                         |
+| KEEPER        | every keeper                     | supervisors                                         |
 | CAUSE         | the first process that finds one | supervisors, the Ray driver                         |
 | FOLDER        | rank 0                           | every process when it joins                         |
 | ORIGIN        | rank 0                           | every process when it begins                        |
@@ -24,7 +25,7 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from greedypipe.workers.telemetry.records import Beginning, Cause, EvaluationPart, Saved, Spans, StageRow
+from greedypipe.workers.telemetry.records import Beginning, Cause, EvaluationPart, KeeperRow, Saved, Spans, StageRow
 from greedypipe.workers.telemetry.results import Prediction, StageReport
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ _BEGINNING = TypeAdapter(Beginning)
 
 STATUS: Topic[StageRow] = Topic("status", TypeAdapter(StageRow))
 STOP: Topic[bool] = Topic("stop", _FLAG)
+KEEPER: Topic[KeeperRow] = Topic("keeper", TypeAdapter(KeeperRow))
 CAUSE: Topic[Cause] = Topic("cause", TypeAdapter(Cause))
 FOLDER: Topic[str] = Topic("folder", _TEXT)
 ORIGIN: Topic[Beginning] = Topic("origin", _BEGINNING)
