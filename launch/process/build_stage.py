@@ -139,7 +139,8 @@ class Stage:
 
     def _join_replicas(self) -> Replicas:
         self._status.now(Activity.JOIN_REPLICAS)
-        return join_replicas(self._seat, self._attempt.store, self._device, self._plan.config.faults.timeout_s)
+        timeout_s, attempt = self._plan.config.faults.timeout_s, self._attempt
+        return join_replicas(self._seat, attempt.store, self._device, timeout_s, attempt.is_over)
 
     @property
     def _saved_blocks(self) -> list[Block]:

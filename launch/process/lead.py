@@ -85,5 +85,4 @@ def _wait_for_reports(member: Member, attempt: Attempt) -> list[StageReport]:
         reports = board.read(topic)
         return f"the reports of ranks {[rank for rank, report in enumerate(reports) if report is None]}"
 
-    attempt.wait_for(lambda: board.is_complete(topic) or None, member.timeout_s, missing)
-    return board.posted(topic)
+    return attempt.wait_for(lambda: board.complete(topic), member.timeout_s, missing)

@@ -4,34 +4,41 @@ import contextlib
 import faulthandler
 import json
 import os
+import secrets
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
 from greedypipe.launch.config.sections import FaultsConfig
 from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, INTERRUPTED
+from greedypipe.launch.recovery.identity import Identity, kill_member
 from greedypipe.launch.recovery.pulses import Pulses
 from greedypipe.launch.reporting.summary import write_summary
-from greedypipe.workers.placement import Seat
+from greedypipe.workers.placement import Seat, stage_name
 from greedypipe.workers.stage import InheritedFailure
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import Board
-from greedypipe.workers.telemetry.machine import is_alive, kill
-from greedypipe.workers.telemetry.phrases import range_of_blocks
+from greedypipe.workers.telemetry.diagnosis import SLOW_S, Waits
+from greedypipe.workers.telemetry.machine import is_alive
+from greedypipe.workers.telemetry.phrases import range_of_blocks, shown
 from greedypipe.workers.telemetry.records import Cause, StageRow, Victim
 from greedypipe.workers.telemetry.results import Failure, RunEnd
 from greedypipe.workers.telemetry.status import StageStatus
-from greedypipe.workers.telemetry.topics import FOLDER, STATUS, STOP
+from greedypipe.workers.telemetry.topics import FOLDER, RUN, STATUS, STOP
 
 HEARTBEAT_S = 0.25
+NOTE_S = 2.0
+"""How long a process that leaves waits for its disk to take down why."""
+MAY_HANG = (Activity.COMPUTING, Activity.WAIT_DISK)
+"""What a stage does without waiting for another process."""
 GRACE_S = 2.0
-"""How long a stage that only suffers from another one's failure looks for the cause before it reports its own."""
+"""How long a stage that suffers from another one's failure looks for the cause before it reports its own error."""
 
 
 class Terminated(BaseException):
@@ -48,7 +55,7 @@ class Supervisor:
     A thread posts the stage's status every HEARTBEAT_S and ends the process when a cause of failure is on the board,
     when another stage's heartbeat stops, when this stage computes for too long, or when the parent process is gone.
     Whoever finds a cause first writes it to the board and prints it; all others leave without a word. Leaving is
-    os._exit: threads may sit in a wait of gloo that nobody will ever end.
+    os._exit: threads may sit in a wait of gloo that nobody will ever end. Whatever ends the thread ends the process.
 
     With `faults.policy=isolate` a stage that fails or hangs by itself leaves alone, as long as it may be started again, and
     no cause is posted.
@@ -70,6 +77,7 @@ class Supervisor:
         self._folder = folder
         self._parent = os.getppid()
         self._pulses = Pulses(board.num_processes, config.heartbeat_timeout_s)
+        self._rows: Sequence[StageRow | None] = [None] * board.num_processes
         self._failing = threading.Lock()
         self._closing = threading.Event()
         self._stopping = threading.Event()
@@ -79,6 +87,8 @@ class Supervisor:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._terminate)
+        self._run = self._board.agree(RUN, secrets.token_hex(16))
+        self._identity = Identity(self._run, self._status.seat.rank, self._status.incarnation)
         # At once, not with the first heartbeat: a stage that dies before that must be known by its process.
         self._board.post(STATUS, self._status.seat.rank, self._status.row())
         self._thread.start()
@@ -91,6 +101,7 @@ class Supervisor:
         self._closing.set()
         self._thread.join()
         self._board.post(STATUS, self._status.seat.rank, self._status.row())
+        self._identity.close()
 
     def told_to_stop(self) -> bool:
         """Whether the run is to save itself and end. Does not block."""
@@ -127,8 +138,8 @@ class Supervisor:
         self._leave_with(Cause("raised", message, trace=text))
 
     def _find_cause(self) -> Cause | None:
-        """What is behind a broken connection: somebody else's report, or a process that is no more."""
-        deadline = time.monotonic() + GRACE_S
+        """What is behind an echo: somebody else's report, a process that is no more, or one that stands still."""
+        rows, deadline = self._rows, time.monotonic() + GRACE_S
         while time.monotonic() < deadline:
             with contextlib.suppress(RuntimeError):  # the store may be gone as well
                 if cause := self._board.cause():
@@ -136,7 +147,23 @@ class Supervisor:
                 if dead := self._find_dead():
                     return dead
             time.sleep(0.05)
-        return None
+        return self._standing_still(rows)
+
+    def _standing_still(self, rows: Sequence[StageRow | None]) -> Cause | None:
+        """The process at the end of the chain of waits, where it has been at one thing for long.
+
+        Args:
+            rows: As of the last heartbeat, before this process gave up its own wait.
+        """
+        waits, own = Waits(rows, self._labels), self._status.seat.rank
+        culprit = waits.end_of_chain(own)
+        if culprit == own:
+            return None
+        if (row := rows[culprit]) is None:
+            return Cause("hung", f"{stage_name(self._labels[culprit])} has not begun")
+        if row.for_s < SLOW_S:
+            return None
+        return Cause("hung", f"{_name(row)} stands still: {row.doing} for {row.for_s:.0f} s, batch_id {row.batch_id}")
 
     def _find_dead(self) -> Cause | None:
         for row in self._board.read(STATUS):
@@ -150,15 +177,18 @@ class Supervisor:
         try:
             while not self._closing.wait(HEARTBEAT_S):
                 self._beat()
-        except RuntimeError as error:
+        except Exception as error:
+            # The store's own errors are RuntimeErrors.
+            what = "lost the rendezvous store" if isinstance(error, RuntimeError) else "cannot watch over the run"
             if not self._closing.is_set() and self._failing.acquire(blocking=False):
-                reason = str(error).splitlines()[0]
-                self._leave(f"greedypipe: {self._status.seat.name} lost the rendezvous store: {reason}", FAILED)
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                self._leave(f"greedypipe: {self._status.seat.name} {what}: {reason}", FAILED)
 
     def _beat(self) -> None:
         row = self._status.row()
         self._board.post(STATUS, self._status.seat.rank, row)
         self._spread_stop()
+        self._rows = self._board.read(STATUS)
         if cause := self._board.cause() or self._own_hang(row) or self._others_hang():
             if self._failing.acquire(blocking=False):
                 self._leave_with(cause)
@@ -166,14 +196,12 @@ class Supervisor:
             self._leave(f"greedypipe: {self._status.seat.name}: the launcher is gone", FAILED)
 
     def _own_hang(self, row: StageRow) -> Cause | None:
-        if row.activity != Activity.COMPUTING or row.for_s < self._config.hang_timeout_s:
+        if row.activity not in MAY_HANG or row.for_s < self._config.hang_timeout_s:
             return None
         stacks = self._folder / "logs" / f"stage{self._status.seat.label}.stacks"
-        stacks.parent.mkdir(exist_ok=True)
-        with stacks.open("w") as file:
-            faulthandler.dump_traceback(file)
-        message = f"{_name(row)} hangs: computing for {row.for_s:.0f} s after batch_id {row.batch_id}; "
-        message += f"its stacks are in {stacks}"
+        message = f"{_name(row)} hangs: {row.doing} for {row.for_s:.0f} s after batch_id {row.batch_id}"
+        if _within(NOTE_S, lambda: _write_stacks(stacks)):
+            message += f"; its stacks are in {stacks}"
         self._leave_alone(message)
         return Cause("hung", message)
 
@@ -183,37 +211,40 @@ class Supervisor:
             self._leave(f"{trace}greedypipe: {message}; it is started again alone", ALONE)
 
     def _others_hang(self) -> Cause | None:
-        rows = self._board.read(STATUS)
-        for row in self._pulses.silent(rows):
+        for row in self._pulses.silent(self._rows):
             message = (
                 f"{_name(row)} hangs: no sign of life for {self._config.heartbeat_timeout_s:g} s, "
                 f"last seen {row.doing}, batch_id {row.batch_id}"
             )
             if self._config.comes_back(row.incarnation):
                 # On another host nobody here can reach it: who waits for it waits until its own deadline.
-                if row.host == self._status.host:
-                    kill(row.pid)
+                kill_member(self._run, row.seat.rank, row.incarnation)
                 continue
-            return Cause("hung", message, kill=Victim(row.host, row.pid))
+            return Cause("hung", message, kill=Victim(row.seat.rank, row.incarnation))
         return None
 
     def _leave_with(self, cause: Cause, code: int = FAILED) -> NoReturn:
         with contextlib.suppress(RuntimeError):
             if not self._board.post_cause(self._status.seat.rank, cause):
                 self._leave("", code)
-        if cause.kill and cause.kill.host == self._status.host:
-            kill(cause.kill.pid)
-        _note_cause(self._folder, RunEnd.INTERRUPTED if code == INTERRUPTED else RunEnd.FAILED, cause.message)
-        self._leave(f"{cause.trace}greedypipe: {cause.message}", code)
+        if cause.kill:
+            kill_member(self._run, cause.kill.rank, cause.kill.incarnation)
+        self._print(f"{cause.trace}greedypipe: {cause.message}")
+        status = RunEnd.INTERRUPTED if code == INTERRUPTED else RunEnd.FAILED
+        _within(NOTE_S, lambda: _note_cause(self._folder, status, cause.message))
+        os._exit(code)
 
     def _leave(self, text: str, code: int) -> NoReturn:
+        self._print(text)
+        os._exit(code)
+
+    def _print(self, text: str) -> None:
         with contextlib.suppress(Exception):
             self._stop_console()
         if text:
-            print(text, file=sys.stderr)
+            print(shown(text), file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
 
 
 def say_given_up(board: Board, seat: Seat, reason: str) -> None:
@@ -221,7 +252,21 @@ def say_given_up(board: Board, seat: Seat, reason: str) -> None:
     message = f"{seat.name} {reason}"
     if board.post_cause(seat.rank, Cause("died", message)):
         _note_cause(Path(board.share(FOLDER)), RunEnd.FAILED, message)
-        print(f"greedypipe: {message}", file=sys.stderr, flush=True)
+        print(f"greedypipe: {shown(message)}", file=sys.stderr, flush=True)
+
+
+def _within(seconds: float, call: Callable[[], object]) -> bool:
+    """Makes a call in a thread of its own, and waits for it so long: it may hang on a disk. Returns whether it has ended."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
+
+
+def _write_stacks(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as file:
+        faulthandler.dump_traceback(file)
 
 
 def _name(row: StageRow) -> str:

@@ -76,10 +76,10 @@ def test_all_rows_asks_every_entry(store: Store) -> None:
 def test_the_first_cause_stays_and_only_its_reporter_learns_that_it_was_first(store: Store) -> None:
     board = Board(store, 2)
     assert board.cause() is None
-    assert board.post_cause(1, Cause("died", "first", kill=Victim("here", 7)))
+    assert board.post_cause(1, Cause("died", "first", kill=Victim(1, 0)))
     assert not board.post_cause(0, Cause("died", "second"))
     found = board.cause()
-    assert found == Cause("died", "first", kill=Victim("here", 7), reported_by=1)
+    assert found == Cause("died", "first", kill=Victim(1, 0), reported_by=1)
     assert not board.post_cause(0, found), "one who only repeats a cause has not found it"
 
 

@@ -12,11 +12,11 @@ from greedypipe.buffers.stats import BufferStats
 from greedypipe.pipeline.batch import Batch
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.inbox import Delivery, MessageStream
-from greedypipe.workers.links.connect import memory_of_host
 from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import AnyMessage, Kind, Message
 from greedypipe.workers.telemetry.meter import LoggingConfig
 from greedypipe.workers.telemetry.records import Spans
+from greedypipe.workers.this_host import memory_of_host
 
 EVALUATION_SPANS = 4096
 """Room for evaluation batches that fall among the recorded training batches; those beyond it are not recorded."""

@@ -1,9 +1,5 @@
 """From the configuration to the two ends of a link."""
 
-import os
-import socket
-from pathlib import Path
-
 import torch
 from torch.distributed import PrefixStore, Store
 
@@ -12,18 +8,19 @@ from greedypipe.workers.links.interface import LinkConfig, Receiver, Sender
 from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.shared_memory import attach_shared_memory, serve_shared_memory
+from greedypipe.workers.this_host import memory_of_host
 
 DEADLINES = 2
-"""A wire's own deadline, in those of a link. It closes the pair for good, so the reader's, which names what was awaited,
-comes first."""
+"""Deadline of a wire, as a multiple of the link's. A wire that times out is closed for good, so the reader's deadline, which
+names what was awaited, comes first."""
 
 
 class LinkEnd:
-    """What both ends of a link need to find each other; `send` or `receive` builds one of them.
+    """What one end of a link needs to find the other; `send` or `receive` builds it.
 
     Args:
         link: Its name in the store, the same at both ends.
-        patience: With the peer; its deadline is that of every later wait too.
+        patience: With the peer; every later wait has the same deadline.
     """
 
     def __init__(
@@ -64,7 +61,7 @@ class LinkEnd:
         return connect_gloo(self._store, self._link, end, self._layout, patience=self._patience, deadline_s=deadline_s)
 
     def _choose(self, end: int) -> str:
-        """The transport that both ends choose, from where both of them are."""
+        """The transport; both ends come to the same one, from both their places."""
         if self._config.transport == "gloo":
             return "gloo"
         here = f"{memory_of_host()} {self._device.type}"
@@ -77,13 +74,3 @@ class LinkEnd:
             raise ValueError(f"link.transport: got shm, but {self._peer} shares no host memory with this stage; use gloo")
         return "gloo"
 
-
-def memory_of_host() -> str:
-    """The same text in two processes exactly when they can share memory: one running kernel, one network namespace.
-
-    The second because the ends of a shared-memory link meet at an address that belongs to such a namespace.
-    """
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    if not boot.exists():
-        return f"{socket.gethostname()} {os.getpid()}"
-    return f"{boot.read_text().strip()} {os.stat('/proc/self/ns/net').st_ino}"

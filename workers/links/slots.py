@@ -1,4 +1,4 @@
-"""Slots: memory for one message each, in a fixed number, handed out and given back."""
+"""Slots: memory for one message each, in a fixed number, acquired and released."""
 
 import threading
 import time
@@ -46,13 +46,15 @@ class Slot:
         """Reads the message, whose tensors lie in the slot.
 
         Raises:
-            ValueError: The sender's layout is another one.
+            ValueError: The sender's layout is another one, or this is no message of it.
         """
         kind, batch_id, step, rows, code, batch_rows = self._header[:6].tolist()
         if code != self._layout.code:
             raise ValueError(
                 f"the sender's messages have another layout (code {code}, here {self._layout.code}): {self._layout.specs}"
             )
+        if not 0 <= rows <= self._layout.max_rows:
+            raise ValueError(f"a message of {rows} rows came, the layout allows {self._layout.max_rows}")
         fields, _ = self._open(kind, rows)
         return Message(Kind(kind), batch_id, step, {name: field.read() for name, field in fields.items()}, batch_rows)
 
@@ -73,8 +75,8 @@ def new_slot(layout: MessageLayout) -> Slot:
 
 
 class SlotPool(Generic[T]):
-    """Slots for one thread that acquires and any threads that release. The one released last is acquired first: it is
-    the likeliest to be in a cache.
+    """Slots for one thread that acquires and any threads that release. The slot released last is acquired first: it is
+    most likely still in cache.
 
     Args:
         count: Number of slots, at least 1.

@@ -1,4 +1,4 @@
-"""Who holds a pipeline up: a stage that computes for too long, or one that starves because of another."""
+"""Which stage holds a pipeline up: one that computes for too long, or one that starves because of another."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.records import StageRow
 
 SLOW_S = 5.0
-"""Seconds on one batch, or of waiting, from which on a stage is worth a remark."""
+"""Seconds on one batch, or of waiting, after which a stage is worth a remark."""
 
 
 def judge(rows: Sequence[StageRow | None], labels: Sequence[str], now_s: float) -> list[str]:
@@ -65,7 +65,7 @@ class Waits:
         return None if row is None else self._ranks.get(row.peer)
 
     def end_of_chain(self, rank: int) -> int:
-        """Whom the one waits for that a process waits for, and so on; ends where waits go round."""
+        """The last process in a chain in which each waits for the next; ends where the chain closes on itself."""
         seen = {rank}
         while (awaited := self.awaited(rank)) is not None and awaited not in seen:
             seen.add(awaited)

@@ -17,7 +17,7 @@ def host_name() -> str:
 
 
 def kill(pid: int) -> None:
-    """A stopped process does not hear SIGTERM, and whoever started it would wait for it."""
+    """Ends a process at once, also one that is stopped and so does not hear SIGTERM."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 

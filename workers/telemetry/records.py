@@ -1,13 +1,19 @@
 """What the processes of a run tell each other while it lasts, on the board and in status.json, under these keys.
 
-What stays of a run is in workers.telemetry.results. JSON turns the integer keys of a dictionary into text; reading a
+What a run leaves behind is in workers.telemetry.results. JSON turns the integer keys of a dictionary into text; reading a
 record (workers.telemetry.topics) turns them back.
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
 
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.activity import Activity
+
+Number = Annotated[int, Field(ge=-1, lt=2**63)]
+"""An index, a count or a process; -1 where there is none yet."""
 
 
 @dataclass(frozen=True)
@@ -21,26 +27,26 @@ class StageRow:
     """
 
     seat: Seat
-    blocks: list[int]
-    pid: int
+    blocks: Annotated[list[Number], Field(min_length=1)]
+    pid: Number
     host: str
     activity: Activity
     peer: str
-    batch_id: int
-    step: int
-    loss: dict[int, float]
-    accuracy: dict[int, float]
+    batch_id: Number
+    step: Number
+    loss: dict[Number, float]
+    accuracy: dict[Number, float]
     samples_per_s: float
     wait_input_fraction: float
     wait_output_fraction: float
     staleness_mean: float
     reuse_mean: float
-    incarnation: int
+    incarnation: Number
     began_unix_s: float
     finished: bool
     since: float
     name: str
-    stage: int
+    stage: Number
     doing: str
     for_s: float
     unix_s: float
@@ -48,10 +54,10 @@ class StageRow:
 
 @dataclass(frozen=True)
 class Victim:
-    """A process that does not answer and is to be killed by whoever shares its host."""
+    """A process that does not answer and is to be killed by whoever shares its host (launch.recovery.identity)."""
 
-    host: str
-    pid: int
+    rank: Number
+    incarnation: Number
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Cause:
     message: str
     trace: str = ""
     kill: Victim | None = None
-    reported_by: int = -1
+    reported_by: Number = -1
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Beginning:
 
     folder: str
     checkpoint: str
-    evaluated: tuple[int, ...] = ()
+    evaluated: tuple[Number, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,10 +104,10 @@ class EvaluationPart:
         ensemble: How many all heads together got right; only in the last stage.
     """
 
-    epoch: int
-    samples: int
-    correct: dict[int, int]
-    ensemble: int | None
+    epoch: Number
+    samples: Number
+    correct: dict[Number, Number]
+    ensemble: Number | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ class Saved:
     """
 
     files: dict[str, str] = field(default_factory=dict)
-    steps: dict[int, int] = field(default_factory=dict)
+    steps: dict[Number, Number] = field(default_factory=dict)
     failure: str = ""
 
 

@@ -16,6 +16,8 @@
 | checkpoint_of | every saver                      | the committer                                       |
 | TRACE         | every process                    | rank 0                                              |
 | CUT           | rank 0                           | every process                                       |
+| RUN           | the first process that comes     | every supervisor                                    |
+| EVALUATED     | every process                    | the monitor                                         |
 """
 
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from greedypipe.workers.telemetry.records import Beginning, Cause, EvaluationPart, Saved, Spans, StageRow
+from greedypipe.workers.telemetry.records import Beginning, Cause, EvaluationPart, Number, Saved, Spans, StageRow
 from greedypipe.workers.telemetry.results import Prediction, StageReport
 
 T = TypeVar("T")
@@ -38,7 +40,7 @@ class Topic(Generic[T]):
     entries: TypeAdapter[T]
 
     def write(self, value: T) -> str:
-        """The value as JSON; a number that is none stays one, as `read` takes it."""
+        """The value as JSON; NaN and infinity are kept, as `read` expects them."""
         return to_json(value, inf_nan_mode="constants").decode()
 
     def read(self, text: bytes) -> T:
@@ -50,7 +52,8 @@ class Topic(Generic[T]):
         return self.entries.validate_json(text)
 
 
-_FLAG, _NUMBER, _TEXT = TypeAdapter(bool), TypeAdapter(int), TypeAdapter(str)
+_FLAG, _TEXT = TypeAdapter(bool), TypeAdapter(str)
+_NUMBER: TypeAdapter[int] = TypeAdapter(Number)
 _REPORT, _EVALUATION, _SAVED = TypeAdapter(StageReport), TypeAdapter(EvaluationPart), TypeAdapter(Saved)
 _BEGINNING = TypeAdapter(Beginning)
 
@@ -62,6 +65,9 @@ ORIGIN: Topic[Beginning] = Topic("origin", _BEGINNING)
 INCARNATION: Topic[int] = Topic("incarnation", _NUMBER)
 TRACE: Topic[Spans] = Topic("trace", TypeAdapter(Spans))
 CUT: Topic[Prediction] = Topic("cut", TypeAdapter(Prediction))
+RUN: Topic[str] = Topic("run", _TEXT)
+EVALUATED: Topic[int] = Topic("evaluated", _NUMBER)
+"""Epoch of the newest pass that a process has counted."""
 
 
 def origin_of(attempt: int) -> Topic[Beginning]:
