@@ -60,7 +60,8 @@ def train(
     The processes are started by a process of their own, with the caller's import path: no
     `if __name__ == "__main__"` is needed around the call, and the caller may be a notebook, a thread, or use a GPU.
     Objects that a configuration names by import path must stand in a module, not in a notebook's cells. Interrupting the
-    call ends the run; the run ends with the calling process. The caller's random numbers stay as they are.
+    call has the run save itself and end; the run ends with the calling process. The caller's random numbers stay as they
+    are.
 
     Args:
         config: A YAML file, or its content as sections of keys; None for the bundled digits.
@@ -70,7 +71,7 @@ def train(
             new one.
 
     Returns:
-        The run; also one that was told to stop (SIGTERM), which has saved itself.
+        The run; also one that was told to stop by a signal, which has saved itself.
 
     Raises:
         ConfigError: The configuration is wrong or impossible; a line per error, and nothing has been started.
@@ -209,17 +210,18 @@ def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
     )
     assert process.stdin and process.stdout
     line = ""
-    with contextlib.closing(process.stdout):
+    # The process ends when its input is closed: not before its output is.
+    with contextlib.closing(process.stdin) as orders, contextlib.closing(process.stdout) as printed:
         try:
-            with contextlib.closing(process.stdin):
-                json.dump(order, process.stdin)
-            for line in process.stdout:
+            print(json.dumps(order), file=orders, flush=True)
+            for line in printed:
                 print(line, end="", flush=True)
         except BaseException:
             process.send_signal(signal.SIGINT)
-            process.stdout.read()
+            printed.read()
             process.wait()
             raise
+        process.wait()
     return process.wait(), line.strip().removeprefix("greedypipe: ")
 
 

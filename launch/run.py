@@ -6,7 +6,6 @@ On one host `greedypipe train` needs no torchrun.
 """
 
 import argparse
-import contextlib
 import functools
 import os
 import sys
@@ -26,11 +25,11 @@ from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, dump_config, load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.process.environment import Environment
-from greedypipe.launch.process.rank import give_up
+from greedypipe.launch.process.rank import run_rank
 from greedypipe.launch.process.run_process import run_stage
-from greedypipe.launch.recovery.exit_codes import INTERRUPTED, WRONG_CONFIGURATION
-from greedypipe.launch.recovery.keeper import run_kept
+from greedypipe.launch.recovery.exit_codes import WRONG_CONFIGURATION
 from greedypipe.launch.recovery.member import Member
+from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.reporting.screen import make_screen
 
 
@@ -49,22 +48,19 @@ def main() -> None:
             environment.check_store_outlives_processes()
     except ConfigError as error:
         _refuse(environment, error)
-    work = functools.partial(_work, environment, plan, arguments.resume)
-    name = plan.placement.seat_of(environment.rank).name
-    sys.exit(run_kept(name, config.faults, work, functools.partial(give_up, plan, environment)))
+    sys.exit(run_rank(plan, environment, functools.partial(_work, environment, plan, arguments.resume)))
 
 
 def _work(environment: Environment, plan: Plan, resume: str | None, incarnation: int) -> int:
     """All that one process of the run does, or a child of it that is started again."""
-    with contextlib.suppress(KeyboardInterrupt):
+    with RankSignals(speaks=environment.rank == 0) as signals:
         stores = environment.connect(2, plan.config.faults.timeout_s)
         folder = find = None
         if environment.rank == 0:
             folder, find = _begin(environment, resume, plan, stores[1], incarnation)
         rank, local_rank = environment.rank, environment.local_rank
         member = Member.join(plan, rank, local_rank, stores, folder=folder, find_origin=find, incarnation=incarnation)
-        return run_stage(member, make_screen(plan.config.logging.console_interval_s))
-    return INTERRUPTED
+        return run_stage(member, make_screen(plan.config.logging.console_interval_s), signals)
 
 
 def _begin(

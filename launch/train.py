@@ -2,8 +2,8 @@
 
     greedypipe train [--stages 4] [--config x.yaml] [--resume auto|PATH] [section.key=value ...]
 
-Several hosts take torchrun: `torchrun ... -m greedypipe.launch.run`, with the same options. Ctrl-C ends the run at once;
-SIGTERM has it save itself first (exit code 75).
+Several hosts take torchrun: `torchrun ... -m greedypipe.launch.run`, with the same options. Ctrl-C has the run save itself
+and end (exit code 75), as SIGTERM does; once more, some seconds later, ends it at once.
 """
 
 import argparse

@@ -13,13 +13,14 @@ from greedypipe.launch.recovery.attempt import Attempt, Recovery, RunIsOver
 from greedypipe.launch.recovery.exit_codes import REQUEUE
 from greedypipe.launch.recovery.isolate import recovery_for
 from greedypipe.launch.recovery.member import Member
+from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.recovery.supervisor import Supervisor
 from greedypipe.launch.reporting.screen import Screen
 from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory
 from greedypipe.workers.telemetry.results import StageReport
 
 
-def run_stage(member: Member, screen: Screen) -> int:
+def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
     """Runs this process's stage to the end; ends the process if the run fails (see Supervisor).
 
     Returns:
@@ -31,7 +32,8 @@ def run_stage(member: Member, screen: Screen) -> int:
     reset_peak_memory()
     torch.set_num_threads(member.plan.config.placement.threads)
     keep_freed_memory()
-    with Supervisor(member.board, member.status, faults, stop_console=stop_console, folder=member.folder) as supervisor:
+    watched, labels = (member.board, member.status, faults, signals), [seat.label for seat in member.plan.placement.seats()]
+    with Supervisor(*watched, labels=labels, stop_console=stop_console, folder=member.folder) as supervisor:
         recovery = recovery_for(member)
         try:
             done = _attempt_until_done(member, recovery, leader, supervisor)

@@ -61,11 +61,26 @@ class Victim:
 
 
 @dataclass(frozen=True)
-class Cause:
-    """Why a run fails.
+class KeeperRow:
+    """The process that starts a rank again when it dies.
 
     Attributes:
-        kind: raised, died, hung or interrupted.
+        name: Of the rank in words, e.g. "stage 1".
+        pid: 0 where it has ended in peace.
+    """
+
+    rank: Number
+    name: str
+    host: str
+    pid: Number
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a run ends before its time.
+
+    Attributes:
+        kind: raised, died, hung, interrupted, or stopped before training began.
         trace: Where it was raised; empty where nobody raised.
         kill: A process that hangs.
         reported_by: Rank of the process that found it; filled in by the board.

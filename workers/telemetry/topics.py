@@ -4,6 +4,7 @@
 |---------------|----------------------------------|-----------------------------------------------------|
 | STATUS        | every supervisor, 4 times a second | supervisors, the monitor, stage 0's feed           |
 | STOP          | a process that is told to stop   | supervisors                                         |
+| KEEPER        | every keeper                     | supervisors                                         |
 | CAUSE         | the first process that finds one | supervisors, the Ray driver                         |
 | FOLDER        | rank 0                           | every process when it joins                         |
 | ORIGIN        | rank 0                           | every process when it begins                        |
@@ -26,7 +27,16 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from greedypipe.workers.telemetry.records import Beginning, Cause, EvaluationPart, Number, Saved, Spans, StageRow
+from greedypipe.workers.telemetry.records import (
+    Beginning,
+    Cause,
+    EvaluationPart,
+    KeeperRow,
+    Number,
+    Saved,
+    Spans,
+    StageRow,
+)
 from greedypipe.workers.telemetry.results import Prediction, StageReport
 
 T = TypeVar("T")
@@ -59,6 +69,7 @@ _BEGINNING = TypeAdapter(Beginning)
 
 STATUS: Topic[StageRow] = Topic("status", TypeAdapter(StageRow))
 STOP: Topic[bool] = Topic("stop", _FLAG)
+KEEPER: Topic[KeeperRow] = Topic("keeper", TypeAdapter(KeeperRow))
 CAUSE: Topic[Cause] = Topic("cause", TypeAdapter(Cause))
 FOLDER: Topic[str] = Topic("folder", _TEXT)
 ORIGIN: Topic[Beginning] = Topic("origin", _BEGINNING)
