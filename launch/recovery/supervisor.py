@@ -14,19 +14,22 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
+from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import FaultsConfig
-from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, INTERRUPTED
+from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, INTERRUPTED, WRONG_CONFIGURATION
 from greedypipe.launch.recovery.pulses import Pulses
-from greedypipe.launch.reporting.summary import write_summary
+from greedypipe.workers.block_files import EndNotSaved
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.stage import InheritedFailure
-from greedypipe.workers.telemetry.activity import Activity
+from greedypipe.workers.telemetry.activity import OWN_WORK, Activity
 from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.diagnosis import culprit
 from greedypipe.workers.telemetry.machine import is_alive, kill
 from greedypipe.workers.telemetry.phrases import range_of_blocks
 from greedypipe.workers.telemetry.records import Cause, StageRow, Victim
 from greedypipe.workers.telemetry.results import Failure, RunEnd
 from greedypipe.workers.telemetry.status import StageStatus
+from greedypipe.workers.telemetry.summary_file import write_summary
 from greedypipe.workers.telemetry.topics import FOLDER, STATUS, STOP
 
 HEARTBEAT_S = 0.25
@@ -117,7 +120,11 @@ class Supervisor:
         text = "".join(traceback.format_exception(error))
         if isinstance(error, KeyboardInterrupt):
             self._leave_with(Cause("interrupted", "interrupted"), INTERRUPTED)
-        if isinstance(error, ECHOES) and (found := self._find_cause()):
+        if isinstance(error, ConfigError):
+            self._refuse(error)
+        if isinstance(error, EndNotSaved):
+            self._leave_with(Cause("raised", f"{self._status.seat.name}: {error}"))
+        if isinstance(error, ECHOES) and (found := self._find_cause() or self._find_hanging(error)):
             self._leave_with(found)
         message = f"{self._status.seat.name} failed: {type(error).__name__}: {error}"
         if isinstance(error, Terminated):
@@ -125,6 +132,23 @@ class Supervisor:
         elif not isinstance(error, ECHOES):
             self._leave_alone(message, text)
         self._leave_with(Cause("raised", message, trace=text))
+
+    def _refuse(self, error: ConfigError) -> NoReturn:
+        """Ends a run that may not begin. Its folder may be another run's: nothing is written there."""
+        message = "\ngreedypipe: ".join(str(error).splitlines())
+        is_first = True
+        with contextlib.suppress(RuntimeError):
+            is_first = self._board.post_cause(self._status.seat.rank, Cause("refused", message))
+        self._leave(f"greedypipe: {message}" if is_first else "", WRONG_CONFIGURATION)
+
+    def _find_hanging(self, error: BaseException) -> Cause | None:
+        """What is behind a wait that this stage has given up."""
+        if isinstance(error, TimeoutError):
+            with contextlib.suppress(RuntimeError):
+                rows = self._board.read(STATUS)
+                if row := culprit(rows, self._status.seat.rank):
+                    return Cause("hung", _hangs(row))
+        return None
 
     def _find_cause(self) -> Cause | None:
         """What is behind a broken connection: somebody else's report, or a process that is no more."""
@@ -166,16 +190,20 @@ class Supervisor:
             self._leave(f"greedypipe: {self._status.seat.name}: the launcher is gone", FAILED)
 
     def _own_hang(self, row: StageRow) -> Cause | None:
-        if row.activity != Activity.COMPUTING or row.for_s < self._config.hang_timeout_s:
+        if row.activity not in OWN_WORK or row.for_s < self._longest(row.activity):
             return None
         stacks = self._folder / "logs" / f"stage{self._status.seat.label}.stacks"
-        stacks.parent.mkdir(exist_ok=True)
-        with stacks.open("w") as file:
-            faulthandler.dump_traceback(file)
-        message = f"{_name(row)} hangs: computing for {row.for_s:.0f} s after batch_id {row.batch_id}; "
-        message += f"its stacks are in {stacks}"
+        with contextlib.suppress(OSError):  # a full disk
+            stacks.parent.mkdir(exist_ok=True)
+            with stacks.open("w") as file:
+                faulthandler.dump_traceback(file)
+        message = f"{_hangs(row)}; its stacks are in {stacks}"
         self._leave_alone(message)
         return Cause("hung", message)
+
+    def _longest(self, activity: Activity) -> float:
+        # A disk is waited for as long as another stage is.
+        return self._config.timeout_s if activity == Activity.SAVE else self._config.hang_timeout_s
 
     def _leave_alone(self, message: str, trace: str = "") -> None:
         """Ends this process where it comes back; returns where it does not."""
@@ -226,6 +254,10 @@ def say_given_up(board: Board, seat: Seat, reason: str) -> None:
 
 def _name(row: StageRow) -> str:
     return f"{row.name} ({range_of_blocks(row.blocks)}, process {row.pid} on {row.host})"
+
+
+def _hangs(row: StageRow) -> str:
+    return f"{_name(row)} hangs: {row.doing} for {row.for_s:.0f} s after batch_id {row.batch_id}"
 
 
 def _note_cause(folder: Path, status: RunEnd, message: str) -> None:

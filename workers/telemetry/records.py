@@ -59,7 +59,7 @@ class Cause:
     """Why a run fails.
 
     Attributes:
-        kind: raised, died, hung or interrupted.
+        kind: raised, died, hung, refused or interrupted.
         trace: Where it was raised; empty where nobody raised.
         kill: A process that hangs.
         reported_by: Rank of the process that found it; filled in by the board.
@@ -80,11 +80,13 @@ class Beginning:
         folder: The run's, absolute.
         checkpoint: Folder of the checkpoint to begin at, absolute; empty: with fresh parameters.
         evaluated: Epochs whose evaluation is known already.
+        is_over: Whether the run has finished, so that there is nothing to begin.
     """
 
     folder: str
     checkpoint: str
     evaluated: tuple[int, ...] = ()
+    is_over: bool = False
 
 
 @dataclass(frozen=True)
