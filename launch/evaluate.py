@@ -4,7 +4,8 @@
 
 RUN is the folder of a run or of a checkpoint. Early exit answers at the first head that is confident enough. Confidences
 are calibrated by a temperature per head, fitted on `data.calibration_samples` training samples that the run has kept
-back; where it has kept none, they are the heads' own, and the table says so. Writes a JSON file and a plot.
+back; where it has kept none, they are the heads' own, and the table says so. Writes a JSON file and a plot; those of an
+earlier evaluation stay.
 """
 
 import argparse
@@ -149,23 +150,36 @@ def plot(found: Findings, path: Path) -> None:
     pyplot.close(figure)
 
 
+def _free_names(out: Path) -> tuple[Path, Path]:
+    """Names of the JSON file and the plot that no earlier evaluation has taken; makes their folder."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        stem = out.name if number == 1 else f"{out.name}-{number}"
+        names = out.with_name(f"{stem}.json"), out.with_name(f"{stem}.png")
+        if not any(name.exists() for name in names):
+            return names
+        number += 1
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a run or of a checkpoint")
     parser.add_argument("--data", help="folder of the data, where it is not the run's own data.root")
     parser.add_argument("--out", type=Path, help="where to write, without suffix: .json and .png (default: RUN/evaluation)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     overrides = [*arguments.overrides, *([f"data.root={arguments.data}"] if arguments.data else [])]
     try:
         found = evaluate(find_checkpoint(arguments.run), overrides)
     except (ConfigError, ValueError) as error:
         sys.exit(f"greedypipe: {error}")
     Console(width=None if sys.stdout.isatty() else 120).print(*tables(found))
-    out = arguments.out or arguments.run / "evaluation"
-    out.with_suffix(".json").write_text(json.dumps(asdict(found), indent=1) + "\n")
+    figures, picture = _free_names(arguments.out or arguments.run / "evaluation")
+    figures.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
+    print(figures)
     try:
-        plot(found, out.with_suffix(".png"))
+        plot(found, picture)
     except ImportError:
         print("no plot: it needs matplotlib (`pip install matplotlib`)")
 

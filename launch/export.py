@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a run or of a checkpoint, e.g. runs/vgg8b-digits-1")
     parser.add_argument("--out", type=Path, required=True, help="file to write: .safetensors or .pt")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.out.suffix not in WRITERS:
         parser.error(f"--out: got {arguments.out}, allowed: a name that ends with {' or '.join(WRITERS)}")
     try:

@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the run's folder, e.g. runs/vgg8b-digits-1")
     parser.add_argument("--out", type=Path, help="file to write (default: report.html in that folder)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     out = arguments.out or arguments.run / "report.html"
     try:
         text = page(read_run(arguments.run))

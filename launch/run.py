@@ -19,7 +19,7 @@ if __name__ == "__main__" and not __package__:
 import torch
 from torch.distributed import Store
 
-from greedypipe.launch.checkpoints.resume import Origin, find_origin, say
+from greedypipe.launch.checkpoints.resume import Origin, find_again, find_origin, say
 from greedypipe.launch.config.command_line import CommandLine
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, dump_config, load_config
@@ -69,13 +69,10 @@ def _begin(
     """The run's folder, and where the run begins, which rank 0 decides; at once where that may be refused."""
     earlier = environment.noted_folder(store) if environment.attempt or incarnation else None
 
-    def find() -> Origin:
-        return find_origin(resume, plan, earlier, say)
-
     if incarnation and earlier:
-        return earlier, find
+        return earlier, functools.partial(find_again, plan, earlier)
     try:
-        origin = find()
+        origin = find_origin(resume, plan, earlier, say)
     except ConfigError as error:
         _refuse(environment, error)
     environment.note_folder(store, origin.folder)

@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the run's folder, e.g. runs/vgg8b-digits-1")
     parser.add_argument("--follow", action="store_true", help="go on printing until Ctrl-C")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
         table = _table(arguments.run)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
+from greedypipe.pipeline.no_effect import NoEffect
 from greedypipe.pipeline.plugins import Family, Own, refusal
 
 _WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (adamw: decoupled from the gradient)")
@@ -51,7 +52,7 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
         key, schedule = str(info.field_name), info.data.get("schedule")
         if schedule and schedule not in _SCHEDULES[key] and value != cls.model_fields[key].default:
             needed = " or ".join(_SCHEDULES[key])
-            raise ValueError(f"got {value!r}, which has no effect with optimizer.schedule={schedule}; it needs {needed}")
+            raise NoEffect(f"got {value!r}, which has no effect with optimizer.schedule={schedule}; it needs {needed}")
         if key == "milestones" and schedule == "multistep" and not value:
             raise ValueError("got no epochs, but optimizer.schedule=multistep needs some, e.g. [150, 225]")
         return value
@@ -69,7 +70,7 @@ class SgdConfig(OptimizerConfig):
     @classmethod
     def _nesterov_needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
         if nesterov and info.data.get("momentum") == 0:
-            raise ValueError("got true, which needs optimizer.momentum above 0")
+            raise NoEffect("got true, which needs optimizer.momentum above 0")
         return nesterov
 
     def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
@@ -130,7 +131,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
 
 def build_schedule(
     config: OptimizerConfig, optimizer: optim.Optimizer, steps_per_epoch: int, total_steps: int
-) -> lr_scheduler.LRScheduler:
+) -> lr_scheduler.LambdaLR:
     """Builds the schedule; it is advanced once per step and, unlike in the published DGL code, keeps the momentum."""
     warmup = config.warmup_steps
 
@@ -196,3 +197,7 @@ class Optimization:
         """Restores what `state_dict` returned; takes its tensors over."""
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
+        # The saved learning rate is that of a run of the saved length, which may not be this one's.
+        rates = zip(self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True)
+        for group, (rate, factor) in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor(self._schedule.last_epoch)

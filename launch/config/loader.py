@@ -1,5 +1,6 @@
 """From a YAML file and overrides to a RunConfig, or to all that is wrong with them, one line each."""
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from greedypipe.launch.config.errors import ConfigError, Origins, did_you_mean, explain
+from greedypipe.launch.config.idle import without_idle
 from greedypipe.launch.config.keys import family_of
 from greedypipe.launch.config.sections import RunConfig
 
@@ -20,16 +22,18 @@ DEFAULT_CONFIG = os.path.relpath(BUNDLED / "digits.yaml")
 def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
     """Reads a file (None: all defaults) and applies overrides of the form section.key=value, whose values are YAML.
 
-    Where an override chooses another variant of a section, the file's keys for the variant that it replaces are dropped.
+    Where an override chooses another variant of a section, the file's keys for the variant that it replaces are dropped;
+    so are those that have no effect because of an override.
     `digits.yaml` or `configs/digits.yaml` means the bundled file where the current folder has none of that name.
 
     Raises:
         ConfigError: File, keys, types, values or their combination are wrong.
     """
     tree = _read(Path(path)) if path else {}
+    file = copy.deepcopy(tree)
     errors = list(_apply(overrides, tree))
     try:
-        config = RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(without_idle(tree, file))
     except ValidationError as error:
         origins = Origins(path or "the defaults", overrides)
         errors += [line for details in error.errors() for line in explain(details, tree, origins)]

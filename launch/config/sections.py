@@ -11,6 +11,7 @@ from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import MethodConfig
 from greedypipe.pipeline.methods import METHOD_FAMILY
 from greedypipe.pipeline.networks import MODEL_FAMILY, ModelConfig
+from greedypipe.pipeline.no_effect import NoEffect
 from greedypipe.pipeline.optimizer import OPTIMIZER_FAMILY, OptimizerConfig
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.plugins import refusal
@@ -50,7 +51,7 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _restarts_are_single(cls, value: int, info: ValidationInfo) -> int:
         if info.data.get("policy") == "restart" and value != cls.model_fields[str(info.field_name)].default:
-            raise ValueError(f"got {value}, which has no effect with faults.policy=restart; it needs faults.policy=isolate")
+            raise NoEffect(f"got {value}, which has no effect with faults.policy=restart; it needs faults.policy=isolate")
         return value
 
     def comes_back(self, incarnation: int) -> bool:

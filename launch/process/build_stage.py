@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -90,7 +90,8 @@ class Stage:
             self._save_end(parts.saver, worker.ended_at, expect)
             if spans := parts.tracing.spans():
                 self._board.post(TRACE, self._seat.rank, spans)
-            return report_stage(self._status, self._blocks, worker.watch, parts.inbox, parts.outbox, parts.saver.stalled_s)
+            report = report_stage(self._status, self._blocks, worker.watch, parts.inbox, parts.outbox)
+            return replace(report, save_stalled_s=parts.saver.stalled_s, records_lost=parts.metrics.lost)
 
     def _connect(self, open_parts: ExitStack) -> _Parts:
         """Meets the other replicas and the neighbours, and opens the files; blocks until all have come."""
@@ -113,7 +114,9 @@ class Stage:
         config, tracing = self._plan.config, parts.tracing
 
         def save(batch_id: int) -> None:
+            self._status.now(Activity.SAVE)
             parts.saver.save(name_of(batch_id), self._saved_blocks)
+            self._status.now(Activity.COMPUTING)
             expect(name_of(batch_id), batch_id)
 
         # A scripted fault happens once: not again to a process that comes back from it.
@@ -188,7 +191,7 @@ class Stage:
         self._board.post(evaluation_of(part.epoch), self._seat.rank, part)
 
     def _tell(self, name: str, saved: Saved) -> None:
-        self._board.post(checkpoint_of(name), self._seat.rank, saved)
+        self._board.post(checkpoint_of(name, self._attempt.number), self._seat.rank, saved)
 
 
 def calendar_of(plan: Plan, start: Start) -> Calendar:

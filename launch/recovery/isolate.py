@@ -18,7 +18,7 @@ from typing import Generic
 from torch.distributed import PrefixStore
 
 from greedypipe.launch.checkpoints.manifest import newest_valid
-from greedypipe.launch.checkpoints.resume import Origin, find_again, say
+from greedypipe.launch.checkpoints.resume import Origin, beginning_of, find_again, say
 from greedypipe.launch.checkpoints.trim_records import keep_own_metrics
 from greedypipe.launch.recovery.attempt import (
     Attempt,
@@ -151,7 +151,7 @@ class GoingOn(Recovery):
 
     def _own_origin(self) -> Origin:
         member = self._member
-        found = newest_valid(member.folder, say)
+        found = newest_valid(member.folder, say) or beginning_of(member.folder, say)
         blocks = member.plan.placement.blocks_of(member.seat.stage)
         evaluated = keep_own_metrics(member.folder / "metrics", found and found[1], member.seat, blocks)
         where = f"batch {found[1].batch_id} of {found[0]}" if found else "its beginning"

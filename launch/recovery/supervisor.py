@@ -13,27 +13,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
+from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import FaultsConfig
-from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, INTERRUPTED, REQUEUE
+from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, INTERRUPTED, REQUEUE, WRONG_CONFIGURATION
 from greedypipe.launch.recovery.identity import Identity, kill_member
 from greedypipe.launch.recovery.leaving import leave, say
 from greedypipe.launch.recovery.pulses import KeptRanks, Pulses
 from greedypipe.launch.recovery.standstill import culprit_of, described, write_stacks
 from greedypipe.launch.recovery.stopping import RankSignals, at_once, before_training
-from greedypipe.launch.reporting.summary import write_summary
+from greedypipe.workers.block_files import EndNotSaved
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.stage import InheritedFailure
-from greedypipe.workers.telemetry.activity import Activity
+from greedypipe.workers.telemetry.activity import OWN_WORK, Activity
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import is_alive
 from greedypipe.workers.telemetry.records import Cause, StageRow, Victim
 from greedypipe.workers.telemetry.results import Failure, RunEnd
 from greedypipe.workers.telemetry.status import StageStatus
+from greedypipe.workers.telemetry.summary_file import write_summary
 from greedypipe.workers.telemetry.topics import FOLDER, RUN, STATUS, STOP
 
 HEARTBEAT_S = 0.25
-MAY_HANG = (Activity.COMPUTING, Activity.WAIT_DISK)
-"""What a stage does without waiting for another process."""
 GRACE_S = 2.0
 """How long a stage that suffers from another one's failure looks for the cause before it reports its own error."""
 
@@ -130,12 +130,24 @@ class Supervisor:
         text = "".join(traceback.format_exception(error))
         if isinstance(error, KeyboardInterrupt):
             self._leave_with(Cause("interrupted", "interrupted"))
+        if isinstance(error, ConfigError):
+            self._refuse(error)
+        if isinstance(error, EndNotSaved):
+            self._leave_with(Cause("raised", f"{self._status.seat.name}: {error}"))
         if isinstance(error, ECHOES) and (found := self._find_cause()):
             self._leave_with(found)
         message = f"{self._status.seat.name} failed: {type(error).__name__}: {error}"
         if not isinstance(error, ECHOES):
             self._leave_alone(message, text)
         self._leave_with(Cause("raised", message, trace=text))
+
+    def _refuse(self, error: ConfigError) -> NoReturn:
+        """Ends a run that may not begin. Its folder may be another run's: nothing is written there."""
+        message = "\ngreedypipe: ".join(str(error).splitlines())
+        is_first = True
+        with contextlib.suppress(RuntimeError):
+            is_first = self._board.post_cause(self._status.seat.rank, Cause("refused", message))
+        self._leave(f"greedypipe: {message}" if is_first else "", WRONG_CONFIGURATION)
 
     def _find_cause(self) -> Cause | None:
         """What is behind an echo: somebody else's report, a process that is no more, or one that stands still."""
@@ -202,7 +214,7 @@ class Supervisor:
         return self._board.cause() or Cause("died", message)
 
     def _own_hang(self, row: StageRow) -> Cause | None:
-        if row.activity not in MAY_HANG or row.for_s < self._config.hang_timeout_s:
+        if row.activity not in OWN_WORK or row.for_s < self._longest(row.activity):
             return None
         stacks = self._folder / "logs" / f"stage{self._status.seat.label}.stacks"
         message = f"{described(row)} hangs: {row.doing} for {row.for_s:.0f} s after batch_id {row.batch_id}"
@@ -210,6 +222,10 @@ class Supervisor:
             message += f"; its stacks are in {stacks}"
         self._leave_alone(message)
         return Cause("hung", message)
+
+    def _longest(self, activity: Activity) -> float:
+        # A disk is waited for as long as another stage is.
+        return self._config.timeout_s if activity == Activity.SAVE else self._config.hang_timeout_s
 
     def _leave_alone(self, message: str, trace: str = "") -> None:
         """Ends this process where it comes back; returns where it does not."""

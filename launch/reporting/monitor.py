@@ -12,7 +12,7 @@ from greedypipe.launch.reporting.status_file import write_status
 from greedypipe.launch.reporting.tables import evaluation_line
 from greedypipe.launch.reporting.trackers import Tracker
 from greedypipe.workers.evaluation import combined, is_whole
-from greedypipe.workers.jsonl import line_of, read_lines
+from greedypipe.workers.jsonl import LinesFile, salvage_lines
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.records import EvaluationPart
 from greedypipe.workers.telemetry.results import EVALUATIONS
@@ -48,8 +48,8 @@ class Monitor:
         self._labels = [seat.label for seat in plan.placement.seats()]
         self._epochs = list(epochs)
         path = folder / "metrics" / "evaluations.jsonl"
-        self.evaluations = read_lines(path, EVALUATIONS)
-        self._file = path.open("a", buffering=1)
+        self.evaluations = salvage_lines(path, EVALUATIONS)
+        self._file = LinesFile(path)
         self._keeping = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
@@ -100,7 +100,7 @@ class Monitor:
             evaluation = combined(self._parts(epoch))
             self._epochs = [later for later in self._epochs if later > epoch]
             self.evaluations.append(evaluation)
-            self._file.write(line_of(evaluation))
+            self._file.append(evaluation)
             self._screen.print(evaluation_line(evaluation, self._plan.config.training.epochs))
             for tracker in self._trackers:
                 tracker.log_evaluation(evaluation)

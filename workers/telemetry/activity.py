@@ -17,13 +17,15 @@ class Activity(StrEnum):
     WAIT_DATA = "wait_data"
     REST = "rest"
     DRAIN = "drain"
-    WAIT_DISK = "wait_disk"
     SAVE = "save"
     WAIT_RETURN = "wait_return"
     WAIT_REPORTS = "wait_reports"
     WAIT_END = "wait_end"
     DONE = "done"
 
+
+OWN_WORK = frozenset({Activity.COMPUTING, Activity.SAVE})
+"""What a stage does without waiting for another one: whoever is at it for too long hangs."""
 
 _SENTENCES = {
     Activity.STARTING: "starting",
@@ -37,7 +39,6 @@ _SENTENCES = {
     Activity.WAIT_DATA: "waiting for data",
     Activity.REST: "resting: only other stages still train",
     Activity.DRAIN: "waiting for {peer} to take the last message",
-    Activity.WAIT_DISK: "waiting for its disk to take the checkpoint before",
     Activity.SAVE: "saving",
     Activity.WAIT_RETURN: "waiting for a lost stage to come back",
     Activity.WAIT_REPORTS: "waiting for the other processes' reports",

@@ -80,7 +80,7 @@ class Cause:
     """Why a run ends before its time.
 
     Attributes:
-        kind: raised, died, hung, interrupted, or stopped before training began.
+        kind: raised, died, hung, refused, interrupted, or stopped before training began.
         trace: Where it was raised; empty where nobody raised.
         kill: A process that hangs.
         reported_by: Rank of the process that found it; filled in by the board.
@@ -101,11 +101,13 @@ class Beginning:
         folder: The run's, absolute.
         checkpoint: Folder of the checkpoint to begin at, absolute; empty: with fresh parameters.
         evaluated: Epochs whose evaluation is known already.
+        is_over: Whether the run has finished, so that there is nothing to begin.
     """
 
     folder: str
     checkpoint: str
     evaluated: tuple[Number, ...] = ()
+    is_over: bool = False
 
 
 @dataclass(frozen=True)

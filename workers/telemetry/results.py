@@ -128,7 +128,8 @@ class StageReport:
         began_unix_s: When its process began.
         samples: Rows that this process has trained on.
         peak_memory_bytes: See workers.memory; slots in shared memory count at both ends of their link.
-        save_stalled_s: What checkpoints have kept it from training.
+        save_stalled_s: Seconds that checkpoints have kept it from training.
+        records_lost: Lines of its metrics that the disk refused.
         slot_bytes: Memory of the slots of this stage's links that this stage has made, part of its peak.
         link: What it has sent.
         staleness_counts: Reads by staleness 0, 1, 2 and so on, as far as there were any; the entry at
@@ -162,8 +163,9 @@ class StageReport:
     dropped: int
     staleness_counts: list[int]
     slot_bytes: int
-    save_stalled_s: float
     link: LinkReport
+    save_stalled_s: float = 0.0
+    records_lost: int = 0
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,6 @@ def evaluation_of(epoch: int) -> Topic[EvaluationPart]:
     return Topic(f"evaluation/{epoch}", _EVALUATION)
 
 
-def checkpoint_of(name: str) -> Topic[Saved]:
-    """What every process has saved of a checkpoint."""
-    return Topic(f"checkpoint/{name}", _SAVED)
+def checkpoint_of(name: str, attempt: int = 0) -> Topic[Saved]:
+    """What every process has saved of a checkpoint in an attempt."""
+    return Topic(f"checkpoint/{attempt}/{name}", _SAVED)
