@@ -14,6 +14,7 @@ from greedypipe.buffers.stats import BufferStats
 from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS
 from greedypipe.pipeline.task import Task
 from greedypipe.workers.data.source import Batch, BatchSource
+from greedypipe.workers.ending import AtOnce, Ending
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.telemetry.activity import Activity
@@ -88,6 +89,7 @@ class Feed:
         may_stop: Asked from `total_steps` on before each further training batch; True ends the stream.
         must_stop: Asked before every training batch; True ends the stream at once, with a mark and no evaluation.
         part: Of the rows of every batch, where other replicas of stage 0 have the rest.
+        ending: Decides whether the stream goes on after its end, where a process has come back that has missed it.
     """
 
     def __init__(
@@ -101,7 +103,9 @@ class Feed:
         status: StageStatus,
         must_stop: Callable[[], bool] = lambda: False,
         part: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1)),
+        ending: Ending | None = None,
     ) -> None:
+        self._ending: Ending = ending or AtOnce()
         self._source = source
         self._calendar = calendar
         self._task = task
@@ -143,14 +147,21 @@ class Feed:
             # At its end a stream need not be stopped; and an end there says that it is the whole stream.
             if batch.batch_id != total_steps and self._must_stop():
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
+                restarts = self._ending.restarts()
                 yield Message(Kind.END, batch.batch_id)
-                return
-            if batch.batch_id >= total_steps and self._may_stop():
-                yield from self._pass(self._calendar.epochs)
-                # Meanwhile a stage may have come back that has steps to do again.
-                if self._may_stop():
-                    yield Message(Kind.END, total_steps)
+                if not self._stays(restarts):
                     return
+                continue
+            if batch.batch_id >= total_steps:
+                # Before the look at who has finished: whoever comes back later has not been looked at.
+                restarts = self._ending.restarts()
+                if self._may_stop():
+                    yield from self._pass(self._calendar.epochs)
+                    # Meanwhile a stage may have come back that has steps to do again.
+                    if self._may_stop():
+                        yield Message(Kind.END, total_steps)
+                        if not self._stays(restarts):
+                            return
             if self._calendar.is_marked(batch.batch_id, evaluates and self._burst is None):
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
             given_s = time.perf_counter()
@@ -158,6 +169,9 @@ class Feed:
             if batch.batch_id >= total_steps:
                 self._status.now(Activity.REST)
                 time.sleep(min(LONGEST_REST_S, REST * (time.perf_counter() - given_s)))
+
+    def _stays(self, restarts: int) -> bool:
+        return self._ending.stay(lambda: self._ending.restarts() != restarts)
 
     def _pass(self, epoch: int) -> Iterator[Message]:
         spec = self._task.ensemble

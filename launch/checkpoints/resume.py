@@ -49,6 +49,7 @@ class Origin:
         manifest: Of that checkpoint.
         evaluated: Epochs whose evaluation is known already.
         is_over: Whether the run has finished before, with as many epochs, and has left all its figures.
+        is_own_end: Whether the checkpoint is the run's end, which need not hold any blocks but those of this process.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Origin:
     manifest: Manifest | None = None
     evaluated: tuple[int, ...] = ()
     is_over: bool = False
+    is_own_end: bool = False
 
     @property
     def batch_id(self) -> int:

@@ -1,6 +1,7 @@
 """Builds the parts of one stage from a plan, and wires them together."""
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from greedypipe.launch.checkpoints.manifest import checkpoints_of, name_of
-from greedypipe.launch.checkpoints.trained_network import restore
+from greedypipe.launch.checkpoints.trained_network import restore, restore_own
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.process.connect_edges import StageLinks
 from greedypipe.launch.recovery.attempt import Attempt
@@ -28,9 +29,9 @@ from greedypipe.workers.replicas import Replicas, join_replicas
 from greedypipe.workers.stage import Results, StageWorker
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.meter import MetricsFile
-from greedypipe.workers.telemetry.records import EvaluationPart, Saved
+from greedypipe.workers.telemetry.records import EvaluationPart, Passed, Saved
 from greedypipe.workers.telemetry.results import StageReport
-from greedypipe.workers.telemetry.topics import STATUS, TRACE, checkpoint_of, evaluation_of
+from greedypipe.workers.telemetry.topics import PASSED, STATUS, TRACE, checkpoint_of, evaluation_of
 
 Expect = Callable[[str, int], None]
 """Told of every checkpoint that this stage saves: its name and its batch_id."""
@@ -72,6 +73,7 @@ class Stage:
         self._must_stop = must_stop
         self._device = device
         self._blocks = [member.plan.blueprint.build_block(index, device) for index in member.status.blocks]
+        self._has_saved_end = False
         self.is_finished = False
         """Once it has run: whether the stream came to its end and was not stopped before."""
 
@@ -85,13 +87,9 @@ class Stage:
         self._load()
         with ExitStack() as open_parts:
             parts = self._connect(open_parts)
-            worker = self._make_worker(parts, expect)
-            worker.run()
-            self._save_end(parts.saver, worker.ended_at, expect)
-            if spans := parts.tracing.spans():
-                self._board.post(TRACE, self._seat.rank, spans)
-            report = report_stage(self._status, self._blocks, worker.watch, parts.inbox, parts.outbox)
-            return replace(report, save_stalled_s=parts.saver.stalled_s, records_lost=parts.metrics.lost)
+            self._worker = self._make_worker(parts, expect)
+            self._worker.run()
+            return self._report
 
     def _connect(self, open_parts: ExitStack) -> _Parts:
         """Meets the other replicas and the neighbours, and opens the files; blocks until all have come."""
@@ -128,16 +126,33 @@ class Stage:
             carried=self._plan.carried_after(self._stage),
             task=self._plan.blueprint.task,
             status=self._status,
-            results=Results(parts.metrics, config.logging.interval_steps, self._publish, save),
+            results=Results(
+                parts.metrics,
+                config.logging.interval_steps,
+                self._publish,
+                save,
+                lambda ended_at: self._finish(parts, ended_at, expect),
+            ),
         )
 
+    def _finish(self, parts: _Parts, ended_at: int, expect: Expect) -> None:
+        """Saves and reports at an end of the stream."""
+        self._save_end(parts.saver, ended_at, expect)
+        if spans := parts.tracing.spans():
+            self._board.post(TRACE, self._seat.rank, spans)
+        report = report_stage(self._status, self._blocks, self._worker.watch, parts.inbox, parts.outbox)
+        self._report = replace(report, save_stalled_s=parts.saver.stalled_s, records_lost=parts.metrics.lost)
+        self._attempt.ending.report(self._report)
+
     def _save_end(self, saver: Saver, ended_at: int, expect: Expect) -> None:
-        """Waits for what is being saved and, where the stream has come to its end, saves that too."""
+        """Waits for what is being saved and, where the stream has come to its end, saves that too; once."""
         self._status.now(Activity.SAVE)
-        saver.close()
+        saver.wait()
         self.is_finished = ended_at == self._plan.blueprint.total_steps
-        if self.is_finished:
-            saver.save_now(FINAL, self._saved_blocks)
+        if self.is_finished and not self._has_saved_end:
+            if not self._origin.is_own_end:
+                saver.save_now(FINAL, self._saved_blocks)
+            self._has_saved_end = True
             expect(FINAL, ended_at)
 
     def _join_replicas(self) -> Replicas:
@@ -153,6 +168,9 @@ class Stage:
     def _load(self) -> None:
         """Takes over what the origin's checkpoint holds of this stage's blocks."""
         if not self._origin.checkpoint:
+            return
+        if self._origin.is_own_end:
+            restore_own(self._blocks, self._origin.checkpoint)
             return
         for block in restore(self._blocks, self._origin.checkpoint):
             last = block.layers[-1].name
@@ -170,6 +188,7 @@ class Stage:
             status=self._status,
             upstream=stage_name(self._stage - 1),
             timeout_s=config.faults.timeout_s,
+            ending=self._attempt.ending,
         )
 
     def _make_feed(self) -> Feed:
@@ -185,10 +204,12 @@ class Stage:
             status=self._status,
             must_stop=lambda: self._replicas.agree(self._must_stop()),
             part=self._plan.placement.part_of(self._seat),
+            ending=self._attempt.ending,
         )
 
     def _publish(self, part: EvaluationPart) -> None:
         self._board.post(evaluation_of(part.epoch), self._seat.rank, part)
+        self._board.post(PASSED, self._seat.rank, Passed(part.epoch, time.time()))
 
     def _tell(self, name: str, saved: Saved) -> None:
         self._board.post(checkpoint_of(name, self._attempt.number), self._seat.rank, saved)

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from torch.distributed import Store
 
 from greedypipe.launch.checkpoints.resume import Origin
 from greedypipe.launch.recovery.member import Member
+from greedypipe.workers.ending import AtOnce, Ending
 from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.patience import GivenUp, Patience
 from greedypipe.workers.placement import Route, Seat
@@ -45,6 +46,7 @@ class Attempt:
     Attributes:
         store: For what the processes of this attempt tell each other, and no other one.
         is_over: Whether it has become pointless.
+        ending: What this process does when its stream has ended.
     """
 
     origin: Origin
@@ -52,6 +54,7 @@ class Attempt:
     meetings: Meetings
     number: int = 0
     is_over: Callable[[], bool] = lambda: False
+    ending: Ending = field(default_factory=AtOnce)
 
     @property
     def report_topic(self) -> Topic[StageReport]:

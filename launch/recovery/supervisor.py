@@ -186,7 +186,8 @@ class Supervisor:
         row = self._status.row()
         self._board.post(STATUS, self._status.seat.rank, row)
         self._spread_stop()
-        self._rows = self._board.read(STATUS)
+        rows = self._board.read(STATUS)
+        self._rows = rows
         if cause := self._board.cause() or self._urgent_stop() or self._find_loss(row) or self._early_stop():
             if self._failing.acquire(blocking=False):
                 self._leave_with(cause)

@@ -73,4 +73,3 @@ class LinkEnd:
         if self._config.transport == "shm":
             raise ValueError(f"link.transport: got shm, but {self._peer} shares no host memory with this stage; use gloo")
         return "gloo"
-

@@ -30,11 +30,12 @@ def make_gloo_group(store: Store, rank: int, size: int, *, patience: Patience, d
     here = memory_of_host()
     store.set(f"host{rank}", here)
     hosts = {patience.read(store, f"host{other}").decode() for other in range(size)}
-    options: Any = ProcessGroupGloo._Options()
+    gloo: Any = ProcessGroupGloo
+    options = gloo._Options()
     options._timeout = timedelta(seconds=deadline_s)
     options._devices = [_device(is_on_one_host=hosts == {here})]
     try:
-        return patience.call(lambda: ProcessGroupGloo(store, rank, size, options))
+        return patience.call(lambda: gloo(store, rank, size, options))
     except RuntimeError as error:
         raise ConnectionError(f"lost {patience.peer} while connecting: {_first_line(error)}") from error
 

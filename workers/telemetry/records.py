@@ -128,6 +128,19 @@ class EvaluationPart:
 
 
 @dataclass(frozen=True)
+class Passed:
+    """The newest evaluation pass that a process has come to the end of, and has posted its part of.
+
+    Attributes:
+        epoch: Of stage 0, that the pass followed.
+        unix_s: When; tells a pass from a repetition of it.
+    """
+
+    epoch: Number
+    unix_s: float
+
+
+@dataclass(frozen=True)
 class Saved:
     """What a stage has saved of one checkpoint.
 

@@ -18,7 +18,7 @@
 | TRACE         | every process                    | rank 0                                              |
 | CUT           | rank 0                           | every process                                       |
 | RUN           | the first process that comes     | every supervisor                                    |
-| EVALUATED     | every process                    | the monitor                                         |
+| PASSED        | every process                    | the monitor                                         |
 """
 
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from greedypipe.workers.telemetry.records import (
     EvaluationPart,
     KeeperRow,
     Number,
+    Passed,
     Saved,
     Spans,
     StageRow,
@@ -77,8 +78,7 @@ INCARNATION: Topic[int] = Topic("incarnation", _NUMBER)
 TRACE: Topic[Spans] = Topic("trace", TypeAdapter(Spans))
 CUT: Topic[Prediction] = Topic("cut", TypeAdapter(Prediction))
 RUN: Topic[str] = Topic("run", _TEXT)
-EVALUATED: Topic[int] = Topic("evaluated", _NUMBER)
-"""Epoch of the newest pass that a process has counted."""
+PASSED: Topic[Passed] = Topic("passed", TypeAdapter(Passed))
 
 
 def origin_of(attempt: int) -> Topic[Beginning]:
