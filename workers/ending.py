@@ -1,6 +1,7 @@
 """What a process does between the end of its stream and its own end: it leaves, or it stays for those that may come back."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from greedypipe.workers.telemetry.results import StageReport
@@ -42,3 +43,18 @@ class AtOnce:
 
     def stay(self, is_needed: Callable[[], bool]) -> bool:
         return False
+
+
+@dataclass(frozen=True)
+class Stops:
+    """When the stream of stage 0 ends.
+
+    Attributes:
+        may: Asked from the end of the step budget on, before each further training batch; True ends the stream.
+        must: Asked before every training batch; True ends the stream at once, with a mark and no evaluation.
+        ending: Decides whether the stream goes on after its end, where a process has come back that has missed it.
+    """
+
+    may: Callable[[], bool] = lambda: True
+    must: Callable[[], bool] = lambda: False
+    ending: Ending = field(default_factory=AtOnce)

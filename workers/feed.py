@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,7 +14,7 @@ from greedypipe.buffers.stats import BufferStats
 from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS
 from greedypipe.pipeline.task import Task
 from greedypipe.workers.data.source import Batch, BatchSource
-from greedypipe.workers.ending import AtOnce, Ending
+from greedypipe.workers.ending import Stops
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.telemetry.activity import Activity
@@ -86,10 +86,7 @@ class Feed:
 
     Args:
         spread_evaluation: Whether evaluation batches take turns with training batches.
-        may_stop: Asked from `total_steps` on before each further training batch; True ends the stream.
-        must_stop: Asked before every training batch; True ends the stream at once, with a mark and no evaluation.
         part: Of the rows of every batch, where other replicas of stage 0 have the rest.
-        ending: Decides whether the stream goes on after its end, where a process has come back that has missed it.
     """
 
     def __init__(
@@ -99,18 +96,15 @@ class Feed:
         task: Task,
         *,
         spread_evaluation: bool,
-        may_stop: Callable[[], bool],
+        stops: Stops,
         status: StageStatus,
-        must_stop: Callable[[], bool] = lambda: False,
         part: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1)),
-        ending: Ending | None = None,
     ) -> None:
-        self._ending: Ending = ending or AtOnce()
         self._source = source
         self._calendar = calendar
         self._task = task
-        self._may_stop = may_stop
-        self._must_stop = must_stop
+        self._stops = stops
+        self._ending = stops.ending
         self._part = part
         self._status = status
         self.wait_s = 0.0
@@ -145,7 +139,7 @@ class Feed:
                 pending, evaluated = self._pass(due), due
             yield from itertools.islice(pending, self._burst)
             # At its end a stream need not be stopped; and an end there says that it is the whole stream.
-            if batch.batch_id != total_steps and self._must_stop():
+            if batch.batch_id != total_steps and self._stops.must():
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
                 restarts = self._ending.restarts()
                 yield Message(Kind.END, batch.batch_id)
@@ -155,10 +149,10 @@ class Feed:
             if batch.batch_id >= total_steps:
                 # Before the look at who has finished: whoever comes back later has not been looked at.
                 restarts = self._ending.restarts()
-                if self._may_stop():
+                if self._stops.may():
                     yield from self._pass(self._calendar.epochs)
                     # Meanwhile a stage may have come back that has steps to do again.
-                    if self._may_stop():
+                    if self._stops.may():
                         yield Message(Kind.END, total_steps)
                         if not self._stays(restarts):
                             return

@@ -21,6 +21,7 @@ from greedypipe.workers.around.shell import AnyBlock
 from greedypipe.workers.around.trace import Tracing, make_tracing
 from greedypipe.workers.block_files import FINAL, Saver
 from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.ending import Stops
 from greedypipe.workers.feed import Calendar, Feed, Start
 from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER, Inbox, MessageStream
 from greedypipe.workers.links.interface import Sender
@@ -200,11 +201,13 @@ class Stage:
             calendar_of(self._plan, Start(self._origin.batch_id, max(self._origin.evaluated, default=0))),
             self._plan.blueprint.task,
             spread_evaluation=replay,
-            may_stop=all_finished if replay else lambda: True,
+            stops=Stops(
+                may=all_finished if replay else lambda: True,
+                must=lambda: self._replicas.agree(self._must_stop()),
+                ending=self._attempt.ending,
+            ),
             status=self._status,
-            must_stop=lambda: self._replicas.agree(self._must_stop()),
             part=self._plan.placement.part_of(self._seat),
-            ending=self._attempt.ending,
         )
 
     def _publish(self, part: EvaluationPart) -> None:

@@ -102,7 +102,11 @@ def connect_gloo(
     group = make_gloo_group(store, own_rank, 2, patience=patience, deadline_s=deadline_s)
     wire = Wire(group, own_rank, peer)
     proof = proof or Proof.find(store, patience)
-    patience.call(lambda: _prove(wire, own_rank, proof, peer))
+    try:
+        patience.call(lambda: _prove(wire, own_rank, proof, peer))
+    except BaseException:
+        wire.close()
+        raise
     return wire
 
 
