@@ -99,8 +99,8 @@ def connect_gloo(
     if theirs != f"{layout.code}":
         ours = f"at most {layout.max_rows} rows of {layout.specs}"
         raise ValueError(f"{peer} has another message layout (code {theirs[:20]}, here {layout.code}): {ours}")
-    group = make_gloo_group(store, own_rank, 2, patience=patience, deadline_s=deadline_s)
-    wire = Wire(group, own_rank, peer)
+    # Only the wire may hold the group: that is how it closes it.
+    wire = Wire(make_gloo_group(store, own_rank, 2, patience=patience, deadline_s=deadline_s), own_rank, peer)
     proof = proof or Proof.find(store, patience)
     try:
         patience.call(lambda: _prove(wire, own_rank, proof, peer))
