@@ -31,6 +31,7 @@ from greedypipe.launch.recovery.exit_codes import WRONG_CONFIGURATION
 from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.reporting.screen import make_screen
+from greedypipe.workers.telemetry.phrases import shown
 
 
 def main() -> None:
@@ -95,7 +96,7 @@ def _refuse(environment: Environment, error: ConfigError) -> None:
     """Ends the process; one of all processes of the run says why."""
     if environment.rank == 0:
         for line in str(error).splitlines():
-            print(f"greedypipe: {line}", file=sys.stderr, flush=True)
+            print(f"greedypipe: {shown(line)}", file=sys.stderr, flush=True)
     else:
         # The launcher ends everybody as soon as one has left: rank 0 must have spoken by then.
         time.sleep(2)

@@ -27,6 +27,7 @@ from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
 from greedypipe.workers.atomic import write_atomically
 from greedypipe.workers.block_files import FINAL
+from greedypipe.workers.telemetry.phrases import shown
 from greedypipe.workers.telemetry.records import Beginning
 from greedypipe.workers.telemetry.results import RunEnd, Summary
 from greedypipe.workers.telemetry.summary_file import read_summary
@@ -80,7 +81,7 @@ class Origin:
 
 def say(text: str) -> None:
     """Prints a line at once, also into a pipe."""
-    print(text, flush=True)
+    print(shown(text), flush=True)
 
 
 def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Callable[[str], None]) -> Origin:

@@ -7,13 +7,14 @@ from pathlib import Path
 import ray
 import torch
 import yaml
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.rank import run_told
+from greedypipe.launch.reporting.console import PlainConsole
 from greedypipe.launch.reporting.screen import Rows
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import versions
@@ -87,8 +88,8 @@ class Mailbox:
         self._next = 0
 
     def print(self, what: RenderableType) -> None:
-        console = Console(width=WIDTH, record=True, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the console
-        console.print(what, highlight=False, markup=False, soft_wrap=isinstance(what, str))
+        console = PlainConsole(width=WIDTH, record=True, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the console
+        console.print(what, soft_wrap=isinstance(what, str))
         self._store.set(str(self._next), console.export_text().rstrip("\n"))
         self._next += 1
 
