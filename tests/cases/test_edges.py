@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.campaign.edges import POINTS, Strike
 from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.launch.on_host.outcome import Outcome
-from tests.cases.strike import POINTS, Strike
 from tests.multiprocess.harness import TINY, assert_equal_states, exported
 
 RUN = [

@@ -1,9 +1,12 @@
 """What turns strangers away from a link."""
 
+import multiprocessing
+import os
 import re
 import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 
 import pytest
 from torch.distributed import HashStore, PrefixStore, Store
@@ -91,3 +94,27 @@ def test_an_end_of_gloo_that_does_not_know_the_secret_is_left(monkeypatch: pytes
         errors = [end.exception(TIMEOUT_S) for end in ends]
     assert all(isinstance(error, ConnectionError) for error in errors)
     assert any(re.search("does not belong to this run", str(error)) for error in errors)
+
+
+def connect_as_nobody(address: str, got: Connection) -> None:
+    os.setgid(65534)
+    os.setuid(65534)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+        stranger.settimeout(TIMEOUT_S)
+        stranger.connect(address)
+        data, files, _, _ = socket.recv_fds(stranger, 100, 1)
+        got.send((data, len(files)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_process_of_another_user_is_turned_away_before_it_has_said_anything() -> None:
+    store, context = HashStore(), multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    with ThreadPoolExecutor(1) as thread:
+        serving = thread.submit(serve_shared_memory, store, "link0", LAYOUT, slots=2, patience=PATIENCE)
+        stranger = context.Process(target=connect_as_nobody, args=(address_of(store), theirs))
+        stranger.start()
+        assert ours.poll(TIMEOUT_S) and ours.recv() == (b"", 0)
+        stranger.join(TIMEOUT_S)
+        attach_shared_memory(store, "link0", LAYOUT, patience=PATIENCE).abandon()
+        serving.result(TIMEOUT_S).close()
