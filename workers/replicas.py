@@ -1,4 +1,4 @@
-"""What the replicas of one stage do together: average their gradients, and decide."""
+"""Joint work of the replicas of one stage: they average gradients and agree on decisions."""
 
 import datetime
 from collections.abc import Callable, Iterator, Sequence
@@ -19,19 +19,19 @@ from greedypipe.workers.placement import Seat
 
 
 class Replicas(Protocol):
-    """The processes that train one stage, as one of them sees them."""
+    """The processes that train one stage, from the point of view of one of them."""
 
     def share_learning(self, blocks: Sequence[Block]) -> Sequence[AnyBlock]:
-        """The blocks, whose gradients will be those of whole batches."""
+        """The blocks to train instead, with the gradients of whole batches."""
 
     def agree(self, wish: bool) -> bool:
-        """Whether any replica wishes; all must ask in the same order. Blocks until all of them have."""
+        """Whether `wish` is true in any replica. All replicas must call this equally often; blocks until all have."""
 
     def close(self) -> None:
         """Leaves the group; idempotent."""
 
 
-class NoOthers:
+class Unreplicated:
     """A stage of one process."""
 
     def share_learning(self, blocks: Sequence[Block]) -> Sequence[AnyBlock]:
@@ -45,14 +45,14 @@ class NoOthers:
 
 
 class DataParallel:
-    """Several processes of a stage: before every step of a block they sum its gradients.
+    """A stage of several processes, which sum the gradients of each block before its step.
 
     They form a process group of their own; torch's default group is left alone. Every wait for another replica ends after
-    `timeout_s`, or when that replica is gone.
+    the group's deadline, or when that replica is gone.
 
     Args:
-        group: Of all replicas, this one's number in it being its replica's; gloo's or NCCL's.
-        device: Of the blocks.
+        group: All replicas, each under its number; gloo's or NCCL's.
+        device: Device of the blocks.
     """
 
     def __init__(self, seat: Seat, group: Any, device: torch.device) -> None:
@@ -99,9 +99,9 @@ class DataParallel:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Names whom a collective operation in the body waited for in vain.
+        """Turns the failure of a collective operation in the body into an error that names the other replicas.
 
-        gloo's errors are plain RuntimeErrors; what it says of its own always carries its name.
+        gloo's errors are plain RuntimeErrors, recognised by the name "gloo" in their text.
         """
         try:
             yield
@@ -113,10 +113,10 @@ class DataParallel:
 
 
 class ReplicatedBlock(BlockShell):
-    """A block of one replica: its gradients are those of the whole batch, and its evaluations all of one network's.
+    """A block of one replica. It learns from the whole batch, and all replicas evaluate with the same statistics.
 
     Args:
-        block: Whose gradients are summed over the replicas.
+        block: The block whose gradients are summed over the replicas.
     """
 
     def __init__(self, block: Block, replicas: DataParallel) -> None:
@@ -135,23 +135,23 @@ class ReplicatedBlock(BlockShell):
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not self._is_evaluating:
-            # Each replica has seen other rows; the network that is saved has the first one's statistics.
+            # Replicas have seen different rows; the first one's statistics are the ones that are saved.
             self._replicas.broadcast(self._statistics)
             self._is_evaluating = True
         return self._block.predict(x)
 
 
 def join_replicas(seat: Seat, store: Store, device: torch.device, timeout_s: float, is_over: Callable[[], bool]) -> Replicas:
-    """Meets the other replicas of a stage, where there are any; blocks until all are there.
+    """Joins the other replicas of a stage, if there are any; blocks until all have joined.
 
     Args:
         is_over: True once the wait has become pointless.
 
     Raises:
-        ConnectionError: Some replica did not come; GivenUp where waiting became pointless.
+        ConnectionError: Another replica did not join in time; GivenUp where waiting became pointless.
     """
     if seat.replicas == 1:
-        return NoOthers()
+        return Unreplicated()
     own, patience = PrefixStore(f"replicas{seat.stage}", store), Patience(_others(seat), timeout_s, is_over)
     if device.type == "cuda":
         return DataParallel(seat, patience.call(lambda: _nccl_group(seat, own, timeout_s)), device)

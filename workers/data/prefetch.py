@@ -10,7 +10,7 @@ from multiprocessing import util
 from signal import Signals
 from typing import Final
 
-from greedypipe.workers.data.batch import Batch, NumberedBatches
+from greedypipe.workers.data.batch import LoadedBatch, NumberedBatches
 from greedypipe.workers.data.loader_process import make_batches
 from greedypipe.workers.data.passing import Parcel, receive
 from greedypipe.workers.lifeline import start_fork_server
@@ -40,7 +40,7 @@ class PrefetchedBatches:
         # Before multiprocessing, at the end of this process, waits for its children.
         self._finalizer = util.Finalize(self, _end, (self._loaders,), exitpriority=10)
 
-    def read(self, batch_ids: Iterable[int]) -> Iterator[Batch]:
+    def read(self, batch_ids: Iterable[int]) -> Iterator[LoadedBatch]:
         """Starts making batches and returns them in the given order; ends an earlier reading.
 
         Each `next` waits for a loader process, up to TIMEOUT_S; RuntimeError when it has died or is late.
@@ -73,12 +73,12 @@ class PrefetchedBatches:
     def _each_with_all_it_may_be_ahead(self) -> Iterator["_Loader"]:
         return chain.from_iterable(repeat(self._loaders, BATCHES_PER_PROCESS))
 
-    def _deliver(self, left: Iterator[int], turns: "deque[_Loader]", reading: int) -> Iterator[Batch]:
+    def _deliver(self, left: Iterator[int], turns: "deque[_Loader]", reading: int) -> Iterator[LoadedBatch]:
         while turns and reading == self._reading:
             # No name for the batch here: it would keep its memory until the next one is made.
             yield self._take(turns.popleft(), left, turns)
 
-    def _take(self, loader: "_Loader", left: Iterator[int], turns: "deque[_Loader]") -> Batch:
+    def _take(self, loader: "_Loader", left: Iterator[int], turns: "deque[_Loader]") -> LoadedBatch:
         batch = loader.take()
         turns.extend(loader.ask(batch_id) for _, batch_id in zip(range(1), left, strict=False))
         return batch
@@ -114,7 +114,7 @@ class _Loader:
         """Whatever has been asked for and not taken is not needed."""
         self._forgotten = len(self._asked)
 
-    def take(self) -> Batch:
+    def take(self) -> LoadedBatch:
         """The next batch asked for; blocks until it is made.
 
         Raises:
@@ -137,7 +137,7 @@ class _Loader:
         self._process.join()
         self._process.close()
 
-    def _receive(self) -> Batch:
+    def _receive(self) -> LoadedBatch:
         if not self._connection.poll(TIMEOUT_S):
             name = f"loader process {self._process.pid}"
             raise RuntimeError(f"waited {TIMEOUT_S:g} s for {name} to make batch {self._asked[0]}")
@@ -148,7 +148,7 @@ class _Loader:
             raise self._lost(batch_id) from None
         if isinstance(answer, Exception):
             raise answer
-        assert isinstance(answer, Batch)
+        assert isinstance(answer, LoadedBatch)
         return answer
 
     def _lost(self, batch_id: int) -> RuntimeError:

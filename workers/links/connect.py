@@ -11,16 +11,16 @@ from greedypipe.workers.links.shared_memory import attach_shared_memory, serve_s
 from greedypipe.workers.this_host import memory_of_host
 
 DEADLINES = 2
-"""Deadline of a wire, as a multiple of the link's. A wire that times out is closed for good, so the reader's deadline, which
-names what was awaited, comes first."""
+"""A wire's own deadline, as a multiple of the link's. A wire that times out is closed for good, so the reader's deadline,
+whose message names the awaited peer, must come first."""
 
 
 class LinkEnd:
-    """What one end of a link needs to find the other; `send` or `receive` builds it.
+    """Everything that one end of a link needs to find the other; `send` or `receive` builds it.
 
     Args:
-        link: Its name in the store, the same at both ends.
-        patience: With the peer; every later wait has the same deadline.
+        link: Name of the link in the store, the same at both ends.
+        patience: Deadline for the peer, also of every later wait.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class LinkEnd:
         """Builds the downstream end, with `slots` slots; blocks until the peer has built the other.
 
         Raises:
-            ConnectionError: The peer did not come within the deadline; GivenUp where waiting became pointless.
-            ValueError: The peer's messages have another layout, or the transport asked for cannot reach it.
+            ConnectionError: The peer did not connect within the deadline; GivenUp if waiting became pointless.
+            ValueError: The peer's messages have another layout, or the requested transport cannot reach it.
         """
         if self._choose(RECEIVER) == "shm":
             return serve_shared_memory(
@@ -61,7 +61,7 @@ class LinkEnd:
         return connect_gloo(self._store, self._link, end, self._layout, patience=self._patience, deadline_s=deadline_s)
 
     def _choose(self, end: int) -> str:
-        """The transport; both ends come to the same one, from both their places."""
+        """The transport that both ends choose, from the host and device of each."""
         if self._config.transport == "gloo":
             return "gloo"
         here = f"{memory_of_host()} {self._device.type}"

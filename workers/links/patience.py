@@ -13,16 +13,16 @@ T = TypeVar("T")
 
 
 class GivenUp(ConnectionError):
-    """The process that was waited for will not come: it has been started again, and waits elsewhere."""
+    """The awaited process will not connect: it has been started again, and waits elsewhere."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for whom.
+    """Deadline for one peer.
 
     Attributes:
         peer: The awaited process in words, e.g. "stage 1".
-        is_over: True once the wait has become pointless.
+        is_over: Returns True once the wait is pointless.
     """
 
     peer: str
@@ -30,17 +30,17 @@ class Patience:
     is_over: Callable[[], bool] = lambda: False
 
     def read(self, store: Store, key: str) -> bytes:
-        """The value of a key, as soon as the other process has set it. Blocks.
+        """The value of a key. Blocks until the other process has set it.
 
         Raises:
             GivenUp: The wait became pointless first.
-            ConnectionError: Nobody set it in time.
+            ConnectionError: The other process did not set it in time.
         """
         self.wait_until(lambda: store.check([key]))
         return store.get(key)
 
     def wait_until(self, is_there: Callable[[], bool]) -> None:
-        """Polls until the other process is there. Blocks; raises as `read` does."""
+        """Blocks until `is_there` returns True; raises as `read` does."""
         deadline = time.monotonic() + self.timeout_s
         while not is_there():
             if self.is_over():
