@@ -59,8 +59,8 @@ def train(
 
     The processes are started by a separate process, with the caller's import path: no `if __name__ == "__main__"` is
     needed around the call, and the caller may be a notebook, a thread, or use a GPU. Objects that a configuration names by
-    import path must be in a module, not in a notebook's cells. Interrupting the call makes the run save itself and end; the
-    run also ends with the calling process. The caller's random number generators are unchanged.
+    import path must be in a module, not in a notebook's cells. Interrupting the call makes the run save and end; it ends at
+    once with the calling process. The caller's random number generators are unchanged.
 
     Args:
         config: A YAML file, or its content as sections of keys; None for the bundled digits.
@@ -212,7 +212,8 @@ def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
     # The process ends when its input is closed: not before its output is.
     with contextlib.closing(process.stdin) as orders, contextlib.closing(process.stdout) as printed:
         try:
-            print(json.dumps(order), file=orders, flush=True)
+            orders.write(json.dumps(order) + "\n")
+            orders.flush()
             for line in printed:
                 print(line, end="", flush=True)
         except BaseException:

@@ -23,6 +23,7 @@ from greedypipe.launch.checkpoints.resume import Origin, find_again, find_origin
 from greedypipe.launch.config.command_line import CommandLine
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, dump_config, load_config
+from greedypipe.launch.planning.host_limits import check_host
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.rank import run_rank
@@ -48,7 +49,11 @@ def main() -> None:
         if config.faults.policy == "isolate":
             environment.check_store_outlives_processes()
     except ConfigError as error:
-        _refuse(environment, error)
+        _refuse(error, speaks=environment.rank == 0)
+    try:
+        check_host(plan, [plan.placement.seat_of(rank) for rank in environment.ranks_here])
+    except ConfigError as error:
+        _refuse(error, speaks=environment.local_rank == 0)
     sys.exit(run_rank(plan, environment, functools.partial(_work, environment, plan, arguments.resume)))
 
 
@@ -76,7 +81,7 @@ def _begin(
     try:
         origin = find_origin(resume, plan, earlier, say)
     except ConfigError as error:
-        _refuse(environment, error)
+        _refuse(error, speaks=environment.rank == 0)
     environment.note_folder(store, origin.folder)
     return origin.folder, lambda: origin
 
@@ -93,13 +98,13 @@ def _print_on_rank_0(environment: Environment, text: str) -> None:
         print(text, flush=True)
 
 
-def _refuse(environment: Environment, error: ConfigError) -> None:
-    """Ends the process; only rank 0 prints why."""
-    if environment.rank == 0:
+def _refuse(error: ConfigError, speaks: bool) -> None:
+    """Ends the process; of all processes with the same error only one prints it."""
+    if speaks:
         for line in str(error).splitlines():
             print(f"greedypipe: {shown(line)}", file=sys.stderr, flush=True)
     else:
-        # The launcher ends all processes as soon as one has exited: rank 0 must have printed by then.
+        # The launcher ends all processes as soon as one has exited: that one must have printed by then.
         time.sleep(2)
     os._exit(WRONG_CONFIGURATION)
 

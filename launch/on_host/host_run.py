@@ -12,6 +12,7 @@ from greedypipe.launch.checkpoints.resume import Origin, find_origin
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, dump_config, load_config
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.on_host.ranks import Order, Ranks
+from greedypipe.launch.planning.host_limits import check_host
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
 from greedypipe.launch.recovery.exit_codes import FAILED, INTERRUPTED, REQUEUE, WRONG_CONFIGURATION
 from greedypipe.launch.recovery.keeper import ending
@@ -30,7 +31,7 @@ LEAVE_S = NAME_S + 3.0
 def settle(
     config: str | None, overrides: Sequence[str], stages: int | None, resume: str | None, say: Callable[[str], None]
 ) -> tuple[Plan, Origin]:
-    """Finds everything about a run that may be wrong, and claims its folder; starts no process.
+    """Checks everything about a run that can be wrong, and claims its folder; starts no process.
 
     Args:
         config: A YAML file; None for the bundled digits.
@@ -42,6 +43,7 @@ def settle(
     """
     loaded = load_config(config or DEFAULT_CONFIG, overrides)
     plan = make_plan(loaded, stages or natural_processes(loaded))
+    check_host(plan, plan.placement.seats())
     return plan, find_origin(resume, plan, None, say)
 
 

@@ -18,6 +18,7 @@ import yaml
 from torch.distributed import PrefixStore
 
 from greedypipe.launch.config.sections import RunConfig
+from greedypipe.launch.planning.host_limits import allow_open_files
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment, host_store
 from greedypipe.launch.process.rank import run_rank, run_told
@@ -29,7 +30,7 @@ from greedypipe.workers.telemetry.records import Beginning
 
 @dataclass(frozen=True)
 class Order:
-    """What the ranks of a run are told by whoever starts them. Picklable.
+    """What a launcher tells the ranks of a run. Picklable.
 
     Attributes:
         config: The resolved configuration, YAML.
@@ -48,7 +49,7 @@ class Order:
 
 
 class Ranks:
-    """Processes that carry out an order. On leaving the context whoever still runs is killed.
+    """The processes of an order. Leaving the context kills those that still run.
 
     They end with this process, however it ends; so does the store, which lives in it.
 
@@ -80,7 +81,7 @@ class Ranks:
 
     @property
     def exit_codes(self) -> dict[int, int | None]:
-        """Of the ranks that were started; None of one that still runs, minus the signal of one that was killed."""
+        """Exit codes of the ranks that were started: None while a rank runs, minus the signal if one killed it."""
         return {rank: process.exitcode for rank, process in self._processes.items()}
 
     @property
@@ -108,6 +109,7 @@ def _run_rank(order: Order, rank: int, port: int) -> NoReturn:
     os.environ |= environment.variables(port)
     torch.set_num_threads(1)
     plan = make_plan(RunConfig.model_validate(yaml.safe_load(order.config)), order.num_processes)
+    allow_open_files(plan)
     screen = make_screen(plan.config.logging.console_interval_s)
 
     def work(incarnation: int) -> int:

@@ -35,7 +35,7 @@ from greedypipe.workers.telemetry.results import StageReport
 from greedypipe.workers.telemetry.topics import PASSED, STATUS, TRACE, checkpoint_of, evaluation_of
 
 Expect = Callable[[str, int], None]
-"""Told of every checkpoint that this stage saves: its name and its batch_id."""
+"""Called with the name and the batch_id of every checkpoint that this stage saves."""
 
 
 def expect_nothing(name: str, batch_id: int) -> None:
@@ -44,7 +44,7 @@ def expect_nothing(name: str, batch_id: int) -> None:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a stage's loop works with in one attempt; closed when the attempt ends, whatever way."""
+    """The parts of a stage's loop in one attempt; closed when the attempt ends, however it ends."""
 
     blocks: Sequence[AnyBlock]
     inbox: MessageStream
@@ -58,7 +58,7 @@ class Stage:
     """The parts of one stage, wired together for one attempt.
 
     Args:
-        device: Of its blocks.
+        device: The device of its blocks.
         must_stop: Whether the run is to save itself and end; asked in stage 0.
     """
 
@@ -76,10 +76,10 @@ class Stage:
         self._blocks = [member.plan.blueprint.build_block(index, device) for index in member.status.blocks]
         self._has_saved_end = False
         self.is_finished = False
-        """Once it has run: whether the stream came to its end and was not stopped before."""
+        """After `run`: whether the stream has come to its end, not been stopped before."""
 
     def run(self, expect: Expect) -> StageReport:
-        """Trains, saves the blocks, and returns the stage's report; whatever happens, gives up its links and files.
+        """Trains, saves the blocks, and returns the stage's report; closes its links and files in any case.
 
         Raises:
             ConnectionError: A neighbour is gone.
@@ -93,7 +93,7 @@ class Stage:
             return self._report
 
     def _connect(self, open_parts: ExitStack) -> _Parts:
-        """Meets the other replicas and the neighbours, and opens the files; blocks until all have come."""
+        """Connects to the other replicas and the neighbours, and opens the files; blocks until all of them are there."""
         folder, logging = self._origin.folder, self._plan.config.logging
         self._replicas = self._join_replicas()
         open_parts.callback(self._replicas.close)
@@ -146,7 +146,7 @@ class Stage:
         self._attempt.ending.report(self._report)
 
     def _save_end(self, saver: Saver, ended_at: int, expect: Expect) -> None:
-        """Waits for what is being saved and, where the stream has come to its end, saves that too; once."""
+        """Waits until all saving is done and, if the stream has come to its end, saves the end, once."""
         self._status.now(Activity.SAVE)
         saver.wait()
         self.is_finished = ended_at == self._plan.blueprint.total_steps
@@ -163,11 +163,11 @@ class Stage:
 
     @property
     def _saved_blocks(self) -> list[Block]:
-        """Of several replicas, which are equal, the first saves."""
+        """The blocks to save: replicas are equal, so only the first one saves."""
         return self._blocks if self._seat.leads_stage else []
 
     def _load(self) -> None:
-        """Takes over what the origin's checkpoint holds of this stage's blocks."""
+        """Loads this stage's blocks from the origin's checkpoint."""
         if not self._origin.checkpoint:
             return
         if self._origin.is_own_end:
@@ -219,7 +219,7 @@ class Stage:
 
 
 def calendar_of(plan: Plan, start: Start) -> Calendar:
-    """What is due when in the stream of stage 0."""
+    """The calendar of stage 0's stream."""
     config, blueprint = plan.config, plan.blueprint
     return Calendar(
         blueprint.total_steps,

@@ -1,4 +1,4 @@
-"""What rank 0 does next to its own stage: it shows the run to its user, and leaves the results behind."""
+"""What rank 0 does next to its own stage: it shows the run to its user, and writes the results."""
 
 import time
 from pathlib import Path
@@ -36,7 +36,7 @@ class Leader:
         self._monitor: Monitor | None = None
 
     def release_screen(self) -> None:
-        """Shows nothing more, so that others may print; any thread may call it, in any process."""
+        """Stops showing the run, so that others may print; any thread may call it, in any process."""
         if self._monitor:
             self._monitor.release_screen()
 

@@ -1,4 +1,4 @@
-"""A rank of a run that whoever started it has told where to write, where to begin and how to meet the others."""
+"""A rank whose launcher has settled where it writes, where it begins and how it finds the others."""
 
 import contextlib
 import os

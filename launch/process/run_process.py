@@ -51,7 +51,7 @@ def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
 
 @dataclass(frozen=True)
 class _Done:
-    """How an attempt that was not lost has ended for this process."""
+    """How an attempt that was not lost ended for this process."""
 
     exit_code: int
     report: StageReport
@@ -71,7 +71,7 @@ def _attempt_until_done(member: Member, recovery: Recovery, leader: Leader, supe
 
 
 def _try_once(member: Member, attempt: Attempt, leader: Leader, supervisor: Supervisor) -> _Done:
-    """One attempt, by a member whose plan no other attempt has trained."""
+    """One attempt by a member with an untrained plan."""
     plan, leads = member.plan, member.rank == 0
     if attempt.origin.is_over:
         if leads:

@@ -248,11 +248,13 @@ class Supervisor:
 
     def _leave_with(self, cause: Cause) -> NoReturn:
         code, end = ENDS.get(cause.kind, (FAILED, RunEnd.FAILED))
-        with contextlib.suppress(RuntimeError):
+        # No error may keep this process: whoever comes here is the only one who can still end it.
+        with contextlib.suppress(Exception):
             if not self._board.post_cause(self._status.seat.rank, cause):
                 self._leave("", code)
-        if cause.kill:
-            kill_member(self._run, cause.kill.rank, cause.kill.incarnation)
+        with contextlib.suppress(Exception):
+            if cause.kill:
+                kill_member(self._run, cause.kill.rank, cause.kill.incarnation)
         note = partial(_note_cause, self._folder, end, cause.message)
         self._leave(f"{cause.trace}greedypipe: {cause.message}", code, note)
 

@@ -27,6 +27,7 @@ from greedypipe.workers.links.messages import Message, MessageLayout
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.proof import SECRET_BYTES, Proof, check_secret, check_user
 from greedypipe.workers.links.slots import Slot
+from greedypipe.workers.memory import available_bytes
 
 PAGE_BYTES = mmap.PAGESIZE
 GREETING = struct.Struct("=qi")
@@ -65,10 +66,8 @@ def serve_shared_memory(
         listener.listen(BACKLOG)
         store.set("address", address)
         connection = _accept(listener, proof, patience)
-    stride = _stride(layout)
-    file = os.memfd_create(link)
+    file = _new_memory(link, slots, layout)
     try:
-        os.ftruncate(file, slots * stride)
         ours = GREETING.pack(layout.code, slots)
         with _connecting(connection, peer, timeout_s):
             socket.send_fds(connection, [proof.receiver + ours], [file])
@@ -204,6 +203,34 @@ class SharedMemoryReceiver(PollingReceiver):
 
     def close(self) -> None:
         self._socket.close()
+
+
+def slots_bytes(layout: MessageLayout, slots: int) -> int:
+    """Memory of so many slots."""
+    return slots * _stride(layout)
+
+
+def _new_memory(link: str, slots: int, layout: MessageLayout) -> int:
+    """An anonymous file in memory for the slots; returns its descriptor.
+
+    Raises:
+        MemoryError: There is not as much memory; asked before, since the kernel would end a process that uses what it does
+            not have.
+    """
+    needed, available = slots_bytes(layout, slots), available_bytes()
+    what = f"{link}: {slots} slots of {_stride(layout):,} bytes in shared memory"
+    if available is not None and needed > available:
+        raise MemoryError(f"{what}: got {available:,} bytes available on this host, needed {needed:,}")
+    try:
+        file = os.memfd_create(link)
+    except OSError as error:
+        raise MemoryError(f"{what}: {error.strerror}") from None
+    try:
+        os.ftruncate(file, needed)
+    except OSError as error:
+        os.close(file)
+        raise MemoryError(f"{what}: {error.strerror}") from None
+    return file
 
 
 def _map_slots(file: int, slots: int, layout: MessageLayout) -> list[Slot]:

@@ -65,8 +65,8 @@ class KeeperRow:
     """The process that starts a rank again when it dies.
 
     Attributes:
-        name: Of the rank in words, e.g. "stage 1".
-        pid: 0 where it has ended in peace.
+        name: The rank in words, e.g. "stage 1".
+        pid: Its process id; 0 once it has ended without a failure.
     """
 
     rank: Number

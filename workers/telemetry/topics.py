@@ -3,7 +3,7 @@
 | topic         | written by                       | read by                                             |
 |---------------|----------------------------------|-----------------------------------------------------|
 | STATUS        | every supervisor, 4 times a second | supervisors, the monitor, stage 0's feed           |
-| STOP          | a process that is told to stop   | supervisors                                         |
+| STOP          | a process that receives a signal | supervisors                                         |
 | KEEPER        | every keeper                     | supervisors                                         |
 | CAUSE         | the first process that finds one | supervisors, the Ray driver                         |
 | FOLDER        | rank 0                           | every process when it joins                         |
