@@ -17,7 +17,7 @@ from greedypipe.workers.atomic import reason_of, replacing
 from greedypipe.workers.telemetry.records import Saved
 
 FINAL = "final"
-"""Name of the checkpoint of a run that has come to its end."""
+"""Name of the checkpoint at the end of a run."""
 
 
 _KEYS = {"index": int, "step": int, "last_layer": str, "layers": dict, "method": dict, "parameters": list, "optimizer": dict}
@@ -37,32 +37,32 @@ class CheckpointConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class Saver:
-    """Saves the blocks of one stage during their training: the caller waits only for a copy in memory.
+    """Saves the blocks of one stage while they train: the caller waits only for a copy in memory.
 
     | thread | consumes          | waits for                       | unblocked by |
     |--------|-------------------|---------------------------------|--------------|
     | saver  | copies            | the disk                        | the disk     |
     | main   | -                 | the end of the save before this | the saver    |
 
-    A failed write does not end the training, and blocks that are not finite are not written: failures are reported the
-    same way as successes.
+    A failed write does not end the training, and blocks that are not finite are not written: failures are reported the same
+    way as successes.
 
     Args:
         root: Folder of the run's checkpoints.
-        tell: Called in the saver's thread with the checkpoint's name and the outcome.
+        report: Called with the checkpoint's name and the outcome, by `save` in the saver's thread.
     """
 
-    def __init__(self, root: Path, tell: Callable[[str, Saved], None]) -> None:
+    def __init__(self, root: Path, report: Callable[[str, Saved], None]) -> None:
         self._root = root
-        self._tell = tell
+        self._report = report
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._last: Future[None] | None = None
         self._copies: Any = None
         self.stalled_s = 0.0
-        """Seconds that `save` has kept its caller."""
+        """Seconds that calls of `save` have blocked."""
 
     def save(self, name: str, blocks: Sequence[Block]) -> None:
-        """Starts saving the blocks as they are now; waits while the checkpoint before is still being written."""
+        """Starts saving the blocks as they are; blocks while the previous checkpoint is still being written."""
         started = time.perf_counter()
         self._wait()
         self._copies = copied([block.state_dict() for block in blocks], self._copies)
@@ -73,17 +73,17 @@ class Saver:
         """Saves the blocks in the calling thread; blocks for the disk.
 
         Raises:
-            EndNotSaved: The write failed.
+            EndNotSaved: The files could not be written.
             FloatingPointError: A block is not finite.
         """
         try:
             saved = self._write(name, [block.state_dict() for block in blocks])
         except OSError as error:
             raise EndNotSaved(f"{self._root / name} cannot be written: {reason_of(error)}") from error
-        self._tell(name, saved)
+        self._report(name, saved)
 
     def close(self) -> None:
-        """Waits until everything is on disk."""
+        """Blocks until everything is on disk."""
         self._executor.shutdown()
 
     def _wait(self) -> None:
@@ -97,7 +97,7 @@ class Saver:
             saved = Saved(failure=f"{self._root / name} cannot be written: {reason_of(error)}")
         except (RuntimeError, FloatingPointError) as error:
             saved = Saved(failure=str(error).splitlines()[0])
-        self._tell(name, saved)
+        self._report(name, saved)
 
     def _write(self, name: str, states: Sequence[dict[str, Any]]) -> Saved:
         for state in states:
@@ -108,11 +108,11 @@ class Saver:
 
 
 def copied(value: Any, into: Any) -> Any:
-    """A copy of nested dictionaries and lists of tensors; where `into`, an earlier copy, has a tensor of the same kind in
-    the same place, in its memory.
+    """Copies nested dictionaries and lists of tensors, into the memory of `into`, an earlier copy, wherever that has a
+    tensor of the same shape and dtype in the same place.
 
-    New memory would be taken from what a step has just freed (workers.memory), and the next step would have to map
-    other memory anew.
+    Fresh memory would come from what a step has just freed (workers.memory), and the next step would have to map new
+    pages instead.
     """
     if isinstance(value, Tensor):
         fits = isinstance(into, Tensor) and (into.shape, into.dtype) == (value.shape, value.dtype)
@@ -132,7 +132,7 @@ def block_file(index: int) -> str:
 
 
 def write_block(folder: Path, state: dict[str, Any]) -> tuple[str, str]:
-    """Writes a block's state; a file of that name is always whole. Blocks for the disk.
+    """Writes a block's state to a file that is either whole or absent. Blocks for the disk.
 
     Returns:
         The file's name and its SHA-256.
@@ -191,10 +191,10 @@ def read_block(path: Path) -> dict[str, Any]:
 
 
 def load_blocks(folder: Path) -> list[dict[str, Any]]:
-    """Maps the states of all blocks, in the network's order; see `read_block`.
+    """Memory-maps the states of all blocks, in the network's order, on the CPU; see `read_block`.
 
     Raises:
-        ValueError: No block or not every block is there, or a file holds none.
+        ValueError: A block, or every block, is missing, or a file holds none.
     """
     states: list[dict[str, Any]] = []
     while (path := folder / block_file(len(states))).is_file():

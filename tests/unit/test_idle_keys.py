@@ -1,4 +1,4 @@
-"""A key of the configuration file that an override makes idle is dropped; one that the file itself makes idle is an error."""
+"""Keys of the configuration file that an override leaves without effect are dropped; any other such key is an error."""
 
 from pathlib import Path
 
