@@ -4,8 +4,8 @@
 
 RUN is the folder of a run or of a checkpoint. Early exit answers at the first head that is confident enough. Confidences
 are calibrated with a temperature per head, fitted on the `data.calibration_samples` training samples that the run has kept
-back. If it has kept none, they are not calibrated, which the table states. Writes a JSON file and a plot; those of an
-earlier evaluation stay.
+back. If it has kept none, they are not calibrated, which the table states. Writes a JSON file and a plot; never replaces
+those of an earlier evaluation.
 """
 
 import argparse

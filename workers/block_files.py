@@ -44,8 +44,8 @@ class Saver:
     | saver  | copies            | the disk                        | the disk     |
     | main   | -                 | the end of the save before this | the saver    |
 
-    A failed write does not end the training, and blocks that are not finite are not written: failures are reported the
-    same way as successes.
+    A failed write does not end the training, and blocks that are not finite are not written: failures are reported the same
+    way as successes.
 
     Args:
         root: Folder of the run's checkpoints.
@@ -73,7 +73,7 @@ class Saver:
         """Saves the blocks in the calling thread; blocks for the disk.
 
         Raises:
-            EndNotSaved: The write failed.
+            EndNotSaved: The files could not be written.
             FloatingPointError: A block is not finite.
         """
         try:
@@ -192,7 +192,7 @@ def read_block(path: Path) -> dict[str, Any]:
 
 
 def load_blocks(folder: Path) -> list[dict[str, Any]]:
-    """Memory-maps the states of all blocks, in the network's order; see `read_block`.
+    """Memory-maps the states of all blocks, in the network's order, on the CPU; see `read_block`.
 
     Raises:
         ValueError: A block, or every block, is missing, or a file holds none.

@@ -50,7 +50,7 @@ class FolderLock:
                 time.sleep(LOOK_S)
         except OSError as error:
             self._close()
-            text = f"greedypipe: {self._folder} cannot be locked ({error.strerror}): keep other runs out of it yourself"
+            text = f"greedypipe: {self._folder} cannot be locked ({error.strerror}): keep other runs out of it"
             print(text, file=sys.stderr, flush=True)
         except ConfigError:
             self._close()

@@ -41,7 +41,7 @@ def _idle(tree: Tree) -> set[str]:
 def _contradicted(tree: Tree, file: Tree) -> set[str]:
     """Named boundaries set the number of blocks: an override of one of the two replaces the file's other one."""
     boundaries, blocks = _value(tree, BOUNDARIES), _value(tree, BLOCKS)
-    if not isinstance(boundaries, list) or blocks in (None, len(boundaries) + 1):
+    if not isinstance(boundaries, list) or not boundaries or blocks in (None, len(boundaries) + 1):
         return set()
     changed = {key for key in (BLOCKS, BOUNDARIES) if _value(tree, key) != _value(file, key)}
     return {BLOCKS, BOUNDARIES} - changed if changed else set()

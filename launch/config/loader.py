@@ -23,8 +23,8 @@ DEFAULT_CONFIG = os.path.relpath(BUNDLED / "digits.yaml")
 def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
     """Reads a file (None: all defaults) and applies overrides of the form section.key=value, whose values are YAML.
 
-    If an override chooses another variant of a section, the file's keys for the replaced variant are dropped; so are keys
-    that have no effect because of an override.
+    If an override chooses another variant of a section, the file's keys for the replaced variant are dropped; so are its
+    keys that an override leaves without effect.
     `digits.yaml` or `configs/digits.yaml` means the bundled file if the current folder has no such file.
 
     Raises:

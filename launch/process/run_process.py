@@ -21,7 +21,7 @@ from greedypipe.launch.reporting.screen import Screen
 from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory
 from greedypipe.workers.telemetry.results import StageReport
 
-RELEASE_S = 10.0
+RELEASE_S = 5.0
 """How long the folder's lock may take to become free: another host may not know yet that its last owner is gone."""
 
 

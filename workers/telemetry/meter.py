@@ -44,7 +44,7 @@ class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
 class MetricsFile:
     """Records of one process, one per line, each written at once so that a killed process leaves whole lines.
 
-    Appends to an existing file, for a run that resumes. A disk that refuses costs records, not the run
+    Appends to an existing file, for a run that resumes. A failed write costs the record, not the run
     (workers.jsonl.LinesFile).
     """
 

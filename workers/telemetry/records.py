@@ -101,7 +101,7 @@ class Beginning:
         folder: Folder of the run, absolute.
         checkpoint: Folder of the checkpoint to begin at, absolute; empty: begin with fresh parameters.
         evaluated: Epochs that have been evaluated already.
-        is_over: Whether the run has finished, so that there is nothing to begin.
+        is_over: Whether the run has finished already, so that nothing is left to train.
     """
 
     folder: str

@@ -107,5 +107,5 @@ def evaluation_of(epoch: int) -> Topic[EvaluationPart]:
 
 
 def checkpoint_of(name: str, attempt: int = 0) -> Topic[Saved]:
-    """Every process's part of a checkpoint, as saved in an attempt."""
+    """Every process's part of a checkpoint, saved in an attempt."""
     return Topic(f"checkpoint/{attempt}/{name}", _SAVED)
