@@ -1,4 +1,4 @@
-"""What a process does between the end of its stream and its own end: it leaves, or it stays for those that may come back."""
+"""What a process does after the end of its stream: it leaves, or stays for processes that may come back."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,30 +8,30 @@ from greedypipe.workers.telemetry.results import StageReport
 
 
 class Ending(Protocol):
-    """How one process ends in one attempt at the run."""
+    """How a process ends, in one attempt at the run."""
 
     stays: bool
     """Whether the stream may go on after its end."""
 
     def restarts(self) -> int:
-        """How often processes of the run have been started again alone, all together."""
+        """Number of restarts so far, of all processes together."""
 
     def report(self, report: StageReport) -> None:
-        """Called at every end of the stream, when all that this process has learned is saved."""
+        """Called at every end of the stream, after this process has saved its blocks."""
 
     def stay(self, is_needed: Callable[[], bool]) -> bool:
         """Called after the end of the stream, before this process leaves.
 
         Returns:
-            Whether this process is needed again. Blocks until it is, or until nobody will need it any more.
+            Whether this process is needed again. Blocks until it is, or until no process can need it any more.
 
         Raises:
-            TimeoutError: Neither came in time; says who has not come to its end.
+            TimeoutError: Neither happened in time; names the processes that have not ended.
         """
 
 
 class AtOnce:
-    """Whoever has come to the end of the stream leaves."""
+    """Leaves at the end of the stream."""
 
     stays = False
 
@@ -50,9 +50,9 @@ class Stops:
     """When the stream of stage 0 ends.
 
     Attributes:
-        may: Asked from the end of the step budget on, before each further training batch; True ends the stream.
-        must: Asked before every training batch; True ends the stream at once, with a mark and no evaluation.
-        ending: Decides whether the stream goes on after its end, where a process has come back that has missed it.
+        may: Called before every training batch beyond the step budget; True ends the stream.
+        must: Called before every training batch; True ends the stream at once, with a mark and no evaluation.
+        ending: Decides whether the stream continues after its end, for a process that has come back and missed it.
     """
 
     may: Callable[[], bool] = lambda: True

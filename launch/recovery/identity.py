@@ -1,8 +1,8 @@
-"""Which process is a rank of this run, as the kernel says: the only ground on which one process kills another.
+"""Proof by the kernel that a process is a rank of this run: no process is killed without it.
 
-A row of the board names a pid, but whoever reaches the store can write one there. So every process listens at a name that
-follows from its run, its rank and its incarnation, and the kernel tells whoever connects which process that is and whose.
-The name vanishes with the process, and a process that is stopped keeps it.
+A row of the board names a pid, but everybody who reaches the store can write one there. So every process listens on a socket
+whose name follows from its run, rank and incarnation, and the kernel tells whoever connects the listener's pid and user. The
+name disappears with the process; a stopped process keeps it.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from greedypipe.workers.links.proof import check_user, peer_of
 from greedypipe.workers.telemetry.machine import kill
 
 BACKLOG = 64
-"""Connections that wait to be accepted, which nobody does."""
+"""Connections that may queue: none is ever accepted."""
 
 
 class Identity:
@@ -26,13 +26,13 @@ class Identity:
 
     def __init__(self, run: str, rank: int, incarnation: int) -> None:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # A namesake would be an impostor: then nobody kills this process, and it ends by its own deadlines.
+        # If the name is taken, no other process can kill this one; it ends by its own deadlines.
         with contextlib.suppress(OSError):
             self._listener.bind(_address(run, rank, incarnation))
             self._listener.listen(BACKLOG)
 
     def close(self) -> None:
-        """Gives the name up; idempotent."""
+        """Releases the name; idempotent."""
         self._listener.close()
 
 

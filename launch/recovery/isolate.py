@@ -1,13 +1,13 @@
-"""What becomes of a run when a process of it dies: how often it is begun, from where, and how links are made again.
+"""What happens to a run when one of its processes dies: where it begins again, and how links are reconnected.
 
 | policy          | a process that dies                        | the others                                           |
 |-----------------|--------------------------------------------|------------------------------------------------------|
-| restart         | ends the run                               | end; the launcher may start all of them again        |
-| isolate, FIFO   | is started again alone, by its keeper      | go back, in place, to the newest complete checkpoint |
-| isolate, replay | the same; begins at the newest checkpoint  | go on; only the links to it are made again           |
+| restart         | ends the run                               | end; the launcher may restart all of them            |
+| isolate, FIFO   | is restarted alone by its keeper           | return in place to the newest complete checkpoint    |
+| isolate, replay | the same; begins at the newest checkpoint  | continue; only the links to it are reconnected       |
 
-With FIFO going back is chosen over a log of what was sent since: it costs the steps since the last mark, but no memory and
-no copy on the way of the data, and all stages stand at one mark again, so that the result is the same to the bit.
+With FIFO, going back was preferred to logging what has been sent since: it repeats the steps since the last mark, but needs no
+memory and no copy on the data path. All stages continue from one mark, so the result is the same to the bit.
 """
 
 import time
@@ -44,9 +44,9 @@ from greedypipe.workers.telemetry.topics import Topic, done_with, origin_of, rea
 
 
 class GoingBack(Recovery):
-    """Whenever a process has been started again, all of them go back to the newest complete checkpoint.
+    """After every restart of a process, all of them return to the newest complete checkpoint.
 
-    Attempts are numbered by how often processes have been started again, all of them together.
+    An attempt's number is the number of restarts so far, of all processes together.
     """
 
     def __init__(self, member: Member) -> None:
@@ -66,7 +66,7 @@ class GoingBack(Recovery):
         member = self._member
         ready = ready_for(number)
         member.board.post(ready, member.rank, True)
-        # Nobody may still write what the first one is about to sort out.
+        # Every process must have stopped writing before rank 0 trims the records.
         self._wait(lambda: member.board.is_complete(ready), ready, "join")
         if member.find_origin:
             is_first = number == 0 or member.incarnation
@@ -96,7 +96,7 @@ class GoingBack(Recovery):
         self._wait(lambda: bool(member.board.posted(done_with(self._number))), None, "end")
 
     def say_last(self, report: StageReport) -> None:
-        """No-op: rank 0 has let everybody go, so it has all reports."""
+        """No-op: rank 0 has all reports, or it would not have released this process."""
 
     def _raise_if_all_is_done(self) -> None:
         earlier = range(self._number)
@@ -107,7 +107,7 @@ class GoingBack(Recovery):
         return sum(self._incarnations.read()) > self._number
 
     def _wait(self, is_there: Callable[[], bool], topic: Topic[bool] | None, what: str) -> None:
-        """Waits for the other processes, as long as no other attempt has begun."""
+        """Waits for the other processes; gives up when another attempt begins."""
 
         def look() -> bool | None:
             if is_there():
@@ -127,8 +127,8 @@ class GoingBack(Recovery):
 
 
 class GoingOn(Recovery):
-    """Whoever is not struck goes on; one that has been started again begins at the newest complete checkpoint, or at its own
-    end where it has saved that. All leave together (launch.recovery.together)."""
+    """Processes that are not struck continue. One that has been restarted begins at the newest complete checkpoint, or at its
+    own end if it has saved that. All leave together (launch.recovery.together)."""
 
     def __init__(self, member: Member) -> None:
         self._member = member
@@ -155,7 +155,7 @@ class GoingOn(Recovery):
 
 
 class RepeatedMeetings(Meetings):
-    """A link is made again whenever one of its ends has been started again."""
+    """Makes a link anew whenever one of its ends has been restarted."""
 
     def __init__(self, member: Member, incarnations: Incarnations, is_over: Callable[[], bool]) -> None:
         self._member = member
@@ -173,15 +173,15 @@ class RepeatedMeetings(Meetings):
 
 
 class Rejoin(Generic[End]):
-    """Makes one end of a link, as often as it is called: each time the two ends meet at another place.
+    """Makes one end of a link each time it is called; the two ends meet at another place each time.
 
-    A place is the pair of their incarnations. So none waits where it has met the other before, and an end whose peer is
-    started again while it waits goes to the next place.
+    A place is the pair of their incarnations. So neither end waits at a place where they have met before, and an end whose
+    peer is restarted during its wait moves to the next place.
 
     Args:
         peer: The process at the other end of the route.
         make: Builds the end.
-        is_over: Whether the run is.
+        is_over: Returns True once the run is over.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class Rejoin(Generic[End]):
 
         Raises:
             TimeoutError: It has not come back in time.
-            RunIsOver: It has no reason to come back.
+            RunIsOver: The run has ended meanwhile.
         """
         timeout_s = self._member.timeout_s
         wait_for(lambda: self._goes_on(self._place()), timeout_s, lambda: f"{self._peer.name} to come back")
@@ -224,7 +224,7 @@ class Rejoin(Generic[End]):
             return end
 
     def _goes_on(self, place: tuple[int, int]) -> bool | None:
-        """Whether the ends may meet at a place; None as long as they have met there before."""
+        """True if the ends may meet at a place; None while they have met there before."""
         if self._is_over():
             raise RunIsOver
         return None if place in self._met else True
@@ -239,7 +239,7 @@ class Rejoin(Generic[End]):
 
 
 def recovery_for(member: Member) -> Recovery:
-    """What `faults.policy` asks for with this kind of links."""
+    """The recovery that `faults.policy` and `buffers.policy` ask for."""
     if member.plan.config.faults.policy == "restart":
         return OnceForAll(member)
     return GoingBack(member) if member.plan.config.buffers.policy == "fifo" else GoingOn(member)

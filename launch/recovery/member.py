@@ -18,15 +18,15 @@ from greedypipe.workers.telemetry.topics import FOLDER
 
 @dataclass(frozen=True)
 class Member:
-    """One process of a run, and what it shares with the others. The same in all of its attempts, but for the plan's cut.
+    """One process of a run, and what it shares with the others. The same in all attempts, except for the plan's cut.
 
     Attributes:
-        local_rank: Number of the process among those of its host; decides its GPU.
+        local_rank: Its number among the processes of its host; decides its GPU.
         store: For links and replicas; its calls may block.
-        board: Over another connection to the same store, since heartbeats must never stand behind a blocked call.
+        board: Uses another connection to the same store, so that heartbeats never queue behind a blocked call.
         status: What this process is doing.
         folder: The run's.
-        find_origin: Finds where the run begins; in rank 0 alone.
+        find_origin: Finds where the run begins; rank 0 only.
     """
 
     plan: Plan
@@ -53,7 +53,7 @@ class Member:
 
         Args:
             stores: Two connections to the run's store.
-            folder: The run's; in rank 0 alone, like `find_origin`.
+            folder: Folder of the run; rank 0 only, like `find_origin`.
             incarnation: How often this process has been started again alone.
         """
         store, board_store = stores

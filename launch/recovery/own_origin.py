@@ -1,4 +1,4 @@
-"""Where a process begins that has been started again alone, while all others go on."""
+"""Where a process begins that has been restarted alone while all others continue."""
 
 import hashlib
 from pathlib import Path
@@ -13,9 +13,9 @@ from greedypipe.workers.telemetry.topics import checkpoint_of
 
 
 def own_origin(member: Member) -> Origin:
-    """At its own end, where it has saved that; or else at the newest complete checkpoint of its run.
+    """At its own end if it has saved that, or else at the newest complete checkpoint of its run.
 
-    At its end it has nothing to learn anew, and the end of the whole run stays what the others have it saved for.
+    From its own end it has nothing to train again, and its part of the run's final checkpoint stays as it is.
     """
     end = _own_end(member)
     found = end or newest_valid(member.folder, say) or beginning_of(member.folder, say)

@@ -1,4 +1,4 @@
-"""Processes that stand still: which one holds the others up, and what it was doing."""
+"""Processes that stand still: which one holds up the others, and what it was doing."""
 
 import contextlib
 import faulthandler
@@ -13,7 +13,7 @@ from greedypipe.workers.telemetry.records import Cause, StageRow
 
 
 def culprit_of(rows: Sequence[StageRow | None], labels: Sequence[str], rank: int) -> Cause | None:
-    """The process for which a waiting one waits in the end, where it has been at one thing for long.
+    """The process at the end of the chain of waits that begins with `rank`, if it has not moved for SLOW_S; else None.
 
     Args:
         rows: What the processes were doing when the waiting one gave up, by rank.
@@ -32,12 +32,12 @@ def culprit_of(rows: Sequence[StageRow | None], labels: Sequence[str], rank: int
 
 
 def described(row: StageRow) -> str:
-    """A process in words, for its user to find it."""
+    """A process in words by which its user can find it."""
     return f"{row.name} ({range_of_blocks(row.blocks)}, process {row.pid} on {row.host})"
 
 
 def write_stacks(path: Path) -> bool:
-    """Writes where every thread of this process is; returns whether it could. Does not wait for a disk that hangs."""
+    """Writes the stack of every thread of this process; returns whether that succeeded. A disk that hangs does not block it."""
 
     def write() -> None:
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""The end of a run whose processes may be started again alone: nobody leaves before all have reported.
+"""The end of a run whose processes may be restarted alone: no process leaves before all have reported.
 
-A process that dies after the end of its stream has a last evaluation, an end and a final save to catch up with. It needs its
-neighbours for that: stage 0 to go on with the stream and to end it again, the others to pass it through.
+A process that dies near the end of its stream must repeat its last evaluation, its end and its final save. It needs its
+neighbours for that: stage 0 to continue the stream and end it again, the others to pass it through.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from greedypipe.workers.telemetry.topics import done_with, report_of
 
 
 class Together:
-    """Stays until rank 0 has let everybody go; rank 0 itself, until the newest incarnation of every rank has reported."""
+    """Stays until rank 0 releases all processes; rank 0 itself, until the newest incarnation of every rank has reported."""
 
     stays = True
 
@@ -41,11 +41,11 @@ class Together:
         return wait_for(look, self._member.timeout_s, self._whom)
 
     def is_over(self) -> bool:
-        """Whether rank 0 has let everybody go."""
+        """Whether rank 0 has released all processes."""
         return bool(self._board.posted(done_with(0)))
 
     def let_go(self) -> None:
-        """For rank 0, when it needs nobody any more."""
+        """Releases all processes; called by rank 0 when it needs none of them any more."""
         self._board.post(done_with(0), 0, True)
 
     def _whom(self) -> str:
