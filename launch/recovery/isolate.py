@@ -6,8 +6,8 @@
 | isolate, FIFO   | is restarted alone by its keeper           | return in place to the newest complete checkpoint    |
 | isolate, replay | the same; begins at the newest checkpoint  | continue; only the links to it are reconnected       |
 
-With FIFO, going back was preferred to logging what has been sent since: it repeats the steps since the last mark, but needs no
-memory and no copy on the data path. All stages continue from one mark, so the result is the same to the bit.
+With FIFO, going back was preferred to logging what has been sent since: it repeats the steps since the last mark, but needs
+no memory and no copy on the data path. All stages continue from one mark, so the result is the same to the bit.
 """
 
 import time
@@ -127,8 +127,8 @@ class GoingBack(Recovery):
 
 
 class GoingOn(Recovery):
-    """Processes that are not struck continue. One that has been restarted begins at the newest complete checkpoint, or at its
-    own end if it has saved that. All leave together (launch.recovery.together)."""
+    """Processes that are not struck continue. One that has been restarted begins at the newest complete checkpoint, or at
+    its own end if it has saved that. All leave together (launch.recovery.together)."""
 
     def __init__(self, member: Member) -> None:
         self._member = member

@@ -37,7 +37,7 @@ def described(row: StageRow) -> str:
 
 
 def write_stacks(path: Path) -> bool:
-    """Writes the stack of every thread of this process; returns whether that succeeded. A disk that hangs does not block it."""
+    """Writes the stack of every thread of this process; returns whether that succeeded. Does not wait for a hanging disk."""
 
     def write() -> None:
         with contextlib.suppress(OSError):
