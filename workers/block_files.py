@@ -105,7 +105,7 @@ class Saver:
             if bad := not_finite(state):
                 raise FloatingPointError(f"block {state['index']}: {bad}")
         files = dict(write_block(self._root / name, state) for state in states)
-        return Saved(files, {state["index"]: state["step"] for state in states})
+        return Saved(files, {state["index"]: state["turn"] for state in states})
 
 
 def copied(value: Any, into: Any) -> Any:

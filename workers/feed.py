@@ -47,6 +47,7 @@ class Calendar:
         every_epochs: Epochs between two evaluations.
         checkpoint_steps: Training batches between two marks; 0: no marks.
         start: Where the stream begins: at 0, unless the run resumes from a checkpoint.
+        has_feedback: Whether anything travels back, so that blocks may have to learn from it after the last batch.
     """
 
     total_steps: int
@@ -54,6 +55,7 @@ class Calendar:
     every_epochs: int = 1
     checkpoint_steps: int = 0
     start: Start = Start()
+    has_feedback: bool = False
 
     @property
     def epochs(self) -> int:
@@ -150,6 +152,8 @@ class Feed:
                 # Read first: a process that comes back after this look is counted as a restart since then.
                 restarts = self._ending.restarts()
                 if self._stops.may():
+                    if self._calendar.has_feedback:
+                        yield Message(Kind.DRAIN, total_steps)
                     yield from self._pass(self._calendar.epochs)
                     # A stage that came back during the pass may have steps to repeat.
                     if self._stops.may():
