@@ -25,7 +25,7 @@ from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
-from greedypipe.workers.atomic import write_atomically
+from greedypipe.workers.atomic import reason_of, write_atomically
 from greedypipe.workers.block_files import FINAL
 from greedypipe.workers.telemetry.records import Beginning
 from greedypipe.workers.telemetry.results import RunEnd, Summary
@@ -106,9 +106,12 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
     elif resume:
         say(ANEW)
     folder = claim_folder(plan.config)
-    with FolderLock(folder):
-        forget_records(folder / METRICS)
-        _note_beginning(folder, start[0] if start else None)
+    try:
+        with FolderLock(folder):
+            forget_records(folder / METRICS)
+            _note_beginning(folder, start[0] if start else None)
+    except OSError as error:
+        raise ConfigError([f"run.folder: {error.filename or folder}: {reason_of(error)}"]) from None
     return Origin(folder, *(start or ()))
 
 

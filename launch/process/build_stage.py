@@ -74,6 +74,8 @@ class Stage:
         self._blocks = [member.plan.blueprint.build_block(index, device) for index in member.status.blocks]
         self.is_finished = False
         """Once it has run: whether the stream came to its end and was not stopped before."""
+        self.last_checkpoint = ""
+        """Once it has run: the name of the checkpoint in which its end, or where it was stopped, is saved."""
 
     def run(self, expect: Expect) -> StageReport:
         """Trains, saves the blocks, and returns the stage's report; whatever happens, gives up its links and files.
@@ -136,6 +138,7 @@ class Stage:
         self._status.now(Activity.SAVE)
         saver.close()
         self.is_finished = ended_at == self._plan.blueprint.total_steps
+        self.last_checkpoint = FINAL if self.is_finished else name_of(ended_at)
         if self.is_finished:
             saver.save_now(FINAL, self._saved_blocks)
             expect(FINAL, ended_at)
