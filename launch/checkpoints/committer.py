@@ -69,7 +69,7 @@ class Committer:
         return CheckpointCounts(self._complete, len(self._lost))
 
     def check_saved(self, name: str) -> None:
-        """Raises EndNotSaved if the checkpoint at the end of the run, or where it was told to stop, could not be completed."""
+        """Raises EndNotSaved if the checkpoint at the end of the run, or where it was stopped, could not be completed."""
         if name in self._lost:
             raise EndNotSaved(f"{checkpoints_of(self._run) / name} cannot be completed: {self._lost[name]}")
 

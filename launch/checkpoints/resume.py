@@ -1,4 +1,4 @@
-"""Where a run begins: anew, or at a checkpoint of its own folder or of another run."""
+"""Where a run begins: with fresh parameters, or at a checkpoint of its own folder or of another run."""
 
 import json
 from collections.abc import Callable
@@ -44,11 +44,11 @@ class Origin:
     """Where a run writes and where it begins.
 
     Attributes:
-        folder: The run's.
-        checkpoint: To begin at; None: with fresh parameters.
-        manifest: Of that checkpoint.
-        evaluated: Epochs whose evaluation is known already.
-        is_over: Whether the run has finished before, with as many epochs, and has left all its figures.
+        folder: Folder of the run.
+        checkpoint: Checkpoint to begin at; None: begin with fresh parameters.
+        manifest: Manifest of that checkpoint.
+        evaluated: Epochs that have been evaluated already.
+        is_over: Whether the run finished earlier, with as many epochs, and left all its figures.
     """
 
     folder: Path
@@ -63,13 +63,13 @@ class Origin:
         return self.manifest.batch_id if self.manifest else 0
 
     def note(self) -> Beginning:
-        """For `read`, in the other processes of the run."""
+        """A note for `read` in the other processes of the run."""
         checkpoint = str(self.checkpoint.absolute()) if self.checkpoint else ""
         return Beginning(str(self.folder.absolute()), checkpoint, self.evaluated, self.is_over)
 
     @classmethod
     def read(cls, note: Beginning) -> "Origin":
-        """The origin that was noted; its manifest is read from the checkpoint, which all hosts must reach."""
+        """The origin in a note. Reads the manifest from the checkpoint, which every host must reach."""
         if not note.checkpoint:
             return cls(Path(note.folder))
         checkpoint = Path(note.checkpoint)
@@ -205,12 +205,12 @@ def _checkpoint_of(path: Path, say: Callable[[str], None]) -> tuple[Path, Manife
 def check_compatible(manifest: Manifest, config: RunConfig) -> None:
     """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's.
 
-    Of a section in another variant only the name is reported: its keys are others.
+    If a section has another variant, only its name is reported, since its keys differ.
     """
     now: dict[str, dict[str, Any]] = config.model_dump(mode="json")
     lines = [
         f"{section}.{key}: got {value!r}, the checkpoint has {saved.get(key)!r}: it cannot go on from there"
-        for section, saved in ((section, manifest.config[section]) for section in FIXED)
+        for section, saved in ((section, manifest.config.get(section, {})) for section in FIXED)
         for key, value in _comparable(now[section], saved).items()
         if key not in FREE.get(section, ()) and saved.get(key) != value
     ]
@@ -219,14 +219,14 @@ def check_compatible(manifest: Manifest, config: RunConfig) -> None:
 
 
 def _comparable(keys: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """The keys that both have, or the name alone where it differs: a key may be younger than the checkpoint."""
+    """The keys that both have, or only the name if it differs: the checkpoint may be older than a key."""
     if keys.get("name") != saved.get("name"):
         return {"name": keys["name"]}
     return {key: value for key, value in keys.items() if key in saved}
 
 
 def resumed_plan(plan: Plan, origin: Origin) -> Plan:
-    """The plan with the checkpoint's own cut where it leaves the cut open, so that heads and layers stay together."""
+    """The plan, with the checkpoint's cut if the plan leaves the cut open, so that heads stay with their layers."""
     if origin.manifest is None or plan.config.partition.boundaries != AUTO:
         return plan
     saved = PartitionConfig(**origin.manifest.config["partition"])

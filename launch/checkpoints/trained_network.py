@@ -1,4 +1,4 @@
-"""What a run has trained: the checkpoint that a user means, and its layers and heads under their ordinary names."""
+"""A trained network: the checkpoint that a user means, and its layers and heads under their ordinary names."""
 
 import sys
 from collections.abc import Mapping, Sequence
