@@ -47,8 +47,7 @@ class Committer:
         self._history = own_history(origin.folder, origin.batch_id if is_own else None)
         self._expected: dict[str, int] = {}
         self._complete = 0
-        self._incomplete = 0
-        self._lost_end = ""
+        self._lost: dict[str, str] = {}
         self._has_work = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="committer", daemon=True)
@@ -58,23 +57,21 @@ class Committer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Completes what is left.
-
-        Raises:
-            EndNotSaved: That was the end of the run, and it could not be completed.
-        """
         self._closing.set()
         self._has_work.set()
         self._thread.join()
         # A run that fails still completes what it can; a store that is gone must not hide why it fails.
         with contextlib.suppress(*([RuntimeError] if kind else [])):
             self._step()
-        if self._lost_end and not kind:
-            raise EndNotSaved(self._lost_end)
 
     def counts(self) -> CheckpointCounts:
         """Checkpoints of this run so far."""
-        return CheckpointCounts(self._complete, self._incomplete)
+        return CheckpointCounts(self._complete, len(self._lost))
+
+    def check_saved(self, name: str) -> None:
+        """Raises EndNotSaved if the checkpoint at the end of the run, or where it was stopped, could not be completed."""
+        if name in self._lost:
+            raise EndNotSaved(f"{checkpoints_of(self._run) / name} cannot be completed: {self._lost[name]}")
 
     def expect(self, name: str, batch_id: int) -> None:
         """Notes that all stages save a checkpoint of this name, at this mark."""
@@ -115,9 +112,8 @@ class Committer:
         self._tidy(lambda: prune(self._run, self._plan.config.checkpoint.keep, self._history))
 
     def _give_up(self, name: str, reason: str) -> None:
-        self._incomplete += 1
+        self._lost[name] = reason
         if name == FINAL:
-            self._lost_end = f"{checkpoints_of(self._run) / name} cannot be completed: {reason}"
             return
         print(f"greedypipe: checkpoint {name} is incomplete, training goes on: {reason}", file=sys.stderr, flush=True)
         # Its room may be what the next one lacks.

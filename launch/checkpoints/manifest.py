@@ -68,11 +68,15 @@ def batch_of(folder: Path) -> int | None:
 
 
 def commit(folder: Path, manifest: Manifest) -> None:
-    """Makes a checkpoint count. All of its files must be there. Blocks for the disk.
+    """Makes a checkpoint count. All of its files must be there; those of blocks that it does not name, which an earlier
+    attempt with another cut has left, are removed. Blocks for the disk.
 
     Raises:
         OSError: The disk refuses; the checkpoint does not count.
     """
+    for path in folder.glob("block*.pt"):
+        if path.name not in manifest.files:
+            path.unlink()
     write_atomically(folder / MANIFEST, _with_digest(json.dumps(asdict(manifest), indent=1).encode()).decode())
 
 
@@ -173,23 +177,23 @@ def _without_none(problems: Iterable[str | None]) -> list[str]:
 
 
 def complete_folders(run: Path) -> list[Path]:
-    """The folders of a run that have a manifest and a checkpoint's name, the newest first; no more is looked at.
+    """The folders of a run that have a manifest and a checkpoint's name, the newest first; no other file is looked at.
 
-    One whose manifest cannot be read has the place that its name says; the end of a run, the first.
+    The newest one is that in which the slowest block has come farthest. One whose manifest cannot be read has the place
+    that its name says; the end of a run, the first.
     """
     folders = [path.parent for path in checkpoints_of(run).glob(f"*/{MANIFEST}")]
     named = [folder for folder in folders if folder.name == FINAL or batch_of(folder) is not None]
     return sorted(named, key=_position, reverse=True)
 
 
-def _position(folder: Path) -> tuple[float, bool]:
-    named = batch_of(folder)
-    if named is not None:
-        return named, False
+def _position(folder: Path) -> tuple[float, bool, int]:
+    batch = batch_of(folder)
     try:
-        return parse_manifest(folder).batch_id, True
-    except ValueError:
-        return math.inf, True
+        manifest = parse_manifest(folder)
+    except (Damaged, Outdated):
+        return math.inf if batch is None else batch, batch is None, batch or 0
+    return min(manifest.steps.values()), batch is None, manifest.batch_id
 
 
 def search(run: Path) -> tuple[tuple[Path, Manifest] | None, list[tuple[Path, Damaged]]]:

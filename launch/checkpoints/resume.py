@@ -1,4 +1,4 @@
-"""Where a run begins: anew, or at a checkpoint of its own folder or of another run."""
+"""Where a run begins: with fresh parameters, or at a checkpoint of its own folder or of another run."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
-from greedypipe.workers.atomic import write_atomically
+from greedypipe.workers.atomic import reason_of, write_atomically
 from greedypipe.workers.block_files import FINAL
 from greedypipe.workers.telemetry.phrases import shown
 from greedypipe.workers.telemetry.records import Beginning
@@ -45,12 +45,12 @@ class Origin:
     """Where a run writes and where it begins.
 
     Attributes:
-        folder: The run's.
-        checkpoint: To begin at; None: with fresh parameters.
-        manifest: Of that checkpoint.
-        evaluated: Epochs whose evaluation is known already.
-        is_over: Whether the run has finished before, with as many epochs, and has left all its figures.
-        is_own_end: Whether the checkpoint is the run's end, which need not hold any blocks but those of this process.
+        folder: Folder of the run.
+        checkpoint: Checkpoint to begin at; None: begin with fresh parameters.
+        manifest: Manifest of that checkpoint.
+        evaluated: Epochs that have been evaluated already.
+        is_over: Whether the run finished earlier, with as many epochs, and left all its figures.
+        is_own_end: Whether the checkpoint is the run's end, and need only hold the blocks of this process.
     """
 
     folder: Path
@@ -66,13 +66,13 @@ class Origin:
         return self.manifest.batch_id if self.manifest else 0
 
     def note(self) -> Beginning:
-        """For `read`, in the other processes of the run."""
+        """A note for `read` in the other processes of the run."""
         checkpoint = str(self.checkpoint.absolute()) if self.checkpoint else ""
         return Beginning(str(self.folder.absolute()), checkpoint, self.evaluated, self.is_over)
 
     @classmethod
     def read(cls, note: Beginning) -> "Origin":
-        """The origin that was noted; its manifest is read from the checkpoint, which all hosts must reach."""
+        """The origin in a note. Reads the manifest from the checkpoint, which every host must reach."""
         if not note.checkpoint:
             return cls(Path(note.folder))
         checkpoint = Path(note.checkpoint)
@@ -109,9 +109,12 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
     elif resume:
         say(ANEW)
     folder = claim_folder(plan.config)
-    with FolderLock(folder):
-        forget_records(folder / METRICS)
-        _note_beginning(folder, start[0] if start else None)
+    try:
+        with FolderLock(folder):
+            forget_records(folder / METRICS)
+            _note_beginning(folder, start[0] if start else None)
+    except OSError as error:
+        raise ConfigError([f"run.folder: {error.filename or folder}: {reason_of(error)}"]) from None
     return Origin(folder, *(start or ()))
 
 
@@ -205,12 +208,12 @@ def _checkpoint_of(path: Path, say: Callable[[str], None]) -> tuple[Path, Manife
 def check_compatible(manifest: Manifest, config: RunConfig) -> None:
     """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's.
 
-    Of a section in another variant only the name is reported: its keys are others.
+    If a section has another variant, only its name is reported, since its keys differ.
     """
     now: dict[str, dict[str, Any]] = config.model_dump(mode="json")
     lines = [
         f"{section}.{key}: got {value!r}, the checkpoint has {saved.get(key)!r}: it cannot go on from there"
-        for section, saved in ((section, manifest.config[section]) for section in FIXED)
+        for section, saved in ((section, manifest.config.get(section, {})) for section in FIXED)
         for key, value in _comparable(now[section], saved).items()
         if key not in FREE.get(section, ()) and saved.get(key) != value
     ]
@@ -219,14 +222,14 @@ def check_compatible(manifest: Manifest, config: RunConfig) -> None:
 
 
 def _comparable(keys: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """The keys that both have, or the name alone where it differs: a key may be younger than the checkpoint."""
+    """The keys that both have, or only the name if it differs: the checkpoint may be older than a key."""
     if keys.get("name") != saved.get("name"):
         return {"name": keys["name"]}
     return {key: value for key, value in keys.items() if key in saved}
 
 
 def resumed_plan(plan: Plan, origin: Origin) -> Plan:
-    """The plan with the checkpoint's own cut where it leaves the cut open, so that heads and layers stay together."""
+    """The plan, with the checkpoint's cut if the plan leaves the cut open, so that heads stay with their layers."""
     if origin.manifest is None or plan.config.partition.boundaries != AUTO:
         return plan
     saved = PartitionConfig(**origin.manifest.config["partition"])

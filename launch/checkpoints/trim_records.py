@@ -1,6 +1,6 @@
 """What a resumed run keeps of the records that it wrote before: those up to the checkpoint that it goes on from.
 
-Records are not worth a run: what cannot be read is left out, and what cannot be written stays as it is and is reported.
+No record is worth a run: unreadable lines are dropped, and a file that cannot be written is reported and stays as it is.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def keep_evaluations(metrics: Path, manifest: Manifest, plan: Plan) -> tuple[int
 def keep_metrics(metrics: Path, manifest: Manifest, plan: Plan) -> None:
     """Drops records of later steps, and gives each block's records to the stage that hosts it now, to its first replica.
 
-    With another cut they are of other blocks: then all of them are put aside.
+    With another cut the records are about other blocks, so all of them are set aside.
     """
     with _reported(metrics):
         _keep_metrics(metrics, manifest, plan)
@@ -57,8 +57,8 @@ def _keep_metrics(metrics: Path, manifest: Manifest, plan: Plan) -> None:
 
 
 def keep_own_metrics(metrics: Path, manifest: Manifest | None, seat: Seat, blocks: range) -> tuple[int, ...]:
-    """Drops one process's records behind a checkpoint, while all others go on writing theirs; returns the epochs whose
-    evaluation is known."""
+    """Drops one process's records of steps after a checkpoint, while the others go on writing theirs; returns the epochs
+    that have been evaluated."""
     path = metrics / f"stage{seat.label}.jsonl"
     steps = manifest.steps if manifest else dict.fromkeys(blocks, 0)
     records = salvage_lines(path, METRICS)
@@ -68,7 +68,7 @@ def keep_own_metrics(metrics: Path, manifest: Manifest | None, seat: Seat, block
 
 
 def forget_records(metrics: Path) -> None:
-    """Removes what an attempt has written that left no checkpoint."""
+    """Removes the records of an attempt that left no checkpoint."""
     with _reported(metrics):
         for file in metrics.glob("*.jsonl"):
             file.unlink()

@@ -81,6 +81,8 @@ class Stage:
         self._has_saved_end = False
         self.is_finished = False
         """After `run`: whether the stream has come to its end, not been stopped before."""
+        self.last_checkpoint = ""
+        """After `run`: name of the checkpoint in which the end is saved, or the point at which the run was stopped."""
 
     def run(self, expect: Expect) -> StageReport:
         """Trains, saves the blocks, and returns the stage's report; closes its links and files in any case.
@@ -160,6 +162,7 @@ class Stage:
         self._status.now(Activity.SAVE)
         saver.wait()
         self.is_finished = ended_at == self._plan.blueprint.total_steps
+        self.last_checkpoint = FINAL if self.is_finished else name_of(ended_at)
         if self.is_finished and not self._has_saved_end:
             if not self._origin.is_own_end:
                 saver.save_now(FINAL, self._saved_blocks)

@@ -59,6 +59,7 @@ class Leader:
             report = stage.run(committer.expect)
             board.post(attempt.report_topic, member.rank, report)
             reports = _wait_for_reports(member, attempt)
+        committer.check_saved(stage.last_checkpoint)
         summary = summarise(
             reports,
             monitor.evaluations,

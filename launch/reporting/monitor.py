@@ -26,13 +26,12 @@ REFRESH_S = 0.5
 
 
 class Monitor:
-    """Runs in one process of a run, in a thread.
-
-    Shows on the screen what every process is doing, and each evaluation, which it keeps in metrics/evaluations.jsonl.
+    """Shows on the screen what every process is doing, and each evaluation, which it also writes to
+    metrics/evaluations.jsonl. Runs in a thread of rank 0.
 
     Args:
-        folder: The run's.
-        epochs: The evaluations that are still to come (`expected_epochs`).
+        folder: Folder of the run.
+        epochs: Epochs that are still to be evaluated (`expected_epochs`).
     """
 
     def __init__(

@@ -25,6 +25,7 @@ from greedypipe.launch.checkpoints.manifest import (
     read_manifest,
 )
 from greedypipe.launch.checkpoints.retention import own_history, prune, set_aside
+from greedypipe.launch.checkpoints.trained_network import find_checkpoint
 from greedypipe.workers.block_files import FINAL, write_block
 from tests.unit.tiny import make_blocks
 
@@ -233,3 +234,15 @@ def test_a_checkpoint_that_is_not_finite_is_none(value: float, tmp_path: Path) -
     resigned(folder, files=parse_manifest(folder).files | dict([write_block(folder, state)]))
     with pytest.raises(Damaged, match=r"block1\.pt cannot be used: .* is not finite"):
         read_manifest(folder)
+
+
+def test_the_end_of_a_replay_run_is_newer_than_marks_behind_its_last_step(tmp_path: Path) -> None:
+    end = save(tmp_path, 8, name=FINAL)
+    # Stage 0 sends batches for as long as any block has steps left.
+    late = save(tmp_path, 11)
+    files = dict(write_block(late, block.state_dict() | {"step": 7}) for block in make_blocks(2))
+    resigned(late, steps={0: 7, 1: 7}, files=files)
+    assert complete_folders(tmp_path) == [end, late]
+    assert find_checkpoint(tmp_path) == end
+    truncate(end / "block0.pt")
+    assert find_checkpoint(tmp_path) == late

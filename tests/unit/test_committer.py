@@ -135,7 +135,7 @@ def test_checkpoints_of_a_run_that_began_anew_do_not_count_what_was_there(tmp_pa
 @pytest.mark.parametrize("damage", ["a stage", "the manifest"])
 def test_an_end_that_cannot_be_completed_fails_the_run(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, board = make(), Board(HashStore(), 2)
-    with pytest.raises(EndNotSaved, match=r"final cannot be completed: .*No space left on device"):  # noqa: SIM117
+    with pytest.raises(EndNotSaved, match=r"final cannot be completed: .*No space left on device"):
         with Committer(board, plan, Origin(tmp_path), lambda: None) as committer:
             tell(board, plan, tmp_path, 230, name=FINAL)
             if damage == "a stage":
@@ -143,3 +143,4 @@ def test_an_end_that_cannot_be_completed_fails_the_run(damage: str, tmp_path: Pa
             else:
                 monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
             committer.expect(FINAL, 230)
+        committer.check_saved(FINAL)
