@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -135,10 +134,10 @@ def test_a_small_dev_shm_is_enough_for_loader_processes(tmp_path: Path) -> None:
 @slow
 @pytest.mark.parametrize("policy", ["restart", "isolate"])
 def test_sigterm_to_every_process_of_a_job_step_saves(policy: str, tmp_path: Path, runs: list[Started]) -> None:
-    runs.append(Started(tmp_path, TORCHRUN, *with_loaders(tmp_path), f"faults.policy={policy}"))
+    settings = [*with_loaders(tmp_path), "checkpoint.interval_steps=0", f"faults.policy={policy}"]
+    runs.append(Started(tmp_path, TORCHRUN, *settings))
     (run,) = runs
     run.rank(0)
-    shutil.rmtree(run.folder / "checkpoints")
     family = run.family()
     for pid in family:
         os.kill(pid, signal.SIGTERM)

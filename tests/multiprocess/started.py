@@ -46,6 +46,7 @@ class Started:
         settings = [f"run.folder={parent}", "run.name=run"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.folder = parent / "run"
+        self._saves = "checkpoint.interval_steps=0" not in arguments
         self.process = subprocess.Popen(  # type: ignore[call-overload]
             [*command, *arguments, *settings],
             cwd=ROOT,
@@ -57,11 +58,13 @@ class Started:
         self._seen: set[int] = set()
 
     def rank(self, rank: int) -> int:
-        """The process id of a rank, once a checkpoint is behind it."""
+        """The process id of a rank, once it has trained and, where the run saves now and then, a checkpoint is complete."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
-            if list(self.folder.glob("checkpoints/*/manifest.json")):
-                return read_status(self.folder).stages[rank].pid
+            is_saved = not self._saves or list(self.folder.glob("checkpoints/*/manifest.json"))
+            rows = read_status(self.folder).stages if (self.folder / "status.json").exists() else []
+            if is_saved and rows and (row := rows[rank]) and row.step > 0:
+                return row.pid
             time.sleep(0.02)
         raise AssertionError(self.process.communicate())
 

@@ -15,7 +15,7 @@ from torch import nn
 import greedypipe
 from greedypipe.launch import api
 from tests.multiprocess.harness import TINY
-from tests.multiprocess.test_train_on_host import assert_all_gone, descendants
+from tests.multiprocess.started import assert_all_gone, descendants
 
 ROOT = Path(__file__).resolve().parents[2]
 CRASH = ["debug.fault=raise", "debug.fault_stage=1", "debug.fault_step=3"]
