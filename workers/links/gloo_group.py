@@ -10,8 +10,8 @@ from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.this_host import memory_of_host
 
 LOOPBACK = "127.0.0.1"
-OWN_INTERFACE = "GLOO_SOCKET_IFNAME"
-"""Where a user names the network interface, gloo takes that one."""
+OWN_INTERFACES = "GLOO_SOCKET_IFNAME"
+"""Names the network interfaces to use, where their user has set it."""
 
 
 def make_gloo_group(store: Store, rank: int, size: int, *, patience: Patience, deadline_s: float) -> Any:
@@ -33,20 +33,19 @@ def make_gloo_group(store: Store, rank: int, size: int, *, patience: Patience, d
     gloo: Any = ProcessGroupGloo
     options = gloo._Options()
     options._timeout = timedelta(seconds=deadline_s)
-    options._devices = [_device(is_on_one_host=hosts == {here})]
+    options._devices = _devices(is_on_one_host=hosts == {here})
     try:
         return patience.call(lambda: gloo(store, rank, size, options))
     except RuntimeError as error:
         raise ConnectionError(f"lost {patience.peer} while connecting: {_first_line(error)}") from error
 
 
-def _device(*, is_on_one_host: bool) -> Any:
+def _devices(*, is_on_one_host: bool) -> list[Any]:
+    """What the group listens on: on several hosts, what torch takes by itself."""
     gloo: Any = ProcessGroupGloo
-    if is_on_one_host and OWN_INTERFACE not in os.environ:
-        return gloo.create_device(hostname=LOOPBACK)
-    # What torch does by itself where nobody names a device.
-    interface = os.environ.get(OWN_INTERFACE, "").partition(",")[0]
-    return gloo.create_device(interface=interface) if interface else gloo.create_default_device()
+    if interfaces := os.environ.get(OWN_INTERFACES):
+        return [gloo.create_device(interface=interface) for interface in interfaces.split(",")]
+    return [gloo.create_device(hostname=LOOPBACK) if is_on_one_host else gloo.create_default_device()]
 
 
 def _first_line(error: BaseException) -> str:
