@@ -30,6 +30,7 @@ from greedypipe.launch.process.rank import give_up
 from greedypipe.launch.process.run_process import run_stage
 from greedypipe.launch.recovery.exit_codes import INTERRUPTED, WRONG_CONFIGURATION
 from greedypipe.launch.recovery.keeper import run_kept
+from greedypipe.launch.recovery.life import Life
 from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.reporting.screen import make_screen
 
@@ -54,15 +55,15 @@ def main() -> None:
     sys.exit(run_kept(name, config.faults, work, functools.partial(give_up, plan, environment)))
 
 
-def _work(environment: Environment, plan: Plan, resume: str | None, incarnation: int) -> int:
+def _work(environment: Environment, plan: Plan, resume: str | None, life: Life) -> int:
     """All that one process of the run does, or a child of it that is started again."""
     with contextlib.suppress(KeyboardInterrupt):
         stores = environment.connect(2, plan.config.faults.timeout_s)
         folder = find = None
         if environment.rank == 0:
-            folder, find = _begin(environment, resume, plan, stores[1], incarnation)
+            folder, find = _begin(environment, resume, plan, stores[1], life.incarnation)
         rank, local_rank = environment.rank, environment.local_rank
-        member = Member.join(plan, rank, local_rank, stores, folder=folder, find_origin=find, incarnation=incarnation)
+        member = Member.join(plan, rank, local_rank, stores, folder=folder, find_origin=find, life=life)
         return run_stage(member, make_screen(plan.config.logging.console_interval_s))
     return INTERRUPTED
 

@@ -26,6 +26,7 @@ from greedypipe.launch.process.environment import Environment, host_store
 from greedypipe.launch.process.rank import give_up, run_told
 from greedypipe.launch.recovery.exit_codes import INTERRUPTED
 from greedypipe.launch.recovery.keeper import run_kept
+from greedypipe.launch.recovery.life import Life
 from greedypipe.launch.reporting.screen import make_screen
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.records import Beginning
@@ -122,9 +123,9 @@ def _run_rank(order: Order, rank: int, port: int) -> NoReturn:
         plan = make_plan(RunConfig.model_validate(yaml.safe_load(order.config)), order.num_processes)
         screen = make_screen(plan.config.logging.console_interval_s)
 
-        def work(incarnation: int) -> int:
+        def work(life: Life) -> int:
             place = order.folder, order.origin
-            return run_told(plan, environment, *place, incarnation, lambda store: screen, order.enter)
+            return run_told(plan, environment, *place, life, lambda store: screen, order.enter)
 
         name = plan.placement.seat_of(rank).name
         sys.exit(run_kept(name, plan.config.faults, work, partial(give_up, plan, environment)))

@@ -31,7 +31,9 @@ def run_stage(member: Member, screen: Screen) -> int:
     reset_peak_memory()
     torch.set_num_threads(member.plan.config.placement.threads)
     keep_freed_memory()
-    with Supervisor(member.board, member.status, faults, stop_console=stop_console, folder=member.folder) as supervisor:
+    with Supervisor(
+        member.board, member.status, faults, stop_console=stop_console, beat=member.life.beat, folder=member.folder
+    ) as supervisor:
         recovery = recovery_for(member)
         try:
             done = _attempt_until_done(member, recovery, leader, supervisor)

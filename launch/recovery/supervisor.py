@@ -57,16 +57,25 @@ class Supervisor:
 
     Args:
         stop_console: Called before anything is printed; gives the terminal back.
+        beat: Called every HEARTBEAT_S; shows the keeper of this process that it goes on.
         folder: The run's: for the cause in summary.json, and for the stacks of a stage that hangs.
     """
 
     def __init__(
-        self, board: Board, status: StageStatus, config: FaultsConfig, *, stop_console: Callable[[], None], folder: Path
+        self,
+        board: Board,
+        status: StageStatus,
+        config: FaultsConfig,
+        *,
+        stop_console: Callable[[], None],
+        beat: Callable[[], None],
+        folder: Path,
     ) -> None:
         self._board = board
         self._status = status
         self._config = config
         self._stop_console = stop_console
+        self._show_life = beat
         self._folder = folder
         self._parent = os.getppid()
         self._pulses = Pulses(board.num_processes, config.heartbeat_timeout_s)
@@ -156,6 +165,7 @@ class Supervisor:
                 self._leave(f"greedypipe: {self._status.seat.name} lost the rendezvous store: {reason}", FAILED)
 
     def _beat(self) -> None:
+        self._show_life()
         row = self._status.row()
         self._board.post(STATUS, self._status.seat.rank, row)
         self._spread_stop()
@@ -190,9 +200,7 @@ class Supervisor:
                 f"last seen {row.doing}, batch_id {row.batch_id}"
             )
             if self._config.comes_back(row.incarnation):
-                # On another host nobody here can reach it: who waits for it waits until its own deadline.
-                if row.host == self._status.host:
-                    kill(row.pid)
+                # Whoever would start it again ends it, wherever it is: its keeper, or the Ray driver.
                 continue
             return Cause("hung", message, kill=Victim(row.host, row.pid))
         return None
