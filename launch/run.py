@@ -29,6 +29,7 @@ from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.rank import run_rank
 from greedypipe.launch.process.run_process import run_stage
 from greedypipe.launch.recovery.exit_codes import WRONG_CONFIGURATION
+from greedypipe.launch.recovery.life import Life
 from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.reporting.screen import make_screen
@@ -57,15 +58,15 @@ def main() -> None:
     sys.exit(run_rank(plan, environment, functools.partial(_work, environment, plan, arguments.resume)))
 
 
-def _work(environment: Environment, plan: Plan, resume: str | None, incarnation: int) -> int:
+def _work(environment: Environment, plan: Plan, resume: str | None, life: Life) -> int:
     """Runs one process of the run; under a keeper, in its child, also after a restart."""
     with RankSignals(speaks=environment.rank == 0) as signals:
         stores = environment.connect(2, plan.config.faults.timeout_s)
         folder = find = None
         if environment.rank == 0:
-            folder, find = _begin(environment, resume, plan, stores[1], incarnation)
+            folder, find = _begin(environment, resume, plan, stores[1], life.incarnation)
         rank, local_rank = environment.rank, environment.local_rank
-        member = Member.join(plan, rank, local_rank, stores, folder=folder, find_origin=find, incarnation=incarnation)
+        member = Member.join(plan, rank, local_rank, stores, folder=folder, find_origin=find, life=life)
         return run_stage(member, make_screen(plan.config.logging.console_interval_s), signals)
 
 

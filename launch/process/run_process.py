@@ -33,12 +33,20 @@ def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
         every process has reported.
     """
     leader = Leader(screen, time.perf_counter())
-    faults, stop_console = member.plan.config.faults, leader.release_screen
+    faults = member.plan.config.faults
     reset_peak_memory()
     torch.set_num_threads(member.plan.config.placement.threads)
     keep_freed_memory()
-    watched, labels = (member.board, member.status, faults, signals), [seat.label for seat in member.plan.placement.seats()]
-    with Supervisor(*watched, labels=labels, stop_console=stop_console, folder=member.folder) as supervisor:
+    with Supervisor(
+        member.board,
+        member.status,
+        faults,
+        signals,
+        labels=[seat.label for seat in member.plan.placement.seats()],
+        stop_console=leader.release_screen,
+        beat=member.life.beat,
+        folder=member.folder,
+    ) as supervisor:
         recovery = recovery_for(member)
         try:
             with FolderLock(member.folder, RELEASE_S) if member.rank == 0 else contextlib.nullcontext():

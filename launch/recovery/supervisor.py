@@ -61,6 +61,7 @@ class Supervisor:
         signals: Of this process; taken over.
         labels: Of the seats of all processes, by rank.
         stop_console: Called before anything is printed; gives the terminal back.
+        beat: Called every HEARTBEAT_S; shows the keeper of this process that it goes on.
         folder: The run's: for the cause in summary.json, and for the stacks of a stage that hangs.
     """
 
@@ -73,6 +74,7 @@ class Supervisor:
         *,
         labels: Sequence[str],
         stop_console: Callable[[], None],
+        beat: Callable[[], None],
         folder: Path,
     ) -> None:
         self._board = board
@@ -81,6 +83,7 @@ class Supervisor:
         self._signals = signals
         self._labels = labels
         self._stop_console = stop_console
+        self._show_life = beat
         self._folder = folder
         self._pulses = Pulses(board.num_processes, config.heartbeat_timeout_s)
         self._kept_ranks = KeptRanks(board, status.host) if config.policy == "isolate" else None
@@ -183,6 +186,7 @@ class Supervisor:
                 self._leave(f"greedypipe: {name} {reason}", FAILED)
 
     def _beat(self) -> None:
+        self._show_life()
         row = self._status.row()
         self._board.post(STATUS, self._status.seat.rank, row)
         self._spread_stop()
@@ -240,8 +244,7 @@ class Supervisor:
                 f"last seen {row.doing}, batch_id {row.batch_id}"
             )
             if self._config.comes_back(row.incarnation):
-                # On another host nobody here can reach it: who waits for it waits until its own deadline.
-                kill_member(self._run, row.seat.rank, row.incarnation)
+                # Whoever would start it again ends it, wherever it is: its keeper, or the Ray driver.
                 continue
             return Cause("hung", message, kill=Victim(row.seat.rank, row.incarnation))
         return None
