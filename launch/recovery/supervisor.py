@@ -231,7 +231,11 @@ class Supervisor:
                 self._leave("", code)
         if cause.kill and cause.kill.host == self._status.host:
             kill(cause.kill.pid)
-        _note_cause(self._folder, RunEnd.INTERRUPTED if code == INTERRUPTED else RunEnd.FAILED, cause.message)
+        end = RunEnd.INTERRUPTED if code == INTERRUPTED else RunEnd.FAILED
+        # The disk may be what hangs: it must neither hide the cause nor keep this process.
+        note = threading.Thread(target=_note_cause, args=(self._folder, end, cause.message), daemon=True)
+        note.start()
+        note.join(GRACE_S)
         self._leave(f"{cause.trace}greedypipe: {cause.message}", code)
 
     def _leave(self, text: str, code: int) -> NoReturn:
