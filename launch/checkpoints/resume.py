@@ -34,7 +34,7 @@ from greedypipe.workers.telemetry.summary_file import read_summary
 AUTOMATIC = "auto"
 METRICS = "metrics"
 ANEW = "nothing to resume: the run begins anew"
-FIXED = ("data", "model", "head", "method", "optimizer", "training")
+FIXED = ("data", "model", "head", "method", "optimizer", "auxiliary", "feedback", "training")
 """Sections that a resumed run must share with the checkpoint's."""
 FREE = {"training": {"epochs", "compile"}, "data": {"root", "download", "loader_workers", "memory_limit_mb"}}
 
