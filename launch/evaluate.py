@@ -4,8 +4,7 @@
 
 RUN is the folder of a run or of a checkpoint. Early exit answers at the first head that is confident enough. Confidences
 are calibrated with a temperature per head, fitted on the `data.calibration_samples` training samples that the run has kept
-back. If it has kept none, they are not calibrated, which the table states. Writes a JSON file and a plot; never replaces
-those of an earlier evaluation.
+back. If it has kept none, they are not calibrated, which the table states. Writes a JSON file and a plot.
 """
 
 import argparse
@@ -151,36 +150,23 @@ def plot(found: Findings, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _free_names(out: Path) -> tuple[Path, Path]:
-    """Names of the JSON file and the plot that no earlier evaluation has taken; makes their folder."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        stem = out.name if number == 1 else f"{out.name}-{number}"
-        names = out.with_name(f"{stem}.json"), out.with_name(f"{stem}.png")
-        if not any(name.exists() for name in names):
-            return names
-        number += 1
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a run or of a checkpoint")
     parser.add_argument("--data", help="folder of the data (default: the run's data.root)")
     parser.add_argument("--out", type=Path, help="files to write, without .json and .png (default: RUN/evaluation)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.parse_args()
     overrides = [*arguments.overrides, *([f"data.root={arguments.data}"] if arguments.data else [])]
     try:
         found = evaluate(find_checkpoint(arguments.run), overrides)
     except (ConfigError, ValueError) as error:
         sys.exit(f"greedypipe: {shown(error)}")
     standard_output(120).print(*tables(found))
-    figures, picture = _free_names(arguments.out or arguments.run / "evaluation")
-    figures.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
-    print(figures)
+    out = arguments.out or arguments.run / "evaluation"
+    out.with_suffix(".json").write_text(json.dumps(asdict(found), indent=1) + "\n")
     try:
-        plot(found, picture)
+        plot(found, out.with_suffix(".png"))
     except ImportError:
         print("no plot: it needs matplotlib (`pip install matplotlib`)")
 

@@ -20,7 +20,7 @@ FINAL = "final"
 """Name of the checkpoint at the end of a run."""
 
 
-_KEYS = {"index": int, "step": int, "last_layer": str, "layers": dict, "method": dict, "parameters": list, "optimizer": dict}
+_KEYS = {"index": int, "turn": int, "last_layer": str, "layers": dict, "method": dict, "parameters": list, "optimizer": dict}
 
 
 class EndNotSaved(OSError):
@@ -218,7 +218,14 @@ def not_finite(state: Mapping[str, Any]) -> str:
     for number, entries in state["optimizer"].get("state", {}).items():
         if any(_is_bad(value, is_trained=True) for value in entries.values()):
             return f"the optimizer's state of parameter {number} is not finite"
-    return ""
+    held = {key: state[key] for key in ("others", "kept", "line") if key in state}
+    return next((f"what it holds as {key} is not finite" for key, value in held.items() if _has_nan(value)), "")
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return any(_has_nan(entry) for entry in (value.values() if isinstance(value, dict) else value))
+    return _is_bad(value, is_trained=False)
 
 
 def _is_bad(value: Any, *, is_trained: bool) -> bool:

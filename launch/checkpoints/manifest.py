@@ -161,13 +161,13 @@ def _problem_of_block(folder: Path, manifest: Manifest, index: int) -> str | Non
 
 
 def _unreadable(path: Path, place: tuple[int, int] | None = None) -> str | None:
-    """Why a file holds no block, or not the one with this index and step, or one that no training can go on from."""
+    """Why a file holds no block, or not the one with this index and turn, or one that no training can go on from."""
     try:
         state = read_block(path)
     except ValueError as error:
         return str(error)
-    if place and (state["index"], state["step"]) != place:
-        return f"{path} is damaged: it holds block {state['index']} at step {state['step']}"
+    if place and (state["index"], state["turn"]) != place:
+        return f"{path} is damaged: it holds block {state['index']} at turn {state['turn']}"
     bad = not_finite(state)
     return f"{path} cannot be used: {bad}" if bad else None
 

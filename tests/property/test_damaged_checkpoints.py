@@ -29,7 +29,7 @@ def run() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         for batch_id in (OLDER, NEWER):
             checkpoint = checkpoints_of(Path(folder)) / name_of(batch_id)
-            files = dict(write_block(checkpoint, block.state_dict() | {"step": batch_id}) for block in make_blocks(2))
+            files = dict(write_block(checkpoint, block.state_dict() | {"turn": batch_id}) for block in make_blocks(2))
             config = {"partition": {"blocks": 2}, "model": {"name": "mlp"}}
             commit(checkpoint, Manifest(batch_id, {0: batch_id, 1: batch_id}, files, None, config, {}))
         yield Path(folder)

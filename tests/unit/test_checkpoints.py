@@ -34,7 +34,7 @@ def save(
     run: Path, batch_id: int, accuracy: float | None = None, name: str = "", config: dict[str, Any] | None = None
 ) -> Path:
     folder = checkpoints_of(run) / (name or name_of(batch_id))
-    files = dict(write_block(folder, block.state_dict() | {"step": batch_id}) for block in make_blocks(2))
+    files = dict(write_block(folder, block.state_dict() | {"turn": batch_id}) for block in make_blocks(2))
     whole = {"partition": {"blocks": 2}} | (config or {})
     commit(folder, Manifest(batch_id, {0: batch_id, 1: batch_id}, files, accuracy, whole, {}))
     return folder
@@ -176,7 +176,7 @@ def resigned(folder: Path, **changes: Any) -> None:
         ({"batch_id": 70}, "it is of batch 70"),
         ({"files": {}}, "does not name the files of 2 blocks"),
         ({"steps": {0: 8}}, "does not have the steps of 2 blocks"),
-        ({"steps": {0: 8, 1: 7}}, "block1.pt is damaged: it holds block 1 at step 8"),
+        ({"steps": {0: 8, 1: 7}}, "block1.pt is damaged: it holds block 1 at turn 8"),
         ({"config": {}}, "its configuration has no partition"),
         ({"config": {"partition": {"blocks": 3}}}, "does not name the files of 3 blocks"),
     ],
@@ -229,7 +229,7 @@ def test_a_changed_manifest_also_names_the_files_that_hold_no_block(tmp_path: Pa
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_checkpoint_that_is_not_finite_is_none(value: float, tmp_path: Path) -> None:
     folder = save(tmp_path, 8)
-    state = make_blocks(2)[1].state_dict() | {"step": 8}
+    state = make_blocks(2)[1].state_dict() | {"turn": 8}
     next(iter(state["layers"].values())).view(-1)[0] = value
     resigned(folder, files=parse_manifest(folder).files | dict([write_block(folder, state)]))
     with pytest.raises(Damaged, match=r"block1\.pt cannot be used: .* is not finite"):
@@ -240,7 +240,7 @@ def test_the_end_of_a_replay_run_is_newer_than_marks_behind_its_last_step(tmp_pa
     end = save(tmp_path, 8, name=FINAL)
     # Stage 0 sends batches for as long as any block has steps left.
     late = save(tmp_path, 11)
-    files = dict(write_block(late, block.state_dict() | {"step": 7}) for block in make_blocks(2))
+    files = dict(write_block(late, block.state_dict() | {"turn": 7}) for block in make_blocks(2))
     resigned(late, steps={0: 7, 1: 7}, files=files)
     assert complete_folders(tmp_path) == [end, late]
     assert find_checkpoint(tmp_path) == end

@@ -31,7 +31,7 @@ def tell(
     """What the stages' savers do."""
     folder = name or name_of(batch_id)
     for stage in stages:
-        state = plan.blueprint.build_block(stage, torch.device("cpu")).state_dict() | {"step": batch_id}
+        state = plan.blueprint.build_block(stage, torch.device("cpu")).state_dict() | {"turn": batch_id}
         file, digest = write_block(checkpoints_of(run) / folder, state)
         board.post(checkpoint_of(folder), stage, Saved({file: digest}, {stage: batch_id}))
 

@@ -34,7 +34,7 @@ def make(tmp_path: Path, *overrides: str, stages: int = 2) -> Plan:
 def save(plan: Plan, run: Path, batch_id: int) -> Path:
     folder = checkpoints_of(run) / name_of(batch_id)
     blocks = [plan.blueprint.build_block(index, torch.device("cpu")) for index in range(2)]
-    files = dict(write_block(folder, block.state_dict() | {"step": batch_id}) for block in blocks)
+    files = dict(write_block(folder, block.state_dict() | {"turn": batch_id}) for block in blocks)
     config = plan.config.model_dump(mode="json")
     commit(folder, Manifest(batch_id, {0: batch_id, 1: batch_id}, files, None, config, {}))
     return folder
