@@ -28,11 +28,11 @@ from greedypipe.launch.on_host.host_run import settle
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.recovery.exit_codes import REQUEUE
 from greedypipe.launch.reporting.page.record import read_run
-from greedypipe.launch.reporting.summary import read_summary
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.exits import features, outputs
 from greedypipe.workers.data.source import BatchSource
 from greedypipe.workers.telemetry.results import Failure
+from greedypipe.workers.telemetry.summary_file import read_summary
 
 
 class RunFailed(RuntimeError):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
+from greedypipe.pipeline.no_effect import NoEffect
 from greedypipe.pipeline.options import refusal
 from greedypipe.pipeline.own_code import OwnCodeError
 from greedypipe.pipeline.plugins import Family, Own
@@ -53,7 +54,7 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
         key, schedule = str(info.field_name), info.data.get("schedule")
         if schedule and schedule not in _SCHEDULES[key] and value != cls.model_fields[key].default:
             needed = " or ".join(_SCHEDULES[key])
-            raise ValueError(f"got {value!r}, which has no effect with optimizer.schedule={schedule}; it needs {needed}")
+            raise NoEffect(f"got {value!r}, which has no effect with optimizer.schedule={schedule}; it needs {needed}")
         if key == "milestones" and schedule == "multistep" and not value:
             raise ValueError("got no epochs, but optimizer.schedule=multistep needs some, e.g. [150, 225]")
         return value
@@ -71,7 +72,7 @@ class SgdConfig(OptimizerConfig):
     @classmethod
     def _nesterov_needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
         if nesterov and info.data.get("momentum") == 0:
-            raise ValueError("got true, which needs optimizer.momentum above 0")
+            raise NoEffect("got true, which needs optimizer.momentum above 0")
         return nesterov
 
     def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
@@ -153,7 +154,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
 
 def build_schedule(
     config: OptimizerConfig, optimizer: optim.Optimizer, steps_per_epoch: int, total_steps: int
-) -> lr_scheduler.LRScheduler:
+) -> lr_scheduler.LambdaLR:
     """Builds the schedule; it is advanced once per step and, unlike in the published DGL code, keeps the momentum."""
     warmup = config.warmup_steps
 

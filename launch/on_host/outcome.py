@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from greedypipe.launch.reporting.summary import read_summary
 from greedypipe.workers.jsonl import read_lines
 from greedypipe.workers.telemetry.results import METRICS, StageReport, StepRecord, Summary
+from greedypipe.workers.telemetry.summary_file import read_summary
 
 
 @dataclass(frozen=True)

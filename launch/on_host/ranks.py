@@ -22,6 +22,7 @@ from greedypipe.launch.planning.host_limits import allow_open_files
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment, host_store
 from greedypipe.launch.process.rank import run_rank, run_told
+from greedypipe.launch.recovery.life import Life
 from greedypipe.launch.reporting.screen import make_screen
 from greedypipe.workers.lifeline import end_with_parent
 from greedypipe.workers.telemetry.board import Board
@@ -112,9 +113,9 @@ def _run_rank(order: Order, rank: int, port: int) -> NoReturn:
     allow_open_files(plan)
     screen = make_screen(plan.config.logging.console_interval_s)
 
-    def work(incarnation: int) -> int:
+    def work(life: Life) -> int:
         place = order.folder, order.origin
-        return run_told(plan, environment, *place, incarnation, lambda store: screen, order.enter)
+        return run_told(plan, environment, *place, life, lambda store: screen, order.enter)
 
     sys.exit(run_rank(plan, environment, work))
 

@@ -100,11 +100,17 @@ class Environment:
         return stores
 
 
-def host_store() -> tuple[TCPStore, int]:
-    """A store for the processes of this host, at a free port of the loopback interface alone; it lives with the object."""
-    listening = socket.create_server((LOOPBACK, 0))
+def host_store(host: str = LOOPBACK) -> tuple[TCPStore, int]:
+    """A store at a free port of one address of this host; it lives with the object.
+
+    It listens at that address alone; torch's own store would listen at all of them.
+
+    Raises:
+        OSError: The address is not one of this host's.
+    """
+    listening = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     port = listening.getsockname()[1]
-    return TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()), port
+    return TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()), port
 
 
 def _number(name: str, default: int) -> int:

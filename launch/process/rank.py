@@ -13,6 +13,7 @@ from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.run_process import run_stage
 from greedypipe.launch.recovery.keeper import Voice, run_kept
+from greedypipe.launch.recovery.life import Life
 from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.recovery.supervisor import say_given_up
@@ -28,7 +29,7 @@ def run_told(
     environment: Environment,
     folder: Path,
     origin: Beginning | None,
-    incarnation: int,
+    life: Life,
     open_screen: Callable[[Store], Screen],
     enter: Callable[[int], None] | None = None,
 ) -> int:
@@ -38,7 +39,7 @@ def run_told(
         folder: The run's.
         origin: Where the run begins, as `Origin.note`; None: at the newest complete checkpoint of its folder, where a
             rank that has been started again alone begins in any case.
-        incarnation: How often this rank has been started again alone.
+        life: Of this rank.
         open_screen: Makes rank 0's screen; is given a store.
         enter: Called with the rank when it has connected to the store, to move it to another place.
 
@@ -50,7 +51,7 @@ def run_told(
         stores = environment.connect(2, plan.config.faults.timeout_s)
         if enter:
             enter(environment.rank)
-        begin = partial(find_again, plan, folder) if origin is None or incarnation else partial(Origin.read, origin)
+        begin = partial(find_again, plan, folder) if origin is None or life.incarnation else partial(Origin.read, origin)
         member = Member.join(
             plan,
             environment.rank,
@@ -58,7 +59,7 @@ def run_told(
             stores,
             folder=folder if leads else None,
             find_origin=begin if leads else None,
-            incarnation=incarnation,
+            life=life,
         )
         return run_stage(member, open_screen(stores[1]), signals)
 
@@ -90,7 +91,7 @@ class KeeperVoice(Voice):
         return Board(store, self._plan.placement.num_processes)
 
 
-def run_rank(plan: Plan, environment: Environment, work: Callable[[int], int]) -> int:
+def run_rank(plan: Plan, environment: Environment, work: Callable[[Life], int]) -> int:
     """Does the work of a rank as `faults.policy` says, see `launch.recovery.keeper.run_kept`; returns the exit code."""
     voice = KeeperVoice(plan, environment)
     return run_kept(plan.placement.seat_of(environment.rank).name, plan.config.faults, work, voice)

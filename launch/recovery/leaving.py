@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
+from greedypipe.workers.telemetry.phrases import shown
+
 LAST_WORDS_S = 2.0
 """How long one last thing may take."""
 
@@ -22,17 +24,23 @@ def leave(code: int, *last: Callable[[], object]) -> NoReturn:
     """
     try:
         for one in (*last, sys.stdout.flush, sys.stderr.flush):
-            thread = threading.Thread(target=_attempt, args=(one,), daemon=True)
-            thread.start()
-            thread.join(LAST_WORDS_S)
+            within(one)
     finally:
         os._exit(code)
+
+
+def within(call: Callable[[], object], seconds: float = LAST_WORDS_S) -> bool:
+    """Makes a call that may never return, in a thread of its own; returns whether it has ended in time."""
+    thread = threading.Thread(target=_attempt, args=(call,), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
 
 
 def say(text: str) -> None:
     """Prints to standard error, where there is something to say."""
     if text:
-        print(text, file=sys.stderr, flush=True)
+        print(shown(text), file=sys.stderr, flush=True)
 
 
 def _attempt(one: Callable[[], object]) -> None:

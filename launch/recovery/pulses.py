@@ -46,10 +46,13 @@ class KeptRanks:
         """A keeper that is gone though its rank has not ended; None where there is none. Does not block."""
         if None in self._keepers:
             self._keepers = self._board.read(KEEPER)
-        gone = [row for row in self._keepers if row and row.host == self._host and row.pid and not is_alive(row.pid)]
+        gone = {rank: row for rank, row in enumerate(self._keepers) if row and self._is_gone(row)}
         if not gone:
             return None
         # One that ends in peace says so just before, and its rank has ended before that.
         ended = [row is not None and row.activity == Activity.DONE for row in self._board.read(STATUS)]
         self._keepers = self._board.read(KEEPER)
-        return next((row for row in gone if not ended[row.rank] and row in self._keepers), None)
+        return next((row for rank, row in gone.items() if not ended[rank] and row == self._keepers[rank]), None)
+
+    def _is_gone(self, row: KeeperRow) -> bool:
+        return row.host == self._host and row.pid > 0 and not is_alive(row.pid)

@@ -15,45 +15,46 @@ import pytest
 from greedypipe.launch.config.sections import FaultsConfig
 from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, REQUEUE
 from greedypipe.launch.recovery.keeper import run_kept
+from greedypipe.launch.recovery.life import Life
 from greedypipe.launch.recovery.stopping import hearing
 from greedypipe.workers.lifeline import STOP_SIGNALS
 
 MAX_RESTARTS = 2
 
 
-def killed(incarnation: int) -> int:
-    if incarnation < MAX_RESTARTS:
+def killed(life: Life) -> int:
+    if life.incarnation < MAX_RESTARTS:
         os.kill(os.getpid(), signal.SIGKILL)
     return 0
 
 
-def left(code: int, incarnation: int) -> int:
-    if incarnation < MAX_RESTARTS:
+def left(code: int, life: Life) -> int:
+    if life.incarnation < MAX_RESTARTS:
         os._exit(code)
     return 0
 
 
-def always_left(code: int, incarnation: int) -> int:
+def always_left(code: int, life: Life) -> int:
     os._exit(code)
 
 
-def returned(code: int, incarnation: int) -> int:
+def returned(code: int, life: Life) -> int:
     return code
 
 
-def raised(error: BaseException, incarnation: int) -> int:
+def raised(error: BaseException, life: Life) -> int:
     raise error
 
 
-def told_to_end(incarnation: int) -> int:
+def told_to_end(life: Life) -> int:
     with hearing(lambda number, frame: os._exit(REQUEUE)):
-        return asleep(incarnation)
+        return asleep(life)
 
 
-def hears_late(incarnation: int) -> int:
+def hears_late(life: Life) -> int:
     Path(f"ready{os.getpid()}").touch()
     time.sleep(1)
-    return told_to_end(incarnation)
+    return told_to_end(life)
 
 
 class Log:
@@ -72,25 +73,39 @@ class Log:
         print(reason, file=self._file)
 
 
-def asleep(incarnation: int) -> int:
+def asleep(life: Life) -> int:
     Path(f"ready{os.getpid()}").touch()
     time.sleep(60)
     return 0
 
 
-Work = Callable[[int], int]
+def stands_still(life: Life) -> int:
+    if life.incarnation == 0:
+        for _ in range(6):  # for longer than a heartbeat timeout
+            life.beat()
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return 0
+
+
+def begins_slowly(life: Life) -> int:
+    time.sleep(1.5)
+    return 0
+
+
+Work = Callable[[Life], int]
 
 
 def _keep(work: Work, policy: str, folder: Path) -> None:
     os.chdir(folder)
     with Path("log").open("a", buffering=1) as log:
 
-        def noted(incarnation: int) -> int:
-            log.write(f"{incarnation}\n")
-            return work(incarnation)
+        def noted(life: Life) -> int:
+            log.write(f"{life.incarnation}\n")
+            return work(life)
 
         bound = {"max_restarts": MAX_RESTARTS} if policy == "isolate" else {}
-        config = FaultsConfig.model_validate({"policy": policy, **bound})
+        config = FaultsConfig.model_validate({"policy": policy, "heartbeat_timeout_s": 1, **bound})
         sys.exit(run_kept("stage 1", config, noted, Log(log)))
 
 
@@ -116,6 +131,14 @@ def child_of(folder: Path) -> int:
 @pytest.mark.parametrize("work", [killed, partial(left, ALONE), partial(left, 17)])
 def test_a_child_that_dies_is_started_again(work: Work, tmp_path: Path) -> None:
     assert outcome(work, tmp_path) == (0, ["begins", "0", "1", "2"])
+
+
+def test_a_child_that_stands_still_is_killed_and_started_again(tmp_path: Path) -> None:
+    assert outcome(stands_still, tmp_path) == (0, ["0", "1"])
+
+
+def test_a_child_may_take_its_time_to_begin(tmp_path: Path) -> None:
+    assert outcome(begins_slowly, tmp_path) == (0, ["0"])
 
 
 def test_one_that_dies_too_often_ends_the_run(tmp_path: Path) -> None:

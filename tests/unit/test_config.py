@@ -107,7 +107,10 @@ WRONG = {
         ["partition.boundaries=[conv5,conv4,conv6]"],
         "partition.boundaries must be in the network's order, got conv5, conv4, conv6",
     ),
-    "too few boundaries": (["partition.boundaries=[conv2]"], "partition.boundaries: 4 blocks have 3 boundaries, got 1"),
+    "too few boundaries": (
+        ["partition.blocks=4", "partition.boundaries=[conv2]"],
+        "partition.boundaries: 4 blocks have 3 boundaries, got 1",
+    ),
     "missing folder": (
         ["data.name=image_folder", "data.root=/nonexistent"],
         "data.root=/nonexistent is no folder; image_folder needs /nonexistent/train/CLASS/*.jpg",

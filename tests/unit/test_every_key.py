@@ -25,6 +25,7 @@ from greedypipe.pipeline.reference import train
 from greedypipe.workers.around.scripted_faults import FaultyBlock, SlowedBlock, slowed_link, trouble
 from greedypipe.workers.around.trace import make_tracing
 from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.ending import Stops
 from greedypipe.workers.feed import Feed, Start
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.interface import DeadEnd
@@ -127,7 +128,7 @@ def feed(overrides: Sequence[str]) -> list[tuple[Kind, int]]:
         calendar_of(plan, Start()),
         plan.blueprint.task,
         spread_evaluation=False,
-        may_stop=lambda: True,
+        stops=Stops(),
         status=status,
     )
     return [(delivery.message.kind, delivery.message.batch_id) for delivery in messages]
