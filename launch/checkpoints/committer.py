@@ -90,7 +90,8 @@ class Committer:
             files = {file: digest for part in parts for file, digest in part.files.items()}
             steps = {block: step for part in parts for block, step in part.steps.items()}
             config = self._plan.config.model_dump(mode="json")
-            manifest = Manifest(batch_id, steps, files, self._accuracy_at(batch_id), config, versions())
+            accuracy, data = self._accuracy_at(batch_id), self._plan.data
+            manifest = Manifest(batch_id, steps, files, accuracy, config, versions(), data)
             commit(checkpoints_of(self._run) / name, manifest)
             prune(self._run, self._plan.config.checkpoint.keep, FINAL)
             self._complete += 1

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from greedypipe.workers.atomic import write_atomically
+from greedypipe.workers.data.info import DataInfo
 
 MANIFEST = "manifest.json"
 
@@ -24,6 +25,7 @@ class Manifest:
         steps: Optimizer steps by block index. With FIFO all equal `batch_id`; with replay the blocks drift.
         files: SHA-256 by file name.
         accuracy: Of the network's own classifier in an evaluation of exactly this state, where there was one.
+        data: What the run trains on; None in a checkpoint that is older than this field.
     """
 
     batch_id: int
@@ -32,6 +34,12 @@ class Manifest:
     accuracy: float | None
     config: dict[str, Any]
     versions: dict[str, str]
+    data: DataInfo | None = None
+
+    @property
+    def validated(self) -> float | None:
+        """The accuracy, where it is one on a validation part: by one on the test part no checkpoint is chosen."""
+        return self.accuracy if self.data and self.data.validation_samples else None
 
 
 _MANIFESTS = TypeAdapter(Manifest)
@@ -118,10 +126,10 @@ def newest_valid(run: Path, say: Callable[[str], None]) -> tuple[Path, Manifest]
 
 
 def prune(run: Path, keep: int, spared: str) -> None:
-    """Removes all but the newest `keep` complete checkpoints, the most accurate one and `spared`, and the incomplete ones
-    that are older than the newest complete one."""
+    """Removes all but the newest `keep` complete checkpoints, the most accurate one on a validation part and `spared`, and
+    the incomplete ones that are older than the newest complete one."""
     complete = [folder for folder in complete_folders(run) if folder.name != spared]
-    rated = [(manifest.accuracy, folder) for folder in complete if (manifest := parse_manifest(folder)).accuracy is not None]
+    rated = [(accuracy, folder) for folder in complete if (accuracy := parse_manifest(folder).validated) is not None]
     best = max(rated, default=(0.0, None), key=lambda one: one[0])[1]
     kept = {*complete[:keep], best}
     for folder in checkpoints_of(run).iterdir():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from greedypipe.launch.checkpoints.data_identity import check_same_data
 from greedypipe.launch.checkpoints.manifest import (
     MANIFEST,
     Damaged,
@@ -79,8 +80,8 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
         say: Is told what has been chosen, and what was passed over.
 
     Raises:
-        ConfigError: There is no such checkpoint, it is damaged or outdated, or it is of another network, data
-            or optimizer.
+        ConfigError: There is no such checkpoint, it is damaged or outdated, or it is of another network, optimizer or
+            other data.
     """
     config, metrics = plan.config, "metrics"
     folder = earlier or (newest_folder(config) if resume == AUTOMATIC else None)
@@ -91,6 +92,7 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
         raise ConfigError([f"--resume: {error}"]) from None
     if found:
         check_compatible(found[1], config)
+        check_same_data(found[1].data, plan.data, say)
         say(f"goes on at batch {found[1].batch_id} of {found[0]}")
     elif resume or earlier:
         say("nothing to resume: the run begins anew")

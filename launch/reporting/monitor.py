@@ -106,7 +106,7 @@ class Monitor:
                 tracker.log_evaluation(evaluation)
 
     def _is_whole(self, epoch: int) -> bool:
-        return is_whole(self._parts(epoch), self._plan.data.test_samples)
+        return is_whole(self._parts(epoch), self._plan.data.evaluated_samples)
 
     def _parts(self, epoch: int) -> list[EvaluationPart]:
         return self._board.posted(evaluation_of(epoch))
