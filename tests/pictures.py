@@ -72,7 +72,9 @@ def write_part(folder: Path, classes: Sequence[str], copies: int, kinds: Sequenc
                 write(pattern(name, seed), folder / name / f"{kind} {copy}.{extension}")
 
 
-def write_colours(root: Path, colours: dict[str, tuple[int, int, int]], train: int = 8, test: int = 4, size: int = 8) -> Path:
+def write_colours(
+    root: Path, colours: dict[str, tuple[int, int, int]], train: int = 8, test: int = 4, size: int = 8
+) -> Path:
     """train/ and test/ of plain colours, a little brighter from picture to picture; returns `root`."""
     for part, count in (("train", train), ("test", test)):
         for name, colour in colours.items():

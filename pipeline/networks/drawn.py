@@ -36,4 +36,11 @@ def draw_network(model: ModelConfig, input_shape: tuple[int, int, int], num_clas
     """
     torch.manual_seed(derive_seed(seed, "network"))
     network = model.build(input_shape, num_classes)
-    return DrawnNetwork(network, (input_shape, *activation_shapes(network.layers, input_shape)))
+    shapes = (input_shape, *activation_shapes(network.layers, input_shape))
+    (outputs,) = activation_shapes([network.classifier], shapes[-1])
+    if outputs != (num_classes,):
+        got = " x ".join(map(str, outputs))
+        raise ValueError(
+            f"model.name={model.name}: got {got} outputs, allowed: {num_classes}, one for each class of the data"
+        )
+    return DrawnNetwork(network, shapes)

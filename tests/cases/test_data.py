@@ -71,7 +71,9 @@ def test_16_bits_are_scaled_and_not_clipped(extension: str, tmp_path: Path) -> N
 def test_pixels_without_a_known_range_are_refused_by_name(dtype: type, tmp_path: Path) -> None:
     root = write_colours(tmp_path / "d", ANIMALS)
     Image.fromarray(np.ones((8, 8), dtype)).save(root / "train/dog/z.tiff")
-    with pytest.raises(ConfigError, match=r"^cannot read the image .*dog/z\.tiff: got .* pixels \(mode .\), allowed: 8 or 16"):
+    with pytest.raises(
+        ConfigError, match=r"^cannot read the image .*dog/z\.tiff: got .* pixels \(mode .\), allowed: 8 or 16"
+    ):
         plan(root)
 
 

@@ -2,8 +2,8 @@
 the way."""
 
 import json
+import runpy
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +77,13 @@ def test_the_headline_and_the_checkpoint_say_what_the_data_are(images: Path, out
 
 @pytest.mark.parametrize("suffix", ["pt2", "pt"])
 def test_a_plain_torch_script_names_every_test_image(
-    suffix: str, images: Path, outcome: Outcome, tmp_path: Path, call: Callable[..., None]
+    suffix: str,
+    images: Path,
+    outcome: Outcome,
+    tmp_path: Path,
+    call: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     call(export.main, str(outcome.folder), "--out", str(tmp_path / "new" / f"model.{suffix}"))
     about = json.loads((tmp_path / "new/model.json").read_text(encoding="utf-8"))
@@ -85,9 +91,12 @@ def test_a_plain_torch_script_names_every_test_image(
     assert (about["input_shape"], about["mean"], about["std"], about["full_scale"]) == ([1, 8, 8], [0.4], [0.3], 255)
     if suffix != "pt2":
         return
+    assert "import greedypipe" not in (ROOT / "examples/predict.py").read_text()
     paths = sorted(map(str, (images / "test").rglob("*.*")))
-    script = [sys.executable, str(ROOT / "examples/predict.py"), str(tmp_path / "new/model.json"), *paths]
-    printed = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True).stdout
+    monkeypatch.setattr(sys, "argv", ["predict.py", str(tmp_path / "new/model.json"), *paths])
+    capsys.readouterr()
+    runpy.run_path(str(ROOT / "examples/predict.py"), run_name="__main__")
+    printed = capsys.readouterr().out
     named = [line.split("\t") for line in printed.splitlines()]
     assert [path for path, *_ in named] == paths and len(paths) == 3 * len(KINDS)
     assert [name for _, name, _ in named] == [Path(path).parent.name for path in paths]
@@ -121,19 +130,25 @@ def test_the_test_part_is_measured_and_no_earlier_result_is_replaced(
         found = json.loads((outcome.folder / f"{name}.json").read_text())
         assert found["class_samples"] == dict.fromkeys(CLASSES, 10) and found["exits"][-1]["accuracy"] == 1.0
     with pytest.raises(SystemExit):
-        call(evaluate.main, str(outcome.folder), "partition.boundaries=[fc3]")
-    assert "the checkpoint has no trained head behind fc2" in capsys.readouterr().err
+        call(evaluate.main, str(outcome.folder), "partition.boundaries=[fc2]")
+    assert "the checkpoint has no trained head behind fc1" in capsys.readouterr().err
+
+
+def more_images(root: Path) -> None:
+    for number in range(2):
+        shutil.copy(root / "train/left/rgb 0.png", root / f"train/left/new{number}.png")
+
+
+def another_name(root: Path) -> None:
+    for part in ("train", "val", "test"):
+        (root / part / "top").rename(root / part / "a_top")
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        (lambda root: (root / "train/left/new.png").write_bytes((root / "train/left/rgb 0.png").read_bytes()), "got 91 train"),
-        (lambda root: [(root / part / "top").rename(root / part / "a_top") for part in ("train", "val", "test")], "a_top"),
-    ],
+    ("change", "complaint"), [(more_images, "got 92 train samples, the checkpoint has 90"), (another_name, "new: a_top")]
 )
 def test_changed_data_are_refused_when_a_run_is_resumed(
-    change: Callable[[Path], object], complaint: str, images: Path, outcome: Outcome, tmp_path: Path
+    change: Callable[[Path], None], complaint: str, images: Path, outcome: Outcome, tmp_path: Path
 ) -> None:
     root = shutil.copytree(images, tmp_path / "changed")
     overrides = [*RUN, f"run.folder={tmp_path}", f"data.root={root}", "training.epochs=13"]

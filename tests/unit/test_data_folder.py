@@ -140,7 +140,9 @@ def test_one_folder_too_deep_or_too_high_is_said(root: Path) -> None:
         (root / part).rename(root / "images")
         (root / part).mkdir()
         (root / "images").rename(root / part / "images")
-    with pytest.raises(ValueError, match=r"only the class folder images.*one folder too deep\? .*train/images holds cat, dog"):
+    with pytest.raises(
+        ValueError, match=r"only the class folder images.*one folder too deep\? .*train/images holds cat, dog"
+    ):
         list_folder(str(root))
 
 

@@ -29,7 +29,9 @@ def test_the_same_data_pass_without_a_word_whatever_is_noted_of_them() -> None:
 def test_other_files_with_the_same_numbers_are_said() -> None:
     said: list[str] = []
     check_same_data(SAVED, replace(SAVED, fingerprint="b"), said.append)
-    assert said == ["data: the files have other names or sizes than those of the checkpoint, which has as many of every class"]
+    assert said == [
+        "data: the files have other names or sizes than those of the checkpoint, which has as many of every class"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,9 @@ def test_an_image_folder_is_listed_once_to_be_checked_described_and_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listings: list[str] = []
-    monkeypatch.setattr(image_folder, "list_folder", lambda root, share: (listings.append(root), list_folder(root, share))[1])
+    monkeypatch.setattr(
+        image_folder, "list_folder", lambda root, share: (listings.append(root), list_folder(root, share))[1]
+    )
     found = data("image_folder", root=write_folder(tmp_path, np.zeros((8, 8, 3), np.uint8)), batch_size=2)
     assert found.check() is found.describe()
     found.load()
