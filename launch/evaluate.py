@@ -1,13 +1,13 @@
-"""What a trained network's heads can do: accuracy of every exit and of the ensemble, and leaving early.
+"""Measures a trained network's exits: accuracy of every head and of the ensemble, and early exit.
 
     greedypipe evaluate RUN [--data FOLDER] [--out NAME] [section.key=value ...]
 
 RUN is the folder of a run or of a checkpoint. The heads are measured on the test part of the run's data or, with --data, of
 another folder, whose classes are matched by name; a folder without test/ or val/ is taken whole.
 
-Early exit answers at the first head that is confident enough. Confidences are calibrated by a temperature per head, fitted
-on `data.calibration_samples` training samples that the run has kept back; where it has kept none, they are the heads' own,
-and the table says so. Writes NAME.json and a plot, NAME.png; no file is replaced.
+Early exit answers at the first head that is confident enough. Confidences are calibrated with a temperature per head,
+fitted on the `data.calibration_samples` training samples that the run has kept back. If it has kept none, they are not
+calibrated, which the table states. Writes NAME.json and a plot, NAME.png; no file is replaced.
 """
 
 import argparse
@@ -37,22 +37,22 @@ from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.data.printable import some
 from greedypipe.workers.data.sets.registry import open_data
-from greedypipe.workers.data.source import Batch, BatchSource, held_out_batches
+from greedypipe.workers.data.source import BatchSource, LoadedBatch, held_out_batches
 
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.01)
-"""Above 1 nobody leaves early."""
+"""Above 1 no sample leaves early."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """What one head can do if all samples leave at it.
+    """Figures of one head if all samples leave at it.
 
     Attributes:
         block: Index of its block; `after` is the name of that block's last layer.
-        accuracy: On the test part, in [0, 1].
-        temperature: That its confidences were calibrated with; 1 where they were not.
-        calibration_error: Expected calibration error of the calibrated confidences.
-        cost: Multiply-adds over those of the whole network without auxiliary heads.
+        accuracy: Accuracy on the test part, in [0, 1].
+        temperature: Temperature that calibrates its confidences; 1 if they are not calibrated.
+        calibration_error: Expected calibration error of the confidences, after calibration.
+        cost: Multiply-adds relative to the whole network without auxiliary heads.
     """
 
     block: int
@@ -65,7 +65,7 @@ class Exit:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the command prints and writes, as numbers.
+    """All numbers that the command prints and writes.
 
     Attributes:
         data: Name and folder of the data that were measured on.
@@ -140,7 +140,7 @@ def _changes(trained: DataInfo, test_samples: int) -> list[str]:
     return [f"the data have changed since: {test_samples:,} test samples, {trained.test_samples:,} in the run"]
 
 
-def _pairs(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(batches: Iterable[LoadedBatch]) -> Iterator[tuple[Tensor, Tensor]]:
     return ((batch.images, batch.labels) for batch in batches)
 
 
@@ -168,13 +168,13 @@ def tables(found: Findings) -> tuple[Table, Table]:
     exits.add_row("ensemble", "", f"{found.ensemble_accuracy:.4f}", "", "", "")
     count = found.calibration_samples
     title = (
-        f"leaving early, calibrated on {count:,} samples"
+        f"early exit, calibrated on {count:,} samples"
         if count
-        else ("leaving early; confidences are not calibrated: the run kept no data.calibration_samples back")
+        else ("early exit; confidences are not calibrated: the run kept no data.calibration_samples back")
     )
     early = Table("confidence", "accuracy", "multiply-adds", "samples by exit", title=title, title_justify="left")
     for point in found.early_exit:
-        confidence = f"{point.threshold:g}" if point.threshold <= 1 else "nobody leaves"
+        confidence = f"{point.threshold:g}" if point.threshold <= 1 else "no early exit"
         shares = " ".join(f"{share:.0%}" for share in point.shares)
         early.add_row(confidence, f"{point.accuracy:.4f}", f"{point.cost:.1%}", shares)
     return exits, early

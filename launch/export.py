@@ -2,7 +2,7 @@
 
     greedypipe export RUN --out model.pt2|model.pt|model.safetensors
 
-RUN is the folder of a run, of which its end is taken or else its newest complete checkpoint, or of a checkpoint.
+RUN is the folder of a checkpoint, or of a run, whose final state is exported, or else its newest complete checkpoint.
 
 .pt2 holds the whole network as a program, which `torch.export.load` reads without any other code (examples/predict.py).
 .pt and .safetensors hold one plain state dict under the ordinary network's names; the auxiliary heads are written next to
@@ -122,7 +122,7 @@ def _write_program(checkpoint: Path, path: Path) -> None:
 
 
 def _write_tensors(path: Path, state: dict[str, Tensor]) -> None:
-    # Files that others read hold tensors in the usual order, whatever order they were trained in.
+    # Exported tensors have the default memory layout, whatever layout they were trained in.
     plain = {name: value.contiguous() for name, value in state.items()}
     with replacing(path) as file:
         WRITERS[path.suffix](plain, file)

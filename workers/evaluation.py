@@ -1,4 +1,4 @@
-"""One pass over the held-out part: what a process counts, and what follows from the counts of all processes."""
+"""One pass over the held-out part: the counts of a process, and the accuracies from the counts of all processes."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from greedypipe.workers.telemetry.results import Evaluation
 
 
 def combined(parts: Sequence[EvaluationPart]) -> Evaluation:
-    """Accuracies over all samples; replicas of a stage have each counted a part of them.
+    """Accuracies over all samples; each replica of a stage has counted a part of them.
 
     Args:
-        parts: Of all processes, in the order of ranks.
+        parts: Results of all processes, in the order of ranks.
     """
     blocks = sorted({block for part in parts for block in part.correct})
     return Evaluation(
@@ -25,7 +25,7 @@ def combined(parts: Sequence[EvaluationPart]) -> Evaluation:
 
 
 def is_whole(parts: Sequence[EvaluationPart], num_samples: int) -> bool:
-    """Whether every block has seen all samples; one that was away while they went by has not."""
+    """Whether every block has seen all samples; a block whose process restarted during the pass has not."""
     seen: dict[int, int] = {}
     for part in parts:
         for block in part.correct:
@@ -39,7 +39,7 @@ def _accuracy(counts: list[tuple[int, int]]) -> float:
 
 
 class Counts:
-    """Right answers of one evaluation pass, counted on the device."""
+    """Correct answers of one evaluation pass, counted on the device."""
 
     def __init__(self, blocks: Sequence[int], task: Task, device: torch.device) -> None:
         self._task = task
@@ -57,7 +57,8 @@ class Counts:
         self._total += len(targets)
 
     def read(self) -> tuple[int, dict[int, int], int]:
-        """Samples, right answers by block index, and those of the heads up to here together; starts anew. Synchronises."""
+        """Samples, correct answers by block index, and those of the ensemble up to this stage; resets all counts.
+        Synchronises with the device."""
         result = self._total, {index: int(count) for index, count in self._right.items()}, int(self._together)
         for count in (*self._right.values(), self._together):
             count.zero_()

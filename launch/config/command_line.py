@@ -1,6 +1,6 @@
-"""What the commands that take a configuration have in common on their command line.
+"""The command line that is common to the commands that take a configuration.
 
-Imports nothing heavy: a command can read its arguments before it imports torch.
+Imports nothing heavy, so that a command can read its arguments before it imports torch.
 """
 
 import argparse
@@ -25,7 +25,7 @@ class CommandLine(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         if self._lists_keys:
-            # Only here: the sections, of which the keys are read, import torch.
+            # Imported only here: the configuration's sections import torch.
             from greedypipe.launch.config.help import describe_keys
 
             self.epilog = f"keys (section.key=default):\n{describe_keys()}"
@@ -36,8 +36,8 @@ class CommandLine(argparse.ArgumentParser):
         self.add_argument(
             "--resume",
             metavar="auto|PATH",
-            help="go on: auto, in the newest folder of this run at its newest complete checkpoint; PATH, in a new folder "
-            "from a run's or a checkpoint's",
+            help="auto: continue in the newest folder of this run, at its newest complete checkpoint; PATH: continue in a "
+            "new folder, from that run or checkpoint",
         )
 
     def add_print_config(self) -> None:
@@ -46,7 +46,7 @@ class CommandLine(argparse.ArgumentParser):
 
 
 def refuse(why: object) -> NoReturn:
-    """Ends the process because of wrong input; every line of `why` is printed as one."""
+    """Ends the process because of wrong input; prints every line of `why` with greedypipe's prefix."""
     for line in str(why).splitlines():
         print(f"greedypipe: {line}", file=sys.stderr, flush=True)
     sys.exit(WRONG_CONFIGURATION)

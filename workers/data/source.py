@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from greedypipe.workers.data.batch import Batch, NumberedBatches
+from greedypipe.workers.data.batch import LoadedBatch, NumberedBatches
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder, split_training
@@ -18,7 +18,7 @@ from greedypipe.workers.data.readers import UnchangedReader
 from greedypipe.workers.data.sets.interface import ImageStore, TestPart
 from greedypipe.workers.data.sets.registry import open_data
 
-__all__ = ["Batch", "BatchSource", "held_out_batches"]
+__all__ = ["BatchSource", "LoadedBatch", "held_out_batches"]
 
 
 class BatchSource:
@@ -82,11 +82,11 @@ class BatchSource:
         """Batches of one evaluation pass, the uneven last one included."""
         return len(self._evaluation)
 
-    def training_batch(self, batch_id: int) -> Batch:
+    def training_batch(self, batch_id: int) -> LoadedBatch:
         """Makes one training batch in this process; batch_id counts from 0 through all epochs."""
         return self._training[batch_id]
 
-    def training_batches(self, first: int = 0) -> Iterator[Batch]:
+    def training_batches(self, first: int = 0) -> Iterator[LoadedBatch]:
         """Returns the endless training batches from batch_id `first`, with the bits of `training_batch`.
 
         What is not in memory is read ahead by `loader_workers` processes; `next` waits for them. One reading at a
@@ -94,16 +94,16 @@ class BatchSource:
         """
         return self._training_stream.read(itertools.count(first))
 
-    def calibration_batches(self) -> Iterator[Batch]:
+    def calibration_batches(self) -> Iterator[LoadedBatch]:
         """Makes what no training batch holds, once, as stored: `data.calibration_samples` samples."""
         return self._calibration.read(range(len(self._calibration)))
 
-    def evaluation_batches(self) -> Iterator[Batch]:
+    def evaluation_batches(self) -> Iterator[LoadedBatch]:
         """Returns what a run is evaluated on once, as stored, batch_id from 0: the validation part where there is one, else
         the test part. One reading at a time."""
         return self._evaluation_stream.read(range(len(self._evaluation)))
 
-    def test_batches(self) -> Iterator[Batch]:
+    def test_batches(self) -> Iterator[LoadedBatch]:
         """Makes the test part once, as stored, batch_id from 0."""
         return self._test.read(range(len(self._test)))
 
@@ -119,7 +119,7 @@ class BatchSource:
         self.close()
 
 
-def held_out_batches(config: DataConfig, part: TestPart, trained: DataInfo) -> Iterator[Batch]:
+def held_out_batches(config: DataConfig, part: TestPart, trained: DataInfo) -> Iterator[LoadedBatch]:
     """Makes the batches of a test part once, normalised and labelled as a network expects that was trained on `trained`."""
     order = SequentialOrder(len(part.store), config.batch_size)
     batches = NumberedBatches(order, UnchangedReader(part.store), trained)
