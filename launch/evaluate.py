@@ -216,7 +216,7 @@ def main() -> None:
         found = evaluate(find_checkpoint(arguments.run), arguments.overrides, arguments.data)
     except (ValueError, ConnectionError) as error:
         refuse(error)
-    Console(width=None if sys.stdout.isatty() else 120).print(*tables(found), markup=False)
+    Console(width=None if sys.stdout.isatty() else 120, markup=False).print(*tables(found))
     for line in [*found.notes, *_absent(found)]:
         print(f"note: {line}")
     out.parent.mkdir(parents=True, exist_ok=True)

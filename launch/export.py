@@ -105,7 +105,7 @@ def _description(manifest: Manifest, out: Path, heads: Path | None) -> dict[str,
 
 def _write_program(checkpoint: Path, path: Path) -> None:
     plan = plan_of(checkpoint, ["training.compile=none", "training.precision=fp32", "placement.device=cpu"])
-    network = plain_network(trained_blocks(plan, checkpoint))
+    network = plain_network(trained_blocks(plan, checkpoint)).to(memory_format=torch.contiguous_format)
     # Two images: torch.export takes a dimension of one as constant.
     images = torch.zeros(2, *plan.data.input_shape)
     batch = torch.export.Dim("batch", min=1)

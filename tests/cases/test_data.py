@@ -282,7 +282,7 @@ def test_what_is_left_out_or_missing_is_said(tmp_path: Path) -> None:
     (root / "train/dog/phone.heic").write_bytes(b"x")
     shutil.copy(root / "train/dog/i00.png", root / "train/loose.png")
     found = plan(root)
-    for note in ("left out: 1 x .heic", "left out: 1 images outside class folders, e.g. ", "no held-out image of eel"):
+    for note in ("left out: 1 x .heic", "left out, outside class folders: 1, e.g. ", "no held-out image of eel"):
         assert f"note: {note}" in headline(found)
     assert "3 classes: cat (8), dog (8), eel (8); pixels minus 0.485 0.456 0.406, over 0.229 0.224 0.225" in headline(found)
 

@@ -158,6 +158,8 @@ def test_a_share_is_held_out_of_every_class_of_a_folder_without_parts(root: Path
     grown = list_folder(str(root / "train"), test_share=0.25)
     drawn = {grown.test.path(index) for index in range(len(grown.test))}
     assert len(held_out & drawn) >= 2, "an image stays on its side when others come"
+    with pytest.raises(ValueError, match=r"data\.test_share: got 0\.25, allowed: 0: .* has a part to test on"):
+        list_folder(str(root), test_share=0.25)
     shutil.rmtree(root / "test")
     assert len(list_folder(str(root), test_share=0.25).test) == 3
 

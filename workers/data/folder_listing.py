@@ -76,6 +76,8 @@ def list_folder(root: str, test_share: float = 0.0) -> Listing:
     folder = Path(root).expanduser()
     parts = parts_of(folder)
     is_split = TRAIN in parts and (TEST in parts or VALIDATION in parts)
+    if is_split and test_share:
+        raise ValueError(f"data.test_share: got {test_share:g}, allowed: 0: {printable(folder)} has a part to test on")
     if not is_split and not (test_share and not parts.keys() - {TRAIN}):
         raise unsplit(folder, parts)
     trained = parts.get(TRAIN, folder)
@@ -160,7 +162,7 @@ class _Lister:
         """What a user should know of what was listed."""
         yield from self._walk.notes()
         if self._loose:
-            yield f"left out: {len(self._loose)} images outside class folders, e.g. {printable(self._loose[0])}"
+            yield f"left out, outside class folders: {len(self._loose)}, e.g. {printable(self._loose[0])}"
         present = set(test.labels.tolist())
         if missing := [name for label, name in enumerate(self.classes) if label not in present]:
             yield f"no held-out image of {some(missing)}"
