@@ -1,5 +1,6 @@
 """Data as people bring them: read rightly, or refused in one line that names the file, before anything starts."""
 
+import math
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import load_config
@@ -194,6 +195,17 @@ def empty(root: Path) -> None:
     (root / "train/dog/empty.jpg").write_bytes(b"")
 
 
+def cut_off(root: Path) -> None:
+    content = (root / "train/dog/i03.png").read_bytes()
+    (root / "train/dog/i03.png").write_bytes(content[: len(content) // 2 + 8])
+
+
+def cut_off_jpeg(root: Path) -> None:
+    Image.effect_noise((64, 64), 99).resize((8, 8)).save(root / "train/dog/j.jpg", quality=95)
+    content = (root / "train/dog/j.jpg").read_bytes()
+    (root / "train/dog/j.jpg").write_bytes(content[:-20])
+
+
 def empty_class(root: Path) -> None:
     (root / "train/eel").mkdir()
 
@@ -239,6 +251,8 @@ def control_characters(root: Path) -> None:
         (postscript, "train/dog/004.png: it is no image of the kinds"),
         (text, "train/dog/fake.jpg: it is no image of the kinds"),
         (empty, "train/dog/empty.jpg: it is no image of the kinds"),
+        (cut_off, "train/dog/i03.png: "),
+        (cut_off_jpeg, "train/dog/j.jpg: image file is truncated"),
         (empty_class, "train/eel holds no image"),
         (unknown_in_test, "test has class folders besides the known classes cat, dog: fox"),
         (no_test, "data.test_share=0.2"),
@@ -291,3 +305,14 @@ def test_damaged_metadata_do_not_spoil_an_image(tmp_path: Path) -> None:
     root = write_colours(tmp_path / "d", ANIMALS)
     Image.new("RGB", (8, 8), (1, 2, 3)).save(root / "train/cat/a.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert len(training_part(root)[0]) == 17
+
+
+def seven_outputs(input_shape: tuple[int, int, int], num_classes: int) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), 8), nn.ReLU(), nn.Linear(8, 7))
+
+
+def test_a_network_with_another_number_of_outputs_than_classes_is_refused(tmp_path: Path) -> None:
+    keys = ["data.batch_size=4", "model.name=tests.cases.test_data:seven_outputs", "partition.blocks=2"]
+    folder = [f"data.root={write_colours(tmp_path / 'd', ANIMALS)}", "data.name=image_folder"]
+    with pytest.raises(ConfigError, match="got 7 outputs, allowed: 2, one for each class of the data"):
+        make_plan(load_config(None, [*keys, *folder]), 2)

@@ -96,8 +96,11 @@ def test_a_name_that_is_no_text_is_a_class_with_escapes(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lambda root: (root / "train").rename(root / "training"), "holds test, training; image_folder needs"),
-        (lambda root: (root / "test").rename(root / "testing"), r"holds testing, train; .*data\.test_share=0\.2"),
+        (
+            lambda root: (root / "train").rename(root / "training"),
+            "holds test, training, not train/ and test/ .*; image_folder needs",
+        ),
+        (lambda root: (root / "test").rename(root / "testing"), r"holds testing, train, not .*data\.test_share=0\.2"),
         (lambda root: (root / "train/bird").mkdir(), "train/bird holds no image"),
         (lambda root: (root / "test/bird").mkdir(), "test has class folders besides the known classes cat, dog: bird"),
         (lambda root: (root / "test/dog/8.png").unlink(), "test/dog holds no image"),

@@ -63,7 +63,8 @@ def test_describing_an_image_folder_decodes_nothing(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     found = data(name="image_folder", root=write_folder(tmp_path, noise))
     for path in tmp_path.rglob("*.png"):
-        path.write_bytes(path.read_bytes()[:80])  # the header is whole, most pixels are gone
+        content = path.read_bytes()
+        path.write_bytes(content[:80] + content[-12:])  # header and end are whole, most pixels are gone
     assert found.describe().input_shape == (3, 8, 8)
     with pytest.raises(ValueError, match="cannot read the image"):
         found.load()

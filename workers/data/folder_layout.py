@@ -62,10 +62,8 @@ def unsplit(folder: Path, parts: Mapping[str, Path]) -> ValueError:
     elif _holds_classes(parts.get(TRAIN, folder)):
         hint = "data.test_share=0.2 would hold out a fifth of every class"
     else:
-        hint = ""
-    layout = _layout(folder)
-    wanted = f"{layout}; {hint}" if hint else layout
-    return ValueError(f"data.root={printable(folder)} holds {got}; {wanted}")
+        hint = _layout(folder)
+    return ValueError(f"data.root={printable(folder)} holds {got}, not train/ and test/ (or val/); {hint}")
 
 
 def few_classes(folder: Path) -> ValueError:

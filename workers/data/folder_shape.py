@@ -10,6 +10,7 @@ from greedypipe.workers.data.printable import printable
 Shape = tuple[int, int, int]
 """Channels, height, width."""
 MOST_NAMED = 3
+USUAL_SIZES = (224, 128, 96, 64, 32)
 
 
 class _Headers:
@@ -49,9 +50,10 @@ class _Headers:
         if others:
             sizes = " and ".join(f"{w} x {h} ({printable(self.sizes[h, w])})" for h, w in ((height, width), others[0]))
             middle = sorted(min(size) for size in self.sizes)[len(self.sizes) // 2]
+            usual = next((size for size in USUAL_SIZES if size <= middle), middle)
             raise ValueError(
                 f"data.image_size: got 0, which keeps the size of the images, but they differ: {sizes}; allowed: a height "
-                f"and width for all, e.g. data.image_size={middle}"
+                f"and width for all, e.g. data.image_size={usual}"
             )
         return height, width
 

@@ -1,6 +1,7 @@
 """Image files: what may be read from them, and how it becomes upright grey or RGB pixels of 8 bits."""
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ENDINGS: Final = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _LIES_ON_ITS_SIDE: Final = frozenset({5, 6, 7, 8})
 
 
@@ -60,7 +62,7 @@ def opened(path: str) -> Iterator[Image.Image]:
 
 
 def read_header(path: str) -> Header:
-    """Reads a header alone.
+    """Reads a header and, where the file does not end as its format says, decodes the image to see whether it is whole.
 
     Raises:
         ValueError: See `opened`.
@@ -69,6 +71,8 @@ def read_header(path: str) -> Header:
         width, height = image.size
         if _orientation(image) in _LIES_ON_ITS_SIDE:
             width, height = height, width
+        if not _ends_well(path, image.format):
+            image.load()
         return Header(height, width, image.mode in GREY)
 
 
@@ -143,6 +147,14 @@ def _orientation(image: Image.Image) -> int:
         return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except Exception:  # damaged metadata do not spoil the pixels
         return 1
+
+
+def _ends_well(path: str, kind: str | None) -> bool:
+    """Whether a file ends as its format says; True for formats that do not say."""
+    ending = _ENDINGS.get(kind or "", b"")
+    with open(path, "rb") as file:
+        file.seek(-len(ending), os.SEEK_END)
+        return file.read() == ending
 
 
 def _reason(error: Exception) -> str:
