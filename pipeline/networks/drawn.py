@@ -8,6 +8,7 @@ import torch
 from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Network
 from greedypipe.pipeline.networks.shapes import activation_shapes
+from greedypipe.pipeline.plugins import blamed
 from greedypipe.pipeline.randomness import derive_seed
 
 
@@ -36,11 +37,6 @@ def draw_network(model: ModelConfig, input_shape: tuple[int, int, int], num_clas
     """
     torch.manual_seed(derive_seed(seed, "network"))
     network = model.build(input_shape, num_classes)
-    shapes = (input_shape, *activation_shapes(network.layers, input_shape))
-    (outputs,) = activation_shapes([network.classifier], shapes[-1])
-    if outputs != (num_classes,):
-        got = " x ".join(map(str, outputs))
-        raise ValueError(
-            f"model.name={model.name}: got {got} outputs, allowed: {num_classes}, one for each class of the data"
-        )
-    return DrawnNetwork(network, shapes)
+    with blamed(model):
+        shapes = activation_shapes(network.layers, input_shape)
+    return DrawnNetwork(network, (input_shape, *shapes))

@@ -1,6 +1,5 @@
 """Data as people bring them: read rightly, or refused in one line that names the file, before anything starts."""
 
-import math
 import os
 import shutil
 import signal
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import load_config
@@ -305,14 +304,3 @@ def test_damaged_metadata_do_not_spoil_an_image(tmp_path: Path) -> None:
     root = write_colours(tmp_path / "d", ANIMALS)
     Image.new("RGB", (8, 8), (1, 2, 3)).save(root / "train/cat/a.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert len(training_part(root)[0]) == 17
-
-
-def seven_outputs(input_shape: tuple[int, int, int], num_classes: int) -> nn.Sequential:
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), 8), nn.ReLU(), nn.Linear(8, 7))
-
-
-def test_a_network_with_another_number_of_outputs_than_classes_is_refused(tmp_path: Path) -> None:
-    keys = ["data.batch_size=4", "model.name=tests.cases.test_data:seven_outputs", "partition.blocks=2"]
-    folder = [f"data.root={write_colours(tmp_path / 'd', ANIMALS)}", "data.name=image_folder"]
-    with pytest.raises(ConfigError, match="got 7 outputs, allowed: 2, one for each class of the data"):
-        make_plan(load_config(None, [*keys, *folder]), 2)
