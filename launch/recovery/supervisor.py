@@ -18,6 +18,7 @@ from greedypipe.launch.config.sections import FaultsConfig
 from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, INTERRUPTED
 from greedypipe.launch.recovery.pulses import Pulses
 from greedypipe.launch.reporting.summary import write_summary
+from greedypipe.workers.data.image_files import DamagedImage
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.stage import InheritedFailure
 from greedypipe.workers.telemetry.activity import Activity
@@ -114,7 +115,7 @@ class Supervisor:
         # From here on being told to end changes nothing, and the watching thread must not leave first.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self._failing.acquire()
-        text = "".join(traceback.format_exception(error))
+        text = "" if isinstance(error, DamagedImage) else "".join(traceback.format_exception(error))
         if isinstance(error, KeyboardInterrupt):
             self._leave_with(Cause("interrupted", "interrupted"), INTERRUPTED)
         if isinstance(error, ECHOES) and (found := self._find_cause()):

@@ -33,6 +33,10 @@ _ENDINGS: Final = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\
 _LIES_ON_ITS_SIDE: Final = frozenset({5, 6, 7, 8})
 
 
+class DamagedImage(ValueError):
+    """A file is no image that can be read; the text is one line for its owner, who needs no traceback."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file says of its image before it is decoded: size in pixels once upright, and whether it has colours."""
@@ -47,7 +51,7 @@ def opened(path: str) -> Iterator[Image.Image]:
     """The image of a file, which is decoded when its pixels are first asked for.
 
     Raises:
-        ValueError: One line, with the path: the file is no image of `FORMATS`, is damaged, or is too large; also for
+        DamagedImage: One line, with the path: the file is no image of `FORMATS`, is damaged, or is too large; also for
             whatever the body raises while it decodes.
     """
     try:
@@ -58,7 +62,7 @@ def opened(path: str) -> Iterator[Image.Image]:
                 yield image
     # Decoders raise nearly anything on damaged bytes: struct.error, KeyError, OverflowError, MemoryError, ...
     except Exception as error:
-        raise ValueError(f"cannot read the image {printable(path)}: {_reason(error)}") from error
+        raise DamagedImage(f"cannot read the image {printable(path)}: {_reason(error)}") from error
 
 
 def read_header(path: str) -> Header:

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from greedypipe.workers.data.batch import LoadedBatch, NumberedBatches
+from greedypipe.workers.data.image_files import DamagedImage
 
 # Long enough for a loader process to start and to decode a large batch from a slow disk.
 TIMEOUT_S: Final = 300.0
@@ -49,7 +50,7 @@ class PrefetchedBatches:
         Each `next` waits for a loader process, up to TIMEOUT_S; RuntimeError when it has died or is late.
         """
         self._batch_ids.batch_ids = batch_ids
-        return iter(self._loader)
+        return _in_one_line(iter(self._loader))
 
     def close(self) -> None:
         """Ends the processes and waits for them; safe to call twice."""
@@ -57,3 +58,11 @@ class PrefetchedBatches:
         iterator: Any = self._loader._iterator
         if iterator is not None:
             iterator._shutdown_workers()
+
+
+def _in_one_line(batches: Iterator[LoadedBatch]) -> Iterator[LoadedBatch]:
+    """What a loader process says of an image, without the traceback that DataLoader puts before it."""
+    try:
+        yield from batches
+    except DamagedImage as error:
+        raise DamagedImage(str(error).strip().rpartition("\n")[2].partition(": ")[2]) from None
