@@ -22,6 +22,7 @@ from greedypipe.launch.recovery.pulses import KeptRanks, Pulses
 from greedypipe.launch.recovery.standstill import culprit_of, described, write_stacks
 from greedypipe.launch.recovery.stopping import RankSignals, at_once, before_training
 from greedypipe.workers.block_files import EndNotSaved
+from greedypipe.workers.data.image_files import DamagedImage
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.stage import InheritedFailure
 from greedypipe.workers.telemetry.activity import OWN_WORK, Activity
@@ -131,7 +132,7 @@ class Supervisor:
     def _fail(self, error: BaseException) -> NoReturn:
         # From here on the watching thread must not leave first.
         self._failing.acquire()
-        text = "".join(traceback.format_exception(error))
+        text = "" if isinstance(error, DamagedImage) else "".join(traceback.format_exception(error))
         if isinstance(error, KeyboardInterrupt):
             self._leave_with(Cause("interrupted", "interrupted"))
         if isinstance(error, ConfigError):
