@@ -8,9 +8,10 @@ from tests.multiprocess.harness import run_pipeline
 from tests.pictures import write_colours
 
 RUN = ["data.name=image_folder", "data.batch_size=4", "model.name=mlp", "model.hidden=8", "partition.blocks=1"]
+FROM_DISK = ["data.memory_limit_mb=0", "data.augment=none"]
 
 
-@pytest.mark.parametrize("loading", [["data.memory_limit_mb=4096"], ["data.memory_limit_mb=0", "data.augment=none"]])
+@pytest.mark.parametrize("loading", [["data.memory_limit_mb=4096"], FROM_DISK, [*FROM_DISK, "data.loader_workers=1"]])
 def test_a_run_ends_with_its_name(loading: list[str], tmp_path: Path) -> None:
     root = write_colours(tmp_path / "d", {"cat": (200, 10, 10), "dog": (10, 200, 10)})
     path = root / "train/dog/i03.png"
