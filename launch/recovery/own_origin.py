@@ -23,13 +23,13 @@ def own_origin(member: Member) -> Origin:
     """
     end = _own_end(member)
     found = end or newest_valid(member.folder, say) or beginning_of(member.folder, say)
+    if found:
+        check_same_data(found[1].data, member.plan.data, say)
     blocks = member.plan.placement.blocks_of(member.seat.stage)
     evaluated = keep_own_metrics(member.folder / "metrics", found and found[1], member.seat, blocks)
     where = f"batch {found[1].batch_id} of {found[0]}" if found else "its beginning"
     say(f"{member.seat.name} is back and goes on at {where}")
     checkpoint, manifest = found or (None, None)
-    if manifest:
-        check_same_data(manifest.data, member.plan.data, say)
     return Origin(member.folder, checkpoint, manifest, evaluated, is_own_end=end is not None)
 
 
