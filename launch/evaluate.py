@@ -13,7 +13,6 @@ calibrated, which the table states. Writes NAME.json and a plot, NAME.png; no fi
 import argparse
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -30,6 +28,7 @@ from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
 from greedypipe.launch.config.command_line import refuse
 from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.launch.reporting.console import standard_output
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.exits import EarlyExit, calibration_error, collect, early_exit, exit_costs, fit_temperatures
 from greedypipe.workers.atomic import write_atomically
@@ -216,7 +215,7 @@ def main() -> None:
         found = evaluate(find_checkpoint(arguments.run), arguments.overrides, arguments.data)
     except (ValueError, ConnectionError) as error:
         refuse(error)
-    Console(width=None if sys.stdout.isatty() else 120, markup=False).print(*tables(found))
+    standard_output(120).print(*tables(found))
     for line in [*found.notes, *_absent(found)]:
         print(f"note: {line}")
     out.parent.mkdir(parents=True, exist_ok=True)

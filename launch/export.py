@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a run or of a checkpoint, e.g. runs/vgg8b-digits-1")
     parser.add_argument("--out", type=Path, required=True, help="file to write: .pt2, .pt or .safetensors")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.out.suffix not in (PROGRAM, *WRITERS):
         parser.error(f"--out: got {arguments.out}, allowed: a name that ends with {', '.join((PROGRAM, *WRITERS))}")
     try:
