@@ -1,6 +1,7 @@
 """What is wrong with a configuration, in one line per error: where it was set, its key, what was got, what is allowed."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -48,7 +49,7 @@ def explain(error: Mapping[str, Any], tree: Mapping[str, Any], origins: Origins)
         for key in [f"{section}.{name}" for name in keys] if keys else [section]:
             yield f"{origins.locate(key)}: unknown key{did_you_mean(key)}"
         return
-    key = _key(error["loc"])
+    key = key_of(error["loc"])
     where = origins.locate(key)
     if error["type"] == "extra_forbidden":
         yield f"{where}: unknown key{_of_another_variant(key, tree) or did_you_mean(key)}"
@@ -57,7 +58,7 @@ def explain(error: Mapping[str, Any], tree: Mapping[str, Any], origins: Origins)
     else:
         hint = "; put it in quotes" if error["type"] == "string_type" else ""
         allowed = _lower_first(error["msg"].removeprefix("Input should be "))
-        yield f"{where}: got {error['input']!r}, allowed: {allowed}{hint}"
+        yield f"{where}: got {_shown(error['input'])}, allowed: {allowed}{hint}"
 
 
 def did_you_mean(key: str) -> str:
@@ -71,7 +72,7 @@ def did_you_mean(key: str) -> str:
     return f"; did you mean {near[0]}?" if near else "; --help lists all keys"
 
 
-def _key(location: Sequence[str | int]) -> str:
+def key_of(location: Sequence[str | int]) -> str:
     """The key of a location: section.key, and what lies below it only among the options of a user's own object."""
     depth = None if location[1:2] == ("options",) else 2
     return ".".join(map(str, location[:depth]))
@@ -89,6 +90,14 @@ def _of_another_variant(key: str, tree: Mapping[str, Any]) -> str:
 
 def _without_own(names: Sequence[str]) -> list[str]:
     return [name for name in names if name != OWN] or [OWN]
+
+
+def _shown(value: object) -> str:
+    """A value as it was written, shortened where somebody put a whole document there."""
+    shorten = reprlib.Repr()
+    shorten.maxstring = shorten.maxother = shorten.maxlong = 200
+    shorten.maxlist = shorten.maxdict = 20
+    return shorten.repr(value)
 
 
 def _lower_first(text: str) -> str:

@@ -22,12 +22,16 @@ from greedypipe.workers.feed import EvaluationConfig
 from greedypipe.workers.links.interface import LinkConfig
 from greedypipe.workers.placement import PlacementConfig
 from greedypipe.workers.telemetry.meter import LoggingConfig
+from greedypipe.workers.user_path import UserPath
+
+MOST_SECONDS = 1e6
+"""Of a deadline, eleven days: sockets and stores count milliseconds in 32 bits."""
 
 
 class FolderConfig(BaseModel, frozen=True, extra="forbid"):
     """Where a run writes its files."""
 
-    folder: str = Field("runs", description="folder that holds all runs")
+    folder: UserPath = Field("runs", min_length=1, description="folder that holds all runs")
     name: str = Field("", description="name of this run's folder; empty: NETWORK-DATA-N with the next free number N")
 
 
@@ -40,11 +44,15 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
         "stage alone starts again, while the others wait (fifo) or go on (replay); on CPUs only",
     )
     max_restarts: int = Field(3, ge=0, description="policy=isolate: restarts allowed per process before the run ends")
-    timeout_s: float = Field(300.0, gt=0, description="seconds that a stage waits for another one before it gives up")
-    heartbeat_timeout_s: float = Field(
-        10.0, ge=1, description="seconds without a heartbeat after which a stage counts as lost"
+    timeout_s: float = Field(
+        300.0, ge=1, le=MOST_SECONDS, description="seconds that a stage waits for another one before it gives up"
     )
-    hang_timeout_s: float = Field(120.0, ge=1, description="seconds on one batch after which a stage counts as lost")
+    heartbeat_timeout_s: float = Field(
+        10.0, ge=1, le=MOST_SECONDS, description="seconds without a heartbeat after which a stage counts as lost"
+    )
+    hang_timeout_s: float = Field(
+        120.0, ge=1, le=MOST_SECONDS, description="seconds on one batch after which a stage counts as lost"
+    )
 
     @field_validator("max_restarts")
     @classmethod
@@ -67,7 +75,9 @@ class RayConfig(BaseModel, frozen=True, extra="forbid"):
         "STRICT_PACK, STRICT_SPREAD: on one node, on one each, or not at all",
     )
     cpus: float = Field(1.0, gt=0, description="CPUs to reserve per process; stage 0 reserves data.loader_workers more")
-    start_timeout_s: float = Field(60.0, gt=0, description="seconds to wait until the cluster has these CPUs and GPUs free")
+    start_timeout_s: float = Field(
+        60.0, gt=0, le=MOST_SECONDS, description="seconds to wait until the cluster has these CPUs and GPUs free"
+    )
     max_failures: int = Field(0, ge=0, description="how often a failed run is started again from its newest checkpoint")
 
 

@@ -46,7 +46,7 @@ def test_one_that_died_when_its_part_was_done_leaves(links: str, over: Callable[
 
 
 def test_the_ends_of_a_link_never_meet_twice_at_one_place(tmp_path: Path) -> None:
-    member = make_member(["model.name=mlp", "partition.blocks=2", "faults.timeout_s=0.2"], tmp_path)
+    member = make_member(["model.name=mlp", "partition.blocks=2", "faults.timeout_s=1"], tmp_path)
     made: list[tuple[int, str]] = []
 
     def make(store: Store, patience: Patience) -> str:
