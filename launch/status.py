@@ -15,18 +15,27 @@ if __name__ == "__main__" and not __package__:
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
+from greedypipe.launch.reporting.fitting import Column, FittingTable
 from greedypipe.launch.reporting.status_file import read_ending, read_status
 from greedypipe.workers.telemetry.diagnosis import judge
 from greedypipe.workers.telemetry.records import RunStatus
 
 REFRESH_S = 0.5
 STALE_S = 5.0
+COLUMNS = (
+    Column("stage", "left"),
+    Column("process", "left", rank=3),
+    Column("batch_id", rank=2),
+    Column("step"),
+    Column("doing", "left", rank=1, shortest=14),
+    Column("for s"),
+    Column("which means", "left", shortest=18),
+)
 
 
-def status_table(status: RunStatus, ended: str, now_s: float) -> Table:
-    """One line per process.
+def status_table(status: RunStatus, ended: str, now_s: float) -> FittingTable:
+    """One row per process.
 
     Args:
         ended: How the run has ended; empty where nothing is known of it.
@@ -34,7 +43,7 @@ def status_table(status: RunStatus, ended: str, now_s: float) -> Table:
     age_s = now_s - status.unix_s
     ended = ended or ("ended without a word, or stands still" if age_s > STALE_S else "")
     title = f"as of {age_s:,.1f} s ago" + (f": {ended}" if ended else "")
-    table = Table("stage", "process", "batch_id", "step", "doing", "for s", "which means", title=title, title_justify="left")
+    table = FittingTable(COLUMNS, title)
     rows, labels = status.stages, status.labels
     for label, row, verdict in zip(labels, rows, judge(rows, labels, status.unix_s), strict=True):
         if row is None:
@@ -43,7 +52,7 @@ def status_table(status: RunStatus, ended: str, now_s: float) -> Table:
         table.add_row(
             label,
             f"{row.pid} on {row.host}",
-            str(row.batch_id),
+            "" if row.batch_id < 0 else str(row.batch_id),
             f"{row.step}/{status.total_steps}",
             row.doing,
             f"{row.for_s:.1f}",
@@ -52,7 +61,7 @@ def status_table(status: RunStatus, ended: str, now_s: float) -> Table:
     return table
 
 
-def _table(run: Path) -> Table:
+def _table(run: Path) -> FittingTable:
     return status_table(read_status(run), read_ending(run), time.time())
 
 
