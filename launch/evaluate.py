@@ -7,7 +7,6 @@ are calibrated by a temperature per head, fitted on `data.calibration_samples` t
 back; where it has kept none, they are the heads' own, and the table says so. Writes a JSON file and a plot.
 """
 
-import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from rich.table import Table
 
 from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
+from greedypipe.launch.config.command_line import CommandLine, command, user_path
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.pipeline.exits import EarlyExit, calibration_error, collect, early_exit, exit_costs, fit_temperatures
 from greedypipe.workers.data.source import BatchSource
@@ -149,13 +149,16 @@ def plot(found: Findings, path: Path) -> None:
     pyplot.close(figure)
 
 
+@command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a run or of a checkpoint")
-    parser.add_argument("--data", help="folder of the data, where it is not the run's own data.root")
-    parser.add_argument("--out", type=Path, help="where to write, without suffix: .json and .png (default: RUN/evaluation)")
+    parser = CommandLine(__doc__)
+    parser.add_argument("run", type=user_path, help="the folder of a run or of a checkpoint")
+    parser.add_argument("--data", type=user_path, help="folder of the data, where it is not the run's own data.root")
+    parser.add_argument(
+        "--out", type=user_path, help="where to write, without suffix: .json and .png (default: RUN/evaluation)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     overrides = [*arguments.overrides, *([f"data.root={arguments.data}"] if arguments.data else [])]
     try:
         found = evaluate(find_checkpoint(arguments.run), overrides)
@@ -163,7 +166,7 @@ def main() -> None:
         sys.exit(f"greedypipe: {error}")
     Console(width=None if sys.stdout.isatty() else 120).print(*tables(found))
     out = arguments.out or arguments.run / "evaluation"
-    out.with_suffix(".json").write_text(json.dumps(asdict(found), indent=1) + "\n")
+    out.with_suffix(".json").write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
     try:
         plot(found, out.with_suffix(".png"))
     except ImportError:

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
@@ -22,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from greedypipe.launch.config.command_line import CommandLine, refuse
+from greedypipe.launch.config.command_line import RunCommandLine, command, refuse, user_path
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
@@ -58,6 +57,7 @@ def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast
     return plan.recut(found.boundaries), found
 
 
+@command
 def main() -> None:
     arguments = _parse()
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
@@ -84,10 +84,10 @@ def as_json(found: Forecast, rehearsal: Rehearsal) -> dict[str, object]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = CommandLine(__doc__, lists_keys=False)
+    parser = RunCommandLine(__doc__, lists_keys=False)
     parser.add_argument("--stages", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)")
     parser.add_argument("--seconds", type=float, default=10.0, help="about how long to rehearse (default: 10)")
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    parser.add_argument("--json", type=user_path, help="also write the numbers to this file")
     arguments = parser.parse_intermixed_args()
     if arguments.stages < 1:
         parser.error(f"--stages: got {arguments.stages}, allowed: 1 or more")

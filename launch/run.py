@@ -8,9 +8,7 @@ On one host `greedypipe train` needs no torchrun.
 import argparse
 import contextlib
 import functools
-import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,23 +19,29 @@ import torch
 from torch.distributed import Store
 
 from greedypipe.launch.checkpoints.resume import Origin, find_origin, say
-from greedypipe.launch.config.command_line import CommandLine
+from greedypipe.launch.config.command_line import RunCommandLine, command, refuse
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, dump_config, load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.process import launcher
 from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.rank import give_up
 from greedypipe.launch.process.run_process import run_stage
-from greedypipe.launch.recovery.exit_codes import INTERRUPTED, WRONG_CONFIGURATION
+from greedypipe.launch.recovery.exit_codes import INTERRUPTED
 from greedypipe.launch.recovery.keeper import run_kept
 from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.reporting.screen import make_screen
 
 
+@command
 def main() -> None:
-    environment = Environment.read()
     arguments = _parse()
     try:
+        environment = Environment.read()
+        if arguments.stages not in (None, environment.world_size):
+            refuse(f"--stages: got {arguments.stages}, but the launcher has started {environment.world_size} (WORLD_SIZE)")
+        if remark := launcher.remark():
+            print(f"greedypipe: {remark}", file=sys.stderr, flush=True)
         config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
         if arguments.print_config:
             _say(environment, dump_config(config).rstrip())
@@ -48,7 +52,7 @@ def main() -> None:
         if config.faults.policy == "isolate":
             environment.check_store_outlives_processes()
     except ConfigError as error:
-        _refuse(environment, error)
+        refuse(error)
     work = functools.partial(_work, environment, plan, arguments.resume)
     name = plan.placement.seat_of(environment.rank).name
     sys.exit(run_kept(name, config.faults, work, functools.partial(give_up, plan, environment)))
@@ -81,13 +85,14 @@ def _begin(
     try:
         origin = find()
     except ConfigError as error:
-        _refuse(environment, error)
+        refuse(error)
     environment.note_folder(store, origin.folder)
     return origin.folder, lambda: origin
 
 
 def _parse() -> argparse.Namespace:
-    parser = CommandLine(__doc__, lists_keys=True)
+    parser = RunCommandLine(__doc__, lists_keys=True)
+    parser.add_argument("--stages", type=int, help="processes (default, and allowed: those that were started)")
     parser.add_resume()
     parser.add_print_config()
     return parser.parse_intermixed_args()
@@ -96,17 +101,6 @@ def _parse() -> argparse.Namespace:
 def _say(environment: Environment, text: str) -> None:
     if environment.rank == 0:
         print(text, flush=True)
-
-
-def _refuse(environment: Environment, error: ConfigError) -> None:
-    """Ends the process; one of all processes of the run says why."""
-    if environment.rank == 0:
-        for line in str(error).splitlines():
-            print(f"greedypipe: {line}", file=sys.stderr, flush=True)
-    else:
-        # The launcher ends everybody as soon as one has left: rank 0 must have spoken by then.
-        time.sleep(2)
-    os._exit(WRONG_CONFIGURATION)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 Reads status.json, which the first stage of a live run writes twice a second; works on any host that reaches the folder.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ if __name__ == "__main__" and not __package__:
 from rich.console import Console
 from rich.live import Live
 
+from greedypipe.launch.config.command_line import CommandLine, command, user_path
 from greedypipe.launch.reporting.fitting import Column, FittingTable
 from greedypipe.launch.reporting.status_file import read_ending, read_status
 from greedypipe.workers.telemetry.diagnosis import judge
@@ -65,11 +65,12 @@ def _table(run: Path) -> FittingTable:
     return status_table(read_status(run), read_ending(run), time.time())
 
 
+@command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the run's folder, e.g. runs/vgg8b-digits-1")
+    parser = CommandLine(__doc__)
+    parser.add_argument("run", type=user_path, help="the run's folder, e.g. runs/vgg8b-digits-1")
     parser.add_argument("--follow", action="store_true", help="go on printing until Ctrl-C")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
         table = _table(arguments.run)

@@ -6,6 +6,7 @@ is a number only where it looks like one in decimal notation, and text otherwise
 
 import re
 from collections.abc import Hashable
+from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -57,6 +58,7 @@ class _Dumper(yaml.SafeDumper):
     """Puts text in quotes that looks like something else here, or to a reader of YAML 1.1."""
 
 
+_Dumper.add_multi_representer(PurePath, lambda dumper, path: dumper.represent_str(str(path)))
 for _name, _pattern, _first in _SCALARS:
     for _kind in (_Loader, _Dumper):
         _kind.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"^(?:{_pattern})$"), list(_first))
@@ -82,13 +84,20 @@ def read_word(text: str) -> Any:
     if text.lstrip()[:1] in tuple("[{'\""):
         return _load(text, _WordLoader)
     loader, word = _Loader(""), text.strip()
-    tag = loader.resolve(yaml.ScalarNode, word, (True, False))
+    tag: str = loader.resolve(yaml.ScalarNode, word, (True, False))  # type: ignore[no-untyped-call]
     return loader.construct_object(yaml.ScalarNode(tag, word), deep=True)
 
 
 def write_document(value: Any) -> str:
-    """A document that `read_document` reads back equal, and so does any reader of YAML 1.1; keys stay in order."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+    """A document that `read_document` reads back equal, and so does any reader of YAML 1.1; keys stay in order.
+
+    Raises:
+        ValueError: One line: there is something else in it than text, paths, numbers, truth values, lists and mappings.
+    """
+    try:
+        return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+    except yaml.representer.RepresenterError as error:
+        raise ValueError(f"got a {type(error.args[-1]).__name__}, allowed: text, numbers, lists and mappings") from None
 
 
 def _load(text: str | bytes, loader: type[_Loader]) -> Any:
@@ -119,4 +128,4 @@ def _refused(why: str, node: yaml.Node) -> yaml.YAMLError:
 
 
 def _shown(node: yaml.Node) -> str:
-    return repr(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+    return repr(node.value) if isinstance(node, yaml.ScalarNode) else f"a {type(node).__name__.removesuffix('Node').lower()}"

@@ -6,11 +6,13 @@ import signal
 import sys
 
 from greedypipe.launch.on_host import fork_server
+from greedypipe.workers.output import escape_what_cannot_be_encoded
 
 PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
+    escape_what_cannot_be_encoded()
     # Whoever asked may be killed; the ranks end with this process.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     fork_server.start(fork_server.RANKS_NEED)

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
@@ -24,9 +24,11 @@ from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment, host_store
 from greedypipe.launch.process.rank import give_up, run_told
-from greedypipe.launch.recovery.exit_codes import INTERRUPTED
+from greedypipe.launch.recovery.exit_codes import FAILED, INTERRUPTED
 from greedypipe.launch.recovery.keeper import run_kept
 from greedypipe.launch.reporting.screen import make_screen
+from greedypipe.workers.errors import with_traceback
+from greedypipe.workers.output import escape_what_cannot_be_encoded
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.records import Beginning
 
@@ -110,12 +112,13 @@ def output_of(folder: Path, rank: int) -> Path:
 
 
 def _run_rank(order: Order, rank: int, port: int) -> NoReturn:
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), _one_line(order, rank):
         # A session of its own, as torchrun gives it: Ctrl-C reaches the launcher alone, which passes it on.
         os.setsid()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         if order.prints_into_folder:
             _print_into(output_of(order.folder, rank))
+        escape_what_cannot_be_encoded()
         environment = Environment(rank, rank, order.num_processes, 0)
         os.environ |= environment.variables(port)
         torch.set_num_threads(1)
@@ -131,10 +134,21 @@ def _run_rank(order: Order, rank: int, port: int) -> NoReturn:
     sys.exit(INTERRUPTED)
 
 
+@contextlib.contextmanager
+def _one_line(order: Order, rank: int) -> Iterator[None]:
+    """Ends the process with one line where it fails before a supervisor watches over it."""
+    try:
+        yield
+    except Exception as error:
+        path = order.folder / "logs" / f"rank{rank}.traceback"
+        print(f"greedypipe: rank {rank} failed: {with_traceback(error, path)}", file=sys.stderr, flush=True)
+        sys.exit(FAILED)
+
+
 def _print_into(path: Path) -> None:
-    with path.open("w") as output:
+    with path.open("w", encoding="utf-8") as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
     for stream in (sys.stdout, sys.stderr):
         assert isinstance(stream, io.TextIOWrapper)
-        stream.reconfigure(line_buffering=True)
+        stream.reconfigure(line_buffering=True, encoding="utf-8")

@@ -8,13 +8,13 @@ import ctypes
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
 from greedypipe.launch.config.sections import FaultsConfig
 from greedypipe.launch.recovery.exit_codes import FAILED, INTERRUPTED, REQUEUE, WRONG_CONFIGURATION
+from greedypipe.workers.errors import with_traceback
 
 PR_SET_PDEATHSIG = 1
 FOR_GOOD = {0, FAILED, WRONG_CONFIGURATION, REQUEUE, INTERRUPTED}
@@ -78,8 +78,8 @@ class Keeper:
                 code = self._work(incarnation)
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else FAILED
-        except BaseException:
-            traceback.print_exc()
+        except BaseException as error:
+            print(f"greedypipe: {self._name} failed: {with_traceback(error)}", file=sys.stderr)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -2,13 +2,11 @@
 
 import contextlib
 import faulthandler
-import json
 import os
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -18,6 +16,7 @@ from greedypipe.launch.config.sections import FaultsConfig
 from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, INTERRUPTED
 from greedypipe.launch.recovery.pulses import Pulses
 from greedypipe.launch.reporting.summary import write_summary
+from greedypipe.workers.errors import tell_torchrun, with_traceback
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.stage import InheritedFailure
 from greedypipe.workers.telemetry.activity import Activity
@@ -114,17 +113,17 @@ class Supervisor:
         # From here on being told to end changes nothing, and the watching thread must not leave first.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self._failing.acquire()
-        text = "".join(traceback.format_exception(error))
         if isinstance(error, KeyboardInterrupt):
             self._leave_with(Cause("interrupted", "interrupted"), INTERRUPTED)
         if isinstance(error, ECHOES) and (found := self._find_cause()):
             self._leave_with(found)
-        message = f"{self._status.seat.name} failed: {type(error).__name__}: {error}"
         if isinstance(error, Terminated):
-            message = "terminated from outside (SIGTERM)"
-        elif not isinstance(error, ECHOES):
-            self._leave_alone(message, text)
-        self._leave_with(Cause("raised", message, trace=text))
+            self._leave_with(Cause("raised", "terminated from outside (SIGTERM)"))
+        traceback = self._folder / "logs" / f"stage{self._status.seat.label}.traceback"
+        message = f"{self._status.seat.name} failed: {with_traceback(error, traceback)}"
+        if not isinstance(error, ECHOES):
+            self._leave_alone(message)
+        self._leave_with(Cause("raised", message))
 
     def _find_cause(self) -> Cause | None:
         """What is behind a broken connection: somebody else's report, or a process that is no more."""
@@ -170,17 +169,17 @@ class Supervisor:
             return None
         stacks = self._folder / "logs" / f"stage{self._status.seat.label}.stacks"
         stacks.parent.mkdir(exist_ok=True)
-        with stacks.open("w") as file:
+        with stacks.open("w", encoding="utf-8") as file:
             faulthandler.dump_traceback(file)
         message = f"{_name(row)} hangs: computing for {row.for_s:.0f} s after batch_id {row.batch_id}; "
         message += f"its stacks are in {stacks}"
         self._leave_alone(message)
         return Cause("hung", message)
 
-    def _leave_alone(self, message: str, trace: str = "") -> None:
+    def _leave_alone(self, message: str) -> None:
         """Ends this process where it comes back; returns where it does not."""
         if self._config.comes_back(self._status.incarnation):
-            self._leave(f"{trace}greedypipe: {message}; it is started again alone", ALONE)
+            self._leave(f"greedypipe: {message}; it is started again alone", ALONE)
 
     def _others_hang(self) -> Cause | None:
         rows = self._board.read(STATUS)
@@ -204,7 +203,7 @@ class Supervisor:
         if cause.kill and cause.kill.host == self._status.host:
             kill(cause.kill.pid)
         _note_cause(self._folder, RunEnd.INTERRUPTED if code == INTERRUPTED else RunEnd.FAILED, cause.message)
-        self._leave(f"{cause.trace}greedypipe: {cause.message}", code)
+        self._leave(f"greedypipe: {cause.message}", code)
 
     def _leave(self, text: str, code: int) -> NoReturn:
         with contextlib.suppress(Exception):
@@ -231,11 +230,4 @@ def _name(row: StageRow) -> str:
 def _note_cause(folder: Path, status: RunEnd, message: str) -> None:
     with contextlib.suppress(OSError):  # a full disk must not hide the cause
         write_summary(folder, Failure(status, message))
-        _write_error_file(message)
-
-
-def _write_error_file(message: str) -> None:
-    """Tells torchrun's agent the cause, which it otherwise looks for in the first process that it saw ending."""
-    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        details = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}
-        Path(path).write_text(json.dumps({"message": details}))
+        tell_torchrun(message)

@@ -19,8 +19,8 @@ class Column:
 
     Attributes:
         rank: How easily one does without it: columns of the highest rank are left out first, those of rank 0 never.
-        width: Of a column of figures, its least width: they are never cut. Of words, their width where there is room, so that
-            a table that is redrawn keeps its shape: longer ones are cut; 0: they are wrapped.
+        width: Of a column of figures, its least width: they are never cut. Of words, their width where there is room,
+            so that a table that is redrawn keeps its shape: longer ones are cut; 0: they are wrapped.
         shortest: Least width of a column of words; 0: a column of figures.
     """
 

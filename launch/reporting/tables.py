@@ -11,7 +11,6 @@ from greedypipe.workers.telemetry.phrases import count_of, range_of_layers, way_
 from greedypipe.workers.telemetry.records import StageRow
 from greedypipe.workers.telemetry.results import Evaluation, RunEnd, Summary
 
-
 START_COLUMNS = (
     Column("stage", "left"),
     Column("block", "left"),

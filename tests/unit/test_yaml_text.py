@@ -1,5 +1,7 @@
 """YAML as a configuration uses it: what is a number, what is text, and that what is written reads back."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
@@ -55,3 +57,9 @@ def test_what_is_written_reads_back_equal_here_and_by_yaml_1_1(value: object) ->
 def test_text_that_looks_like_something_else_comes_back_as_text(text: str) -> None:
     written = write_document({"key": text})
     assert read_document(written.encode("utf-8")) == {"key": text} == yaml.safe_load(written)
+
+
+def test_a_path_is_written_as_text_and_what_yaml_has_no_words_for_is_one_line() -> None:
+    assert read_document(write_document({"root": Path("a/b")}).encode("utf-8")) == {"root": "a/b"}
+    with pytest.raises(ValueError, match="got a complex, allowed: text"):
+        write_document({"lr": 1j})

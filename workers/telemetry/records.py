@@ -60,14 +60,12 @@ class Cause:
 
     Attributes:
         kind: raised, died, hung or interrupted.
-        trace: Where it was raised; empty where nobody raised.
         kill: A process that hangs.
         reported_by: Rank of the process that found it; filled in by the board.
     """
 
     kind: str
     message: str
-    trace: str = ""
     kill: Victim | None = None
     reported_by: int = -1
 
