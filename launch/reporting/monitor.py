@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +15,7 @@ from greedypipe.launch.reporting.trackers import Tracker
 from greedypipe.workers.evaluation import combined, is_whole
 from greedypipe.workers.jsonl import line_of, read_lines
 from greedypipe.workers.telemetry.board import Board
-from greedypipe.workers.telemetry.records import EvaluationPart
+from greedypipe.workers.telemetry.records import EvaluationPart, StageRow
 from greedypipe.workers.telemetry.results import EVALUATIONS
 from greedypipe.workers.telemetry.topics import STATUS, evaluation_of
 
@@ -47,9 +48,10 @@ class Monitor:
         self._folder = folder
         self._labels = [seat.label for seat in plan.placement.seats()]
         self._epochs = list(epochs)
+        self._tracked: dict[int, dict[int, float]] = {}
         path = folder / "metrics" / "evaluations.jsonl"
         self.evaluations = read_lines(path, EVALUATIONS)
-        self._file = path.open("a", buffering=1)
+        self._file = path.open("a", buffering=1, encoding="utf-8")
         self._keeping = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
@@ -83,10 +85,17 @@ class Monitor:
         with contextlib.suppress(OSError):  # a full disk must not end the run
             write_status(self._folder, rows, self._labels, total_steps)
         self._screen.show(rows, self._labels, total_steps)
+        for row in rows:
+            if row and row.seat.replica == 0 and row.loss != self._tracked.get(row.stage, {}):
+                self._tracked[row.stage] = row.loss
+                self._track(row, rows)
+
+    def _track(self, row: StageRow, rows: Sequence[StageRow | None]) -> None:
+        """Passes on a stage's new figures: its first replica's, and what all of them get done together."""
+        replicas = [other for other in rows if other and other.stage == row.stage]
+        whole = replace(row, samples_per_s=sum(replica.samples_per_s for replica in replicas))
         for tracker in self._trackers:
-            for row in rows:
-                if row and row.loss and row.seat.replica == 0:
-                    tracker.log(row)
+            tracker.log(whole)
 
     def keep_evaluations(self) -> None:
         """Writes down and shows the passes that have come to their end since the last call; any thread may call it."""
@@ -102,8 +111,9 @@ class Monitor:
             self.evaluations.append(evaluation)
             self._file.write(line_of(evaluation))
             self._screen.print(evaluation_line(evaluation, self._plan.config.training.epochs))
+            best = max(known.blocks[-1] for known in self.evaluations)
             for tracker in self._trackers:
-                tracker.log_evaluation(evaluation)
+                tracker.log_evaluation(evaluation, best)
 
     def _is_whole(self, epoch: int) -> bool:
         return is_whole(self._parts(epoch), self._plan.data.test_samples)

@@ -63,7 +63,7 @@ def test_the_ends_of_a_link_never_meet_twice_at_one_place(tmp_path: Path) -> Non
     (route,) = member.plan.placement.routes_after(0)
     rejoin = Rejoin(member, Incarnations(member), route, route.sender, make)
     assert rejoin() == "end 2"
-    with pytest.raises(TimeoutError, match=r"waited 0\.2 s for stage 0 to come back"):
+    with pytest.raises(TimeoutError, match=r"waited 1 s for stage 0 to come back"):
         rejoin()
     member.board.post(INCARNATION, 0, 2)
     assert rejoin() == "end 3"

@@ -17,6 +17,7 @@ class StageRow:
     Attributes:
         doing: `activity` and `peer` as a sentence, for people alone.
         for_s: Seconds since the activity began.
+        learning_rate: Of the next step, by block index.
         unix_s: When the process said so.
     """
 
@@ -44,6 +45,7 @@ class StageRow:
     doing: str
     for_s: float
     unix_s: float
+    learning_rate: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class EvaluationPart:
         epoch: Of stage 0, that the pass followed.
         samples: That this process has seen; with replicas a part of all.
         correct: How many of them each head got right, by block index.
+        loss: Their summed loss, by block index.
         ensemble: How many all heads together got right; only in the last stage.
     """
 
@@ -100,6 +103,7 @@ class EvaluationPart:
     samples: int
     correct: dict[int, int]
     ensemble: int | None
+    loss: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

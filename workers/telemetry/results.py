@@ -3,7 +3,7 @@
 Each record is written and read as a whole, and nowhere else are its keys spelled out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -74,11 +74,14 @@ class Evaluation:
         epoch: Of stage 0, that the pass followed.
         blocks: Accuracy of every block's head, in the network's order, in [0, 1].
         ensemble: Accuracy of all heads together, in [0, 1].
+        losses: Mean loss of every block's head on the same samples; None where it is not finite. Empty in a file of an
+            older version.
     """
 
     epoch: int
     blocks: list[float]
     ensemble: float
+    losses: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

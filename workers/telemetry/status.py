@@ -25,6 +25,8 @@ class StageStatus:
     """Mean local loss by block, as last logged."""
     accuracy: dict[int, float] = field(default_factory=dict)
     """Of each block's head in the last evaluation."""
+    learning_rate: dict[int, float] = field(default_factory=dict)
+    """Of each block's next step, when its loss was logged."""
     samples_per_s: float = 0.0
     wait_input_fraction: float = 0.0
     wait_output_fraction: float = 0.0
