@@ -74,7 +74,7 @@ def main() -> None:
     console.print(plan_table(plan, found, rehearsal))
     console.print(plan_lines(plan, found, rehearsal), highlight=False, soft_wrap=True, markup=False)
     if arguments.json:
-        arguments.json.write_text(json.dumps(as_json(found, rehearsal), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(as_json(found, rehearsal), indent=1) + "\n", encoding="utf-8")
 
 
 def as_json(found: Forecast, rehearsal: Rehearsal) -> dict[str, object]:

@@ -27,7 +27,7 @@ def read_lines(path: Path, kind: TypeAdapter[T]) -> list[T]:
     Raises:
         ValueError: A whole line holds something else.
     """
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [kind.validate_json(line) for line in lines if _is_whole(line)]
 
 

@@ -17,7 +17,7 @@ NEVER = 2**31 - 1
 def reset_peak_memory() -> None:
     """Starts the measurement anew where the kernel can (Linux, see proc(5), clear_refs)."""
     with contextlib.suppress(OSError):
-        CLEAR.write_text(RESET_PEAK)
+        CLEAR.write_text(RESET_PEAK, encoding="utf-8")
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -28,7 +28,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    lines = STATUS.read_text(encoding="utf-8").splitlines() if STATUS.exists() else []
     marks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
     return 1024 * (marks[0] if marks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 

@@ -40,7 +40,9 @@ def rehearse(plan: Plan, step_s: float, seconds: float) -> Rehearsal:
     steps, ahead = min(MOST_STEPS, max(LEAST_STEPS, int(seconds / step_s))), AHEAD_STEPS * (plan.placement.num_stages - 1)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
-        config.write_text(yaml.safe_dump(_settings(plan, WARMUP_STEPS + steps + ahead, max(2, steps // 8))))
+        config.write_text(
+            yaml.safe_dump(_settings(plan, WARMUP_STEPS + steps + ahead, max(2, steps // 8))), encoding="utf-8"
+        )
         outcome = run_pipeline([], plan.placement.num_processes, Path(folder) / "run", TIMEOUT_S, config=str(config))
         if any(outcome.exit_codes):
             raise RuntimeError("the rehearsal failed:\n" + "\n".join(outcome.printed))

@@ -87,7 +87,7 @@ class Mailbox:
         self._next = 0
 
     def print(self, what: RenderableType) -> None:
-        console = Console(width=WIDTH, record=True, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the console
+        console = Console(width=WIDTH, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - closed with the console
         console.print(what, highlight=False, markup=False, soft_wrap=isinstance(what, str))
         self._store.set(str(self._next), console.export_text().rstrip("\n"))
         self._next += 1
@@ -109,6 +109,6 @@ class Mailbox:
 def _log_into(path: Path) -> None:
     """Standard output and error of this process go to a file of the run's folder, where its user looks for them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

@@ -63,7 +63,7 @@ class MetricsFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         before = read_lines(path, METRICS)
         self._started = time.perf_counter() - (before[-1].time_s if before else 0.0)
-        self._file: TextIO = path.open("a", buffering=1)
+        self._file: TextIO = path.open("a", buffering=1, encoding="utf-8")
 
     def write(self, record: StepRecord | PassRecord) -> None:
         """Appends one record, with its `time_s` and `unix_s`."""
