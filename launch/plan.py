@@ -145,12 +145,11 @@ def plan_lines(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> str:
     """What follows for the whole pipeline."""
     batch = plan.config.data.batch_size
     slowest_s = max(report.step_time_s for report in rehearsal.stages)
-    bound = batch / slowest_s
     boundaries = ",".join(found.boundaries)
     lines = [
         f"imbalance epsilon (slowest / mean stage, from layers)       {found.imbalance:.3f}",
         f"head overhead alpha (sum of stages / back-propagation - 1)  {found.head_overhead:.3f}",
-        f"bound: what the slowest stage allows   {bound:,.0f} samples/s rehearsed, "
+        f"bound: what the slowest stage allows   {rehearsal.bound_samples_per_s:,.0f} samples/s rehearsed, "
         f"{found.bound_samples_per_s:,.0f} from layers",
         f"predicted throughput                   {rehearsal.samples_per_s:,.0f} samples/s rehearsed, "
         f"{found.samples_per_s:,.0f} from layers",

@@ -1,4 +1,4 @@
-"""One process's view of all stages: reads the board and shows it, logs it, keeps the evaluations."""
+"""One process's view of all stages: reads the board, shows it, passes it to the trackers, and records the evaluations."""
 
 import contextlib
 import threading
@@ -23,13 +23,13 @@ REFRESH_S = 0.5
 
 
 class Monitor:
-    """Runs in one process of a run, in a thread.
+    """Shows what every process is doing, and each evaluation, which it records in metrics/evaluations.jsonl.
 
-    Shows on the screen what every process is doing, and each evaluation, which it keeps in metrics/evaluations.jsonl.
+    Runs in a thread of one process of a run.
 
     Args:
         folder: The run's.
-        epochs: The evaluations that are still to come (`expected_epochs`).
+        epochs: Epochs whose evaluation is still expected (`expected_epochs`).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Monitor:
         self._file.close()
 
     def release_screen(self) -> None:
-        """Shows nothing more, so that others may print; idempotent."""
+        """Stops showing anything, so that others may print; idempotent."""
         self._stopping.set()
         self._screen.release()
 
@@ -91,19 +91,19 @@ class Monitor:
                 self._track(row, rows)
 
     def _track(self, row: StageRow, rows: Sequence[StageRow | None]) -> None:
-        """Passes on a stage's new figures: its first replica's, and what all of them get done together."""
+        """Passes on the new figures of a stage: its first replica's, with the throughput of all of them."""
         replicas = [other for other in rows if other and other.stage == row.stage]
         whole = replace(row, samples_per_s=sum(replica.samples_per_s for replica in replicas))
         for tracker in self._trackers:
             tracker.log(whole)
 
     def keep_evaluations(self) -> None:
-        """Writes down and shows the passes that have come to their end since the last call; any thread may call it."""
+        """Records and shows the passes that have ended since the last call; any thread may call it."""
         with self._keeping:
             self._read_evaluations()
 
     def _read_evaluations(self) -> None:
-        # An earlier pass that some stage has missed will not be made up for.
+        # A pass that a stage has missed is not repeated: a later one that is whole ends the wait for it.
         whole = [epoch for epoch in self._epochs if self._board.is_complete(evaluation_of(epoch)) and self._is_whole(epoch)]
         for epoch in whole:
             evaluation = combined(self._parts(epoch))
@@ -123,9 +123,9 @@ class Monitor:
 
 
 def expected_epochs(plan: Plan, batch_id: int, evaluated: Sequence[int]) -> list[int]:
-    """Epochs that a run evaluates which begins at `batch_id` and has `evaluated` before (workers.feed.Feed).
+    """Epochs that a run will evaluate if it starts at `batch_id` and has `evaluated` some before (workers.feed.Feed).
 
-    The last one that was due before `batch_id` may have been lost with the run that stopped there.
+    The last evaluation due before `batch_id` may have been lost with the run that stopped there.
     """
     epochs, every = plan.config.training.epochs, plan.config.evaluation.every_epochs
     due = batch_id // plan.blueprint.steps_per_epoch

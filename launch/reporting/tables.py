@@ -1,4 +1,4 @@
-"""What a run shows: the table at its start, the live table, progress lines and the table at its end."""
+"""What a run prints: the table at its start, the live table, progress lines and the table at its end."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +71,7 @@ def start_table(plan: Plan) -> FittingTable:
 
 
 def _device(plan: Plan, stage: int) -> str:
-    """The devices of a stage's replicas, were all processes on one host."""
+    """The devices of a stage's replicas if all processes run on one host."""
     devices = [str(plan.placement.device_of(seat.rank, plan.config.placement)) for seat in plan.placement.replicas_of(stage)]
     return f"{len(devices)} x {devices[0]}" if len(set(devices)) < len(devices) else " ".join(devices)
 
@@ -113,7 +113,7 @@ def _figure(value: float | None) -> str:
 
 
 def progress_line(rows: Sequence[StageRow | None], total_steps: int) -> str:
-    """The live table in one line, for output that is no terminal; replicas say the same as the first of them."""
+    """The live table in one line, for output that is not a terminal; the first replica stands for all of a stage."""
     known = [row for row in rows if row and row.seat.replica == 0]
     if not known:
         return ""
@@ -125,7 +125,7 @@ def progress_line(rows: Sequence[StageRow | None], total_steps: int) -> str:
 
 
 def evaluation_line(evaluation: Evaluation, epochs: int) -> str:
-    """One evaluation: accuracy of every head, the last one being the network's own classifier."""
+    """One evaluation: the accuracy of every head, of which the last is the network's own classifier."""
     *heads, final = evaluation.blocks
     text = f"epoch {evaluation.epoch:>3}/{epochs}   accuracy {final:.4f}"
     if heads:
@@ -153,7 +153,7 @@ def end_table(summary: Summary) -> FittingTable:
 
 
 def result_lines(summary: Summary, folder: Path) -> str:
-    """What the run came to."""
+    """The result of the run, a line each."""
     return (
         f"{_stopped(summary)}{_accuracy(summary)}"
         f"trained for {summary.train_s:.1f} s at {summary.samples_per_s:,.0f} samples/s, "
@@ -165,7 +165,7 @@ def result_lines(summary: Summary, folder: Path) -> str:
 
 
 def _stopped(summary: Summary) -> str:
-    return "" if summary.status == RunEnd.FINISHED else "told to stop: saved; --resume auto goes on from here\n"
+    return "" if summary.status == RunEnd.FINISHED else "told to stop: saved; --resume auto continues from here\n"
 
 
 def _accuracy(summary: Summary) -> str:
@@ -185,7 +185,7 @@ def _predicted(summary: Summary) -> str:
         return ""
     quotient = predicted.samples_per_s / summary.samples_per_s if summary.samples_per_s else 0.0
     cut = ", ".join(predicted.boundaries)
-    return f"cut at [{cut}]; predicted {predicted.samples_per_s:,.0f} samples/s, {quotient:.2f} of the measured ones\n"
+    return f"cut at [{cut}]; predicted {predicted.samples_per_s:,.0f} samples/s, {quotient:.2f} times the measured rate\n"
 
 
 def headline(plan: Plan) -> str:

@@ -27,7 +27,7 @@ class TensorBoardTracker:
         self._writer = SummaryWriter(str(run.folder / "tensorboard"))
         # Not SummaryWriter.add_hparams, which makes a run of its own for them.
         for summary in hparams(hyperparameters(run.settings), {BEST: 0.0}):
-            self._writer.file_writer.add_summary(summary)
+            self._writer._get_file_writer().add_summary(summary)
         settings = yaml.safe_dump({section: dict(keys) for section, keys in run.settings.items()}, sort_keys=False)
         self._writer.add_text("configuration", f"```\n{settings}```")
 
