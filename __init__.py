@@ -16,7 +16,7 @@ __all__ = ["ConfigError", "Run", "RunFailed", "__version__", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what scripts and notebooks use when they use it: torch, which all of it needs, takes seconds."""
+    """Imports a public name on first use: all of them need torch, whose import takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("greedypipe.launch.api"), name)

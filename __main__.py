@@ -1,4 +1,4 @@
-"""The command `greedypipe`, which is also `python -m greedypipe`: finds the command that is meant and becomes it."""
+"""The command `greedypipe`, also `python -m greedypipe`: runs the subcommand that its first argument names."""
 
 import difflib
 import importlib
@@ -14,7 +14,7 @@ WRONG_COMMAND = 2
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command's `main` is, and what it does in a line."""
+    """The module with a command's `main`, and a one-line summary."""
 
     module: str
     summary: str
@@ -22,12 +22,12 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "train": Command("train", "trains a network on this host, one process per stage; under torchrun, one of its processes"),
-    "plan": Command("plan", "measures layers, cuts the network, rehearses the cut, and says what to expect"),
+    "plan": Command("plan", "measures layers, cuts the network, rehearses the cut, and predicts throughput"),
     "ray": Command("ray_run", "trains a network on a Ray cluster"),
     "export": Command("export", "writes a run's network as one plain state dict"),
-    "evaluate": Command("evaluate", "accuracy of every exit and of the ensemble, calibration, and leaving early"),
-    "status": Command("status", "what every stage of a live run is doing, and whom it waits for"),
-    "report": Command("report", "shows a run as one page that needs nothing else"),
+    "evaluate": Command("evaluate", "measures every exit and the ensemble: accuracy, calibration, early exit"),
+    "status": Command("status", "prints what every stage of a live run is doing, and whom it waits for"),
+    "report": Command("report", "writes a run as one self-contained page"),
 }
 
 

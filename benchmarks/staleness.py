@@ -35,7 +35,7 @@ from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.pipeline.reference import evaluate
 from greedypipe.pipeline.staleness import Handover, lockstep, random_order, simulate
-from greedypipe.workers.data.source import Batch, BatchSource
+from greedypipe.workers.data.source import BatchSource, LoadedBatch
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 FACTORS = (1.0, 1.2, 1.5, 2.0)
@@ -137,7 +137,7 @@ def run_case(case: Case, config: str | None, settings: Sequence[str], seed: int)
     return Result(case, seed, accuracies[-1], accuracies, ensemble, *_buffer_figures(near))
 
 
-def _pairs(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(batches: Iterable[LoadedBatch], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     return ((batch.images.to(device), batch.labels.to(device)) for batch in batches)
 
 

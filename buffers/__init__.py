@@ -1,1 +1,1 @@
-"""What waits between two stages, and which item is read next."""
+"""Buffers between two stages: what they hold, and which item is read next."""

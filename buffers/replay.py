@@ -15,7 +15,7 @@ from greedypipe.buffers.stats import BufferStats
 T = TypeVar("T")
 
 CONTROL_CAPACITY = 2
-"""Control items that a replay buffer holds beside its training items before `insert_control` waits."""
+"""Control items that a replay buffer holds, in addition to its training items, before `insert_control` waits."""
 
 
 class BuffersConfig(BaseModel, frozen=True, extra="forbid"):
@@ -23,8 +23,8 @@ class BuffersConfig(BaseModel, frozen=True, extra="forbid"):
 
     policy: Literal["fifo", "replay"] = Field(
         "fifo",
-        description="fifo: every batch once and in order, a full buffer makes its sender wait (synchronous DGL); replay: "
-        "nobody waits, batches may be read again or skipped (asynchronous DGL)",
+        description="fifo: every batch is read once and in order, a full buffer makes its sender wait (synchronous DGL); "
+        "replay: senders never wait, batches may be read again or skipped (asynchronous DGL)",
     )
     capacity: int = Field(4, ge=1, le=65536, description="batches that each buffer holds; with replay, M in the papers")
     selector: Literal["least_used", "published_dgl", "newest", "uniform"] = Field(
@@ -83,11 +83,11 @@ class Read(Generic[T]):
     item: T
     staleness: int
     reuse: int
-    """How often the item has been read, this time included; 0 for control items, which are not counted."""
+    """Reads of the item, this one included; 0 for control items, which are not counted."""
     _release: Callable[[], None]
 
     def done(self) -> None:
-        """Tells the buffer that the item's memory is free to be used again. Must be called once."""
+        """Lets the buffer reuse the item's memory. Must be called exactly once."""
         self._release()
 
 
@@ -103,7 +103,7 @@ class ReplayBuffer(Generic[T]):
     Args:
         capacity: Items held at most, at least 1.
         policy: Queue or replay.
-        dispose: Called once for every item when it has left the store and its reader is done: its memory is free.
+        dispose: Called once per item, when it has left the store and its readers are done, so that its memory is free.
             Called with the buffer's lock held; must not call back into the buffer.
     """
 
@@ -125,7 +125,7 @@ class ReplayBuffer(Generic[T]):
 
         Raises:
             TimeoutError: No room within `timeout_s`.
-            Exception: The one given to `close`.
+            Exception: The error passed to `close`.
         """
         with self._changed:
             if self._policy.consumes:
@@ -149,7 +149,7 @@ class ReplayBuffer(Generic[T]):
 
         Raises:
             TimeoutError: Nothing to read within `timeout_s`.
-            Exception: The one given to `close`.
+            Exception: The error passed to `close`.
         """
         with self._changed:
             self._raise_if_closed()
@@ -164,13 +164,13 @@ class ReplayBuffer(Generic[T]):
             return self._lease(entry) if entry else None
 
     def cap_reuse(self, max_reuse: int) -> None:
-        """From now on gives an item only while it has been read fewer than `max_reuse` times; a queue does so anyway."""
+        """Limits every item to `max_reuse` reads from here on; a queue reads each item only once anyway."""
         with self._changed:
             if not self._policy.consumes:
                 self._policy = Policy.replay(self._policy.select, max_reuse)
 
     def close(self, error: BaseException) -> None:
-        """Wakes every waiting caller, now and later, with `error`. The first close wins."""
+        """Makes every waiting and every later call raise `error`. The first close wins."""
         with self._changed:
             self._closed = self._closed or error
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Which stored item is read next: pure functions of the bookkeeping, without a lock, a clock or the payload."""
+"""Selectors decide which stored item is read next: pure functions of the bookkeeping; no lock, clock or payload."""
 
 import math
 import random
@@ -23,26 +23,26 @@ class Entry:
 
 
 class Selector(Protocol):
-    """Picks from the entries, oldest first and never empty, one that has been read fewer than `max_reuse` times.
+    """Picks an entry that has been read fewer than `max_reuse` times; returns None if there is none.
 
-    None where there is no such entry. `capacity` tells a full store from one that is still filling.
+    `entries` are sorted oldest first and never empty. `capacity` distinguishes a full store from one still filling.
     """
 
     def __call__(self, entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None: ...
 
 
 def oldest(entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None:
-    """The first in: a queue, when what is read is also removed."""
+    """The oldest entry: a queue, if reading also removes."""
     return next(_readable(entries, max_reuse), None)
 
 
 def newest(entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None:
-    """The last in, however often it has been read."""
+    """The newest entry that may still be read."""
     return next(_readable(reversed(entries), max_reuse), None)
 
 
 def least_used(entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None:
-    """The entry with the fewest reads, ties to the newest: the rule of DGL's replay buffer as it is described."""
+    """The entry with the fewest reads, ties to the newest: DGL's replay buffer as the paper describes it."""
     return min(_readable(reversed(entries), max_reuse), key=lambda entry: entry.reuse, default=None)
 
 
@@ -50,7 +50,7 @@ def published_dgl(entries: Sequence[Entry], capacity: int, max_reuse: float = ma
     """The ranking of the published DGL code (eugenium/DGL, buffer_experiments), to reproduce its numbers.
 
     Like `least_used`, but in a full ring the slot at the write pointer, which holds the oldest batch, ranks as the
-    newest: the code compares slot index and pointer by "greater" where "greater or equal" is meant.
+    newest: the code compares slot index and pointer with "greater" where "greater or equal" is meant.
     """
     if len(entries) == capacity:
         entries = [*entries[1:], entries[0]]
@@ -69,7 +69,7 @@ def uniform(seed: int) -> Selector:
 
 
 def capped(selector: Selector, cap: int) -> Selector:
-    """`selector` among the entries that have been read fewer than `cap` times."""
+    """`selector`, restricted to entries that have been read fewer than `cap` times."""
 
     def select(entries: Sequence[Entry], capacity: int, max_reuse: float = math.inf) -> Entry | None:
         return selector(entries, capacity, min(cap, max_reuse))

@@ -1,9 +1,9 @@
-"""What a buffer has seen: the figures behind staleness, reuse, occupancy and waiting."""
+"""Statistics of a buffer: the figures behind staleness, reuse, occupancy and waiting."""
 
 from dataclasses import dataclass, field
 
 STALENESS_LIMIT = 32
-"""Stalenesses from here on are counted together."""
+"""Staleness values from here on share one count."""
 
 
 @dataclass(slots=True)
@@ -16,7 +16,7 @@ class BufferStats:
     distinct_reads: int = 0
     """Items that were read at least once."""
     dropped: int = 0
-    """Items replaced by newer ones before anybody read them."""
+    """Items replaced by newer ones before they were read."""
     staleness_sum: int = 0
     staleness_max: int = 0
     staleness_counts: list[int] = field(default_factory=lambda: [0] * (STALENESS_LIMIT + 1))
@@ -42,10 +42,10 @@ class BufferStats:
 
     @property
     def reuse_mean(self) -> float:
-        """Reads per item, over the items that were read at all; 1 for a queue."""
+        """Reads per item, over the items that were read at least once; 1 for a queue."""
         return self.reads / self.distinct_reads if self.distinct_reads else 0.0
 
     @property
     def occupancy_mean(self) -> float:
-        """Mean of items held / capacity, in [0, 1], at the moments of reading, the item read included."""
+        """Mean of items held / capacity, in [0, 1], sampled at each read; the item read counts as held."""
         return self.occupancy_sum / self.reads if self.reads else 0.0

@@ -7,7 +7,7 @@ import torch
 
 import greedypipe
 
-# A YAML file or its content; what is left out has its default (`greedypipe train --help` lists all keys).
+# A YAML file or its content; keys that are left out have their defaults (`greedypipe train --help` lists them all).
 run = greedypipe.train(
     {
         "data": {"name": "digits"},
@@ -26,7 +26,7 @@ print(len(run.metrics()), "records of training steps: rows, or a pandas.DataFram
 
 # %% [markdown]
 # ## The network
-# It is an ordinary `nn.Sequential` with the layers' names; images are normalised as in training.
+# An ordinary `nn.Sequential` with the layers' names; images are normalised as in training.
 
 # %%
 network = run.network()
@@ -37,7 +37,7 @@ print([name for name, _ in network.named_children()], f"accuracy of a batch {rig
 
 # %% [markdown]
 # ## What each block knows
-# Every block has learned with a head of its own: the network may be left at any of them.
+# Every block has learned with a head of its own, so a prediction can be read at any of them.
 
 # %%
 for block, (head, logits) in enumerate(zip(run.heads(), run.exits(images), strict=True)):

@@ -1,4 +1,4 @@
-"""The door for scripts and notebooks: `greedypipe.train` trains as the command does, `greedypipe.Run` reads what it left."""
+"""The interface for scripts and notebooks: `greedypipe.train` trains like the command, `greedypipe.Run` reads the run."""
 
 import contextlib
 import copy
@@ -40,8 +40,8 @@ class RunFailed(RuntimeError):
     """A run has failed; `str` is the first cause.
 
     Attributes:
-        folder: The run's.
-        code: The exit code of its processes' launcher.
+        folder: Folder of the run.
+        code: Exit code of the run.
     """
 
     def __init__(self, cause: str, folder: Path, code: int) -> None:
@@ -56,25 +56,25 @@ def train(
     stages: int | None = None,
     resume: str | Path | None = None,
 ) -> "Run":
-    """Trains a network on this host, one process per stage; blocks, and prints how far the run is.
+    """Trains a network on this host, one process per stage. Blocks until the run has ended, and prints its progress.
 
-    The processes are started by a process of their own, with the caller's import path: no
-    `if __name__ == "__main__"` is needed around the call, and the caller may be a notebook, a thread, or use a GPU.
-    Objects that a configuration names by import path must stand in a module, not in a notebook's cells. Interrupting the
-    call ends the run; the run ends with the calling process. The caller's random numbers stay as they are.
+    The processes are started by a separate process, with the caller's import path: no `if __name__ == "__main__"` is
+    needed around the call, and the caller may be a notebook, a thread, or use a GPU. Objects that a configuration names by
+    import path must be in a module, not in a notebook's cells. Interrupting the call ends the run, and so does the end of
+    the calling process. The caller's random number generators are unchanged.
 
     Args:
         config: A YAML file, or its content as sections of keys; None for the bundled digits.
-        overrides: Of the form "section.key=value".
-        stages: Processes; None for one per block, with its replicas.
-        resume: "auto": go on in the newest folder of this run; a run's or a checkpoint's folder: go on from there, in a
-            new one.
+        overrides: Overrides of the form "section.key=value".
+        stages: Number of processes; None for one per block, with its replicas.
+        resume: "auto": continue in the newest folder of this run; the folder of a run or checkpoint: continue from there,
+            in a new folder.
 
     Returns:
-        The run; also one that was told to stop (SIGTERM), which has saved itself.
+        The run; also if it was stopped by SIGTERM, after saving.
 
     Raises:
-        ConfigError: The configuration is wrong or impossible; a line per error, and nothing has been started.
+        ConfigError: The configuration is wrong or impossible; one line per error. Nothing has been started.
         RunFailed: The run has failed.
     """
     with torch.random.fork_rng(devices=[]), _as_file(config) as path:
@@ -86,17 +86,17 @@ def train(
 
 
 class Run:
-    """What a run has left in its folder. The network is its end, or else its newest complete checkpoint.
+    """The results in a run's folder. The network is that of the run's end, or else of its newest complete checkpoint.
 
-    Methods that take images want them as the network was trained: normalised, fp32 [N, C, H, W], on any device; what they
-    return is fp32 on the CPU, without a graph. They read the network once.
+    Methods that take images expect them as in training: normalised, fp32 [N, C, H, W], on any device. They return fp32
+    tensors on the CPU, without a graph, and read the network only once.
 
     Args:
-        folder: The run's, e.g. "runs/vgg8b-digits-1".
-        overrides: For its configuration, e.g. "data.root=/elsewhere" or "placement.device=cpu".
+        folder: Folder of the run, e.g. "runs/vgg8b-digits-1".
+        overrides: Overrides of the run's configuration, e.g. "data.root=/elsewhere" or "placement.device=cpu".
 
     Raises:
-        ValueError: The folder is not a run's.
+        ValueError: The folder is not that of a run.
     """
 
     def __init__(self, folder: str | Path, *overrides: str) -> None:
@@ -109,15 +109,15 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """summary.json: accuracies, times, what every stage has done; empty as long as the run has not ended."""
+        """Content of summary.json: accuracies, times, figures of every stage; empty until the run has ended."""
         summary = read_run(self.folder).summary
         return asdict(summary) if summary else {}
 
     def metrics(self) -> Any:
-        """The records of training steps of all processes.
+        """Records of the training steps of all processes.
 
         Returns:
-            A pandas.DataFrame where pandas is installed, else a list of dictionaries. Every row has the `stage` (its label)
+            A pandas.DataFrame if pandas is installed, else a list of dictionaries. Every row has the `stage` (its label)
             and the figures of metrics/stageK.jsonl: block, step, loss, time_s and so on.
         """
         run = read_run(self.folder)
@@ -131,7 +131,7 @@ class Run:
 
     def network(self) -> nn.Sequential:
         """A copy of the trained network in evaluation mode, from images to outputs [N, classes]. Its children are the
-        layers and the classifier, by their names (with `_` where a name has a dot)."""
+        layers and the classifier under their names, with `_` for every dot."""
         layers = [one for block in self._blocks for one in (*block.layers, block.site.classifier) if one]
         network = nn.Sequential(OrderedDict((layer.name.replace(".", "_"), layer.module) for layer in layers))
         return copy.deepcopy(network).eval()
@@ -150,11 +150,11 @@ class Run:
         return features(self._blocks, x, layer)
 
     def exits(self, x: Tensor) -> Tensor:
-        """The outputs of every head in the network's order, [heads, N, classes]: logits where it classifies."""
+        """The outputs of every head in the network's order, [heads, N, classes]; for classification, logits."""
         return outputs(self._blocks, x)
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The held-out samples of the run's data, once: images as the methods here want them, and labels."""
+        """One pass over the held-out samples of the run's data: images as these methods expect them, and labels."""
         source = BatchSource(self._plan.config.data, self._plan.config.training.seed)
         with contextlib.closing(source):
             for batch in source.test_batches():
@@ -177,7 +177,7 @@ class Run:
 
 @contextlib.contextmanager
 def _as_file(config: str | Path | Mapping[str, Any] | None) -> Iterator[str | None]:
-    """A configuration as the file that is loaded; its errors name a mapping as `config`."""
+    """A configuration as a file to load; errors in a mapping name it `config`."""
     if not isinstance(config, Mapping):
         yield None if config is None else str(config)
         return
@@ -191,7 +191,7 @@ def _as_file(config: str | Path | Mapping[str, Any] | None) -> Iterator[str | No
 
 
 def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
-    """Runs a plan's processes below one of its own, and prints what they print; returns exit code and last line."""
+    """Runs a plan's processes under a separate parent, and prints their output; returns exit code and last line."""
     order = {
         "config": dump_config(plan.config),
         "origin": asdict(origin.note()),
@@ -206,7 +206,7 @@ def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
         encoding="utf-8",
         errors="replace",
         env=environment | {"PYTHONIOENCODING": "utf-8"},
-        # An interrupt of the caller's group comes once, from here.
+        # Its own session: an interrupt of the caller's process group reaches the run only once, from here.
         start_new_session=True,
     )
     assert process.stdin and process.stdout

@@ -1,7 +1,7 @@
-"""Lets a command of this folder be run as a file: `import greedypipe` is then this checkout, in child processes as well.
+"""Lets a command of this folder be run as a file: `import greedypipe` then finds this checkout, also in child processes.
 
-Imported for its effect, by a file that is `__main__`. Python has put launch/ first on the import path, where `config` or
-`process` would hide a user's modules of these names; the user's current folder takes its place.
+Imported for its side effect by a file that is `__main__`. Python has put launch/ first on the import path, where `config`
+and `process` would hide a user's modules of these names; the user's current folder replaces it.
 """
 
 import os

@@ -1,10 +1,10 @@
-"""What a trained network's heads can do: accuracy of every exit and of the ensemble, and leaving early.
+"""Measures a trained network's exits: accuracy of every head and of the ensemble, and early exit.
 
     greedypipe evaluate RUN [--data FOLDER] [--out RUN/evaluation] [section.key=value ...]
 
 RUN is the folder of a run or of a checkpoint. Early exit answers at the first head that is confident enough. Confidences
-are calibrated by a temperature per head, fitted on `data.calibration_samples` training samples that the run has kept
-back; where it has kept none, they are the heads' own, and the table says so. Writes a JSON file and a plot.
+are calibrated with a temperature per head, fitted on the `data.calibration_samples` training samples that the run has kept
+back. If it has kept none, they are not calibrated, which the table states. Writes a JSON file and a plot.
 """
 
 import json
@@ -26,19 +26,19 @@ from greedypipe.pipeline.exits import EarlyExit, calibration_error, collect, ear
 from greedypipe.workers.data.source import BatchSource
 
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.01)
-"""Above 1 nobody leaves early."""
+"""Above 1 no sample leaves early."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """What one head can do if all samples leave at it.
+    """Figures of one head if all samples leave at it.
 
     Attributes:
         block: Index of its block; `after` is the name of that block's last layer.
-        accuracy: On the held-out part, in [0, 1].
-        temperature: That its confidences were calibrated with; 1 where they were not.
-        calibration_error: Expected calibration error of the calibrated confidences.
-        cost: Multiply-adds over those of the whole network without auxiliary heads.
+        accuracy: Accuracy on the held-out part, in [0, 1].
+        temperature: Temperature that calibrates its confidences; 1 if they are not calibrated.
+        calibration_error: Expected calibration error of the confidences, after calibration.
+        cost: Multiply-adds relative to the whole network without auxiliary heads.
     """
 
     block: int
@@ -51,7 +51,7 @@ class Exit:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the command prints and writes, as numbers."""
+    """All numbers that the command prints and writes."""
 
     checkpoint: str
     test_samples: int
@@ -62,7 +62,7 @@ class Findings:
 
 
 def evaluate(checkpoint: Path, overrides: list[str]) -> Findings:
-    """Measures a checkpoint's heads on the held-out part. Blocks while it runs the network.
+    """Measures a checkpoint's heads on the held-out part. Blocks while the network runs.
 
     Raises:
         ConfigError: The data are missing, or an override is wrong.
@@ -113,13 +113,13 @@ def tables(found: Findings) -> tuple[Table, Table]:
     exits.add_row("ensemble", "", f"{found.ensemble_accuracy:.4f}", "", "", "")
     count = found.calibration_samples
     title = (
-        f"leaving early, calibrated on {count:,} samples"
+        f"early exit, calibrated on {count:,} samples"
         if count
-        else ("leaving early; confidences are not calibrated: the run kept no data.calibration_samples back")
+        else ("early exit; confidences are not calibrated: the run kept no data.calibration_samples back")
     )
     early = Table("confidence", "accuracy", "multiply-adds", "samples by exit", title=title, title_justify="left")
     for point in found.early_exit:
-        confidence = f"{point.threshold:g}" if point.threshold <= 1 else "nobody leaves"
+        confidence = f"{point.threshold:g}" if point.threshold <= 1 else "no early exit"
         shares = " ".join(f"{share:.0%}" for share in point.shares)
         early.add_row(confidence, f"{point.accuracy:.4f}", f"{point.cost:.1%}", shares)
     return exits, early
@@ -153,10 +153,8 @@ def plot(found: Findings, path: Path) -> None:
 def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("run", type=user_path, help="the folder of a run or of a checkpoint")
-    parser.add_argument("--data", type=user_path, help="folder of the data, where it is not the run's own data.root")
-    parser.add_argument(
-        "--out", type=user_path, help="where to write, without suffix: .json and .png (default: RUN/evaluation)"
-    )
+    parser.add_argument("--data", type=user_path, help="folder of the data (default: the run's data.root)")
+    parser.add_argument("--out", type=user_path, help="files to write, without .json and .png (default: RUN/evaluation)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_intermixed_args()
     overrides = [*arguments.overrides, *([f"data.root={arguments.data}"] if arguments.data else [])]

@@ -2,8 +2,8 @@
 
     greedypipe export RUN --out model.safetensors|model.pt
 
-RUN is the folder of a run, of which its end is taken or else its newest complete checkpoint, or of a checkpoint. The
-auxiliary heads are written beside it, as model.heads.safetensors or model.heads.pt.
+RUN is the folder of a checkpoint, or of a run, whose final state is exported, or else its newest complete checkpoint. The
+auxiliary heads go into a second file, model.heads.safetensors or model.heads.pt.
 """
 
 import sys
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _write(path: Path, state: dict[str, Tensor]) -> None:
-    # Files that others read hold tensors in the usual order, whatever order they were trained in.
+    # Exported tensors have the default memory layout, whatever layout they were trained in.
     plain = {name: value.contiguous() for name, value in state.items()}
     WRITERS[path.suffix](plain, path)
     size_mb = sum(value.numel() * value.element_size() for value in plain.values()) / 1e6

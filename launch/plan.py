@@ -1,10 +1,10 @@
-"""Plans a run without training it: measures layers, cuts the network, rehearses the cut, says what to expect.
+"""Plans a run without training it: measures layers, cuts the network, rehearses the cut, and predicts throughput.
 
     greedypipe plan [--config x.yaml] --stages 4 [section.key=value ...]
 
-Empty `partition.boundaries` are found as with `auto`; named ones are kept and judged. Processes beyond the number of
-blocks become replicas of the slowest stages, unless placement.replicas says otherwise. The rehearsal runs the stages for
-some seconds as processes of this host, on synthetic data of the same shape, and keeps nothing.
+If `partition.boundaries` is empty, the command finds boundaries, as with `auto`; named ones are kept and judged. Processes
+beyond the number of blocks become replicas of the slowest stages, unless placement.replicas is set. The rehearsal runs the
+stages for some seconds as processes of this host, on synthetic data of the same shape, and keeps nothing.
 """
 
 import argparse
@@ -29,16 +29,16 @@ from greedypipe.launch.on_host.rehearsal import Rehearsal, rehearse
 from greedypipe.launch.planning.auto_cut import Forecast, forecast, shared_cores
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
-from greedypipe.pipeline.balance import shared_out
+from greedypipe.pipeline.balance import processes_per_stage
 from greedypipe.workers.memory import keep_freed_memory
 from greedypipe.workers.telemetry.phrases import range_of_layers
 from greedypipe.workers.telemetry.results import LinkReport, StageReport
 
 
 def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast]:
-    """The plan with the best cut, or its own where it names one, and what its layers cost. Blocks while measuring.
+    """The plan with the best cut, or with the configuration's own, and its prediction from layers. Blocks while measuring.
 
-    Where there are more processes than blocks, and the configuration names no replicas, the slowest stages get them.
+    If there are more processes than blocks, and the configuration sets no replicas, the slowest stages get the surplus.
 
     Raises:
         ValueError: The configuration is impossible.
@@ -52,7 +52,7 @@ def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast
     profile = profile_layers(plan, device)
     found = forecast(plan, profile, shared_cores(device))
     if num_processes > plan.placement.num_processes:
-        plan = plan.with_replicas(shared_out(found.stage_s, num_processes, config.data.batch_size))
+        plan = plan.with_replicas(processes_per_stage(found.stage_s, num_processes, config.data.batch_size))
         found = forecast(plan, profile, shared_cores(device))
     return plan.recut(found.boundaries), found
 
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def as_json(found: Forecast, rehearsal: Rehearsal) -> dict[str, object]:
-    """Everything that the command prints, as numbers."""
+    """All numbers that the command prints."""
     derived = {"imbalance": found.imbalance, "head_overhead": found.head_overhead}
     return {"layers": asdict(found) | derived, "rehearsal": asdict(rehearsal)}
 
@@ -86,7 +86,7 @@ def as_json(found: Forecast, rehearsal: Rehearsal) -> dict[str, object]:
 def _parse() -> argparse.Namespace:
     parser = RunCommandLine(__doc__, lists_keys=False)
     parser.add_argument("--stages", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="about how long to rehearse (default: 10)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="approximate length of the rehearsal (default: 10)")
     parser.add_argument("--json", type=user_path, help="also write the numbers to this file")
     arguments = parser.parse_intermixed_args()
     if arguments.stages < 1:
@@ -95,7 +95,7 @@ def _parse() -> argparse.Namespace:
 
 
 def plan_table(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> Table:
-    """One line per process: its layers, its time, its memory, its link; a replica's own time is that of its part."""
+    """One line per process: layers, time, memory, link; a replica's own time is for its part of the batch."""
     table = Table(title="the cut", title_justify="left", title_style="bold")
     names = (
         "stage",
@@ -142,14 +142,14 @@ def _send_s(link: LinkReport) -> float:
 
 
 def plan_lines(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> str:
-    """What follows for the whole pipeline."""
+    """Figures of the whole pipeline."""
     batch = plan.config.data.batch_size
     slowest_s = max(report.step_time_s for report in rehearsal.stages)
     boundaries = ",".join(found.boundaries)
     lines = [
         f"imbalance epsilon (slowest / mean stage, from layers)       {found.imbalance:.3f}",
         f"head overhead alpha (sum of stages / back-propagation - 1)  {found.head_overhead:.3f}",
-        f"bound: what the slowest stage allows   {rehearsal.bound_samples_per_s:,.0f} samples/s rehearsed, "
+        f"bound set by the slowest stage         {rehearsal.bound_samples_per_s:,.0f} samples/s rehearsed, "
         f"{found.bound_samples_per_s:,.0f} from layers",
         f"predicted throughput                   {rehearsal.samples_per_s:,.0f} samples/s rehearsed, "
         f"{found.samples_per_s:,.0f} from layers",
@@ -164,7 +164,7 @@ def plan_lines(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> str:
 
 
 def _link_lines(rehearsal: Rehearsal, slowest_s: float) -> list[str]:
-    """Whether handing a message over takes longer than the slowest stage's work on it."""
+    """Whether sending a message takes longer than the slowest stage's work on it."""
     sending = [report.link for report in rehearsal.stages if report.stage < rehearsal.stages[-1].stage]
     if not sending:
         return []
@@ -172,7 +172,7 @@ def _link_lines(rehearsal: Rehearsal, slowest_s: float) -> list[str]:
     verdict = "binds: use link.dtype or cut elsewhere" if slowest_send_s > slowest_s else "does not bind"
     return [
         f"links ({sending[0].transport}): a message takes {1e3 * slowest_send_s:.2f} ms at most, "
-        f"{slowest_send_s / slowest_s:.1%} of the slowest stage: {verdict} here; elsewhere each needs the MB/s of its line"
+        f"{slowest_send_s / slowest_s:.1%} of the slowest stage: {verdict} here; between hosts each needs the MB/s above"
     ]
 
 

@@ -1,11 +1,11 @@
-"""Trains a network block by block on a Ray cluster: an actor per process, otherwise the run that torchrun starts.
+"""Trains a network block by block on a Ray cluster: one actor per process; everything else is as under torchrun.
 
     greedypipe ray [--config x.yaml] [--address auto] [--stages 4] [section.key=value ...]
     ray job submit --working-dir . -- python launch/ray_run.py --config ... run.folder=/shared/runs
 
-Ray reserves the resources, starts the processes, watches them and starts them again; activations go over the links of the
-run, not through Ray. The folders run.folder and data.root must be the same on all nodes. Ctrl-C ends the run at once;
-SIGTERM (as `ray job stop` sends it) has it save itself first.
+Ray reserves the resources, starts and watches the processes, and restarts them; activations travel over the run's own
+links, not through Ray. The folders run.folder and data.root must be the same on all nodes. Ctrl-C ends the run at once;
+SIGTERM (which `ray job stop` sends) makes it save first.
 """
 
 import argparse
@@ -45,8 +45,8 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = RunCommandLine(__doc__, lists_keys=True)
-    parser.add_argument("--address", help="of a cluster: auto, or HOST:6379 of its head; default: one on this machine alone")
-    parser.add_argument("--num-cpus", type=int, help="CPUs of a cluster on this machine alone (default: its cores)")
+    parser.add_argument("--address", help="cluster: auto, or HOST:6379 of its head (default: a new one on this machine)")
+    parser.add_argument("--num-cpus", type=int, help="CPUs of a new cluster on this machine (default: its cores)")
     parser.add_argument("--stages", type=int, help="processes (default: one per block)")
     parser.add_resume()
     return parser.parse_intermixed_args()

@@ -1,4 +1,4 @@
-"""Shows a run as one page that needs nothing else: curves, stages, waits, staleness, and a timeline of a few batches.
+"""Writes a run as one self-contained page: curves, stages, waits, staleness, and a timeline of a few batches.
 
 greedypipe report runs/vgg8b-digits-1 [--out FILE]
 """

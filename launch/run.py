@@ -1,8 +1,8 @@
-"""Trains a network block by block, one process per stage: one of the processes that torchrun starts.
+"""Trains a network block by block, one process per stage: the program of each process that torchrun starts.
 
     torchrun --nproc_per_node=4 -m greedypipe.launch.run [--config x.yaml] [--resume auto|PATH] [section.key=value ...]
 
-On one host `greedypipe train` needs no torchrun.
+On a single host, `greedypipe train` does the same without torchrun.
 """
 
 import argparse
@@ -44,9 +44,9 @@ def main() -> None:
             print(f"greedypipe: {remark}", file=sys.stderr, flush=True)
         config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
         if arguments.print_config:
-            _say(environment, dump_config(config).rstrip())
+            _print_on_rank_0(environment, dump_config(config).rstrip())
             return
-        # No threads before a keeper forks.
+        # There must be no threads before a keeper forks.
         torch.set_num_threads(1)
         plan = make_plan(config, environment.world_size)
         if config.faults.policy == "isolate":
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _work(environment: Environment, plan: Plan, resume: str | None, incarnation: int) -> int:
-    """All that one process of the run does, or a child of it that is started again."""
+    """Runs one process of the run; under a keeper, in its child, also after a restart."""
     with contextlib.suppress(KeyboardInterrupt):
         stores = environment.connect(2, plan.config.faults.timeout_s)
         folder = find = None
@@ -74,7 +74,8 @@ def _work(environment: Environment, plan: Plan, resume: str | None, incarnation:
 def _begin(
     environment: Environment, resume: str | None, plan: Plan, store: Store, incarnation: int
 ) -> tuple[Path, Callable[[], Origin]]:
-    """The run's folder, and where the run begins, which rank 0 decides; at once where that may be refused."""
+    """For rank 0: the run's folder, and a function that finds where the run begins. A first start finds that at once, since
+    `resume` may have to be refused."""
     earlier = environment.noted_folder(store) if environment.attempt or incarnation else None
 
     def find() -> Origin:
@@ -98,7 +99,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def _say(environment: Environment, text: str) -> None:
+def _print_on_rank_0(environment: Environment, text: str) -> None:
     if environment.rank == 0:
         print(text, flush=True)
 

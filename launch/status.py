@@ -38,10 +38,10 @@ def status_table(status: RunStatus, ended: str, now_s: float) -> FittingTable:
     """One row per process.
 
     Args:
-        ended: How the run has ended; empty where nothing is known of it.
+        ended: How the run has ended; empty if that is not known.
     """
     age_s = now_s - status.unix_s
-    ended = ended or ("ended without a word, or stands still" if age_s > STALE_S else "")
+    ended = ended or ("no updates: the run was killed or is stopped" if age_s > STALE_S else "")
     title = f"as of {age_s:,.1f} s ago" + (f": {ended}" if ended else "")
     table = FittingTable(COLUMNS, title)
     rows, labels = status.stages, status.labels
@@ -69,7 +69,7 @@ def _table(run: Path) -> FittingTable:
 def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("run", type=user_path, help="the run's folder, e.g. runs/vgg8b-digits-1")
-    parser.add_argument("--follow", action="store_true", help="go on printing until Ctrl-C")
+    parser.add_argument("--follow", action="store_true", help="repeat until Ctrl-C")
     arguments = parser.parse_intermixed_args()
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:

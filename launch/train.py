@@ -2,8 +2,8 @@
 
     greedypipe train [--stages 4] [--config x.yaml] [--resume auto|PATH] [section.key=value ...]
 
-Several hosts take torchrun: `torchrun ... -m greedypipe.launch.run`, with the same options. Ctrl-C ends the run at once;
-SIGTERM has it save itself first (exit code 75).
+For several hosts use torchrun: `torchrun ... -m greedypipe.launch.run`, with the same options. Ctrl-C ends the run at
+once; SIGTERM makes it save first (exit code 75).
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    # The server imports what ranks need while this process imports what it takes to judge the configuration.
+    # The server imports what ranks need while this process imports what it needs to check the configuration.
     fork_server.start(fork_server.RANKS_NEED)
     from greedypipe.launch.config.errors import ConfigError
     from greedypipe.launch.on_host.host_run import run_on_host, settle

@@ -9,21 +9,21 @@ from functools import cached_property
 Rank = Callable[[float, int], tuple[float, float]]
 
 TIE = 0.01
-"""Stage times within this share of the best count as equal: what is sent decides between such cuts."""
+"""Stage times within this fraction of the best count as equal: the bytes sent decide between such cuts."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What training one batch costs, unit by unit; a unit is the least that can be a block.
+    """Cost of training one batch, unit by unit; a unit is the smallest possible block.
 
     Two measurements of whole blocks determine the cost of every block: its last unit alone with the head behind it, and what
-    each unit before that one adds. How much of a block's time is its head need not be known.
+    each unit before that one adds. The head's share of a block's time need not be known.
 
     Attributes:
         alone_s: Seconds of a block of unit i alone, head and optimizer included; the last one's head is the classifier.
-        before_s: Seconds that unit i adds to a block which began with unit i + 1: its own work, and the gradient of unit
-            i + 1's input, which nobody computed before. One fewer than units.
-        sent_bytes: What a link behind unit i carries.
+        before_s: Seconds that unit i adds to a block that begins with unit i + 1: its own work, and the gradient of unit
+            i + 1's input, which the first unit of a block does not compute. One entry fewer than units.
+        sent_bytes: Bytes per batch that a link behind unit i carries.
 
     Raises:
         ValueError: The lengths do not match, or there is no unit.
@@ -53,7 +53,7 @@ class Costs:
 
     @property
     def back_propagation_s(self) -> float:
-        """Seconds per batch of all units as one block: what decoupling is compared with."""
+        """Seconds per batch of all units as one block: the baseline that decoupling is compared with."""
         return self.block_s(0, self.num_units)
 
     @cached_property
@@ -62,8 +62,8 @@ class Costs:
 
 
 def balanced_starts(costs: Costs, hosting: Sequence[range]) -> tuple[int, ...]:
-    """The units at which blocks begin so that the largest stage time is least; of cuts within TIE of that one with the
-    fewest bytes sent between stages. Pooling shrinks what is sent, so a cut behind it wins where times are equal.
+    """The first unit of every block in the cut with the fastest slowest stage. Among cuts within TIE of that optimum, the
+    one that sends the fewest bytes between stages wins, such as a cut behind pooling, which shrinks the activation.
 
     Args:
         hosting: The blocks of every stage, in order.
@@ -81,7 +81,7 @@ def balanced_starts(costs: Costs, hosting: Sequence[range]) -> tuple[int, ...]:
 
 
 class _Stages:
-    """Dynamic program over the stages; `blocks[s]` blocks of stage s are cut inside it as cheaply as possible."""
+    """Dynamic program over the stages; the `blocks[s]` blocks of stage s are cut as cheaply as possible."""
 
     def __init__(self, costs: Costs, blocks: Sequence[int]) -> None:
         self._costs = costs
@@ -109,7 +109,7 @@ class _Stages:
 
 
 def _cut_inside(costs: Costs, blocks: int) -> dict[tuple[int, int], tuple[float, tuple[int, ...]]]:
-    """For all units start to stop - 1: the least seconds of `blocks` blocks made of them, and where these begin."""
+    """For every range of units (start, stop): the least seconds of `blocks` blocks made of it, and their first units."""
     spans = list(itertools.combinations(range(costs.num_units + 1), 2))
     found: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {
         (start, stop): (costs.block_s(start, stop), (start,)) for start, stop in spans
@@ -126,16 +126,16 @@ def _cut_inside(costs: Costs, blocks: int) -> dict[tuple[int, int], tuple[float,
     return found
 
 
-def shared_out(stage_s: Sequence[float], num_processes: int, batch_size: int) -> tuple[int, ...]:
-    """Gives processes that are left over to the stage that is the slowest at the time, as replicas of it.
+def processes_per_stage(stage_s: Sequence[float], num_processes: int, batch_size: int) -> tuple[int, ...]:
+    """Assigns surplus processes one by one as replicas of whichever stage is then the slowest.
 
     Args:
         stage_s: Seconds per batch of every stage in one process.
-        num_processes: At least one per stage; fewer are used where none of them makes the slowest stage faster.
-        batch_size: Every stage's replicas must divide it.
+        num_processes: At least one per stage. Processes that cannot speed up the slowest stage stay unused.
+        batch_size: Must be divisible by the number of replicas of every stage.
 
     Returns:
-        The processes of every stage.
+        Number of processes of every stage.
     """
     replicas = [1] * len(stage_s)
     while True:

@@ -1,4 +1,4 @@
-"""What travels with a batch: the description of a tensor, and what a block is given besides its input."""
+"""What travels with a batch: the description of a tensor, and what a block receives besides its input."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,13 +26,14 @@ class TensorSpec:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a block is given besides its input.
+    """What a block receives besides its input.
 
     Attributes:
         batch_id: Number of the batch in the stream of stage 0.
         labels: Targets of the task, [N, ...].
         extras: Further tensors by name, each [N, ...]; at least those that the block's method needs.
-        share: These rows as a share of the whole batch, where other replicas have the rest: the factor of the gradient.
+        share: Fraction of the whole batch that these rows are, in (0, 1]: weight of their gradient where other replicas
+            have the remaining rows.
     """
 
     batch_id: int

@@ -14,24 +14,24 @@ from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
 from greedypipe.pipeline.site import Shapes, Site
 
 Combine = Callable[[Sequence[nn.Parameter], float], None]
-"""Makes the gradients of parameters, from rows that are this share of a batch, those of the whole batch."""
+"""Turns the gradients of parameters over a share of a batch's rows into those over the whole batch."""
 
 
-def _alone(parameters: Sequence[nn.Parameter], share: float) -> None:
-    """The rows at hand are the whole batch."""
+def _keep_gradients(parameters: Sequence[nn.Parameter], share: float) -> None:
+    """No-op: without replicas a block sees all rows of a batch."""
 
 
 class Block:
-    """Layers that learn by a method of their own (Belilovsky et al., ICML 2020, Algorithm 1).
+    """Consecutive layers that learn by their own method (Belilovsky et al., ICML 2020, Algorithm 1).
 
     A block knows nothing of processes, links or other blocks. Its dropout is a function of (seed, index, step).
 
     Args:
-        site: Its place in the network, with its layers, on `device`.
-        method: How it learns, on `device`.
+        site: Place of the block in the network, with its layers, on `device`.
+        method: How the block learns, on `device`.
         optimization: Optimizer over the parameters of layers and method, schedule, and step budget.
         precision: Dtype and memory layout.
-        seed: The run's.
+        seed: Seed of the run.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Block:
         self._trunk = nn.Sequential(*(layer.module for layer in site.layers))
         self._optimization = optimization
         self._seed = seed
-        self._combine: Combine = _alone
+        self._combine: Combine = _keep_gradients
         self._own_part: tuple[int, ...] = ()
         self._fresh: Sample | None = None
         self._share = 1.0
@@ -88,7 +88,7 @@ class Block:
 
         Args:
             x: Input [N, *shapes.input] on `device`; not modified, and no gradient ever flows into it.
-            batch: What the method needs of the same rows; its tensors must stay as they are until `learn` returns.
+            batch: Labels and further tensors of the same rows; must stay unchanged until `learn` returns.
 
         Returns:
             The activation [N, *shapes.output] in the precision's dtype and layout, detached: computed with the weights
@@ -112,7 +112,7 @@ class Block:
         Does not synchronise with the device.
 
         Returns:
-            The local loss before the update, 0-dim fp32, detached, on `device`; None where that batch was passed through.
+            The local loss before the update, 0-dim fp32, detached, on `device`; None if the batch was only passed through.
         """
         if self._fresh is None and self.finished:
             return None
@@ -143,29 +143,29 @@ class Block:
             return activation, self.method.head(activation).float()
 
     def compile(self) -> None:
-        """Has torch.compile translate layers and method, each as a whole, when they are first called.
+        """Compiles layers and method with torch.compile, each as a whole, at their first call.
 
-        Results differ from eager ones in the last bits, as kernels are fused; they do not depend on who hosts the block.
+        Results differ from eager ones in the last bits, as kernels are fused; they do not depend on hosting.
         """
-        # With dynamic shapes the second block of a process would be given other kernels than it gets where it is alone.
+        # With dynamic shapes the second block of a process would get other kernels than it gets in a process of its own.
         self._trunk.compile(dynamic=False)
         self.method.compile(dynamic=False)
 
     def become_replica(self, number: int, combine: Combine) -> None:
-        """Makes the block number `number` of several replicas: `combine` joins their gradients before every step, and
-        dropout differs between them."""
+        """Makes this block replica `number` of several: `combine` merges their gradients before every step, and dropout
+        differs between them."""
         self._combine = combine
         self._own_part = (number,) if number else ()
 
     def statistics(self) -> list[Tensor]:
-        """What layers and method keep besides parameters, such as the running statistics of batch normalisation."""
+        """Buffers of layers and method, such as the running statistics of batch normalisation."""
         return [*self._trunk.buffers(), *self.method.buffers()]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `load_state_dict` needs to go on bit-exactly; tensors are references, not copies.
+        """Everything that `load_state_dict` needs to continue bit-exactly; tensors are references, not copies.
 
-        `layers` uses the ordinary network's parameter names, so that it is independent of the partition, and
-        `parameters` names what the optimizer's numbers stand for, `method.` before those of the method.
+        `layers` uses the ordinary network's parameter names, so that it is independent of the partition. `parameters`
+        names the optimizer's numbered parameters; those of the method begin with `method.`.
         """
         return {
             "index": self.index,
@@ -178,7 +178,7 @@ class Block:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned, of a block with the same layers and method; takes its tensors over."""
+        """Restores the `state_dict` of a block with the same layers and method; takes ownership of its tensors."""
         for layer in self._saved_layers:
             layer.module.load_state_dict({key: state["layers"][layer.qualified(key)] for key in layer.module.state_dict()})
         self.method.load_state_dict(state["method"])
@@ -196,7 +196,7 @@ class Block:
         return self.precision.canonical(x.to(self.precision.activation_dtype))
 
     def _seed_generator(self, part: str) -> None:
-        # Others may have drawn from the generator since: once per part, not once per step.
+        # Seeded for each part, not for each step: other blocks may have drawn from the generator in between.
         seed_global_generator(self.device, derive_seed(self._seed, part, self.index, self.step, *self._own_part))
 
     def _set_training(self, mode: bool) -> None:
@@ -205,7 +205,7 @@ class Block:
             self.method.train(mode)
 
     def _parameter_names(self) -> list[str]:
-        """Names of what the optimizer trains, in its order."""
+        """Names of the trained parameters, in the optimizer's order."""
         names = {id(parameter): f"method.{key}" for key, parameter in self.method.named_parameters()}
         for layer in self.layers:
             names |= {id(parameter): layer.qualified(key) for key, parameter in layer.module.named_parameters()}

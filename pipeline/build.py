@@ -31,10 +31,10 @@ ENDLESS = 2**40
 class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     """Length, seed and numerics of a run."""
 
-    epochs: int = Field(10, ge=1, description="length of the run: epochs of training steps that every block makes")
+    epochs: int = Field(10, ge=1, description="length of the run: epochs that every block trains for")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of initial weights, shuffling, augmentation and dropout")
     precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="bf16: mixed precision by torch's autocast, and activations are sent in bf16"
+        "fp32", description="bf16: mixed precision with torch's autocast; activations are sent in bf16"
     )
     channels_last: bool = Field(True, description="store images and feature maps in NHWC order (torch's channels_last)")
     compile: Literal["none", "inductor"] = Field(
@@ -55,14 +55,14 @@ class Sections:
 
 
 class Blueprint:
-    """A network, cut: all that is known of every block before any of them is trained.
+    """A network cut into blocks: everything known about them before training.
 
     Building it draws the initial weights, all layers in one stream seeded by the run's seed: they depend neither on
-    the partition nor on who hosts which block. Each head has a stream of its own. Blocks train the layers in place.
+    the partition nor on hosting. Each head has a stream of its own. Blocks train the layers in place.
 
     Args:
         steps_per_epoch: Training batches of an epoch.
-        drawn: The network, where it has been drawn before.
+        drawn: The network with its initial weights, if it has been drawn already.
 
     Raises:
         ValueError: The network, the partition or their combination is impossible.
@@ -80,7 +80,7 @@ class Blueprint:
         self.shapes = [Shapes(edges[block.start], edges[block.stop]) for block in self.partition.ranges()]
 
     def recut(self, partition: PartitionConfig) -> "Blueprint":
-        """Another cut of the very same layers: nothing is drawn, and what blocks have learned stays learned.
+        """The same layers, cut differently: draws nothing and keeps what blocks have learned.
 
         Raises:
             ValueError: The partition is impossible.
@@ -88,12 +88,12 @@ class Blueprint:
         return Blueprint(replace(self.sections, partition=partition), self.task, self.steps_per_epoch, self._drawn)
 
     def redrawn(self) -> "Blueprint":
-        """The same cut with the initial weights again, whatever blocks have learned since; draws them."""
+        """The same cut with the initial weights drawn again, discarding what blocks have learned."""
         return Blueprint(self.sections, self.task, self.steps_per_epoch)
 
     def for_trials(self) -> "Blueprint":
-        """The same cut of copied layers, whose blocks may be trained in any way and for any time: this one's stay as they
-        are. They are not compiled, and do not finish.
+        """The same cut of copied layers: training its blocks does not change this blueprint's layers. They are not
+        compiled, and never use up their step budget.
         """
         training = self.sections.training.model_copy(update={"compile": "none"})
         return Blueprint(replace(self.sections, training=training), self.task, ENDLESS, self._drawn.copy())
@@ -111,7 +111,7 @@ class Blueprint:
         return tuple(self.network.layers[position] for position in self.partition.ranges()[index])
 
     def needs(self, index: int) -> frozenset[str]:
-        """Names of what the method of block `index` needs of a batch besides its input."""
+        """Names of the tensors that the method of block `index` needs besides its input."""
         return (TaskLoss if index == self.num_blocks - 1 else method_class(self.sections.method)).needs
 
     def build_block(self, index: int, device: torch.device) -> Block:
@@ -157,7 +157,7 @@ def _to_channels_last(module: nn.Module) -> None:
 
 
 def _forbid_writing_into_input(layers: tuple[Layer, ...]) -> None:
-    """A block's input may lie in a slot that is read again, so nothing may be in place before its first weighted module.
+    """A block's input may lie in a slot that is read again, so no in-place module may precede its first weighted one.
 
     Looking at the very first module alone would miss what works on a view of the input, as after nn.Flatten.
     """

@@ -1,4 +1,4 @@
-"""What every head of a network can do alone: accuracy, calibrated confidence, and leaving the network early."""
+"""Evaluation of a network's exits: accuracy of every head, calibrated confidence, and early exit."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,13 +35,13 @@ class Exits:
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """Leaving at the first head that is confident enough.
+    """Result of letting every sample leave at the first head that is confident enough.
 
     Attributes:
-        threshold: Least confidence to leave; the last head always answers.
-        accuracy: Over all samples, in [0, 1].
+        threshold: Confidence that a head needs to answer; the last head always answers.
+        accuracy: Accuracy over all samples, in [0, 1].
         cost: Mean multiply-adds per sample over those of the whole network without auxiliary heads.
-        shares: Of samples by the head that they leave at.
+        shares: Fraction of the samples that leave at each head, in the network's order.
     """
 
     threshold: float
@@ -54,8 +54,8 @@ def outputs(blocks: Sequence[Block], images: Tensor) -> Tensor:
     """The outputs of all heads for images [N, C, H, W], in evaluation mode: fp32 [heads, N, classes], on the CPU."""
     x, found = images.to(blocks[0].device), []
     for block in blocks:
-        x, said = block.predict(x)
-        found.append(said.cpu())
+        x, logits = block.predict(x)
+        found.append(logits.cpu())
     return torch.stack(found)
 
 
@@ -82,7 +82,7 @@ def features(blocks: Sequence[Block], images: Tensor, layer: str) -> Tensor:
 
 
 def collect(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> Exits:
-    """Runs images [N, C, H, W] through all blocks in evaluation mode and keeps what the heads say, on the CPU."""
+    """Runs images [N, C, H, W] through all blocks in evaluation mode and collects the heads' outputs on the CPU."""
     logits, labels = [], []
     for images, classes in batches:
         logits.append(outputs(blocks, images))
@@ -91,8 +91,8 @@ def collect(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -
 
 
 def fit_temperatures(exits: Exits) -> list[float]:
-    """The temperature of each head that makes its confidences fit best: least negative log-likelihood (Guo et al., *On
-    Calibration of Modern Neural Networks*, ICML 2017, section 4.2)."""
+    """Fits a temperature for each head by minimising the negative log-likelihood (Guo et al., *On Calibration of Modern
+    Neural Networks*, ICML 2017, section 4.2)."""
     log_temperature = torch.zeros(len(exits.logits), 1, 1, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
 
@@ -108,7 +108,7 @@ def fit_temperatures(exits: Exits) -> list[float]:
 
 
 def calibration_error(exits: Exits, temperatures: Sequence[float], bins: int = 15) -> list[float]:
-    """Expected calibration error of each head: mean distance of confidence and accuracy over bins of confidence."""
+    """Expected calibration error of each head: mean gap between confidence and accuracy, over bins of confidence."""
     errors = []
     for probabilities, right in zip(*_confidences(exits, temperatures), strict=True):
         chosen = (probabilities * bins).long().clamp(max=bins - 1)
@@ -121,7 +121,7 @@ def early_exit(exits: Exits, temperatures: Sequence[float], costs: Sequence[floa
     """Leaves every sample at the first head whose confidence reaches `threshold`.
 
     Args:
-        costs: Of leaving at each head, as `exit_costs` gives them.
+        costs: Cost of leaving at each head, from `exit_costs`.
     """
     confidence, right = _confidences(exits, temperatures)
     confident = confidence >= threshold
@@ -139,8 +139,8 @@ def _confidences(exits: Exits, temperatures: Sequence[float]) -> tuple[Tensor, T
 
 
 def exit_costs(blocks: Sequence[Block], images: Tensor) -> list[float]:
-    """Multiply-adds of answering at each head, every head before it included, over those of the network's own classifier
-    without auxiliary heads. Counted by torch, on `images` [N, C, H, W]; elementwise work is not counted."""
+    """Multiply-adds of answering at each head, earlier heads included, relative to the whole network without auxiliary
+    heads. Counted by torch on `images` [N, C, H, W]; element-wise work is not counted."""
     x, trunk, heads = images, 0, list[int]()
     so_far = []
     for block in blocks:

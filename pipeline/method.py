@@ -15,14 +15,14 @@ from greedypipe.pipeline.site import Site
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One training batch as its block knows it.
+    """One training batch as seen by a block.
 
     Attributes:
         x: Input of the block, [N, *shapes.input], without a graph.
         h: Activation of the block, [N, *shapes.output], with its graph down to the block's layers, unless the method
-            leaves them alone.
+            does not train them.
         labels: Targets of the task, [N, ...].
-        extras: What else the method needs, by name, each [N, ...]: "image" is the network's input in fp32.
+        extras: Further tensors that the method needs, by name, each [N, ...]; "image" is the network's input in fp32.
     """
 
     x: Tensor
@@ -37,14 +37,14 @@ class Turn:
 
     Attributes:
         number: Turns of the block before this one.
-        fresh: The batch that the block has just computed the activation of.
+        fresh: The batch whose activation the block has just computed.
     """
 
     number: int
     fresh: Sample
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradients of a 0-dim loss; outside of autocast, as torch advises."""
+        """Accumulates the gradients of a 0-dim loss; outside autocast, as torch advises."""
         with torch.autocast(loss.device.type, enabled=False):
             loss.backward()
 
@@ -58,14 +58,14 @@ class MethodConfig(BaseModel, frozen=True, extra="forbid"):
 class Method(nn.Module, ABC):
     """How one block learns: its head, its objective, and what it needs of a batch. Owned by its block.
 
-    A method is built as ``Class(site, **keys)``: in the configuration, section `method` has its name and its keys. Keys are
-    checked against the nested `Config` where the class has one, else against the signature of the constructor.
+    A method is built as ``Class(site, **keys)``; its name and keys come from section `method` of the configuration. Keys
+    are checked against the nested `Config` if the class has one, else against the signature of the constructor.
 
     Attributes:
-        needs: What messages must carry as far as this block: "labels", "image".
+        needs: Names of the tensors that messages must carry as far as this block: "labels", "image".
         trains_layers: Whether any gradient reaches the block's layers; otherwise they keep their initial weights.
-        head: Activation [N, ...] to outputs of the task, [N, classes]. Where the objective is not the head's, it is a probe
-            that learns from the detached activation, so that every block has an accuracy.
+        head: Activation [N, ...] to outputs of the task, [N, classes]. If the objective does not train the layers through
+            the head, the head is a probe that learns from the detached activation, so that every block has an accuracy.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -87,7 +87,7 @@ class Method(nn.Module, ABC):
 
 
 class LocalLoss(Method):
-    """A method that minimises a loss of the batch at hand: nothing travels back."""
+    """A method that minimises a loss of the current batch: nothing travels back."""
 
     def learn(self, turn: Turn) -> Tensor:
         loss: Tensor = self(turn.fresh)
@@ -95,7 +95,7 @@ class LocalLoss(Method):
         return loss.detach()
 
     def forward(self, sample: Sample) -> Tensor:
-        """The loss of a batch, as a module's call, which torch.compile may translate."""
+        """The loss of a batch, as a module call, so that torch.compile can compile it."""
         return self.loss(sample)
 
     @abstractmethod
@@ -104,7 +104,7 @@ class LocalLoss(Method):
 
 
 class TaskLoss(LocalLoss):
-    """The task's own loss through the head; the method of every last block, where the head is the classifier."""
+    """The task's own loss through the head; always the method of the last block, whose head is the classifier."""
 
     def loss(self, sample: Sample) -> Tensor:
         return self.task.loss(self.head(sample.h), sample.labels)

@@ -18,7 +18,7 @@ _WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (ada
 _SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"step_epochs": ("step",), "milestones": ("multistep",), "gamma": ("step", "multistep")}
 )
-"""Which schedules a key has an effect on."""
+"""The schedules that use a key."""
 
 
 class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
@@ -124,7 +124,7 @@ OPTIMIZER_FAMILY = Family[OptimizerConfig](
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-    """Builds the optimizer; torch's in their fused form, one kernel for all parameters, on CPU as on CUDA."""
+    """Builds the optimizer; torch's own are fused, one kernel for all parameters, on the CPU and on CUDA."""
     return config.build(parameters)
 
 
@@ -159,7 +159,7 @@ class Optimization:
     """The optimizer of one block with its schedule, step budget and largest gradient norm.
 
     Args:
-        parameters: What is trained, in an order that every process agrees on.
+        parameters: The trained parameters, in the same order in every process.
         total_steps: Step budget of the run.
     """
 
@@ -178,7 +178,7 @@ class Optimization:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def zero_grad(self) -> None:
-        """Forgets all gradients."""
+        """Clears all gradients."""
         self._optimizer.zero_grad(set_to_none=True)
 
     def advance(self) -> None:
@@ -193,6 +193,6 @@ class Optimization:
         return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned; takes its tensors over."""
+        """Restores what `state_dict` returned; takes ownership of its tensors."""
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])

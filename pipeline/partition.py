@@ -31,7 +31,7 @@ class Partition:
     """A cut of `num_layers` layers: block i has the layers starts[i] to starts[i + 1] - 1.
 
     Raises:
-        ValueError: A block would be empty or a layer in no block.
+        ValueError: A block would be empty, or a layer would belong to no block.
     """
 
     starts: tuple[int, ...]
@@ -49,15 +49,15 @@ class Partition:
         return len(self.starts)
 
     def ranges(self) -> list[range]:
-        """The layer indices of every block, in order; together each layer once."""
+        """The layer indices of every block, in order; they cover each layer once."""
         return [range(left, right) for left, right in pairwise((*self.starts, self.num_layers))]
 
 
 def make_partition(config: PartitionConfig, layers: Sequence[Layer]) -> Partition:
-    """Cuts at the named boundaries, or evenly; evenly as well for "auto", until somebody has measured.
+    """Cuts at the named boundaries, or evenly if there are none; also evenly for "auto", until layers are measured.
 
     Raises:
-        ValueError: More blocks than weighted layers, or a boundary that names no layer, the first, or breaks the order.
+        ValueError: More blocks than weighted layers, or a boundary that is unknown, the first layer, or out of order.
     """
     if config.boundaries and config.boundaries != AUTO:
         return Partition((0, *_positions(config.boundaries, config.blocks, layers)), len(layers))
@@ -65,9 +65,9 @@ def make_partition(config: PartitionConfig, layers: Sequence[Layer]) -> Partitio
 
 
 def even_starts(layers: Sequence[Layer], blocks: int) -> list[int]:
-    """Starts of `blocks` blocks with the same number of weighted layers, the earlier ones one fewer where it must be.
+    """Starts of `blocks` blocks with equal numbers of weighted layers; of uneven ones, earlier blocks get one fewer.
 
-    A layer without parameters (pooling) stays with the layer before it: what is sent is then the pooled map, four
+    A layer without parameters (pooling) stays with the layer before it, so that the pooled map is sent, which is four
     times smaller.
     """
     weighted = [index for index, layer in enumerate(layers) if layer.has_parameters]

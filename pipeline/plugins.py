@@ -1,4 +1,4 @@
-"""Families of variants in the configuration, and the door for a user's own: `name: package.module:Object`."""
+"""Families of variants in the configuration, and how a user adds one: `name: package.module:Object`."""
 
 import difflib
 import importlib
@@ -13,12 +13,12 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 class Own(BaseModel, frozen=True, extra="forbid"):
-    """A user's own variant of a family, to be refined by each family.
+    """A user's own variant; each family derives its class from this one.
 
     The object is imported, and its options are checked, when the section is validated: before anything starts.
 
     Attributes:
-        positional: How many leading arguments the family supplies when it calls the object.
+        positional: Number of leading arguments that the family supplies when it calls the object.
         keywords: Names of the keyword arguments that it supplies.
     """
 
@@ -42,7 +42,7 @@ class Own(BaseModel, frozen=True, extra="forbid"):
         return options
 
     def call(self, *arguments: Any, **keywords: Any) -> Any:
-        """Calls the object with its options as further keywords: those of its validated `Config`, where it has one."""
+        """Calls the object with its options as further keywords, validated by its `Config` if it has one."""
         target = resolve(self.name)
         options = check_options(self.name, target, self.options, positional=self.positional, keywords=self.keywords)
         return target(*arguments, **keywords, **dict(options))
@@ -52,13 +52,13 @@ class Family(Generic[SectionT]):
     """The variants of one section of the configuration, discriminated by its key `name`.
 
     Annotates a field whose type is the variants' common base: `head: Annotated[HeadConfig, HEADS] = HEADS.default()`.
-    A name with a colon chooses `own`, no name the default.
+    A name with a colon chooses `own`; without a name, the default is taken.
 
     Args:
         kind: What a variant is, for errors, e.g. "network".
         variants: Every known name with the section it chooses; a section may have several names.
-        default: The name that a section without one has.
-        own: The section of a user's own variant, an `Own` that is one of the family as well.
+        default: Name of the variant in a section that gives none.
+        own: The section of a user's own variant: a class derived from `Own` and from the family's base.
     """
 
     def __init__(self, kind: str, variants: Mapping[str, type[SectionT]], *, default: str, own: type[SectionT]) -> None:
@@ -78,10 +78,10 @@ class Family(Generic[SectionT]):
         return self.own if ":" in name else self.variants.get(name)
 
     def choose(self, keys: Any) -> SectionT:
-        """The section of the variant that `keys` name; a section passes through.
+        """The section of the variant that `keys` name; a validated section is returned as it is.
 
         Raises:
-            ValidationError: The name is unknown, or the keys are not its variant's.
+            ValidationError: The name is unknown, or the keys do not fit its variant.
         """
         sections: tuple[type[SectionT], ...] = (*self.variants.values(), self.own)
         if isinstance(keys, sections):
@@ -106,14 +106,14 @@ class Family(Generic[SectionT]):
 
 
 def refusal(title: str, errors: Iterable[tuple[tuple[str, ...], Any, str]]) -> ValidationError:
-    """An error of one line for each of `errors`: location below the validated value, what was got, and why not.
+    """A validation error with one line for each of `errors`: location below the validated value, input, and message.
 
     Raised inside a validator, it reports every line at its own location.
     """
     return ValidationError.from_exception_data(
         title,
         [
-            # The message is passed as context: pydantic formats the template, and what a user typed may have braces.
+            # The message is passed as context: pydantic formats the template, and a user's input may contain braces.
             InitErrorDetails(type=PydanticCustomError("refused", "{reason}", {"reason": text}), loc=location, input=got)
             for location, got, text in errors
         ],
@@ -125,7 +125,7 @@ def resolve(name: str) -> Any:
 
     Raises:
         ValueError: The name has another form, or there is no such module or object. Errors from inside the module are
-            passed on as they are.
+            propagated unchanged.
     """
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
@@ -134,7 +134,7 @@ def resolve(name: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module was found, but something that it imports was not
+            raise  # the module was found, but not something that it imports
         raise ValueError(f"{name}: no module {error.name!r} on the import path") from error
     if not hasattr(module, attribute):
         near = difflib.get_close_matches(attribute, vars(module), n=1)
@@ -152,8 +152,8 @@ def check_options(
         name: The object's name, for errors.
         target: A class with a nested pydantic model `Config`, which then judges the options, or any callable, to whose
             signature they are bound.
-        options: What the user gives.
-        positional: How many leading arguments the caller supplies.
+        options: The user's options.
+        positional: Number of leading arguments that the caller supplies.
         keywords: Names of the keyword arguments that the caller supplies.
 
     Returns:
@@ -161,7 +161,7 @@ def check_options(
 
     Raises:
         ValidationError: One error for each option that is unknown, missing or wrong, located at the option.
-        ValueError: The object cannot be called, or takes something else than what the caller supplies.
+        ValueError: The object cannot be called, or does not accept what the caller supplies.
     """
     config = getattr(target, "Config", None)
     if isinstance(config, type) and issubclass(config, BaseModel):
@@ -206,7 +206,7 @@ def _bind(
     free = {parameter.name: parameter for parameter in named[positional:]}
     refused = sorted(keywords - free.keys())
     if refused and not takes_any:
-        raise ValueError(f"{name} does not take {', '.join(refused)}, with which it is called")
+        raise ValueError(f"{name} is called with {', '.join(refused)}, which it does not accept")
     known = {
         key
         for key, parameter in free.items()

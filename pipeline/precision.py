@@ -22,7 +22,7 @@ class Precision:
 
     @property
     def activation_dtype(self) -> torch.dtype:
-        """The dtype of what a block hands on."""
+        """The dtype of the activations that a block forwards."""
         return torch.bfloat16 if self.name == "bf16" else torch.float32
 
     def memory_format(self, dims: int) -> torch.memory_format:
@@ -34,10 +34,10 @@ class Precision:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.name == "bf16")
 
     def canonical(self, x: Tensor) -> Tensor:
-        """`x` in the layout above, itself where it has it already.
+        """`x` in this layout: `x` itself if it already has it.
 
-        A block that got its input over a link and one that got it in the same process then see the same strides, and
-        so run the same kernels: without that they would not be bit-identical.
+        A block then sees the same strides, and runs the same kernels, whether its input came over a link or from a block
+        in the same process: otherwise the results would not be bit-identical.
         """
         x = x.contiguous(memory_format=self.memory_format(x.dim()))
         if x.dim() != 4:

@@ -1,4 +1,4 @@
-"""Seeds as pure functions of what is being randomised, never of the rank, of timing or of who shares the process."""
+"""Seeds as pure functions of what is being randomised, never of rank, timing or hosting."""
 
 import hashlib
 

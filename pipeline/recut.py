@@ -1,4 +1,4 @@
-"""The state of a block put together of saved blocks that may have been cut elsewhere: everything follows its name."""
+"""Assembles the state of a block from saved blocks that may have been cut elsewhere: everything follows its name."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,12 +12,12 @@ State = Mapping[str, Any]
 
 
 def transferred_state(block: Block, saved: Sequence[State]) -> tuple[dict[str, Any], bool]:
-    """What `block.load_state_dict` wants, from the `Block.state_dict`s of a whole network.
+    """The state for `block.load_state_dict`, assembled from the `Block.state_dict`s of a whole network.
 
-    Layers and what the optimizer keeps of them are found by the ordinary network's names. A head goes with the layer that
-    it stands behind; where none stood behind this block's last layer, or one of another shape, the block keeps its fresh
-    one. Blocks that meet in a new one may have done different numbers of steps (replay): the least counts, so that every
-    layer gets its budget. With the same partition the result is the saved state, bit for bit.
+    Layers and their optimizer state are found by the ordinary network's names. A head belongs to the layer that it follows;
+    if no saved head followed this block's last layer, or it had another shape, the block keeps its fresh head. Blocks that
+    are merged into one may have done different numbers of steps (replay): the smallest counts, so that every layer gets
+    its budget. With the same partition the result is the saved state, bit for bit.
 
     Returns:
         The state, and whether the head is fresh.
@@ -43,7 +43,7 @@ def transferred_state(block: Block, saved: Sequence[State]) -> tuple[dict[str, A
 def _check(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     for name, value in own.items():
         if name not in saved:
-            raise ValueError(f"the checkpoint holds no {name}: it is of another network")
+            raise ValueError(f"the checkpoint holds no {name}: it belongs to another network")
         if saved[name].shape != value.shape:
             shapes = f"{tuple(saved[name].shape)} in the checkpoint, {tuple(value.shape)} in this network"
             raise ValueError(f"{name} has another shape: {shapes}")
@@ -55,7 +55,7 @@ def _has_head_of(own: State, saved: State) -> bool:
 
 
 def _optimizer(own: State, slowest: State, sources: Sequence[State], head: State | None) -> dict[str, Any]:
-    """The group's settings are those of the block that is least far; the state of every parameter follows its name."""
+    """Settings come from the source block with the fewest steps; the state of every parameter follows its name."""
     kept: dict[str, Mapping[str, Any]] = {}
     for state in sources:
         names, numbered = state["parameters"], state["optimizer"]["state"]
@@ -68,7 +68,7 @@ def _optimizer(own: State, slowest: State, sources: Sequence[State], head: State
         for settings, group in zip(slowest["optimizer"]["param_groups"], own["optimizer"]["param_groups"], strict=True)
     ]
     shapes = _parameter_shapes(own)
-    # A fused optimizer wants either all of its parameters to have a state or none.
+    # A fused optimizer needs a state for all of its parameters or for none.
     template = next(iter(kept.values()), {})
     fresh = {name: _zeros(template, shapes[name]) for name in own["parameters"] if name not in kept}
     states = {number: kept.get(name) or fresh[name] for number, name in enumerate(own["parameters"])} if template else {}

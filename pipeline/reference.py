@@ -35,7 +35,7 @@ def train(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> 
 def evaluate(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[list[float], float]:
     """Accuracy of every block's head, and of the heads together, in [0, 1].
 
-    Written out, as what it judges has the rules from `pipeline.task`.
+    Metric and ensemble rule are spelled out here, since the code under test takes them from `pipeline.task`.
 
     Returns:
         One accuracy per block, and that of DGL's ensemble: the sum of the logits, later blocks weighted by 2^n.

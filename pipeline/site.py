@@ -1,4 +1,4 @@
-"""What heads and methods are told of the place where they stand."""
+"""The place of a block in the network, as its head and its method see it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from greedypipe.pipeline.task import Task
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of what goes into a block and of what comes out, without the batch dimension."""
+    """Shapes of a block's input and output, without the batch dimension."""
 
     input: tuple[int, ...]
     output: tuple[int, ...]
@@ -23,14 +23,14 @@ class Site:
 
     Attributes:
         index: Position of the block, from 0.
-        num_blocks: Blocks of the network.
-        shapes: Of the block's activations.
+        num_blocks: Number of blocks in the network.
+        shapes: Shapes of the block's input and output.
         task: What the network is trained to do; `task.input.shape` is an image's [C, H, W], `task.outputs` the classes.
-        layers: The block's own.
-        later_layers: Those of the blocks behind it.
-        classifier: The network's own, head of the last block; None in the others.
-        make_head: Builds the block's head: what `head.name` asks for, the classifier in the last block. Draws the head's
-            initial weights from torch's global generator.
+        layers: Layers of the block.
+        later_layers: Layers of the blocks behind it.
+        classifier: The network's classifier, head of the last block; None in the other blocks.
+        make_head: Builds the block's head: the one that `head.name` asks for, or the classifier in the last block. Draws
+            the head's initial weights from torch's global generator.
     """
 
     index: int

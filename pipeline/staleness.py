@@ -1,6 +1,6 @@
-"""What asynchronous DGL computes under a given order of turns: all blocks in one process, deterministic, without clocks.
+"""Simulates asynchronous DGL under a given order of turns: all blocks in one process, deterministic, without clocks.
 
-`python -m benchmarks.staleness` asks it what staleness costs in accuracy.
+`python -m benchmarks.staleness` uses it to measure what staleness costs in accuracy.
 """
 
 import random
@@ -16,14 +16,14 @@ from greedypipe.pipeline.block import Block
 
 @dataclass(frozen=True)
 class Handover:
-    """One batch between two blocks: the activation that the first one sends, and what later methods need of the batch."""
+    """One batch between two blocks: the activation that the first one sends, and the tensors that later methods need."""
 
     activation: Tensor
     batch: Batch
 
 
 class HandoverRead(Protocol):
-    """One read of a store, as `buffers.replay.Read` is."""
+    """One read of a store, such as `buffers.replay.Read`."""
 
     @property
     def item(self) -> Handover: ...
@@ -31,7 +31,7 @@ class HandoverRead(Protocol):
 
 
 class Store(Protocol):
-    """What stands between two blocks, as `buffers.replay.ReplayBuffer` does."""
+    """The buffer between two blocks, such as `buffers.replay.ReplayBuffer`."""
 
     def insert(self, item: Handover, timeout_s: float) -> None: ...
     def try_read(self) -> HandoverRead | None: ...
@@ -71,8 +71,8 @@ def simulate(
     Args:
         blocks: The whole network, in order.
         batches: Endless pairs of images [N, C, H, W] and labels [N] on the blocks' device, read by block 0 alone.
-        stores: stores[i] stands between block i and block i + 1. Queues must have room whenever `order` lets their
-            producer act, else they raise TimeoutError.
+        stores: stores[i] is the buffer between blocks i and i + 1. A queue must have room whenever `order` gives its
+            producer a turn, else it raises TimeoutError.
         order: Endless block indices: `lockstep` or `random_order`.
 
     Returns:

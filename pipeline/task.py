@@ -16,9 +16,9 @@ class Task(ABC):
     """The meaning of the network's outputs.
 
     Attributes:
-        input: What stage 0 is given.
-        target: What outputs are compared with.
-        outputs: Numbers that a head computes for each target.
+        input: Tensor that stage 0 receives.
+        target: Tensor that outputs are compared with.
+        outputs: Number of outputs of a head for each target.
     """
 
     input: TensorSpec
@@ -27,14 +27,14 @@ class Task(ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """[C, H, W] of an image that stage 0 is given."""
+        """[C, H, W] of an image that stage 0 receives."""
         channels, height, width = self.input.shape
         return channels, height, width
 
     @property
     @abstractmethod
     def ensemble(self) -> TensorSpec:
-        """What travels with an evaluation batch to combine the heads."""
+        """Tensor that travels with an evaluation batch to combine the heads' outputs."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -46,7 +46,7 @@ class Task(ABC):
 
     @abstractmethod
     def add_to_ensemble(self, ensemble: Tensor, outputs: Tensor, block_index: int) -> Tensor:
-        """The combined outputs of the heads so far (`ensemble`, zeros before the first) and the head of this block."""
+        """Adds the outputs of this block's head to the combined outputs of the earlier ones (zeros before the first)."""
 
 
 class Classification(Task):
@@ -77,6 +77,6 @@ class Classification(Task):
     def add_to_ensemble(self, ensemble: Tensor, outputs: Tensor, block_index: int) -> Tensor:
         """DGL's ensemble (Belilovsky et al., ICML 2020): the sum of the heads' logits weighted by 2^n.
 
-        The published weights are divided by their sum, which no argmax sees.
+        The published weights are divided by their sum, which does not change the argmax.
         """
         return ensemble + outputs * 2.0**block_index

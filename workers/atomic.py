@@ -1,4 +1,4 @@
-"""Files that are always whole: written aside and renamed, so that whoever reads sees the old content or the new one."""
+"""Files that are always whole: written under another name and renamed, so that readers see the old or the new content."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[BufferedRandom]:
-    """A file, readable too, that takes the place of `path` when the body ends, and is gone when the body raises.
+    """Opens a file, also for reading, that replaces `path` when the body ends and is deleted if the body raises.
 
     Args:
-        durable: Whether the new content must survive a crash of the host: blocks for the disk then.
+        durable: Whether the new content must survive a crash of the host: then this blocks for the disk.
 
     Raises:
-        OSError: The disk refuses; `path` is as it was.
+        OSError: The file could not be written; `path` is unchanged.
     """
     aside = path.with_name(f"{path.name}.partial")
     try:
@@ -38,7 +38,7 @@ def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """A renamed file is safe only when its folder is on disk."""
+    """Syncs a folder: a rename survives a crash only once the folder is on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -16,7 +16,7 @@ from greedypipe.workers.atomic import replacing
 from greedypipe.workers.telemetry.records import Saved
 
 FINAL = "final"
-"""Name of the checkpoint of a run that has come to its end."""
+"""Name of the checkpoint at the end of a run."""
 
 
 class CheckpointConfig(BaseModel, frozen=True, extra="forbid"):
@@ -29,31 +29,31 @@ class CheckpointConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class Saver:
-    """Saves the blocks of one stage beside their training: the caller waits for a copy in memory alone.
+    """Saves the blocks of one stage while they train: the caller waits only for a copy in memory.
 
     | thread | consumes          | waits for                       | unblocked by |
     |--------|-------------------|---------------------------------|--------------|
     | saver  | copies            | the disk                        | the disk     |
     | main   | -                 | the end of the save before this | the saver    |
 
-    A disk that refuses does not end the training: failures are reported the same way as successes.
+    A failed write does not end the training: failures are reported the same way as successes.
 
     Args:
         root: Folder of the run's checkpoints.
-        tell: Called in the saver's thread with the checkpoint's name and the outcome.
+        report: Called with the checkpoint's name and the outcome, by `save` in the saver's thread.
     """
 
-    def __init__(self, root: Path, tell: Callable[[str, Saved], None]) -> None:
+    def __init__(self, root: Path, report: Callable[[str, Saved], None]) -> None:
         self._root = root
-        self._tell = tell
+        self._report = report
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._last: Future[None] | None = None
         self._copies: Any = None
         self.stalled_s = 0.0
-        """Seconds that `save` has kept its caller."""
+        """Seconds that calls of `save` have blocked."""
 
     def save(self, name: str, blocks: Sequence[Block]) -> None:
-        """Starts saving the blocks as they are now; waits while the checkpoint before is still being written."""
+        """Starts saving the blocks as they are; blocks while the previous checkpoint is still being written."""
         started = time.perf_counter()
         self._wait()
         self._copies = copied([block.state_dict() for block in blocks], self._copies)
@@ -61,15 +61,15 @@ class Saver:
         self.stalled_s += time.perf_counter() - started
 
     def save_now(self, name: str, blocks: Sequence[Block]) -> None:
-        """Saves the blocks in the calling thread.
+        """Saves the blocks in the calling thread; blocks for the disk.
 
         Raises:
-            OSError: The disk refuses; so does RuntimeError, by torch.
+            OSError, RuntimeError: The files could not be written; torch raises the latter.
         """
-        self._tell(name, self._write(name, [block.state_dict() for block in blocks]))
+        self._report(name, self._write(name, [block.state_dict() for block in blocks]))
 
     def close(self) -> None:
-        """Waits until everything is on disk."""
+        """Blocks until everything is on disk."""
         self._executor.shutdown()
 
     def _wait(self) -> None:
@@ -81,7 +81,7 @@ class Saver:
             saved = self._write(name, states)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its archive writer
             saved = Saved(failure=f"{type(error).__name__}: {str(error).splitlines()[0]}")
-        self._tell(name, saved)
+        self._report(name, saved)
 
     def _write(self, name: str, states: Sequence[dict[str, Any]]) -> Saved:
         files = dict(write_block(self._root / name, state) for state in states)
@@ -89,11 +89,11 @@ class Saver:
 
 
 def copied(value: Any, into: Any) -> Any:
-    """A copy of nested dictionaries and lists of tensors; where `into`, an earlier copy, has a tensor of the same kind in
-    the same place, in its memory.
+    """Copies nested dictionaries and lists of tensors, into the memory of `into`, an earlier copy, wherever that has a
+    tensor of the same shape and dtype in the same place.
 
-    New memory would be taken from what a step has just freed (workers.memory), and the next step would have to map
-    other memory anew.
+    Fresh memory would come from what a step has just freed (workers.memory), and the next step would have to map new
+    pages instead.
     """
     if isinstance(value, Tensor):
         fits = isinstance(into, Tensor) and (into.shape, into.dtype) == (value.shape, value.dtype)
@@ -108,7 +108,7 @@ def copied(value: Any, into: Any) -> Any:
 
 
 def write_block(folder: Path, state: dict[str, Any]) -> tuple[str, str]:
-    """Writes a block's state; a file of that name is always whole. Blocks for the disk.
+    """Writes a block's state to a file that is either whole or absent. Blocks for the disk.
 
     Returns:
         The file's name and its SHA-256.
@@ -123,10 +123,10 @@ def write_block(folder: Path, state: dict[str, Any]) -> tuple[str, str]:
 
 
 def load_blocks(folder: Path) -> list[dict[str, Any]]:
-    """Maps the states of all blocks, in the network's order, onto the CPU; what is not used is not read.
+    """Memory-maps the states of all blocks, in the network's order, on the CPU; only what is used is read.
 
     Raises:
-        ValueError: No block or not every block is there.
+        ValueError: A block, or every block, is missing.
     """
     states: list[dict[str, Any]] = []
     while (path := folder / f"block{len(states)}.pt").is_file():

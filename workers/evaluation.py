@@ -1,4 +1,4 @@
-"""One pass over the held-out part: what a process counts, and what follows from the counts of all processes."""
+"""One pass over the held-out part: the counts of a process, and the accuracies from the counts of all processes."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from greedypipe.workers.telemetry.results import Evaluation
 
 
 def combined(parts: Sequence[EvaluationPart]) -> Evaluation:
-    """Accuracies over all samples; replicas of a stage have each counted a part of them.
+    """Accuracies over all samples; each replica of a stage has counted a part of them.
 
     Args:
-        parts: Of all processes, in the order of ranks.
+        parts: Results of all processes, in the order of ranks.
     """
     blocks = sorted({block for part in parts for block in part.correct})
     return Evaluation(
@@ -28,7 +28,7 @@ def combined(parts: Sequence[EvaluationPart]) -> Evaluation:
 
 
 def is_whole(parts: Sequence[EvaluationPart], num_samples: int) -> bool:
-    """Whether every block has seen all samples; one that was away while they went by has not."""
+    """Whether every block has seen all samples; a block whose process restarted during the pass has not."""
     seen: dict[int, int] = {}
     for part in parts:
         for block in part.correct:
@@ -42,7 +42,7 @@ def _accuracy(counts: list[tuple[int, int]]) -> float:
 
 
 def _mean(sums: list[tuple[float, int]]) -> float | None:
-    """The mean of all samples, from sums over parts of them; None where there are none, or it is not finite."""
+    """The mean over all samples, from sums over parts of them; None if there are none, or it is not finite."""
     samples = sum(samples for _, samples in sums)
     mean = sum(total for total, _ in sums) / samples if samples else math.nan
     return mean if math.isfinite(mean) else None
@@ -50,7 +50,7 @@ def _mean(sums: list[tuple[float, int]]) -> float | None:
 
 @dataclass(frozen=True)
 class Counted:
-    """What a process has counted in one pass: the fields of EvaluationPart."""
+    """The counts of a process in one pass: the fields of EvaluationPart."""
 
     samples: int
     correct: dict[int, int]
@@ -59,7 +59,7 @@ class Counted:
 
 
 class Counts:
-    """Right answers and losses of one evaluation pass, summed on the device."""
+    """Correct answers and losses of one evaluation pass, summed on the device."""
 
     def __init__(self, blocks: Sequence[int], task: Task, device: torch.device) -> None:
         self._task = task
@@ -79,7 +79,7 @@ class Counts:
         self._total += len(targets)
 
     def read(self) -> Counted:
-        """What was counted, the ensemble being that of the heads up to here; starts anew. Synchronises."""
+        """All counts, those of the ensemble up to this stage; resets them. Synchronises with the device."""
         result = Counted(
             self._total,
             {index: int(count) for index, count in self._right.items()},

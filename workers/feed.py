@@ -13,14 +13,14 @@ from torch import Tensor
 from greedypipe.buffers.stats import BufferStats
 from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS
 from greedypipe.pipeline.task import Task
-from greedypipe.workers.data.source import Batch, BatchSource
+from greedypipe.workers.data.source import BatchSource, LoadedBatch
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.status import StageStatus
 
 REST, LONGEST_REST_S = 2.0, 0.5
-"""How long stage 0 rests behind each batch that it only hands on, in times that the batch took; and at most."""
+"""Rest of a finished stage 0 after each batch that it only forwards: a multiple of the batch's time, and its limit."""
 
 
 class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
@@ -39,13 +39,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Calendar:
-    """What is due when in the stream of stage 0.
+    """Schedule of evaluations and checkpoints in the stream of stage 0.
 
     Attributes:
-        total_steps: Training batches of one step budget.
+        total_steps: Training batches in a step budget.
         every_epochs: Epochs between two evaluations.
-        checkpoint_steps: Training batches between two marks; 0 for none.
-        start: Where the stream begins; all at 0 in a run that does not go on from a checkpoint.
+        checkpoint_steps: Training batches between two marks; 0: no marks.
+        start: Where the stream begins: at 0, unless the run resumes from a checkpoint.
     """
 
     total_steps: int
@@ -56,7 +56,7 @@ class Calendar:
 
     @property
     def epochs(self) -> int:
-        """Epochs of one step budget."""
+        """Epochs in a step budget."""
         return self.total_steps // self.steps_per_epoch
 
     def epoch_due_before(self, batch_id: int) -> int:
@@ -65,29 +65,29 @@ class Calendar:
         return epoch - epoch % self.every_epochs
 
     def is_marked(self, batch_id: int, follows_pass: bool) -> bool:
-        """Whether a mark stands before this batch; an evaluation pass in one piece is followed by one, so that the accuracy
-        of a checkpoint can be known."""
+        """Whether a mark precedes this batch. A mark also follows an evaluation pass that is sent in one piece, so that
+        there is a checkpoint with a known accuracy."""
         if not self.checkpoint_steps or batch_id == self.start.batch_id:
             return False
         return batch_id % self.checkpoint_steps == 0 or follows_pass
 
 
 class Feed:
-    """Iterates over what stage 0 computes, in the place of an inbox.
+    """Yields the messages that stage 0 processes, in place of an inbox.
 
-    With queues between the stages an evaluation pass stands between two epochs, and every stage evaluates the weights
-    that it has after exactly that epoch. With replay nobody may wait for a slower stage, so the batches of a pass are
+    With queues between the stages an evaluation pass stands between two epochs, and every stage evaluates exactly the
+    weights that it has after that epoch. With replay no stage may wait for a slower one, so the batches of a pass are
     spread among the training batches of the next epoch; only the last pass comes in one piece, when all have finished.
 
-    Once stage 0 has used up its step budget it would pass batches through several times as fast as it has trained, and
-    take cores, and the next stage's time for every mark, from those that still train. So it rests between batches: a
-    backward pass takes about twice as long as the forward that is left.
+    A stage 0 that has used up its step budget could forward batches several times as fast as it trained, taking cores
+    from the stages that still train, and the next stage's time for every mark. So it rests after each batch, for about
+    as long as the backward pass would take: twice the forward pass.
 
     Args:
         spread_evaluation: Whether evaluation batches take turns with training batches.
-        may_stop: Asked from `total_steps` on before each further training batch; True ends the stream.
-        must_stop: Asked before every training batch; True ends the stream at once, with a mark and no evaluation.
-        part: Of the rows of every batch, where other replicas of stage 0 have the rest.
+        may_stop: Called before every training batch beyond `total_steps`; True ends the stream.
+        must_stop: Called before every training batch; True ends the stream at once, with a mark and no evaluation.
+        part: Begin and end of this replica's rows, as shares of every batch.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Feed:
         self._status = status
         self.wait_s = 0.0
         self.slot_bytes = 0
-        # Per training batch so many that a pass has ended before the next one is due; None: all at once.
+        # Evaluation batches per training batch, so that a pass ends before the next one is due; None: all at once.
         self._burst = -(-(source.num_test_batches + 1) // source.steps_per_epoch) if spread_evaluation else None
 
     def __iter__(self) -> Iterator[Delivery]:
@@ -121,10 +121,10 @@ class Feed:
             self._status.now(Activity.WAIT_DATA)
 
     def read_each_once(self) -> None:
-        """Every message is new."""
+        """No-op: stage 0 reads every message once."""
 
     def stats(self) -> BufferStats:
-        """Nothing waits before stage 0."""
+        """Empty: stage 0 has no buffer in front of it."""
         return BufferStats(capacity=1)
 
     def close(self) -> None:
@@ -140,14 +140,14 @@ class Feed:
             if evaluates := due > evaluated and batch.batch_id < total_steps:
                 pending, evaluated = self._pass(due), due
             yield from itertools.islice(pending, self._burst)
-            # At its end a stream need not be stopped; and an end there says that it is the whole stream.
+            # Not at `total_steps`: the stream is about to end anyway, and END with that number means a complete stream.
             if batch.batch_id != total_steps and self._must_stop():
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
                 yield Message(Kind.END, batch.batch_id)
                 return
             if batch.batch_id >= total_steps and self._may_stop():
                 yield from self._pass(self._calendar.epochs)
-                # Meanwhile a stage may have come back that has steps to do again.
+                # A stage that came back during the pass may have steps to repeat.
                 if self._may_stop():
                     yield Message(Kind.END, total_steps)
                     return
@@ -167,5 +167,5 @@ class Feed:
         yield Message(Kind.EVALUATED, epoch)
 
 
-def _tensors(batch: Batch) -> dict[str, Tensor]:
+def _tensors(batch: LoadedBatch) -> dict[str, Tensor]:
     return {LABELS: batch.labels, ACTIVATION: batch.images}

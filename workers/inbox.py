@@ -1,4 +1,4 @@
-"""Where a stage's messages come from: a link, and the buffer that decides what is read next."""
+"""The source of a stage's messages: a link, and the buffer that decides what is read next."""
 
 import threading
 import time
@@ -12,12 +12,12 @@ from greedypipe.workers.links.messages import AnyMessage, Kind
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.status import StageStatus
 
-SLOTS_BESIDE_BUFFER = 2 + CONTROL_CAPACITY
-"""Slots of a receiver beyond the buffer's capacity: one being filled, one being read, and control messages."""
+SLOTS_BEYOND_BUFFER = 2 + CONTROL_CAPACITY
+"""Slots of a receiver in addition to the buffer's capacity: one being filled, one being read, and control messages."""
 
 
 class Delivery(NamedTuple):
-    """A message and how old and how used it is; valid until the next one is asked for."""
+    """A message with its staleness and reuse; valid until the next one is requested."""
 
     message: AnyMessage
     staleness: int
@@ -25,11 +25,11 @@ class Delivery(NamedTuple):
 
 
 class MessageStream(Protocol):
-    """What a stage's loop reads: an `Inbox`, or in stage 0 a `Feed`. Iterating ends after Kind.END."""
+    """The messages that a stage's loop reads: an `Inbox`, or in stage 0 a `Feed`. Iteration ends after Kind.END."""
 
     @property
     def wait_s(self) -> float:
-        """Seconds that the loop has waited for messages of another stage."""
+        """Seconds that the loop has waited for messages from another stage."""
 
     @property
     def slot_bytes(self) -> int:
@@ -44,9 +44,9 @@ class MessageStream(Protocol):
 class Inbox:
     """Iterates over the messages of the previous stage, ending after Kind.END.
 
-    Where nothing may be lost and the link can be polled, the reading thread itself moves what has arrived into the
-    buffer. Otherwise a thread does: with replay, so that the sender never waits while this stage computes; with a link
-    that can only block, so that its receives are posted ahead.
+    Where nothing may be lost and the link can be polled, the reading thread moves arrived messages into the buffer itself.
+    Otherwise a second thread does: with replay, so that the sender never waits while this stage computes; with a link
+    that can only block, so that receives are posted ahead of time.
 
     | thread   | consumes          | waits for                         | unblocked by                       |
     |----------|-------------------|-----------------------------------|------------------------------------|
@@ -54,7 +54,7 @@ class Inbox:
     | main     | the buffer        | an item                           | the receiver thread                |
     | main     | the polled link   | a message                         | the sender                         |
 
-    Whatever stops the filling of the buffer is raised by the iterator.
+    An error that stops the filling of the buffer is raised by the iterator.
 
     Args:
         upstream: Name of the sending stage, e.g. "stage 1".
@@ -89,7 +89,7 @@ class Inbox:
             read.done()
 
     def read_each_once(self) -> None:
-        """For a stage that has finished: handing the same batch on twice would only take time from the others."""
+        """Called once the stage has finished: forwarding a batch twice would only cost the other stages time."""
         self._buffer.cap_reuse(1)
 
     def stats(self) -> BufferStats:
@@ -97,7 +97,7 @@ class Inbox:
         return self._buffer.stats()
 
     def close(self) -> None:
-        """Gives up the link, and ends the thread that waits for room; idempotent."""
+        """Closes the link, and ends the thread that waits for room; idempotent."""
         self._receiver.close()
         self._buffer.close(ConnectionError(f"the link to {self._upstream} was closed here"))
 
@@ -111,9 +111,9 @@ class Inbox:
                 f"{self._status.seat.name} waited {self._timeout_s:g} s for an activation of {self._upstream}, "
                 f"last batch_id {self._status.batch_id}"
             ) from None
-        except NobodyReads:
+        except BufferStayedFull:
             raise TimeoutError(
-                f"{self._status.seat.name} took nothing from its full buffer for {self._timeout_s:g} s, "
+                f"{self._status.seat.name} read nothing from its full buffer for {self._timeout_s:g} s, "
                 f"last batch_id {self._status.batch_id}"
             ) from None
         finally:
@@ -125,13 +125,13 @@ class NothingToRead(TimeoutError):
     """The sender has sent nothing within the deadline."""
 
 
-class NobodyReads(TimeoutError):
-    """The buffer was full for as long as the deadline."""
+class BufferStayedFull(TimeoutError):
+    """The buffer had no room until the deadline."""
 
 
 class PolledFilling:
-    """Fills a queue from a link that can be polled, whenever it is read. Without a second thread nothing competes with
-    the computing one, which matters where a step takes a millisecond."""
+    """Fills a queue from a link that can be polled, at every read. No second thread then competes with the one that
+    computes, which matters when a step takes a millisecond."""
 
     def __init__(self, receiver: PollingReceiver, buffer: ReplayBuffer[Received], timeout_s: float) -> None:
         self._receiver = receiver
@@ -140,7 +140,7 @@ class PolledFilling:
         self._ended = False
 
     def read(self) -> Read[Received]:
-        """The next item; waits for a message while there is none. Raises what the link raises, or NothingToRead."""
+        """The next item; blocks while there is none. Raises the link's errors, or NothingToRead."""
         while not self._ended and self._buffer.has_room and (received := self._receiver.poll()) is not None:
             self._store(received)
         read = self._buffer.try_read()
@@ -171,7 +171,7 @@ class ThreadedFilling:
         threading.Thread(target=self._fill, name=f"receive from {upstream}", daemon=True).start()
 
     def read(self) -> Read[Received]:
-        """The next item; waits while there is none. Raises what has stopped the thread, or NothingToRead."""
+        """The next item; blocks while there is none. Raises the error that stopped the thread, or NothingToRead."""
         try:
             return self._buffer.read(self._timeout_s)
         except TimeoutError as error:
@@ -186,7 +186,7 @@ class ThreadedFilling:
                 received = self._receiver.receive()
                 kind = received.message.kind
                 self._store(received)
-        except BaseException as error:  # travels as data: the main thread raises it at its next read
+        except BaseException as error:  # passed to the main thread, which raises it at its next read
             self._stopped_by = error
             self._buffer.close(error)
 
@@ -194,7 +194,7 @@ class ThreadedFilling:
         try:
             _insert(self._buffer, received, self._timeout_s)
         except TimeoutError:
-            raise NobodyReads from None
+            raise BufferStayedFull from None
 
 
 def _insert(buffer: ReplayBuffer[Received], received: Received, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Files with one JSON object per line. A process that is killed can leave half a line, which counts as not written."""
+"""Files with one JSON object per line. A killed process may leave half a line, which readers ignore."""
 
 import json
 from collections.abc import Iterable
@@ -14,25 +14,25 @@ T = TypeVar("T")
 
 
 def line_of(record: object) -> str:
-    """A record as one line, its end included. Numbers that are not finite become null."""
+    """A record as one line, with its newline. Numbers that are not finite become null."""
     return to_json(record, inf_nan_mode="null").decode() + "\n"
 
 
 def read_lines(path: Path, kind: TypeAdapter[T]) -> list[T]:
-    """The records of a file, in order; empty where there is no file.
+    """The records of a file, in order; empty if there is no file.
 
     Args:
-        kind: What a line holds; keys that it does not know are passed over.
+        kind: Type of a line; keys that it does not have are ignored.
 
     Raises:
-        ValueError: A whole line holds something else.
+        ValueError: A complete line is not of that type.
     """
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [kind.validate_json(line) for line in lines if _is_whole(line)]
 
 
 def write_lines(path: Path, records: Iterable[object]) -> None:
-    """Replaces a file by these records. Blocks for the disk."""
+    """Replaces a file's content with these records. Blocks for the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.writelines(line_of(record).encode() for record in records)

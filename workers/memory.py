@@ -1,4 +1,4 @@
-"""Memory of the calling process: the most that it has held, and whether it keeps what a training step frees."""
+"""Memory of the calling process: its peak, and whether it keeps what a training step frees."""
 
 import contextlib
 import ctypes
@@ -15,7 +15,7 @@ NEVER = 2**31 - 1
 
 
 def reset_peak_memory() -> None:
-    """Starts the measurement anew where the kernel can (Linux, see proc(5), clear_refs)."""
+    """Restarts the measurement where the kernel supports it (Linux, see proc(5), clear_refs)."""
     with contextlib.suppress(OSError):
         CLEAR.write_text(RESET_PEAK, encoding="utf-8")
 
@@ -23,8 +23,8 @@ def reset_peak_memory() -> None:
 def peak_memory_bytes(device: torch.device) -> int:
     """Largest memory since `reset_peak_memory`: a GPU's allocations, or else the process's resident memory.
 
-    Resident memory counts the shared pages of a link's slots at both of its ends. It is the kernel's high-water mark of
-    this very process; getrusage's, taken where there is no other, is inherited from whoever started the process.
+    Resident memory counts the shared pages of a link's slots at both ends of the link. It is the kernel's high-water mark
+    of this process; the fallback, getrusage's, is inherited from the parent process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -34,14 +34,14 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Has the C library serve large tensors from memory that it keeps, instead of mapping each anew.
+    """Makes the C library serve large tensors from memory that it keeps, instead of mapping each one.
 
-    By default glibc maps every large block for itself and gives it back when it is freed, so that the kernel zeroes all
+    By default glibc maps every large block separately and unmaps it when it is freed, so that the kernel zeroes all
     activations of every step page by page: a quarter of a stage's time on the machine of benchmarks/results. Peak
-    memory can rise a little, as gaps between blocks are not given back. Affects the whole process.
+    memory can rise a little, as gaps between blocks are not returned. Affects the whole process.
 
     Returns:
-        Whether the C library knows how; others than glibc do not.
+        Whether the C library supports this; only glibc does.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))

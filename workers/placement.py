@@ -1,4 +1,4 @@
-"""Which process is which stage and replica, on which device, hosting which blocks: the only arithmetic on ranks."""
+"""Maps ranks to stages, replicas, devices and blocks: the only arithmetic on ranks."""
 
 import itertools
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class PlacementConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 def stage_name(label: object) -> str:
-    """A stage, or a replica of it, in a sentence and as the peer of whoever waits for it.
+    """Name of a stage, or of a replica, in sentences and as the peer of a waiting process.
 
     Args:
         label: The stage's number, or `Seat.label`.
@@ -39,7 +39,7 @@ def stage_name(label: object) -> str:
 
 @dataclass(frozen=True)
 class Seat:
-    """What a process of a run is: replica number `replica` of `replicas` ones of a stage."""
+    """The role of a process in a run: replica number `replica` of the `replicas` of its stage."""
 
     rank: int
     stage: int
@@ -48,26 +48,26 @@ class Seat:
 
     @property
     def label(self) -> str:
-        """For tables: "2", or "2.0" for the first of several replicas."""
+        """Short name for tables: "2", or "2.0" for the first of several replicas."""
         return f"{self.stage}.{self.replica}" if self.replicas > 1 else f"{self.stage}"
 
     @property
     def name(self) -> str:
-        """In a sentence; also what workers.telemetry.diagnosis looks for."""
+        """Name in sentences; workers.telemetry.diagnosis looks peers up by it."""
         return stage_name(self.label)
 
     @property
     def leads_stage(self) -> bool:
-        """Whether it is the replica that saves the stage's blocks."""
+        """Whether this is the replica that saves the stage's blocks."""
         return self.replica == 0
 
 
 @dataclass(frozen=True)
 class Route:
-    """The way of activations from one process to one of the next stage.
+    """A path of activations from one process to one of the next stage.
 
     Attributes:
-        begin: Where its part of the sender's rows begins, as a share of them; `end` likewise.
+        begin: Where the route's part of the sender's rows begins, as a share of them; `end` likewise.
     """
 
     sender: Seat
@@ -77,19 +77,19 @@ class Route:
 
     @property
     def share(self) -> Fraction:
-        """Its part of a whole batch."""
+        """The route's rows as a share of a whole batch."""
         return (self.end - self.begin) / self.sender.replicas
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Blocks dealt in order to stages, and stages to processes: ranks count the replicas of stage 0 first.
+    """Assigns blocks to stages and stages to processes, in order: ranks count the replicas of stage 0 first.
 
     Every replica of a stage takes an equal part of the rows of every batch, the first replica the first rows. So a batch is
-    one step of every block whatever the replicas, and its samples keep their order.
+    one step of every block however many replicas there are, and its samples keep their order.
 
     Args:
-        replicas: Processes of each stage.
+        replicas: Number of processes of each stage.
 
     Raises:
         ValueError: More stages than blocks.
@@ -103,15 +103,15 @@ class Placement:
             raise ValueError(
                 f"{self.num_stages} stages for {self.num_blocks} blocks: a stage hosts at least one block; start at most "
                 f"{self.num_blocks} processes (--nproc_per_node), raise partition.blocks, or give a stage more of them "
-                "(placement.replicas; launch/plan.py says which one)"
+                "(placement.replicas; launch/plan.py shows which one)"
             )
 
     @classmethod
     def deal(cls, replicas: tuple[int, ...], num_processes: int, num_blocks: int) -> "Placement":
-        """Places `num_processes` processes as `placement.replicas` says.
+        """Places `num_processes` processes according to `placement.replicas`.
 
         Raises:
-            ValueError: They do not go up, or there are more stages than blocks.
+            ValueError: The numbers of processes do not match, or there are more stages than blocks.
         """
         if len(replicas) == 1:
             stages, rest = divmod(num_processes, replicas[0])
@@ -136,20 +136,20 @@ class Placement:
         return sum(self.replicas)
 
     def blocks_of(self, stage: int) -> range:
-        """Indices of the blocks that a stage hosts; where they do not go up evenly, later stages host one more."""
+        """Indices of the blocks that a stage hosts; if they do not divide evenly, later stages host one more."""
         return range(stage * self.num_blocks // self.num_stages, (stage + 1) * self.num_blocks // self.num_stages)
 
     def seat_of(self, rank: int) -> Seat:
-        """What a process is."""
+        """The seat of a process."""
         return list(self.seats())[rank]
 
     def seats(self) -> Iterator[Seat]:
-        """What every process is, in the order of ranks."""
+        """The seats of all processes, in the order of ranks."""
         places = [(stage, replica, count) for stage, count in enumerate(self.replicas) for replica in range(count)]
         return (Seat(rank, *place) for rank, place in enumerate(places))
 
     def replicas_of(self, stage: int) -> list[Seat]:
-        """The processes of a stage."""
+        """The seats of a stage's processes."""
         return [seat for seat in self.seats() if seat.stage == stage]
 
     def part_of(self, seat: Seat) -> tuple[Fraction, Fraction]:
@@ -157,7 +157,7 @@ class Placement:
         return Fraction(seat.replica, seat.replicas), Fraction(seat.replica + 1, seat.replicas)
 
     def routes_after(self, stage: int) -> list[Route]:
-        """All ways from a stage to the next one: between those whose rows overlap."""
+        """All routes from a stage to the next one: between replicas whose rows overlap."""
         routes = []
         for sender, receiver in itertools.product(self.replicas_of(stage), self.replicas_of(stage + 1)):
             ours, theirs = self.part_of(sender), self.part_of(receiver)
@@ -169,10 +169,10 @@ class Placement:
 
     @staticmethod
     def device_of(local_rank: int, config: PlacementConfig) -> torch.device:
-        """The device of a process; the GPUs of a host are dealt to its processes in turn.
+        """The device of a process; the GPUs of a host are assigned to its processes in turn.
 
         Raises:
-            ValueError: CUDA is asked for and not there.
+            ValueError: CUDA is requested but not available.
         """
         if config.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("placement.device: got 'cuda', but torch sees no GPU here; use cpu or auto")

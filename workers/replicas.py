@@ -1,4 +1,4 @@
-"""What the replicas of one stage do together: average their gradients, and decide."""
+"""Joint work of the replicas of one stage: they average gradients and agree on decisions."""
 
 import datetime
 from collections.abc import Iterator, Sequence
@@ -17,19 +17,19 @@ from greedypipe.workers.placement import Seat
 
 
 class Replicas(Protocol):
-    """The processes that train one stage, as one of them sees them."""
+    """The processes that train one stage, from the point of view of one of them."""
 
     def share_learning(self, blocks: Sequence[Block]) -> Sequence[AnyBlock]:
-        """The blocks, whose gradients will be those of whole batches."""
+        """The blocks to train instead, with the gradients of whole batches."""
 
     def agree(self, wish: bool) -> bool:
-        """Whether any replica wishes; all must ask in the same order. Blocks until all of them have."""
+        """Whether `wish` is true in any replica. All replicas must call this equally often; blocks until all have."""
 
     def close(self) -> None:
         """Leaves the group; idempotent."""
 
 
-class NoOthers:
+class Unreplicated:
     """A stage of one process."""
 
     def share_learning(self, blocks: Sequence[Block]) -> Sequence[AnyBlock]:
@@ -43,16 +43,16 @@ class NoOthers:
 
 
 class DataParallel:
-    """Several processes of a stage: before every step of a block they sum its gradients.
+    """A stage of several processes, which sum the gradients of each block before its step.
 
-    The processes of a stage are torch's default group; there is none of the whole run. Every wait for another replica
-    ends after `timeout_s`, or when that replica is gone.
+    The processes of a stage are torch's default group; the run as a whole has none. Every wait for another replica ends
+    after `timeout_s`, or when that replica is gone.
 
     Args:
-        device: Of the blocks; decides between gloo and NCCL.
+        device: Device of the blocks; decides between gloo and NCCL.
 
     Raises:
-        ConnectionError: Some replica did not come.
+        ConnectionError: Another replica did not join in time.
     """
 
     def __init__(self, seat: Seat, store: Store, device: torch.device, timeout_s: float) -> None:
@@ -84,9 +84,9 @@ class DataParallel:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Names whom a collective operation in the body waited for in vain.
+        """Turns the failure of a collective operation in the body into an error that names the other replicas.
 
-        gloo's errors are plain RuntimeErrors; what it says of its own always carries its name.
+        gloo's errors are plain RuntimeErrors, recognised by the name "gloo" in their text.
         """
         try:
             yield
@@ -99,10 +99,10 @@ class DataParallel:
 
 
 class ReplicatedBlock(BlockShell):
-    """A block of one replica: its gradients are those of the whole batch, and its evaluations all of one network's.
+    """A block of one replica. It learns from the whole batch, and all replicas evaluate with the same statistics.
 
     Args:
-        block: Whose gradients are summed over the replicas.
+        block: The block whose gradients are summed over the replicas.
     """
 
     def __init__(self, block: Block, replicas: DataParallel) -> None:
@@ -121,7 +121,7 @@ class ReplicatedBlock(BlockShell):
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not self._is_evaluating:
-            # Each replica has seen other rows; the network that is saved has the first one's statistics.
+            # Replicas have seen different rows; the first one's statistics are the ones that are saved.
             with self._replicas.waiting():
                 broadcast(self._statistics)
             self._is_evaluating = True
@@ -129,15 +129,15 @@ class ReplicatedBlock(BlockShell):
 
 
 def join_replicas(seat: Seat, store: Store, device: torch.device, timeout_s: float) -> Replicas:
-    """Meets the other replicas of a stage, where there are any; blocks until all are there."""
-    return DataParallel(seat, store, device, timeout_s) if seat.replicas > 1 else NoOthers()
+    """Joins the other replicas of a stage, if there are any; blocks until all have joined."""
+    return DataParallel(seat, store, device, timeout_s) if seat.replicas > 1 else Unreplicated()
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], share: float) -> None:
-    """Replaces the gradients of a mean over a replica's rows, which are this share of a batch, by those of the mean over
-    the whole batch. Blocks until all replicas have come here.
+    """Replaces the gradients of a mean over a replica's rows, which are this share of a batch, with those of the mean over
+    the whole batch. Blocks until all replicas have called it.
 
-    DistributedDataParallel gives the same bits, but bears neither two backward passes of one step nor a kept graph.
+    DistributedDataParallel gives the same bits, but supports neither two backward passes per step nor a kept graph.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
@@ -150,6 +150,6 @@ def sum_gradients(parameters: Sequence[nn.Parameter], share: float) -> None:
 
 
 def broadcast(tensors: Sequence[Tensor]) -> None:
-    """Gives every replica the first one's tensors. Blocks until they have come."""
+    """Copies the first replica's tensors to all others. Blocks until they have arrived."""
     for tensor in tensors:
         dist.broadcast(tensor, 0)

@@ -20,16 +20,16 @@ from greedypipe.workers.telemetry.status import StageStatus
 
 
 class InheritedFailure(RuntimeError):
-    """This stage fails because what it receives is broken: the cause lies upstream."""
+    """This stage fails because its input is broken: the cause lies upstream."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Where the results of a stage go.
+    """Destinations of a stage's results.
 
     Attributes:
-        metrics: Records of training and evaluation.
-        interval_steps: Steps between two records, and between two looks for losses that are not finite.
+        metrics: File for the records of training and evaluation.
+        interval_steps: Steps between two records, and between two checks for losses that are not finite.
         publish: Called with every finished evaluation.
         save: Called at every checkpoint mark with its batch_id; must return soon.
     """
@@ -41,17 +41,17 @@ class Results:
 
 
 class StageWorker:
-    """Trains the consecutive blocks of one stage on what its inbox gives, and sends what they compute to the next stage.
+    """Trains the consecutive blocks of one stage on the messages of its inbox, and sends activations to the next stage.
 
     | consumes  | waits for                          | unblocked by                  | ended by          |
     |-----------|------------------------------------|-------------------------------|-------------------|
-    | the inbox | a message of the previous stage    | the inbox's receiving thread  | Kind.END          |
+    | the inbox | a message from the previous stage  | the inbox's receiving thread  | Kind.END          |
     |           | a slot of the outbox               | the next stage's receiver     |                   |
 
     Args:
-        blocks: Hosted here, in the network's order.
-        inbox: What this stage reads.
-        outbox: To the next stage; `DeadEnd` in the last one.
+        blocks: Blocks of this stage, in the network's order.
+        inbox: Messages for this stage.
+        outbox: Link to the next stage; `DeadEnd` in the last one.
         carried: Names of the tensors that later blocks need besides the activation.
         task: What the network is trained to do.
     """
@@ -80,10 +80,10 @@ class StageWorker:
         self._counts = Counts([block.index for block in blocks], task, self._device)
         self.watch = Stopwatch()
         self.ended_at = 0
-        """Once it has run: the first training batch of stage 0 that never came."""
+        """After `run`: number of the first training batch of stage 0 that was not sent."""
 
     def run(self) -> None:
-        """Runs until the stream ends; returns when the next stage has taken everything."""
+        """Runs until the stream ends; blocks until the next stage has taken everything."""
         handlers = {
             Kind.TRAIN: self._train,
             Kind.EVALUATE: self._evaluate,
@@ -93,7 +93,7 @@ class StageWorker:
         }
         clock, waited_input, waited_output = None, 0.0, 0.0
         for delivery in self._inbox:
-            if clock is None:  # waiting for the very first message is start-up, not training
+            if clock is None:  # the wait for the first message is start-up, not training
                 clock, waited_input, waited_output = time.perf_counter(), self._inbox.wait_s, self._outbox.wait_room_s
             message = delivery.message.to(self._device)
             training = message.kind == Kind.TRAIN and not self._status.finished

@@ -18,7 +18,7 @@ from greedypipe.pipeline.optimizer import build_optimizer, build_schedule
 from greedypipe.workers.around.scripted_faults import trouble
 from greedypipe.workers.around.shell import AnyBlock
 from greedypipe.workers.data.source import BatchSource
-from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER
+from greedypipe.workers.inbox import SLOTS_BEYOND_BUFFER
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.links.slots import new_slot
 
@@ -126,7 +126,7 @@ def _nothing(x: Tensor, labels: Tensor) -> None:
 
 def _copier(plan: Plan, stage: int) -> HandOver:
     layout = plan.layout_after(stage)
-    slots = itertools.cycle([new_slot(layout) for _ in range(plan.config.buffers.capacity + SLOTS_BESIDE_BUFFER)])
+    slots = itertools.cycle([new_slot(layout) for _ in range(plan.config.buffers.capacity + SLOTS_BEYOND_BUFFER)])
     return lambda x, labels: next(slots).pack(Message(Kind.TRAIN, 0, tensors={"labels": labels, "activation": x}))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from greedypipe.buffers.replay import BuffersConfig
-from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER
+from greedypipe.workers.inbox import SLOTS_BEYOND_BUFFER
 from greedypipe.workers.links.interface import LinkConfig
 
 
@@ -62,7 +62,7 @@ class Pipeline:
     @property
     def slots(self) -> int:
         """Messages that are on their way to a stage or held by it at most, as over shared memory."""
-        return self.buffers.capacity + SLOTS_BESIDE_BUFFER + self.link_slots
+        return self.buffers.capacity + SLOTS_BEYOND_BUFFER + self.link_slots
 
 
 def jitter_factors(jitter: float, *seed: int) -> Iterator[float]:

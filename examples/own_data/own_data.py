@@ -1,4 +1,4 @@
-"""A data set of your own, which config.yaml names; workers/data/sets/own.py says what may be returned."""
+"""A data set of your own, named in config.yaml; docs/extending.md describes what the function may return."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ Part = tuple[np.ndarray, np.ndarray]
 def stripes(samples: int = 2000, size: int = 16, noise: int = 96) -> tuple[Part, Part]:
     """Returns (train, test), each of them (images uint8 [N, 1, size, size], labels int64 [N]).
 
-    The stripes of class 0 lie, those of class 1 stand, those of class 2 slope. A fixed seed: every process of a run calls
-    this function, and all of them must get the same.
+    The stripes of class 0 are horizontal, those of class 1 vertical, those of class 2 diagonal. The seed is fixed, since
+    every process of a run calls this function, and all of them must get the same samples.
     """
     random = np.random.default_rng(0)
     row, column = np.indices((size, size))

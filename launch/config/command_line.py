@@ -1,6 +1,6 @@
 """What all commands have in common on their command line.
 
-Imports nothing heavy: a command can read its arguments before it imports torch.
+Imports nothing heavy, so that a command can read its arguments before it imports torch.
 """
 
 import argparse
@@ -90,7 +90,7 @@ class RunCommandLine(CommandLine):
 
     def format_help(self) -> str:
         if self._lists_keys:
-            # Only here: the sections, of which the keys are read, import torch.
+            # Imported only here: the configuration's sections import torch.
             from greedypipe.launch.config.help import describe_keys
 
             self.epilog = f"keys (section.key=default):\n{describe_keys()}"
@@ -102,8 +102,8 @@ class RunCommandLine(CommandLine):
             "--resume",
             type=os.path.expanduser,
             metavar="auto|PATH",
-            help="go on: auto, in the newest folder of this run at its newest complete checkpoint; PATH, in a new folder "
-            "from a run's or a checkpoint's",
+            help="auto: continue in the newest folder of this run, at its newest complete checkpoint; PATH: continue in a "
+            "new folder, from that run or checkpoint",
         )
 
     def add_print_config(self) -> None:

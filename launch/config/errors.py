@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in one line per error: where it was set, its key, what was got, what is allowed."""
+"""Configuration errors, one line each: where the key was set, the key, what was got, what is allowed."""
 
 import difflib
 import reprlib
@@ -20,7 +20,7 @@ _RENAMED: Mapping[str, str] = MappingProxyType(
 
 
 class ConfigError(ValueError):
-    """Everything that is wrong with a configuration; `str` has one line per error."""
+    """All errors in a configuration; `str` has one line per error."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         super().__init__("\n".join(lines))
@@ -34,7 +34,7 @@ class Origins:
         self._overridden = [override.partition("=")[0] for override in overrides]
 
     def locate(self, key: str) -> str:
-        """`key` after its origin; on the command line, an override of the key itself, of a part or of the whole counts."""
+        """`key` with its origin in front: the command line, if it sets the key, a part of it, or its whole section."""
         for name in self._overridden:
             if name == key or name.startswith(f"{key}.") or key.startswith(f"{name}."):
                 return f"command line: {key}"
@@ -42,7 +42,7 @@ class Origins:
 
 
 def explain(error: Mapping[str, Any], tree: Mapping[str, Any], origins: Origins) -> Iterator[str]:
-    """The lines of one of pydantic's errors on `tree`, the sections as they were read."""
+    """The lines for one of pydantic's errors on `tree`, the sections as read."""
     section = str(error["loc"][0])
     if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
         keys = error["input"] if isinstance(error["input"], dict) and error["input"] else None
@@ -62,7 +62,7 @@ def explain(error: Mapping[str, Any], tree: Mapping[str, Any], origins: Origins)
 
 
 def did_you_mean(key: str) -> str:
-    """The nearest known key as the end of a line: one of the same name, or else one that is spelt alike."""
+    """The nearest known key, as the end of a line: one with the same name, or else one with similar spelling."""
     if key in _RENAMED:
         return f"; did you mean {_RENAMED[key]}?"
     known = [*all_keys(), *RunConfig.model_fields]
@@ -73,13 +73,13 @@ def did_you_mean(key: str) -> str:
 
 
 def key_of(location: Sequence[str | int]) -> str:
-    """The key of a location: section.key, and what lies below it only among the options of a user's own object."""
+    """The key at a location: section.key, followed by the option's name inside a user's own options."""
     depth = None if location[1:2] == ("options",) else 2
     return ".".join(map(str, location[:depth]))
 
 
 def _of_another_variant(key: str, tree: Mapping[str, Any]) -> str:
-    """Which variants have a key that the chosen one lacks; empty where none has."""
+    """The variants that have a key that the chosen one lacks; empty if there are none."""
     section, family = key.partition(".")[0], family_of(key.partition(".")[0])
     owners = names_with(key)
     if family is None or not owners:

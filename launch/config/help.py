@@ -1,4 +1,4 @@
-"""The text of --help: every key with its default and one line, those of variants under their names."""
+"""The text of --help: one line per key with its default; the keys of a variant come under its name."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ _WIDTH, _COLUMN = 125, 44
 
 
 def describe_keys() -> str:
-    """Every key with its default and one line, for --help."""
+    """One line per key with its default, for --help."""
     forms = [form for forms in all_keys().values() for form in forms]
     lines: list[str] = []
     for section, group in groupby(forms, key=lambda form: form.section):
@@ -25,7 +25,7 @@ def describe_keys() -> str:
 
 
 def _with_variants(section: str, keys: Sequence[Key]) -> Iterator[str]:
-    """The key `name` and what each name chooses, keys that all variants have, then the others under those that do."""
+    """The key `name` and what each name chooses; then the keys of all variants, then those of some, under their names."""
     family, classes = family_of(section), variants_of(section)
     assert family is not None
     yield _entry(f"  {section}.name={family.default_name}", f"the {family.kind}, one of")
@@ -58,7 +58,7 @@ def _entry(left: str, right: str, column: int = _COLUMN) -> str:
 
 
 def _choices(field: Any) -> str:
-    """The allowed values, where the description does not name them all."""
+    """The allowed values, unless the description names them all."""
     choices = [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
     return "" if all(choice in field.description for choice in choices) else f" ({' | '.join(choices)})"
 

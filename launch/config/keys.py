@@ -1,4 +1,4 @@
-"""Every key of the configuration, those of every variant included."""
+"""All keys of the configuration, including those of every variant."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ OWN = "package.module:Object"
 
 @dataclass(frozen=True)
 class Key:
-    """One key as some variants of its section have it.
+    """One form of a key, as it occurs in some variants of its section.
 
     Attributes:
         section: Name of the section.
         name: Name of the key in it.
         field: Its type, default and description.
-        variants: Names of the variants that have it so; empty in a section without variants.
+        variants: Names of the variants that have the key in this form; empty in a section without variants.
     """
 
     section: str
@@ -32,19 +32,19 @@ class Key:
 
 
 def all_keys() -> dict[str, tuple[Key, ...]]:
-    """Every key as section.key, in the order of the sections, once for each form in which variants have it."""
+    """Every key as section.key, in the order of the sections, with the forms that it has in different variants."""
     return {f"{section}.{name}": forms for section in RunConfig.model_fields for name, forms in _keys_of(section).items()}
 
 
 def family_of(section: str) -> Family[Any] | None:
-    """The variants of a section; None for one without, or an unknown one."""
+    """The family of a section's variants; None for a section without variants, or an unknown one."""
     if section not in RunConfig.model_fields:
         return None
     return next((one for one in RunConfig.model_fields[section].metadata if isinstance(one, Family)), None)
 
 
 def variants_of(section: str) -> dict[type[BaseModel], tuple[str, ...]]:
-    """The classes of a section with the names that choose them; one class without a name where it has no variants."""
+    """The classes of a section with the names that choose them; a single class without a name if it has no variants."""
     family = family_of(section)
     if family is None:
         only: Any = RunConfig.model_fields[section].annotation
@@ -56,7 +56,7 @@ def variants_of(section: str) -> dict[type[BaseModel], tuple[str, ...]]:
 
 
 def names_with(key: str) -> tuple[str, ...]:
-    """The variants that have a key, given as section.key; empty where none has."""
+    """Names of the variants that have a key, given as section.key; empty if there are none."""
     return tuple(name for form in all_keys().get(key, ()) for name in form.variants)
 
 

@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a RunConfig, or to all that is wrong with them, one line each."""
+"""Turns a YAML file and overrides into a RunConfig, or into an error with one line for everything that is wrong."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,8 +23,8 @@ def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
 
     Paths may begin with `~`, on the command line and in the file.
 
-    Where an override chooses another variant of a section, the file's keys for the variant that it replaces are dropped.
-    `digits.yaml` or `configs/digits.yaml` means the bundled file where the current folder has none of that name.
+    If an override chooses another variant of a section, the file's keys for the replaced variant are dropped.
+    `digits.yaml` or `configs/digits.yaml` means the bundled file if the current folder has no such file.
 
     Raises:
         ConfigError: File, keys, types, values or their combination are wrong.
@@ -45,7 +45,7 @@ def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
 
 
 def dump_config(config: RunConfig) -> str:
-    """The resolved configuration as YAML; reading it gives an equal RunConfig."""
+    """The resolved configuration as YAML; reading it back gives an equal RunConfig."""
     return write_document(config.model_dump(mode="json"))
 
 
@@ -68,7 +68,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _apply(overrides: Sequence[str], tree: dict[str, Any]) -> Iterator[str]:
-    """Sets what the overrides say, and yields a line for each that says nothing."""
+    """Applies the overrides to `tree`, and yields a line for each that cannot be applied."""
     settings: dict[tuple[str, ...], Any] = {}
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -78,7 +78,7 @@ def _apply(overrides: Sequence[str], tree: dict[str, Any]) -> Iterator[str]:
         try:
             settings[tuple(name.split("."))] = read_word(text)
         except ValueError:
-            yield f"command line: {name}: {text!r} is no YAML value"
+            yield f"command line: {name}: {text!r} is not a YAML value"
     for (section, *keys), value in settings.items():
         if keys == ["name"]:
             _forget_other_variant(tree, section, value)
@@ -87,7 +87,7 @@ def _apply(overrides: Sequence[str], tree: dict[str, Any]) -> Iterator[str]:
 
 
 def _forget_other_variant(tree: dict[str, Any], section: str, name: Any) -> None:
-    """Drops the file's keys that only the variant has which `name` replaces; what no variant has stays an error."""
+    """Drops the file's keys that only the variant replaced by `name` has; a key that no variant has stays an error."""
     family, keys = family_of(section), tree.get(section)
     if family is None or not isinstance(keys, dict):
         return
@@ -103,5 +103,5 @@ def _set(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
     for parent in parents:
         below = below.setdefault(parent, {})
         if not isinstance(below, dict):
-            return  # the file has something else than keys there, which is an error of its own
+            return  # the file does not have keys there, which is reported as a separate error
     below[last] = value

@@ -40,12 +40,12 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
 
     policy: Literal["restart", "isolate"] = Field(
         "restart",
-        description="when a stage is lost: restart: the run ends, and its launcher may start it again; isolate: that "
-        "stage alone starts again, while the others wait (fifo) or go on (replay); on CPUs only",
+        description="when a stage is lost: restart: the run ends, and its launcher may start it again; isolate: only that "
+        "stage starts again, while the others wait (fifo) or continue (replay); on CPUs only",
     )
     max_restarts: int = Field(3, ge=0, description="policy=isolate: restarts allowed per process before the run ends")
     timeout_s: float = Field(
-        300.0, ge=1, le=MOST_SECONDS, description="seconds that a stage waits for another one before it gives up"
+        300.0, ge=1, le=MOST_SECONDS, description="seconds that a stage waits for another before it gives up"
     )
     heartbeat_timeout_s: float = Field(
         10.0, ge=1, le=MOST_SECONDS, description="seconds without a heartbeat after which a stage counts as lost"
@@ -62,7 +62,7 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
         return value
 
     def comes_back(self, incarnation: int) -> bool:
-        """Whether a process that has been started again alone `incarnation` times may be so once more."""
+        """Whether a process that has been started again alone `incarnation` times may be started once more."""
         return self.policy == "isolate" and incarnation < self.max_restarts
 
 
@@ -72,17 +72,17 @@ class RayConfig(BaseModel, frozen=True, extra="forbid"):
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
         "PACK",
         description="Ray's placement strategy: PACK: on as few nodes as possible; SPREAD: on as many as possible; "
-        "STRICT_PACK, STRICT_SPREAD: on one node, on one each, or not at all",
+        "STRICT_PACK: on one node or not at all; STRICT_SPREAD: on a node each or not at all",
     )
     cpus: float = Field(1.0, gt=0, description="CPUs to reserve per process; stage 0 reserves data.loader_workers more")
     start_timeout_s: float = Field(
-        60.0, gt=0, le=MOST_SECONDS, description="seconds to wait until the cluster has these CPUs and GPUs free"
+        60.0, gt=0, le=MOST_SECONDS, description="seconds to wait until these CPUs and GPUs are free"
     )
-    max_failures: int = Field(0, ge=0, description="how often a failed run is started again from its newest checkpoint")
+    max_failures: int = Field(0, ge=0, description="times that a failed run is started again from its newest checkpoint")
 
 
 class RunConfig(BaseModel, frozen=True, extra="forbid"):
-    """A run. Components receive their own section, never the whole."""
+    """The configuration of a run. Components receive their own sections, never the whole."""
 
     run: FolderConfig = FolderConfig()
     data: Annotated[DataConfig, DATA_FAMILY] = DATA_FAMILY.default()
@@ -116,7 +116,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 def sharing_problems(replicas: tuple[int, ...], buffers: BuffersConfig | None, data: DataConfig | None) -> list[str]:
-    """Why the replicas of a stage could not share every batch; a section that is wrong itself is None, and not asked."""
+    """Reasons why the replicas of a stage could not share every batch. An invalid section is None, and not checked."""
     problems = []
     if max(replicas) > 1 and buffers and buffers.policy == "replay":
         problems.append(

@@ -19,16 +19,16 @@ from greedypipe.workers.telemetry.topics import CUT
 
 @dataclass(frozen=True)
 class Forecast(Prediction):
-    """What the measured costs of single layers say about a cut, and what follows from that."""
+    """A prediction for a cut from the measured costs of single layers, and figures derived from it."""
 
     @property
     def imbalance(self) -> float:
-        """Epsilon: the slowest stage's time over the mean one of all processes."""
+        """Epsilon: the slowest stage's time over the mean time of all processes."""
         return self.slowest_s * sum(self.replicas) / sum(self.stage_s)
 
     @property
     def slowest_s(self) -> float:
-        """Seconds per batch of the stage whose replicas together are the slowest."""
+        """Seconds per batch of the slowest stage, its replicas taken together."""
         return max(seconds / count for seconds, count in zip(self.stage_s, self.replicas, strict=True))
 
     @property
@@ -38,10 +38,10 @@ class Forecast(Prediction):
 
 
 def forecast(plan: Plan, profile: Profile, cores: int) -> Forecast:
-    """Cuts so that the slowest stage is as fast as possible; where the plan names its boundaries, judges those instead.
+    """Cuts so that the slowest stage is as fast as possible; if the plan names boundaries, predicts for those instead.
 
     Args:
-        cores: That all stages share; 0 where each has its own device.
+        cores: Number of cores that all stages share; 0 if each stage has its own device.
 
     Raises:
         ValueError: There are more blocks than units.
@@ -64,21 +64,21 @@ def forecast(plan: Plan, profile: Profile, cores: int) -> Forecast:
 
 
 def shared_cores(device: torch.device) -> int:
-    """Cores that the CPU stages of this host share; 0 for GPUs. Stages of several hosts are taken to share one's."""
+    """Cores that the CPU stages of this host share; 0 for GPUs. Stages on several hosts count as sharing one host's."""
     return len(os.sched_getaffinity(0)) if device.type == "cpu" else 0
 
 
 def settle_cut(plan: Plan, board: Board, status: StageStatus, device: torch.device) -> tuple[Plan, Prediction | None]:
-    """Replaces `auto` by boundaries that stage 0 finds and all others are told; leaves explicit ones as they are.
+    """Replaces `auto` with boundaries that stage 0 finds and posts; keeps explicit ones.
 
-    Stage 0 measures layers for about `partition.profile_s` seconds on its `device`; the others wait for it that long and
-    `faults.timeout_s` more.
+    Stage 0 measures layers for about `partition.profile_s` seconds on its `device`; the others block for that long, and
+    for at most `faults.timeout_s` more.
 
     Returns:
-        The plan, and the forecast, None where there was none to make.
+        The plan, and the prediction; None if the boundaries were explicit.
 
     Raises:
-        TimeoutError: Stage 0 has found nothing.
+        TimeoutError: Stage 0 has not posted a cut in time.
     """
     if plan.config.partition.boundaries != AUTO:
         return plan, None

@@ -1,4 +1,4 @@
-"""What can be wrong where two sections of a configuration meet, or one meets the data or the number of processes."""
+"""Checks that involve two sections of a configuration, or a section and the data or the number of processes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -14,13 +14,13 @@ T = TypeVar("T")
 
 
 class Problems:
-    """Collects everything that is wrong, a line each, so that a user reads all of it at once."""
+    """Collects all errors, one line each, so that the user sees them at once."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
 
     def attempt(self, make: Callable[..., T], *arguments: object) -> T | None:
-        """What `make` returns; None where it raises ValueError, whose text then counts as a problem."""
+        """The result of `make`; None if it raises ValueError, whose text is then added to the problems."""
         try:
             return make(*arguments)
         except ValueError as error:
@@ -31,16 +31,16 @@ class Problems:
         self._lines += lines
 
     def refuse(self) -> None:
-        """Raises ConfigError with all lines, where there are any."""
+        """Raises ConfigError with all lines, if there are any."""
         if self._lines:
             raise ConfigError(self._lines)
 
 
 def placement_problems(config: RunConfig, data: DataInfo | None, placement: Placement) -> Iterator[str]:
-    """All that may be wrong with a number of stages and replicas.
+    """Everything that is wrong with a number of stages and replicas, a line each.
 
     Args:
-        data: None: unknown, so that nothing is said of it.
+        data: None if unknown, which skips the checks against it.
     """
     if max(placement.replicas) > 1:
         yield from _replica_problems(config, data, placement)
@@ -50,7 +50,7 @@ def placement_problems(config: RunConfig, data: DataInfo | None, placement: Plac
 
 
 def _replica_problems(config: RunConfig, data: DataInfo | None, placement: Placement) -> Iterator[str]:
-    """Why the replicas of a stage could not share every batch."""
+    """Reasons why the replicas of a stage could not share every batch."""
     for problem in sharing_problems(placement.replicas, config.buffers, config.data):
         yield f"placement.replicas: {problem}"
     last, most = data.train_samples % config.data.batch_size if data else 0, max(placement.replicas)
@@ -62,13 +62,13 @@ def _replica_problems(config: RunConfig, data: DataInfo | None, placement: Place
 
 
 def isolation_problems(config: RunConfig, device: torch.device) -> Iterator[str]:
-    """Why a stage could not be started again alone."""
+    """Reasons why a stage could not be started again alone."""
     if config.faults.policy == "isolate" and device.type != "cpu":
         yield f"faults.policy: got isolate on {device.type}, allowed: stages on CPUs"
 
 
 def length_problems(config: RunConfig, steps_per_epoch: int) -> Iterator[str]:
-    """What does not fit into the run's length."""
+    """Settings that do not fit into the run's length."""
     total = config.training.epochs * steps_per_epoch
     if config.optimizer.warmup_steps >= total:
         yield (

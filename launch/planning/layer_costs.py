@@ -1,4 +1,4 @@
-"""Measures what training blocks costs on this process's device: all that a block of any layers can cost follows from it."""
+"""Measures the cost of training small blocks on this process's device; the cost of every other block follows from it."""
 
 import statistics
 import time
@@ -22,25 +22,25 @@ LEAST_ROUNDS = 3
 
 @dataclass(frozen=True)
 class Profile:
-    """Costs of the units of a network, and the layer that each begins with."""
+    """Costs of the units of a network, and the first layer of each."""
 
     names: tuple[str, ...]
     costs: Costs
 
     def boundaries(self, starts: tuple[int, ...]) -> tuple[str, ...]:
-        """The value of `partition.boundaries` that makes blocks begin at these units."""
+        """The value of `partition.boundaries` for blocks that begin at these units."""
         return tuple(self.names[start] for start in starts[1:])
 
     def starts(self, boundaries: tuple[str, ...]) -> tuple[int, ...]:
-        """The units at which these blocks begin."""
+        """The units at which the blocks of these boundaries begin."""
         return (0, *(self.names.index(name) for name in boundaries))
 
 
 def check_boundaries(plan: Plan) -> None:
-    """Whether a cut at the plan's boundaries can be judged.
+    """Checks that a cut at the plan's boundaries can be judged.
 
     Raises:
-        ValueError: A boundary is a layer without parameters, which is not measured for itself.
+        ValueError: A boundary is a layer without parameters, which is not measured separately.
     """
     names = _unit_names(plan.blueprint.network.layers)
     boundaries = plan.config.partition.boundaries
@@ -55,9 +55,10 @@ def profile_layers(plan: Plan, device: torch.device) -> Profile:
     """Trains blocks of one unit and of two neighbouring units, in turn, for `partition.profile_s` seconds in all (three
     rounds at least), and takes medians.
 
-    A unit is a layer with parameters and those without that follow it. The blocks are the run's own, with method, head,
-    precision and optimizer, but train copies of its layers, and eagerly; threads are this process's. Inputs are random.
-    What more than two units share when they follow each other, such as caches, is not seen. Returns when all is measured.
+    A unit is a layer with parameters and the layers without that follow it. The blocks are the run's own, with method,
+    head, precision and optimizer, but train copies of its layers, uncompiled, with this process's threads and random
+    inputs. Effects across more than two consecutive units, such as shared caches, are not captured. Blocks until all is
+    measured.
     """
     names = _unit_names(plan.blueprint.network.layers)
     copied = plan.blueprint.for_trials()
@@ -89,7 +90,7 @@ def _cut(blueprint: Blueprint, names: Sequence[str], starts: Sequence[int]) -> B
 
 
 def _pairs(blueprint: Blueprint, names: Sequence[str], device: torch.device) -> Iterator[Block]:
-    """Blocks of units 0 and 1, 1 and 2, 2 and 3 ...: of the cut between pairs that begin evenly, and of the other one."""
+    """Blocks of units 0 and 1, 1 and 2, 2 and 3 ...: from the cut into pairs that starts at unit 0, and that from unit 1."""
     begun_evenly, begun_oddly = (_cut(blueprint, names, [0, *range(first, len(names), 2)]) for first in (2, 1))
     for unit in range(len(names) - 1):
         cut, index = (begun_oddly, unit // 2 + 1) if unit % 2 else (begun_evenly, unit // 2)
@@ -97,14 +98,14 @@ def _pairs(blueprint: Blueprint, names: Sequence[str], device: torch.device) -> 
 
 
 def _random_batch(plan: Plan, device: torch.device) -> Batch:
-    """What blocks are given besides their input."""
+    """The part of a batch that blocks receive besides their input."""
     rows = plan.config.data.batch_size
     labels = torch.randint(plan.data.num_classes, (rows,), device=device)
     return Batch(0, labels, {IMAGE: torch.rand(rows, *plan.data.input_shape, device=device)})
 
 
 def _random_input(finest: Blueprint, unit: int, batch: Batch, device: torch.device) -> Tensor:
-    """As it would come out of a slot, except that the images are the first layer's own work to convert."""
+    """An input as it would come out of a slot; images stay fp32, as the first block receives them."""
     dtype = finest.precision.activation_dtype if unit else torch.float32
     x = torch.randn(len(batch.labels), *finest.shapes[unit].input, device=device)
     return finest.precision.canonical(x.to(dtype))
@@ -117,7 +118,7 @@ class _Trial:
         self._block, self._x, self._batch = block, x, batch
 
     def seconds(self) -> float:
-        """Of one turn."""
+        """Seconds of one turn."""
         self._synchronise()
         started = time.perf_counter()
         _turn(self._block, self._x, self._batch)
@@ -130,16 +131,16 @@ class _Trial:
 
 
 def _turn(block: Block, x: Tensor, batch: Batch) -> None:
-    """Trains a block on a batch: the only place here that knows how blocks are called."""
+    """Trains a block on a batch: the only place in this file that calls a block."""
     block.forward(x, batch)
     block.learn()
 
 
 def _measure(alone: Sequence[_Trial], pairs: Sequence[_Trial]) -> list[tuple[float, float]]:
-    """One round: seconds of every unit alone, and what the one before it adds (0 for the first)."""
+    """One round: seconds of every unit alone, and the seconds that the unit before it adds (0 for the first)."""
     found = [(alone[0].seconds(), 0.0)]
     for trial, pair in zip(alone[1:], pairs, strict=True):
-        # Measured one after the other, so that a machine that becomes slower does not come between.
+        # Measured back to back, so that a machine that slows down affects both alike.
         seconds = trial.seconds()
         found.append((seconds, pair.seconds() - seconds))
     return found

@@ -1,4 +1,4 @@
-"""Everything about a run that can be known, and found wrong, before any process talks to another."""
+"""Everything about a run that can be computed, and checked, before its processes communicate."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,9 +19,9 @@ from greedypipe.workers.placement import Placement
 
 @dataclass(frozen=True)
 class Plan:
-    """A configuration that has been found possible, with what follows from it. Equal in all processes of the run.
+    """A checked configuration, with everything that follows from it. Equal in all processes of the run.
 
-    Another cut or other replicas make another plan of the same data and the same network, whose weights they share.
+    A plan with another cut or other replicas is derived from it, with the same data and the same weights.
     """
 
     config: RunConfig
@@ -31,22 +31,22 @@ class Plan:
 
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
-        """What travels from every stage but the last to the next one."""
+        """The messages from every stage but the last to the next one."""
         return edges(self.blueprint, self.placement, self.config.link, self.config.data.batch_size)
 
     def layout_after(self, stage: int, share: Fraction = Fraction(1)) -> MessageLayout:
-        """What travels from `stage`, which is not the last, to the next one, over a link for this share of every batch."""
+        """Layout of the messages from `stage`, which is not the last, over a link that carries this share of every batch."""
         return self.edges[stage].layout(share)
 
     def carried_after(self, stage: int) -> tuple[str, ...]:
-        """Names of what a training message from `stage` has besides the activation; nothing behind the last stage."""
+        """Names of the tensors that a training message from `stage` has besides the activation; empty for the last stage."""
         return self.edges[stage].carried if stage < len(self.edges) else ()
 
     def recut(self, boundaries: tuple[str, ...]) -> "Plan":
-        """The same network with as many blocks, cut at these layers; () cuts evenly.
+        """The same network with the same number of blocks, cut at these layers; () cuts evenly.
 
         Raises:
-            ConfigError: They do not name layers that can begin these blocks.
+            ConfigError: Blocks cannot begin at these layers.
         """
         partition = PartitionConfig(blocks=self.config.partition.blocks, boundaries=boundaries)
         try:
@@ -56,7 +56,7 @@ class Plan:
         return replace(self, config=self.config.model_copy(update={"partition": partition}), blueprint=blueprint)
 
     def with_replicas(self, replicas: tuple[int, ...]) -> "Plan":
-        """The same cut with so many processes for each stage.
+        """The same cut with these numbers of processes for the stages.
 
         Raises:
             ConfigError: The replicas of a stage could not share every batch.
@@ -71,17 +71,17 @@ class Plan:
         return replace(self, config=config, placement=placement)
 
     def redrawn(self) -> "Plan":
-        """The same plan with the initial weights again, after blocks have been trained, which happens in place."""
+        """The same plan with the initial weights drawn again, after blocks have been trained in place."""
         return replace(self, blueprint=self.blueprint.redrawn())
 
 
 def make_plan(config: RunConfig, num_processes: int) -> Plan:
     """Checks the configuration against data, network and number of processes; reads no image and downloads nothing.
 
-    Asks for the data and draws the network's weights once: make other plans of the run from this one.
+    Looks the data up and draws the network's weights; derive other plans of the run from this one, to do so only once.
 
     Raises:
-        ConfigError: Something is missing or impossible; all of it, a line each.
+        ConfigError: Something is missing or impossible; one line for each problem.
     """
     problems = Problems()
     data = problems.attempt(open_data(config.data).check)
@@ -98,7 +98,7 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
 
 
 def natural_processes(config: RunConfig) -> int:
-    """How many processes a run has where nobody says it: a stage for every block, with as many replicas as it is given."""
+    """The default number of processes of a run: one stage per block, with the replicas that `placement.replicas` gives."""
     replicas = config.placement.replicas
     return config.partition.blocks * replicas[0] if len(replicas) == 1 else sum(replicas)
 

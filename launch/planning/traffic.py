@@ -1,7 +1,7 @@
-"""What travels between stages: what the methods of the blocks behind need of every batch, and nothing else.
+"""Messages between stages: they carry the tensors that the methods of later blocks need, and nothing else.
 
-It follows from the blueprint, the placement and the link's settings alone. A new kind of tensor that methods may need is a
-line in `_needables`.
+They follow from the blueprint, the placement and the link's settings alone. A new kind of tensor that methods may need is
+a line in `_needables`.
 """
 
 import math
@@ -22,11 +22,11 @@ class Edge:
     """The messages from one stage to the next.
 
     Attributes:
-        sender: The stage.
-        carried: Names of what a training message has besides the activation, which is passed through as it came.
+        sender: Index of the sending stage.
+        carried: Names of the tensors of a training message besides the activation; they are passed through unchanged.
         batch_size: Rows of a whole batch.
         specs: The tensors of every kind of message.
-        encodings: As in `MessageLayout`.
+        encodings: Encoding by tensor name, as in `MessageLayout`.
     """
 
     sender: int
@@ -36,7 +36,7 @@ class Edge:
     encodings: Mapping[str, str]
 
     def layout(self, share: Fraction = Fraction(1)) -> MessageLayout:
-        """The layout of a link for this share of every batch."""
+        """The layout of a link that carries this share of every batch."""
         return MessageLayout(math.ceil(self.batch_size * share), self.specs, self.encodings)
 
 
@@ -51,7 +51,8 @@ def edges(blueprint: Blueprint, placement: Placement, link: LinkConfig, batch_si
 def bytes_after(blueprint: Blueprint, link: LinkConfig, batch_size: int) -> tuple[int, ...]:
     """Bytes of a training message behind every block, with its activation and the labels.
 
-    What methods need besides depends on how many blocks follow, not on where they are cut, so it tells no cut from another.
+    Further tensors depend on the methods of the blocks that follow, not on where they are cut, so they cannot decide
+    between two cuts.
     """
     target = blueprint.task.target
     layouts = (
@@ -62,7 +63,7 @@ def bytes_after(blueprint: Blueprint, link: LinkConfig, batch_size: int) -> tupl
 
 
 def unknown_needs(blueprint: Blueprint) -> Iterator[str]:
-    """What methods need and no message can carry, a line each."""
+    """Tensors that methods need but no message can carry, a line each."""
     known = _needables(blueprint.task)
     needed = frozenset[str]().union(*(blueprint.needs(block) for block in range(blueprint.num_blocks)))
     for name in sorted(needed - known.keys()):
@@ -83,7 +84,7 @@ def _edge(blueprint: Blueprint, stage: int, block: int, link: LinkConfig, batch_
 
 
 def _needables(task: Task) -> Mapping[str, TensorSpec]:
-    """All that a block's method may need besides its input, by name."""
+    """All tensors that a block's method may need besides its input, by name."""
     return {LABELS: task.target, IMAGE: task.input}
 
 

@@ -21,7 +21,7 @@ from greedypipe.workers.around.trace import Tracing, make_tracing
 from greedypipe.workers.block_files import FINAL, Saver
 from greedypipe.workers.data.source import BatchSource
 from greedypipe.workers.feed import Calendar, Feed, Start
-from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER, Inbox, MessageStream
+from greedypipe.workers.inbox import SLOTS_BEYOND_BUFFER, Inbox, MessageStream
 from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.placement import stage_name
 from greedypipe.workers.replicas import Replicas, join_replicas
@@ -158,7 +158,7 @@ class Stage:
         config = self._plan.config
         if self._stage == 0:
             return self._make_feed()
-        receiver = links.receiver(config.buffers.capacity + SLOTS_BESIDE_BUFFER)
+        receiver = links.receiver(config.buffers.capacity + SLOTS_BEYOND_BUFFER)
         return Inbox(
             receiver,
             config.buffers,

@@ -37,7 +37,7 @@ def build_head(config: HeadConfig, site: Site) -> nn.Module:
     """Builds the head that a section `head` asks for, drawing its weights from torch's global generator.
 
     Raises:
-        ValueError: A user's own head is no module.
+        ValueError: A user's own head is not a module.
     """
     if isinstance(config, OwnHead):
         head = config.call(site)

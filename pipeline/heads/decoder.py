@@ -12,8 +12,8 @@ def build_decoder(activation_shape: tuple[int, ...], image_shape: tuple[int, int
     """Activation [N, *activation_shape] -> image [N, *image_shape].
 
     Maps pass through 2 x 2 transposed convolutions of stride 2 that halve the channels, with batch normalisation and
-    ReLU, and a final 1 x 1 convolution (AlonNT/Thesis); sizes that are no power-of-two fraction of the image's are
-    reached by bilinear interpolation before the last layer. Vectors and averaged tokens pass through one linear layer.
+    ReLU, and a final 1 x 1 convolution (AlonNT/Thesis). Where doubling does not reach the image's size exactly, bilinear
+    interpolation follows before the last layer. Vectors and averaged tokens pass through one linear layer.
     """
     if len(activation_shape) == 3:
         return MapDecoder(activation_shape, image_shape)

@@ -1,8 +1,8 @@
 """The interface of heads: from a block's activation to outputs of the task.
 
 A head is a function ``head(site, **keys)`` that returns a module, activation [N, ...] to outputs [N, classes]; its keys are
-those of section `head` of the configuration. A function for maps is given a site whose output has the shape [C, H, W]:
-`on_maps` has vectors and tokens arrive as such.
+those of section `head` of the configuration. A function that only handles maps [C, H, W] is wrapped in `on_maps`, which
+turns vectors and tokens into maps.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class HeadConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class Head(NamedTuple):
-    """A head of the table: its keys, and the function that builds it."""
+    """An entry in the table of heads: its keys, and the function that builds it."""
 
     config: type[HeadConfig]
     build: Build
@@ -38,7 +38,7 @@ class MeanOverTokens(nn.Module):
 
 
 def on_vectors(build: Build) -> Build:
-    """The same head for tokens [T, C] too, which are averaged first."""
+    """Extends a head for vectors [C] to tokens [T, C], which are averaged first."""
 
     def built(site: Site, **keys: object) -> nn.Module:
         shape = site.shapes.output
@@ -50,7 +50,7 @@ def on_vectors(build: Build) -> Build:
 
 
 def on_maps(build: Build) -> Build:
-    """A head for maps [C, H, W] that also takes vectors [C], as a 1 x 1 map, and tokens [T, C], averaged."""
+    """Extends a head for maps [C, H, W] to vectors [C], as 1 x 1 maps, and to tokens [T, C], which are averaged first."""
 
     def built(site: Site, **keys: object) -> nn.Module:
         shape = site.shapes.output

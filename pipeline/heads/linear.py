@@ -9,7 +9,7 @@ from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.site import Site
 
 MAX_LINEAR_FEATURES = 4096
-"""Features that the linear layer may see (Nokland & Eidnes: dim_in_decoder)."""
+"""Most input features of the linear layer (Nokland & Eidnes: dim_in_decoder)."""
 
 
 class LinearConfig(HeadConfig):

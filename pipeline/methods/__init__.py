@@ -44,7 +44,7 @@ METHOD_FAMILY: Family[MethodConfig] = Family(
 
 
 def method_class(config: MethodConfig) -> type[Method]:
-    """The class that a section `method` names; of all blocks but the last, whose method is `TaskLoss`."""
+    """The class that a section `method` names, for all blocks but the last, whose method is `TaskLoss`."""
     if isinstance(config, OwnMethod):
         method: type[Method] = resolve(config.name)
         return method

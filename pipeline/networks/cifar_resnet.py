@@ -53,12 +53,12 @@ class _BasicBlock(nn.Module):
 class CifarResnetConfig(ConvolutionalConfig):
     """Residual networks for 32x32 images, of depth 6n + 2 (He et al.).
 
-    Layers are ``conv1``, then ``layer1.0``, ...: 3n blocks of 16, 32, 64 channels. Dropout stands at the start of the
-    residual branch of each block (a shortcut is never dropped) and before the classifier's linear map.
+    Layers are ``conv1``, then ``layer1.0``, ...: 3n blocks of 16, 32, 64 channels. Dropout is applied at the start of
+    each block's residual branch (never to a shortcut) and before the classifier's linear map.
 
     Shortcuts that change the shape are option A (subsample, pad with zeros), as in He et al. and in the
-    published DGL code (ResNet-110, K = 2). InfoPro's code, whose tables give DGL for K up to 16, has a 1x1
-    convolution with batch normalisation there: 2,752 parameters more. Convolutions start as in both codes:
+    published DGL code (ResNet-110, K = 2). InfoPro's code, whose tables give DGL for K up to 16, uses a 1x1
+    convolution with batch normalisation instead: 2,752 parameters more. Convolutions are initialised as in both:
     normal, with variance 2 / fan-out.
     """
 

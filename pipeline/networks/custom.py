@@ -13,8 +13,8 @@ class OwnNetwork(Own, ModelConfig):
     """Your own network: a function of input_shape, num_classes and your options that returns an nn.Sequential.
 
     It is called as ``function(input_shape=(C, H, W), num_classes=n, **options)``. Each child of the nn.Sequential is a
-    layer under its own name, the last one the classifier. Blocks learn apart, possibly in different processes, so no
-    parameter may be shared between children.
+    layer under its own name, the last one the classifier. Blocks learn separately, possibly in different processes, so
+    children may not share parameters.
     """
 
     keywords = ("input_shape", "num_classes")
@@ -38,4 +38,4 @@ def _refuse_shared_parameters(name: str, units: Sequence[Layer]) -> None:
         for parameter in unit.module.parameters():
             owner = owners.setdefault(parameter, unit.name)
             if owner != unit.name:
-                raise ValueError(f"{name}: children {owner!r} and {unit.name!r} share a parameter, but layers learn apart")
+                raise ValueError(f"{name}: children {owner!r} and {unit.name!r} share a parameter; layers learn separately")

@@ -1,4 +1,4 @@
-"""A network with its initial weights, before anybody has cut it."""
+"""A network with its initial weights, before it is cut."""
 
 import copy
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from greedypipe.pipeline.randomness import derive_seed
 
 @dataclass(frozen=True)
 class DrawnNetwork:
-    """Layers with their weights, and what passes between them.
+    """Layers with their weights, and the shapes between them.
 
     Attributes:
-        network: Its modules are trained in place by the blocks that host them.
-        shapes: Without the batch dimension: of an image, then of every layer's output.
+        network: Layers and classifier; blocks train these very modules.
+        shapes: Shape of an image, then of every layer's output, without the batch dimension.
     """
 
     network: Network
@@ -29,10 +29,10 @@ class DrawnNetwork:
 
 
 def draw_network(model: ModelConfig, input_shape: tuple[int, int, int], num_classes: int, seed: int) -> DrawnNetwork:
-    """Draws the initial weights of all layers in one stream that follows from the run's `seed`; reseeds the generator.
+    """Draws the initial weights of all layers in one stream, derived from the run's `seed`; reseeds torch's generator.
 
     Raises:
-        ValueError: The network is impossible, or does not take such images.
+        ValueError: The network is impossible, or does not accept such images.
     """
     torch.manual_seed(derive_seed(seed, "network"))
     network = model.build(input_shape, num_classes)

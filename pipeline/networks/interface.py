@@ -1,4 +1,4 @@
-"""What every network's section of the configuration can do: build the network."""
+"""The interface of networks: a section of the configuration that builds its network."""
 
 from abc import ABC, abstractmethod
 
@@ -14,12 +14,12 @@ class ModelConfig(BaseModel, ABC, frozen=True, extra="forbid"):
 
     @abstractmethod
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
-        """Builds the network on the default device, initialised from torch's global generator: seed it before.
+        """Builds the network on the default device, initialised from torch's global generator: seed that first.
 
         Args:
             input_shape: [C, H, W] of an image.
             num_classes: Number of logits.
 
         Raises:
-            ValueError: The network does not take such images, or cannot be imported.
+            ValueError: The network does not accept such images, or cannot be imported.
         """

@@ -1,4 +1,4 @@
-"""What a network is to the rest of the project: layers that may be cut between, and a classifier."""
+"""A network as the rest of the project sees it: layers, between any two of which it may be cut, and a classifier."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,7 @@ class Layer:
 
     Attributes:
         name: Unique within the network, e.g. ``conv1``, ``pool1``, ``layer2.0``.
-        prefix: Stands before the keys of the module's own state dict to give the ordinary network's names; ''
-            for none.
+        prefix: Put before the keys of the module's own state dict, it gives the ordinary network's names; '' for none.
         module: The computation and its parameters.
     """
 
@@ -29,7 +28,7 @@ class Layer:
 
     @property
     def has_parameters(self) -> bool:
-        """Whether there is anything to train; pooling has nothing."""
+        """Whether the layer has parameters; pooling has none."""
         return next(self.module.parameters(), None) is not None
 
 
@@ -38,7 +37,7 @@ class Network:
     """Layers in order and the classifier behind the last of them.
 
     Attributes:
-        layers: Everything that may be cut between.
+        layers: The layers in order; the network may be cut between any two.
         classifier: Turns the last activation, [N, ...], into logits, [N, classes]; the last block's head.
     """
 

@@ -21,8 +21,8 @@ class BasicCnnConfig(ConvolutionalConfig):
     """Three 5x5 convolutions of 128 channels, each pooled by 2, and a fully connected layer (AlonNT/Thesis).
 
     It resembles the network that Belilovsky et al. (ICML 2020) compare with DNI, which pools by 3. Its layers
-    are ``conv1``, ``pool1``, ..., ``pool3``, ``fc1``. `width` leaves ``fc1`` alone; pools without room are
-    omitted (see `plan_layers`).
+    are ``conv1``, ``pool1``, ..., ``pool3``, ``fc1``. `width` does not scale ``fc1``; pools whose input is too small
+    are omitted (see `plan_layers`).
     """
 
     name: Literal["basic_cnn"] = "basic_cnn"
@@ -45,7 +45,7 @@ class BasicCnnConfig(ConvolutionalConfig):
 class MlpConfig(UnitsConfig):
     """A multi-layer perceptron with batch normalisation.
 
-    Its layers are ``fc1``, ...; ``fc1`` flattens the image, [C, H, W]. Dropout stands at the start of each layer but
+    Its layers are ``fc1``, ...; ``fc1`` flattens the image, [C, H, W]. Dropout is applied at the start of each layer but
     the first, and of the classifier.
     """
 

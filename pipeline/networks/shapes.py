@@ -15,10 +15,10 @@ def activation_shapes(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> 
 
     Args:
         layers: Consecutive layers.
-        input_shape: Shape, without N, of what the first of them takes.
+        input_shape: Shape of the first layer's input, without N.
 
     Raises:
-        ValueError: A layer does not take what the one before it gives.
+        ValueError: A layer does not accept the output of the one before it.
     """
     shapes: list[tuple[int, ...]] = []
     parameters = (parameter for layer in layers for parameter in layer.module.parameters())
@@ -30,7 +30,7 @@ def activation_shapes(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> 
                 x = layer.module(x)
         except RuntimeError as error:
             shape = tuple(x.shape[1:])
-            raise ValueError(f"layer {layer.name!r} does not take input of shape {shape}: {error}") from error
+            raise ValueError(f"layer {layer.name!r} does not accept input of shape {shape}: {error}") from error
         layer.module.train()
         shapes.append(tuple(x.shape[1:]))
     return shapes

@@ -95,8 +95,8 @@ def _require_rgb(name: str, input_shape: tuple[int, int, int]) -> None:
 
 
 def _import_models(name: str) -> ModuleType:
-    # Only these networks need torchvision, and beside a torch of another build its import fails: with a
-    # RuntimeError, because its operators do not register. The other networks must not depend on it.
+    # Imported only here, so that the other networks do not depend on it. If torch is of another build, the import fails
+    # with a RuntimeError, because torchvision's operators do not register.
     try:
         return importlib.import_module("torchvision.models")
     except (ImportError, RuntimeError) as error:

@@ -1,7 +1,7 @@
 """The units of the plain feed-forward networks: convolution, pooling, fully connected layer, classifier.
 
 Convolutions have no bias, which the batch normalisation behind them would cancel. Weights start as torch
-initialises them. Dropout stands at the start of each unit with parameters but the network's first, and of the
+initialises them. Dropout is applied at the start of each unit with parameters but the network's first, and of the
 classifier: a head sees the activation before dropout, as in Nokland & Eidnes (ICML 2019), even behind a pool.
 """
 
@@ -46,7 +46,7 @@ def scale_channels(channels: int, width: float) -> int:
 
 
 def make_activation(activation: Activation) -> nn.Module:
-    """Builds the non-linearity (leaky_relu: slope 0.01). It works in place: never the first of a layer."""
+    """Builds the non-linearity (leaky_relu: slope 0.01). It works in place, so it must not come first in a layer."""
     return nn.ReLU(inplace=True) if activation == "relu" else nn.LeakyReLU(0.01, inplace=True)
 
 
@@ -78,7 +78,7 @@ def linear_layer(
     dropout: float,
     activation: Activation,
 ) -> Layer:
-    """Builds dropout, flattening of [N, ...], linear map, batch normalisation if wanted, and activation."""
+    """Builds dropout, flattening of [N, ...], linear map, optional batch normalisation, and activation."""
     module = _sequence(
         dropout=_dropout(dropout),
         flatten=nn.Flatten(),

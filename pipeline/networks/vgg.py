@@ -17,7 +17,7 @@ from greedypipe.pipeline.networks.units import ConvolutionalConfig, linear_class
 
 class _Vgg(NamedTuple):
     plan: str
-    fc_features: int = 0  # of the fully connected layer before the classifier; 0: there is none
+    fc_features: int = 0  # of the fully connected layer before the classifier; 0: no such layer
     fc_batch_norm: bool = False
 
 
@@ -37,9 +37,9 @@ VGGS: Mapping[str, _Vgg] = MappingProxyType(
 class VggConfig(ConvolutionalConfig):
     """VGG networks: the local-loss variants vgg8b, vgg11b and vgg11c, and the classic vgg11 to vgg19.
 
-    Layers are ``conv1`` (with normalisation and activation), ``pool1``, ..., ``fc1``. Pools without room are omitted
-    (see `plan_layers`); only vgg8b, vgg11b and vgg11c have ``fc1``. `width` leaves it alone, as the wide networks of
-    Nokland & Eidnes do.
+    Layers are ``conv1`` (with normalisation and activation), ``pool1``, ..., ``fc1``. Pools whose input is too small are
+    omitted (see `plan_layers`); only vgg8b, vgg11b and vgg11c have ``fc1``. `width` does not scale it, as in the wide
+    networks of Nokland & Eidnes.
     """
 
     name: Literal["vgg8b", "vgg11b", "vgg11c", "vgg11", "vgg13", "vgg16", "vgg19"] = "vgg8b"

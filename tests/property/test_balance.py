@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greedypipe.pipeline.balance import TIE, Costs, balanced_starts, shared_out
+from greedypipe.pipeline.balance import TIE, Costs, balanced_starts, processes_per_stage
 from greedypipe.workers.placement import Placement
 
 SECONDS = st.floats(0.01, 10)
@@ -83,7 +83,7 @@ def test_processes_that_are_left_over_make_the_slowest_stage_as_fast_as_they_can
         return max(seconds / count for seconds, count in zip(stage_s, replicas, strict=True))
 
     processes = len(stage_s) + left
-    found = shared_out(stage_s, processes, batch_size)
+    found = processes_per_stage(stage_s, processes, batch_size)
     allowed = [count for count in range(1, left + 2) if batch_size % count == 0]
     every = [one for one in itertools.product(allowed, repeat=len(stage_s)) if sum(one) <= processes]
     assert found in every

@@ -217,7 +217,7 @@ def test_more_blocks_than_layers_are_refused() -> None:
 
 
 def test_a_network_that_does_not_take_the_images_is_refused() -> None:
-    with pytest.raises(ValueError, match="'0' does not take input of shape"):
+    with pytest.raises(ValueError, match="'0' does not accept input of shape"):
         make_blueprint(1, model=OwnNetwork(name=f"{__name__}:for_larger_images"))
 
 

@@ -18,7 +18,7 @@ from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.sets.registry import DATA_FAMILY, open_data
-from greedypipe.workers.data.source import Batch, BatchSource
+from greedypipe.workers.data.source import BatchSource, LoadedBatch
 
 HERE = "tests.unit.test_data_own"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_data"
@@ -82,12 +82,12 @@ def config(function: str, **keys: object) -> DataConfig:
     return DATA_FAMILY.choose({"name": f"{HERE}:{function}", "batch_size": 4, **keys})
 
 
-def assert_same(left: Batch, right: Batch) -> None:
+def assert_same(left: LoadedBatch, right: LoadedBatch) -> None:
     assert left.batch_id == right.batch_id
     assert torch.equal(left.images, right.images) and torch.equal(left.labels, right.labels)
 
 
-def training(function: str, count: int = 10, seed: int = 1, **keys: object) -> list[Batch]:
+def training(function: str, count: int = 10, seed: int = 1, **keys: object) -> list[LoadedBatch]:
     with BatchSource(config(function, **keys), seed) as source:
         return list(itertools.islice(source.training_batches(), count))
 

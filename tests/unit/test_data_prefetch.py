@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from greedypipe.workers.data.sets.image_folder import ImageFolderConfig
-from greedypipe.workers.data.source import Batch, BatchSource
+from greedypipe.workers.data.source import BatchSource, LoadedBatch
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def children() -> set[int | None]:
     return {process.pid for process in multiprocessing.active_children()}
 
 
-def assert_same(left: Batch, right: Batch) -> None:
+def assert_same(left: LoadedBatch, right: LoadedBatch) -> None:
     assert left.batch_id == right.batch_id
     assert torch.equal(left.images, right.images) and torch.equal(left.labels, right.labels)
 

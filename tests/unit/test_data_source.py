@@ -12,7 +12,7 @@ from greedypipe.workers.data.augment import normalise
 from greedypipe.workers.data.sets.image_folder import ImageFolderConfig
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
 from greedypipe.workers.data.sets.synthetic import Synthetic, SyntheticConfig
-from greedypipe.workers.data.source import Batch, BatchSource
+from greedypipe.workers.data.source import BatchSource, LoadedBatch
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +42,12 @@ def streamed(root: str, **keys: object) -> ImageFolderConfig:
     return ImageFolderConfig(root=root, **(settings | keys))
 
 
-def assert_same(left: Batch, right: Batch) -> None:
+def assert_same(left: LoadedBatch, right: LoadedBatch) -> None:
     assert left.batch_id == right.batch_id
     assert torch.equal(left.images, right.images) and torch.equal(left.labels, right.labels)
 
 
-def fingerprints(batches: list[Batch]) -> list[bytes]:
+def fingerprints(batches: list[LoadedBatch]) -> list[bytes]:
     return sorted(image.numpy().tobytes() for batch in batches for image in batch.images)
 
 
@@ -79,7 +79,7 @@ def test_another_epoch_gives_other_batches() -> None:
 def test_every_training_sample_comes_once_per_epoch() -> None:
     source = BatchSource(synthetic(augment="none"), seed=1)
     stored, _ = Synthetic(synthetic()).load()
-    expected = fingerprints([Batch(0, normalise(stored.images, [0.5], [0.25]), stored.labels)])
+    expected = fingerprints([LoadedBatch(0, normalise(stored.images, [0.5], [0.25]), stored.labels)])
     assert source.steps_per_epoch == 5
     for epoch in range(2):
         batches = [source.training_batch(5 * epoch + step) for step in range(5)]
@@ -153,7 +153,7 @@ def test_random_resized_crops_depend_on_seed_epoch_and_sample_alone(tmp_path: Pa
     root = write_folder(tmp_path)
     whole = BatchSource(streamed(root, batch_size=8), seed=1).training_batch(0)
     halves = BatchSource(streamed(root, batch_size=4), seed=1)
-    assert_same(Batch(1, whole.images[4:], whole.labels[4:]), halves.training_batch(1))
+    assert_same(LoadedBatch(1, whole.images[4:], whole.labels[4:]), halves.training_batch(1))
     other_seed = BatchSource(streamed(root, batch_size=8), seed=2).training_batch(0)
     other_epoch = BatchSource(streamed(root, batch_size=8), seed=1).training_batch(1)
     assert fingerprints([whole]) != fingerprints([other_seed])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from greedypipe.pipeline.task import Classification
-from greedypipe.workers.data.batch import Batch
+from greedypipe.workers.data.batch import LoadedBatch
 from greedypipe.workers.data.sets.synthetic import SyntheticConfig
 from greedypipe.workers.data.source import BatchSource
 from greedypipe.workers.feed import Calendar, Feed, Start
@@ -30,22 +30,22 @@ class Numbers:
         self.said: list[Activity | None] = []
         self.closed = 0
 
-    def training_batches(self, first: int = 0) -> Iterator[Batch]:
+    def training_batches(self, first: int = 0) -> Iterator[LoadedBatch]:
         while True:
             self.asked.append(first)
             self.said.append(self.status.activity if self.status else None)
             yield self._batch(first)
             first += 1
 
-    def test_batches(self) -> Iterator[Batch]:
+    def test_batches(self) -> Iterator[LoadedBatch]:
         return map(self._batch, range(self.num_test_batches))
 
     def close(self) -> None:
         self.closed += 1
 
     @staticmethod
-    def _batch(number: int) -> Batch:
-        return Batch(number, torch.full((2, 1, 1, 1), float(number)), torch.tensor([number, number]))
+    def _batch(number: int) -> LoadedBatch:
+        return LoadedBatch(number, torch.full((2, 1, 1, 1), float(number)), torch.tensor([number, number]))
 
 
 def make_status() -> StageStatus:

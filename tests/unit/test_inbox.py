@@ -10,7 +10,7 @@ import torch
 
 from greedypipe.buffers.replay import CONTROL_CAPACITY, BuffersConfig
 from greedypipe.pipeline.batch import TensorSpec
-from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER, Delivery, Inbox
+from greedypipe.workers.inbox import SLOTS_BEYOND_BUFFER, Delivery, Inbox
 from greedypipe.workers.links.inprocess import make_inprocess_link
 from greedypipe.workers.links.interface import Received, Receiver
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
@@ -30,7 +30,7 @@ class Pipe:
 
     def __init__(self, config: BuffersConfig, timeout_s: float) -> None:
         self.status = StageStatus(Seat(1, 1), blocks=[1], pid=0, host="here", batch_id=41)
-        self.slots = config.capacity + SLOTS_BESIDE_BUFFER
+        self.slots = config.capacity + SLOTS_BEYOND_BUFFER
         before = set(threading.enumerate())
         self.sender, receiver = make_inprocess_link(LAYOUT, slots=self.slots, timeout_s=TIMEOUT_S, sender="stage 0")
         self.inbox = Inbox(receiver, config, seed=0, status=self.status, upstream="stage 0", timeout_s=timeout_s)
@@ -258,7 +258,7 @@ def test_a_reader_that_was_too_slow_is_not_told_that_upstream_was(connect: Conne
     pipe.send("T0 T1")
     pipe.receiving_thread.join(TIMEOUT_S)  # nobody reads T0, so T1 finds no room
     assert not pipe.receiving_thread.is_alive()
-    with pytest.raises(TimeoutError, match="stage 1 took nothing"):
+    with pytest.raises(TimeoutError, match="stage 1 read nothing"):
         next(iter(pipe.inbox))
 
 

@@ -8,7 +8,7 @@ import pytest
 from torch.distributed import HashStore
 
 from greedypipe.buffers.replay import BuffersConfig
-from greedypipe.workers.inbox import SLOTS_BESIDE_BUFFER, Inbox
+from greedypipe.workers.inbox import SLOTS_BEYOND_BUFFER, Inbox
 from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.shared_memory import attach_shared_memory, serve_shared_memory
@@ -26,7 +26,7 @@ def connect() -> Iterator[Connect]:
 
     def build(config: BuffersConfig | None = None, timeout_s: float = TIMEOUT_S) -> tuple[Sender, Inbox]:
         store, config = HashStore(), config or BuffersConfig()
-        slots = config.capacity + SLOTS_BESIDE_BUFFER
+        slots = config.capacity + SLOTS_BEYOND_BUFFER
         with ThreadPoolExecutor(1) as thread:
             serving = thread.submit(
                 serve_shared_memory, store, "link0", LAYOUT, slots=slots, patience=Patience("stage 0", timeout_s)

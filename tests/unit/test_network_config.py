@@ -83,7 +83,7 @@ def test_a_custom_networks_children_are_its_layers_and_the_last_its_classifier(o
         ("nets:tied", "children '1' and '2' share a parameter"),
         ("nets:missing", "has no 'missing'"),
         ("nets:constant", "got int, allowed: a function or class"),
-        ("nets:other_arguments", "does not take input_shape, num_classes, with which it is called"),
+        ("nets:other_arguments", "is called with input_shape, num_classes, which it does not accept"),
         ("missing:two_layers", r"no module 'own_\w+\.missing' on the import path"),
     ],
 )

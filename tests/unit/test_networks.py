@@ -291,5 +291,5 @@ def test_shapes_may_start_at_any_layer() -> None:
 
 def test_shapes_name_the_layer_that_does_not_fit() -> None:
     network = build_on_meta("mlp", DIGITS)
-    with pytest.raises(ValueError, match=r"layer 'fc1' does not take input of shape \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"layer 'fc1' does not accept input of shape \(3, 8, 8\)"):
         activation_shapes(network.layers, (3, 8, 8))

@@ -172,7 +172,7 @@ def test_a_function_that_takes_anything_takes_any_option() -> None:
 
 
 def test_an_object_that_does_not_take_what_the_run_supplies_is_refused() -> None:
-    with pytest.raises(ValueError, match="f does not take seed, with which it is called"):
+    with pytest.raises(ValueError, match="f is called with seed, which it does not accept"):
         check_options("f", function, {"depth": 1, "classes": 1}, keywords=("seed",))
     with pytest.raises(ValueError, match="takes 0 arguments, but is called with 1"):
         check_options("f", lambda: None, {}, positional=1)

@@ -91,5 +91,5 @@ def test_another_network_is_refused() -> None:
     saved = [block.state_dict() for block in trained(2)]
     with pytest.raises(ValueError, match=r"another shape: \(16, 64\) in the checkpoint, \(12, 64\)"):
         transferred_state(make_blocks(2, model=MLP.model_copy(update={"hidden": 12}))[0], saved)
-    with pytest.raises(ValueError, match="it is of another network"):
+    with pytest.raises(ValueError, match="it belongs to another network"):
         transferred_state(make_blocks(2, model=MLP.model_copy(update={"depth": 6}))[1], saved)

@@ -1,4 +1,4 @@
-"""Deliberate trouble: a slowed stage and scripted faults, to see how a pipeline bears them."""
+"""Deliberate trouble: a slowed stage and scripted faults, to see how a pipeline copes."""
 
 import os
 import resource
@@ -27,7 +27,7 @@ class DebugConfig(BaseModel, frozen=True, extra="forbid"):
     slow_link_s: float = Field(0.0, ge=0, description="seconds by which every message sent by the slowed stage is delayed")
     fault: Literal["none", "raise", "exit", "stop", "hang", "nan", "full_disk"] = Field(
         "none",
-        description="raise an exception; exit without a word; stop by SIGSTOP; hang forever; nan: weights become NaN; "
+        description="raise an exception; exit silently; stop by SIGSTOP; hang forever; nan: weights become NaN; "
         "full_disk: no file of the process may grow beyond 64 KiB",
     )
     fault_stage: int = Field(0, ge=0, description="stage in which the fault happens")
@@ -42,7 +42,7 @@ class DebugConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class SlowedBlock(BlockShell):
-    """A block that sleeps after everything it computes in training, `factor` - 1 times as long as that took."""
+    """A block that sleeps after each forward and learn in training, `factor` - 1 times as long as that took."""
 
     def __init__(self, block: AnyBlock, factor: float) -> None:
         super().__init__(block)
@@ -63,7 +63,7 @@ class SlowedBlock(BlockShell):
 
 
 class SlowedSender(Sender):
-    """A link whose messages all take longer, as over a slow line."""
+    """A link that delays every message, like a slow line."""
 
     def __init__(self, link: Sender, delay_s: float) -> None:
         self._link = link
@@ -117,12 +117,12 @@ class FaultyBlock(BlockShell):
 
 
 def slowed_link(link: Sender, stage: int, config: DebugConfig) -> Sender:
-    """The stage's link to the next one, as slow as `config` asks for."""
+    """The stage's link to the next one, slowed as `config` asks."""
     return SlowedSender(link, config.slow_link_s) if config.slow_stage == stage and config.slow_link_s else link
 
 
 def trouble(blocks: Sequence[AnyBlock], stage: int, config: DebugConfig) -> list[AnyBlock]:
-    """The stage's blocks, with the trouble that `config` asks for."""
+    """The stage's blocks, slowed or faulty as `config` asks."""
     result: list[AnyBlock] = list(blocks)
     if config.fault != "none" and config.fault_stage == stage:
         result[0] = FaultyBlock(blocks[0], config.fault, config.fault_step)

@@ -1,4 +1,4 @@
-"""The base of what is put around a block: every verb of a block, passed through."""
+"""The base of wrappers around a block: every operation of a block, passed through."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from greedypipe.pipeline.networks.layer import Layer
 
 
 class BlockShell:
-    """A block, or one with a shell around it, as a stage's loop uses it; subclasses override what they change."""
+    """Wraps a block, or another wrapper, for a stage's loop; subclasses override what they change."""
 
     def __init__(self, block: "AnyBlock") -> None:
         self._block = block

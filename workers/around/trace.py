@@ -1,4 +1,4 @@
-"""Records what a stage does during a few of its batches: objects around blocks, inbox and outbox, the loop untouched."""
+"""Records what a stage does during a few of its batches, by wrapping blocks, inbox and outbox; the loop is unchanged."""
 
 import time
 from array import array
@@ -19,25 +19,25 @@ from greedypipe.workers.telemetry.meter import LoggingConfig
 from greedypipe.workers.telemetry.records import Spans
 
 EVALUATION_SPANS = 4096
-"""Room for evaluation batches that fall among the recorded training batches; those beyond it are not recorded."""
+"""Room for evaluation batches among the recorded training batches; further ones are not recorded."""
 SPANS_PER_BATCH, SPANS_PER_BLOCK = 3, 2
-"""Waiting for input, waiting for room and sending; forward and learn."""
+"""Spans of a batch: waiting for input, waiting for room and sending; for each block, forward and learn."""
 MOST_SPANS = 100_000
-"""Their JSON must fit into one value of the rendezvous store, which takes 8 MiB (torch's TCPStore)."""
+"""The spans' JSON must fit into one value of the rendezvous store, at most 8 MiB (torch's TCPStore)."""
 CLOCK_READINGS = 16
 CLOCK_DIGITS = 7
 
 
 class SpanKind(IntEnum):
-    """What a span of time was for. On a GPU these are the host's times: a kernel may run later than its call."""
+    """What a span of time was spent on. On a GPU these are the host's times: a kernel may run later than its call."""
 
     DATA = 0
     """Making the next batch; stage 0 only."""
     WAIT_INPUT = 1
-    """Until the previous stage's next message was there."""
+    """Waiting for the next message of the previous stage."""
     FORWARD = 2
     WAIT_ROOM = 3
-    """Until the next stage had room for a message."""
+    """Waiting until the next stage has room for a message."""
     SEND = 4
     """Encoding and copying a message, without the wait."""
     LEARN = 5
@@ -45,17 +45,17 @@ class SpanKind(IntEnum):
     HAND_ON = 6
     """Forward of a block that has used up its step budget."""
     EVALUATE = 7
-    """All that one evaluation batch took once it was there, sending included."""
+    """Processing of one evaluation batch, sending included."""
 
 
 class Recorder:
-    """Spans of one stage in arrays made beforehand: adding one formats and allocates nothing that stays.
+    """Spans of one stage in preallocated arrays: adding one formats nothing and allocates nothing that stays.
 
-    It starts with the first training batch that is at least as new as `first_batch_id`, so that stages that have drifted
-    apart record the same time, and ends after `batches` training batches, whichever they are.
+    Recording starts with the first training batch that is at least as new as `first_batch_id`, so that stages that have
+    drifted apart record the same time, and ends after `batches` training batches of any batch_id.
 
     Args:
-        capacity: Spans that are kept; later ones are counted as lost.
+        capacity: Number of spans to keep; later ones are counted as lost.
     """
 
     def __init__(self, first_batch_id: int, batches: int, capacity: int) -> None:
@@ -70,10 +70,11 @@ class Recorder:
         self._lost = 0
         self.batch_id = -1
         self.is_training = False
-        """Whether the message at hand is a recorded training batch: what blocks and outbox look at."""
+        """Whether the current message is a recorded training batch; read by the wrapped blocks and outbox."""
 
     def begin(self, message: AnyMessage) -> bool:
-        """A message has been read; returns whether it is recorded: spans are its own from here on."""
+        """Makes a message that has been read the current one, which owns all following spans; returns whether it is
+        recorded."""
         self.batch_id = message.batch_id
         if message.kind != Kind.TRAIN:
             self.is_training = False
@@ -84,7 +85,7 @@ class Recorder:
         return self.is_training
 
     def add(self, kind: SpanKind, start: float, end: float, block: int = -1) -> None:
-        """Keeps a span of the message at hand; seconds of `time.perf_counter`."""
+        """Keeps a span of the current message; `start` and `end` are seconds of `time.perf_counter`."""
         index = self._count
         if index == self._capacity:
             self._lost += 1
@@ -94,7 +95,7 @@ class Recorder:
         self._count = index + 1
 
     def spans(self) -> Spans:
-        """Everything recorded, and what is needed to compare this clock with another's."""
+        """All spans, and what is needed to compare this host's clock with another's."""
         count = self._count
         return Spans(
             host=memory_of_host(),
@@ -109,7 +110,7 @@ class Recorder:
 
 
 def clock_origin_s() -> float:
-    """Wall-clock time at which `time.perf_counter` was 0, from the reading that was interrupted least."""
+    """Wall-clock time at which `time.perf_counter` was 0, from the least interrupted of several readings."""
     readings = []
     for _ in range(CLOCK_READINGS):
         before, wall, after = time.perf_counter(), time.time(), time.perf_counter()
@@ -118,7 +119,7 @@ def clock_origin_s() -> float:
 
 
 class TracedInbox:
-    """An inbox whose waits are recorded, and that tells the recorder which message is at hand."""
+    """An inbox whose waits are recorded, and which passes the current message to the recorder."""
 
     def __init__(self, inbox: MessageStream, recorder: Recorder, waiting: SpanKind) -> None:
         self._inbox = inbox
@@ -148,7 +149,7 @@ class TracedInbox:
             asked = time.perf_counter()
             if (delivery := next(deliveries, None)) is None:
                 return
-            # Waiting for the very first message is start-up, not training.
+            # The wait for the first message is start-up, not training.
             given, is_first = time.perf_counter(), recorder.batch_id < 0
             is_recorded = recorder.begin(delivery.message)
             if is_recorded and not is_first:
@@ -159,7 +160,7 @@ class TracedInbox:
 
 
 class TracedOutbox(Sender):
-    """An outbox whose calls are recorded; a link waits before it copies."""
+    """An outbox whose calls are recorded: the wait for room first, then the copy."""
 
     def __init__(self, outbox: Sender, recorder: Recorder) -> None:
         self._outbox = outbox
@@ -213,7 +214,7 @@ class TracedBlock(BlockShell):
 
 
 class Tracing(Protocol):
-    """What surrounds the parts of a stage, chosen once."""
+    """Wraps the parts of a stage, or leaves them as they are; chosen once."""
 
     def blocks(self, blocks: Sequence[AnyBlock]) -> Sequence[AnyBlock]: ...
     def inbox(self, inbox: MessageStream) -> MessageStream: ...
@@ -238,7 +239,7 @@ class Untraced:
 
 
 class Traced:
-    """Puts a recording object around every part of a stage that takes time."""
+    """Wraps every part of a stage that takes time in a recording object."""
 
     def __init__(self, recorder: Recorder, stage: int) -> None:
         self._recorder = recorder
@@ -259,7 +260,7 @@ class Traced:
 
 
 def make_tracing(config: LoggingConfig, stage: int, num_blocks: int) -> Tracing:
-    """What `logging.trace_batches` and `logging.trace_start` ask for, for a stage of `num_blocks` blocks."""
+    """The tracing that `logging.trace_batches` and `logging.trace_start` ask for, for a stage of `num_blocks` blocks."""
     if not config.trace_batches:
         return Untraced()
     capacity = config.trace_batches * (SPANS_PER_BATCH + SPANS_PER_BLOCK * num_blocks) + EVALUATION_SPANS

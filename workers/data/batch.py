@@ -12,7 +12,7 @@ from greedypipe.workers.data.sets.interface import DataInfo, Reader
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class LoadedBatch:
     """Normalised images float32 [rows, C, H, W] and classes int64 [rows], on CPU, owned by the receiver."""
 
     batch_id: int
@@ -20,7 +20,7 @@ class Batch:
     labels: Tensor
 
 
-class NumberedBatches(Dataset[Batch]):
+class NumberedBatches(Dataset[LoadedBatch]):
     """Maps a batch_id to its batch: the same bits in every process that holds a copy. Picklable."""
 
     def __init__(self, order: ShuffledOrder | SequentialOrder | SubsetOrder, reader: Reader, info: DataInfo) -> None:
@@ -28,13 +28,13 @@ class NumberedBatches(Dataset[Batch]):
         self._reader = reader
         self._info = info
 
-    def __getitem__(self, batch_id: int) -> Batch:
+    def __getitem__(self, batch_id: int) -> LoadedBatch:
         epoch = self._order.epoch(batch_id)
         images, labels = self._reader.read(self._order.indices(batch_id), epoch, batch_id)
         info = self._info
-        return Batch(batch_id, normalise(images, info.mean, info.std, info.full_scale), labels)
+        return LoadedBatch(batch_id, normalise(images, info.mean, info.std, info.full_scale), labels)
 
-    def read(self, batch_ids: Iterable[int]) -> Iterator[Batch]:
+    def read(self, batch_ids: Iterable[int]) -> Iterator[LoadedBatch]:
         """Makes the batches one by one in the calling process, each when it is asked for."""
         return map(self.__getitem__, batch_ids)
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from greedypipe.workers.data.batch import Batch, NumberedBatches
+from greedypipe.workers.data.batch import LoadedBatch, NumberedBatches
 
 # Long enough for a loader process to start and to decode a large batch from a slow disk.
 TIMEOUT_S: Final = 300.0
@@ -31,7 +31,7 @@ class PrefetchedBatches:
 
     def __init__(self, batches: NumberedBatches, loader_workers: int) -> None:
         self._batch_ids = _BatchIds()
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[LoadedBatch] = DataLoader(
             batches,
             batch_size=None,  # an item is a whole batch already
             sampler=self._batch_ids,
@@ -43,7 +43,7 @@ class PrefetchedBatches:
             generator=torch.Generator(),  # else each reading draws a number from the default generator
         )
 
-    def read(self, batch_ids: Iterable[int]) -> Iterator[Batch]:
+    def read(self, batch_ids: Iterable[int]) -> Iterator[LoadedBatch]:
         """Starts making batches and returns them in the given order; ends an earlier reading.
 
         Each `next` waits for a loader process, up to TIMEOUT_S; RuntimeError when it has died or is late.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from greedypipe.workers.data.batch import Batch, NumberedBatches
+from greedypipe.workers.data.batch import LoadedBatch, NumberedBatches
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder, split_for_calibration
 from greedypipe.workers.data.prefetch import PrefetchedBatches
@@ -13,7 +13,7 @@ from greedypipe.workers.data.readers import UnchangedReader
 from greedypipe.workers.data.sets.interface import DataInfo
 from greedypipe.workers.data.sets.registry import open_data
 
-__all__ = ["Batch", "BatchSource"]
+__all__ = ["BatchSource", "LoadedBatch"]
 
 
 class BatchSource:
@@ -69,11 +69,11 @@ class BatchSource:
         """Batches of the held-out part, the uneven last one included."""
         return self._num_test_batches
 
-    def training_batch(self, batch_id: int) -> Batch:
+    def training_batch(self, batch_id: int) -> LoadedBatch:
         """Makes one training batch in this process; batch_id counts from 0 through all epochs."""
         return self._training[batch_id]
 
-    def training_batches(self, first: int = 0) -> Iterator[Batch]:
+    def training_batches(self, first: int = 0) -> Iterator[LoadedBatch]:
         """Returns the endless training batches from batch_id `first`, with the bits of `training_batch`.
 
         What is not in memory is read ahead by `loader_workers` processes; `next` waits for them. One reading at a
@@ -81,11 +81,11 @@ class BatchSource:
         """
         return self._training_stream.read(itertools.count(first))
 
-    def calibration_batches(self) -> Iterator[Batch]:
+    def calibration_batches(self) -> Iterator[LoadedBatch]:
         """Makes what no training batch holds, once, as stored: `data.calibration_samples` samples."""
         return self._calibration.read(range(self._num_calibration_batches))
 
-    def test_batches(self) -> Iterator[Batch]:
+    def test_batches(self) -> Iterator[LoadedBatch]:
         """Returns the held-out part once, as stored, batch_id from 0. One reading at a time."""
         return self._test_stream.read(range(self._num_test_batches))
 

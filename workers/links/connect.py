@@ -14,16 +14,16 @@ from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.shared_memory import attach_shared_memory, serve_shared_memory
 
 DEADLINES = 2
-"""A wire's own deadline, in those of a link. It closes the pair for good, so the reader's, which names what was awaited,
-comes first."""
+"""A wire's own deadline, as a multiple of the link's. A wire that times out is closed for good, so the reader's deadline,
+whose message names the awaited peer, must come first."""
 
 
 class LinkEnd:
-    """What both ends of a link need to find each other; `send` or `receive` builds one of them.
+    """Everything that one end of a link needs to find the other; `send` or `receive` builds it.
 
     Args:
-        link: Its name in the store, the same at both ends.
-        patience: With the peer; its deadline is that of every later wait too.
+        link: Name of the link in the store, the same at both ends.
+        patience: Deadline for the peer, also of every later wait.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class LinkEnd:
         """Builds the downstream end, with `slots` slots; blocks until the peer has built the other.
 
         Raises:
-            ConnectionError: The peer did not come within the deadline; GivenUp where waiting became pointless.
-            ValueError: The peer's messages have another layout, or the transport asked for cannot reach it.
+            ConnectionError: The peer did not connect within the deadline; GivenUp if waiting became pointless.
+            ValueError: The peer's messages have another layout, or the requested transport cannot reach it.
         """
         if self._choose(RECEIVER) == "shm":
             return serve_shared_memory(
@@ -64,7 +64,7 @@ class LinkEnd:
         return connect_gloo(self._store, self._link, end, self._layout, patience=self._patience, deadline_s=deadline_s)
 
     def _choose(self, end: int) -> str:
-        """The transport that both ends choose, from where both of them are."""
+        """The transport that both ends choose, from the host and device of each."""
         if self._config.transport == "gloo":
             return "gloo"
         here = f"{memory_of_host()} {self._device.type}"
@@ -79,9 +79,9 @@ class LinkEnd:
 
 
 def memory_of_host() -> str:
-    """The same text in two processes exactly when they can share memory: one running kernel, one network namespace.
+    """Equal in two processes exactly when they can share memory: they run under one kernel and in one network namespace.
 
-    The second because the ends of a shared-memory link meet at an address that belongs to such a namespace.
+    The namespace matters because the ends of a shared-memory link meet at an address that belongs to it.
     """
     boot = Path("/proc/sys/kernel/random/boot_id")
     if not boot.exists():

@@ -1,6 +1,6 @@
 """Small numbers over a connected Unix socket: how the two ends of a shared-memory link wake each other.
 
-A wait is a wait for the socket, which the kernel ends as soon as a number comes or the peer is gone.
+Waiting is waiting for the socket: the kernel ends it as soon as a number arrives or the peer is gone.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ import time
 
 NUMBER = struct.Struct("=i")
 MOST_AT_ONCE_BYTES = 1024 * NUMBER.size
-"""Few enough that the socket takes them whole or not at all."""
+"""Small enough that the socket takes all of it or nothing."""
 
 
 class NumberSocket:
     """Slot numbers in both directions; every wait has a deadline and ends when the peer is gone.
 
     Args:
-        connection: Connected, of type SOCK_STREAM: that one gives what has arrived before it tells that the peer is gone.
+        connection: Connected, of type SOCK_STREAM, which delivers what has arrived before it reports that the peer is gone.
         peer: The other end in words, e.g. "stage 1".
     """
 
@@ -40,7 +40,7 @@ class NumberSocket:
         self._sending = threading.Lock()
 
     def put(self, number: int, timeout_s: float) -> None:
-        """Sends a number; waits while the peer has hundreds of them to read."""
+        """Sends a number; blocks while the peer has hundreds of unread ones."""
         deadline = time.monotonic() + timeout_s
         while not self.try_put(number):
             if not self._writable.poll(1000 * max(0.0, deadline - time.monotonic())):
@@ -51,18 +51,18 @@ class NumberSocket:
         return self._try_send(NUMBER.pack(number))
 
     def put_later(self, number: int) -> None:
-        """Sends a number now, or with a later one or in a later `wait` if the socket is full. Does not block, in any
-        thread.
+        """Sends a number now or, if the socket is full, with a later number or in a later `wait`. Does not block; any
+        thread may call it.
 
-        A socket is full only when the peer has hundreds of numbers to read, and so need not hear of this one yet. One
-        that is gone need not hear of it at all.
+        The socket is full only while the peer has hundreds of unread numbers, so it does not need this one yet. A peer
+        that is gone does not need it at all.
         """
         with self._sending:
             self._unsent += NUMBER.pack(number)
         self._send_unsent()
 
     def take(self, most: int) -> list[int]:
-        """The next numbers, at most so many; none if none has come. Does not block.
+        """The next numbers, at most `most`; empty if none has arrived. Does not block.
 
         Raises:
             ConnectionError: The peer is gone and everything that it sent has been taken.
@@ -78,7 +78,7 @@ class NumberSocket:
         return [number for (number,) in NUMBER.iter_unpack(packet)]
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits until `take` has something to say; returns whether it has. Sends meanwhile what was put off."""
+        """Waits until `take` would return numbers or raise; returns whether it would. Meanwhile sends postponed numbers."""
         deadline = time.monotonic() + timeout_s
         while self._unsent and not self._readable.poll(0):
             if not self._either.poll(1000 * max(0.0, deadline - time.monotonic())):
@@ -101,7 +101,7 @@ class NumberSocket:
         return True
 
     def close(self) -> None:
-        """Tells the peer that this end is gone; idempotent."""
+        """Closes this end, which the peer notices; idempotent."""
         self._socket.close()
 
     def _send_unsent(self) -> None:

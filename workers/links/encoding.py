@@ -1,4 +1,4 @@
-"""How a tensor lies in a slot: as it is, or in fewer bytes. An encoding is chosen once, with the layout."""
+"""How a tensor is stored in a slot: unchanged, or in fewer bytes. An encoding is chosen once, with the layout."""
 
 import math
 from collections.abc import Callable
@@ -22,21 +22,21 @@ def view(spec: TensorSpec, memory: Tensor, rows: int, dtype: torch.dtype) -> Ten
 
 
 class EncodedTensor:
-    """A tensor that lies encoded in a slot: valid as long as the slot, decoded by `to`.
+    """A tensor that is stored encoded in a slot: valid while the slot is, decoded by `to`.
 
-    Decoding is left to the reader, so that a batch that nobody reads costs nothing and the bytes that cross to a device
-    are the few.
+    Decoding is left to the reader, so that an unread batch costs nothing and only the encoded bytes are copied to a
+    device.
     """
 
     device = None
-    """No device's yet: it is always to be moved."""
+    """None: it never counts as being on a device, so it is always moved, and so decoded."""
 
     def __init__(self, parts: tuple[Tensor, ...], decode: Callable[..., Tensor]) -> None:
         self._parts = parts
         self._decode = decode
 
     def to(self, device: torch.device) -> Tensor:
-        """A new tensor on `device` in the dtype that was sent; blocks until it no longer needs the slot."""
+        """A new tensor on `device`, in the dtype from before encoding; blocks until the slot may be filled again."""
         return self._decode(*(part.to(device) for part in self._parts))
 
 
@@ -47,11 +47,11 @@ class Field(Protocol):
         """Copies a tensor of the spec's shape and dtype into the slot."""
 
     def read(self) -> Tensor | EncodedTensor:
-        """What the reader gets; it lies in the slot."""
+        """The stored tensor, a view of the slot."""
 
 
 class Encoding(Protocol):
-    """One way of laying a tensor into bytes."""
+    """One way of storing a tensor as bytes."""
 
     def size_bytes(self, spec: TensorSpec, rows: int) -> int:
         """Bytes of `rows` rows, before alignment."""
@@ -61,7 +61,7 @@ class Encoding(Protocol):
 
 
 class Same:
-    """The bits as they are; read in place."""
+    """Unchanged bits; read in place."""
 
     def size_bytes(self, spec: TensorSpec, rows: int) -> int:
         return math.prod(spec.shape) * spec.dtype.itemsize * rows
@@ -112,7 +112,7 @@ class Int8:
 
     Codes run from the channel's smallest value (0) to its largest (255), so that behind a ReLU none is wasted on
     negative numbers and 0 stays exactly 0. The error is at most half a scale. A channel with a value that is not finite
-    is decoded to NaN, which the loss behind it shows.
+    is decoded to NaN, which the next loss reveals.
     """
 
     def size_bytes(self, spec: TensorSpec, rows: int) -> int:
@@ -146,8 +146,8 @@ class Int8Field:
         self._offset.copy_(smallest.view(-1))
         self._scale.copy_(scale.view(-1))
         levels_per_unit = torch.where(scale > 0, 1 / scale, 0.0).view(self._along)
-        # The difference first: it is exact where the range is small beside the values. Copying cuts off what is behind
-        # the point, and LEVELS plus a half is cut off to LEVELS whatever its last bits are.
+        # Subtract first: this is exact where the range is small compared with the values. The copy truncates, and LEVELS
+        # plus a half truncates to LEVELS whatever its last bits are.
         self._codes.copy_((x - smallest.view(self._along)).mul_(levels_per_unit).add_(0.5))
 
     def read(self) -> EncodedTensor:

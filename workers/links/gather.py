@@ -11,10 +11,10 @@ CPU = torch.device("cpu")
 
 
 class JoinedReceiver(Receiver):
-    """Puts the parts of each batch together, in the order of the replicas; takes a message without rows once for all.
+    """Joins the parts of each batch, in the order of the replicas; of equal messages without rows, it returns one.
 
-    Every replica sends its part of every message, in one order: all parts are of the same batch. The joined message is a
-    copy in memory of its own, so the parts' slots are free again at once.
+    Every replica sends its part of every message, in the same order, so that parts belong to one batch. The joined
+    message is a copy in its own memory, so the parts' slots are free again at once.
 
     Args:
         parts: Receivers from the replicas, in their order.
@@ -35,13 +35,13 @@ class JoinedReceiver(Receiver):
             part.close()
 
     def _join(self) -> Received:
-        # Tensors on the CPU that travelled encoded are decoded here: parts have scales of their own.
+        # Encoded tensors are decoded here, on the CPU: each part has its own scales.
         parts = [received.message.to(CPU) for received in self._arrived]
         first = parts[0]
         for part in parts[1:]:
             if (part.kind, part.batch_id) != (first.kind, first.batch_id):
                 raise ValueError(
-                    f"replicas have fallen out of step: {part.kind.name} {part.batch_id} came beside "
+                    f"replicas have fallen out of step: {part.kind.name} {part.batch_id} arrived with "
                     f"{first.kind.name} {first.batch_id}"
                 )
         tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in first.tensors}
@@ -54,7 +54,7 @@ class JoinedReceiver(Receiver):
 
 
 class PolledJoinedReceiver(JoinedReceiver, PollingReceiver):
-    """The same from links that can all be polled."""
+    """A joined receiver over links that can all be polled."""
 
     def __init__(self, parts: Sequence[PollingReceiver]) -> None:
         super().__init__(parts)
@@ -69,7 +69,7 @@ class PolledJoinedReceiver(JoinedReceiver, PollingReceiver):
 
 
 def join(parts: Sequence[Receiver]) -> Receiver:
-    """One receiver for all parts: itself where there is one alone, one that can be polled where all can."""
+    """One receiver for all parts: the part itself if there is only one; it can be polled if all parts can."""
     if len(parts) == 1:
         return parts[0]
     polled = [part for part in parts if isinstance(part, PollingReceiver)]

@@ -1,9 +1,9 @@
 """A link over torch.distributed point-to-point: gloo between hosts' memories.
 
 A link is a process group of two ranks of its own, 0 the sender and 1 the receiver, so that no operation of one link
-ever waits for another. gloo's habits decide the rest: a send completes only when the peer has posted its receive and
-reads the tensor until then (so sent bytes stay in their slot until `wait` returns), `Work.is_completed` never turns
-true before `wait` (so a thread sits in `wait`), and an operation that times out closes the pair for good (so a
+ever waits for another. gloo's behaviour decides the rest: a send completes only when the peer has posted its receive,
+and reads the tensor until then (so sent bytes stay in their slot until `wait` returns); `Work.is_completed` never turns
+true before `wait` (so a thread blocks in `wait`); and an operation that times out closes the pair for good (so a
 deadline is fatal, never a poll).
 """
 
@@ -28,9 +28,9 @@ SENDER, RECEIVER = 0, 1
 class Wire:
     """Moves bytes between the two ends; blocking, one thread per end.
 
-    The connection is closed by letting go of the group, which may not happen while an operation waits: gloo cannot be
-    interrupted. So an end that is closed while its thread waits is closed when the wait ends, which it does as soon as
-    the peer closes its own: of two ends at most one waits.
+    Dropping the group closes the connection, but must not happen while an operation waits: gloo cannot be interrupted.
+    So an end that is closed while its thread waits is closed when that wait ends. It ends as soon as the peer closes its
+    own end, and at most one of two ends waits.
     """
 
     def __init__(self, group: ProcessGroup, own_rank: int, peer: str) -> None:
@@ -49,8 +49,8 @@ class Wire:
         self._attempt(lambda group: group.recv([memory], self._peer_rank, 0).wait())
 
     def close(self) -> None:
-        """Lets the peer know that this end is gone, now or when the operation that is going on has ended. Does not block;
-        idempotent; any thread may call it."""
+        """Closes this end, which the peer notices, now or when the current operation has ended. Does not block; idempotent;
+        any thread may call it."""
         self._is_closed = True
         self._let_go()
 
@@ -69,7 +69,7 @@ class Wire:
                 self._let_go()
 
     def _let_go(self) -> None:
-        # Whoever has the lock looks at `_is_closed` after it.
+        # The thread that holds the lock checks `_is_closed` after releasing it.
         if self._in_use.acquire(blocking=False):
             self._group = None
             self._in_use.release()
@@ -80,13 +80,13 @@ def connect_gloo(
 ) -> Wire:
     """Builds one end of a link named `link`; returns when the peer has built the other.
 
-    The two compare their layouts first: gloo accepts a short message without a word and aborts the process on a long one.
+    The two compare their layouts first: gloo accepts a short message silently and aborts the process on a long one.
 
     Args:
-        deadline_s: Of every operation afterwards.
+        deadline_s: Deadline of every later operation, in seconds.
 
     Raises:
-        ConnectionError: The peer did not come in time; GivenUp where waiting became pointless.
+        ConnectionError: The peer did not connect in time; GivenUp if waiting became pointless.
         ValueError: The peer's messages have another layout.
     """
     peer = patience.peer
@@ -97,7 +97,7 @@ def connect_gloo(
         ours = f"at most {layout.max_rows} rows of {layout.specs}"
         raise ValueError(f"{peer} has another message layout (code {theirs}, here {layout.code}): {ours}")
     try:
-        # torch's stubs leave send and receive out of it.
+        # torch's stubs lack its send and receive.
         group: Any = ProcessGroupGloo(store, own_rank, 2, timedelta(seconds=deadline_s))
     except RuntimeError as error:
         raise ConnectionError(f"waited {deadline_s:g} s to connect to {peer}: {_first_line(error)}") from error
@@ -105,7 +105,7 @@ def connect_gloo(
 
 
 class ProcessGroupSender(PackingSender):
-    """Copies messages into slots; a thread of its own hands them to the wire in order.
+    """Copies messages into slots; its own thread passes them to the wire in order.
 
     Args:
         peer: The receiver in words, e.g. "stage 2", for messages.
@@ -142,7 +142,7 @@ class ProcessGroupSender(PackingSender):
                 slot, used = outgoing
                 self._wire.send(used)
                 self._pool.release(slot)
-        except BaseException as error:  # travels as data: the next call of send or close raises it
+        except BaseException as error:  # kept: the next call of send or close raises it
             self._error = error
             self._pool.close(error)
         finally:

@@ -12,7 +12,7 @@ from greedypipe.workers.links.slots import Slot, SlotPool, new_slot
 
 
 class Passage:
-    """Slots on their way from one thread to the other, and whether both ends are still there."""
+    """Slots in transit from one thread to the other, and whether both ends are still open."""
 
     def __init__(self, sender: str, receiver: str, timeout_s: float) -> None:
         self._sender = sender

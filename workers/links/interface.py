@@ -22,7 +22,7 @@ class LinkConfig(BaseModel, frozen=True, extra="forbid"):
         2,
         ge=1,
         le=65536,
-        description="messages in transit on each link before its sender waits, besides those in the buffer",
+        description="messages in transit on each link before its sender waits, in addition to the buffer's",
     )
     dtype: Literal["same", "bf16", "int8"] = Field(
         "same",
@@ -32,7 +32,7 @@ class LinkConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class Received(NamedTuple):
-    """A message in a slot of the receiver; `release` gives the slot back and ends the life of the tensors."""
+    """A message in a slot of the receiver; `release` returns the slot, after which the tensors are invalid."""
 
     message: AnyMessage
     release: Callable[[], None]
@@ -40,13 +40,13 @@ class Received(NamedTuple):
 
 @dataclass(slots=True)
 class LinkStats:
-    """What a sender has done since it was made.
+    """Figures of a sender since its construction.
 
     Attributes:
-        transport: "inprocess", "shm" or "gloo"; "none" where nothing comes after.
+        transport: "inprocess", "shm" or "gloo"; "none" in the last stage.
         slot_bytes: Memory of the slots that this end has allocated.
-        sent_bytes: Headers included.
-        send_s: Seconds that `send` took without its waits: copying, encoding, waking the receiver.
+        sent_bytes: Bytes sent, headers included.
+        send_s: Seconds spent in `send`, waits excluded: copying, encoding, waking the receiver.
     """
 
     transport: str
@@ -57,7 +57,7 @@ class LinkStats:
     wait_room_s: float = 0.0
     """Seconds that `send` has waited for a free slot."""
     dropped: int = 0
-    """Messages that found nobody to take them (workers.links.reconnecting)."""
+    """Messages dropped while the receiver was away (workers.links.reconnecting)."""
 
     def count(self, size_bytes: int, send_s: float, wait_room_s: float) -> None:
         """Adds one message."""
@@ -67,7 +67,7 @@ class LinkStats:
         self.wait_room_s += wait_room_s
 
     def plus(self, other: "LinkStats") -> "LinkStats":
-        """The figures of two links that are one to their user; the transport is the other's."""
+        """The sum of the figures of two links; the transport is that of `other`."""
         numbers = [field.name for field in fields(self) if field.name != "transport"]
         return LinkStats(other.transport, **{name: getattr(self, name) + getattr(other, name) for name in numbers})
 
@@ -76,12 +76,12 @@ class Sender(ABC):
     """The upstream end of a link. One thread calls it."""
 
     is_dead_end = False
-    """Whether nobody receives what is sent."""
+    """Whether messages are discarded, as there is no receiver."""
 
     @property
     @abstractmethod
     def stats(self) -> LinkStats:
-        """What it has done so far."""
+        """The figures so far."""
 
     @property
     def wait_room_s(self) -> float:
@@ -92,13 +92,13 @@ class Sender(ABC):
     def send(self, message: Message) -> None:
         """Copies the message into a slot; the caller may change the tensors afterwards.
 
-        Waits while all slots hold messages that the receiver has not taken: that is how a queue holds back its
+        Waits while all slots hold messages that the receiver has not taken; this is how a queue slows down its
         producer.
 
         Raises:
             TimeoutError: No slot became free within the link's deadline.
             ConnectionError: The receiver is gone.
-            ValueError: The message does not fit the layout; no slot is taken then.
+            ValueError: The message does not fit the layout; no slot has been taken.
         """
 
     @abstractmethod
@@ -107,7 +107,7 @@ class Sender(ABC):
 
     @abstractmethod
     def abandon(self) -> None:
-        """Gives up the link without waiting for the receiver, which may lose what is on its way; idempotent."""
+        """Closes the link without waiting for the receiver, which may lose messages in transit; idempotent."""
 
 
 class Receiver(ABC):
@@ -120,7 +120,7 @@ class Receiver(ABC):
     def receive(self) -> Received:
         """Waits for the next message, in the order of sending.
 
-        Waits first for a free slot, so a consumer that releases nothing holds back the sender.
+        Waits for a free slot first, so a consumer that releases no slot stops the sender.
 
         Raises:
             TimeoutError: No message, or no free slot, within the link's deadline.
@@ -130,11 +130,11 @@ class Receiver(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Gives up the link; idempotent."""
+        """Closes the link; idempotent."""
 
 
 class PollingReceiver(Receiver):
-    """A receiver that can look for a message without waiting for one, so that its reader needs no second thread."""
+    """A receiver that can check for a message without waiting, so that its reader needs no second thread."""
 
     @abstractmethod
     def poll(self) -> Received | None:
@@ -142,7 +142,7 @@ class PollingReceiver(Receiver):
 
 
 class DeadEnd(Sender):
-    """The outbox of the last stage: nothing comes after it."""
+    """The outbox of the last stage: discards every message."""
 
     is_dead_end = True
 

@@ -1,4 +1,4 @@
-"""What travels over a link: a message of a fixed header and tensors, and the layout that both ends agree on."""
+"""Messages on a link: a fixed header and tensors, in a layout that both ends agree on."""
 
 import hashlib
 import math
@@ -24,7 +24,7 @@ HEADER_BYTES = HEADER_WORDS * 8
 
 
 class Kind(IntEnum):
-    """What a message means to the stage that reads it."""
+    """The meaning of a message to the stage that reads it."""
 
     TRAIN = 0
     """A training batch."""
@@ -33,10 +33,10 @@ class Kind(IntEnum):
     EVALUATED = 2
     """The end of an evaluation pass; `batch_id` is the epoch that it followed. No tensors."""
     END = 3
-    """The end of the stream; `batch_id` is the step budget where the whole stream was sent, and that of the first batch
-    which was not where it was stopped. No tensors."""
+    """The end of the stream. `batch_id` is the step budget if the stream is complete; if it was stopped early, it is that
+    of the first batch that was not sent. No tensors."""
     CHECKPOINT = 4
-    """A mark: save what has been learned from the batches before it; `batch_id` as with END. No tensors."""
+    """A mark: save the state after the batches before it; `batch_id` is that of the next training batch. No tensors."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Message(Generic[TensorT_co]):
 
     Attributes:
         batch_id: Number of the mini-batch in the stream of stage 0; see `Kind` for the other meanings.
-        step: Optimizer steps that the sender's last block had done when it computed the activation.
-        tensors: By name, in the layout's order, all with the batch as first dimension. A tensor that travels encoded
-            arrives as `EncodedTensor`; `to` gives the message as its reader wants it.
-        batch_rows: Samples of the whole batch, where the message holds a part of one; 0: it holds all of them.
+        step: Optimizer steps that the sender's last block had made when it computed the activation.
+        tensors: Tensors by name, in the layout's order, with the batch as their first dimension. A tensor that is sent
+            encoded arrives as `EncodedTensor`; `to` decodes it.
+        batch_rows: Samples of the whole batch, if the message holds a part of one; 0: the message holds all of them.
     """
 
     kind: Kind
@@ -64,11 +64,12 @@ class Message(Generic[TensorT_co]):
 
     @property
     def share(self: "Message") -> float:
-        """Its samples as a share of the whole batch."""
+        """The message's samples as a share of the whole batch."""
         return self.rows / self.batch_rows if self.batch_rows else 1.0
 
     def part(self: "Message", begin: Fraction, end: Fraction) -> "Message":
-        """The message with the rows between two shares of them, as views; parts that touch leave out and repeat none."""
+        """The message with the rows from share `begin` to share `end`, as views; adjacent parts neither overlap nor leave
+        gaps."""
         if begin == 0 and end == 1:
             return self
         rows = slice(math.floor(self.rows * begin), math.floor(self.rows * end))
@@ -76,9 +77,9 @@ class Message(Generic[TensorT_co]):
         return Message(self.kind, self.batch_id, self.step, tensors, self.batch_rows or self.rows)
 
     def to(self, device: torch.device) -> "Message":
-        """The message with its tensors on `device` and decoded: itself where they are there already.
+        """The message with its tensors decoded and on `device`; the message itself if they are already.
 
-        Blocks until they are copied: the slot that they lie in may be filled again as soon as it is released.
+        Blocks until they are copied, since their slot may be filled again as soon as it is released.
         """
         message: AnyMessage = self
         if _is_on(message, device):
@@ -88,17 +89,17 @@ class Message(Generic[TensorT_co]):
 
 
 AnyMessage = Message[Tensor | EncodedTensor]
-"""One that may lie in a slot."""
+"""A message that may lie in a slot."""
 
 
 @dataclass(frozen=True)
 class MessageLayout:
-    """What both ends of a link agree on: the tensors of every kind of message, and the largest batch.
+    """The agreement between both ends of a link: the tensors of every kind of message, and the largest batch.
 
-    Every header carries `code`, so that two ends with different ideas are an error at the first message.
+    Every header carries `code`, so that a mismatch between the ends is an error at the first message.
 
     Attributes:
-        encodings: How tensors lie in a slot, by name (workers.links.encoding.ENCODINGS); those without one as they are.
+        encodings: Encoding by tensor name (workers.links.encoding.ENCODINGS); tensors without an entry are unchanged.
     """
 
     max_rows: int
@@ -122,15 +123,15 @@ class MessageLayout:
         return HEADER_BYTES + sum(size for _, size in self.field_sizes(kind, rows))
 
     def field_sizes(self, kind: Kind, rows: int) -> list[tuple[TensorSpec, int]]:
-        """The tensors of a message of `rows` rows, in order, with the aligned bytes that each takes up."""
+        """The tensors of a message of `rows` rows, in order, each with its size in bytes, aligned."""
         return [(spec, _aligned(self.encoding_of(spec).size_bytes(spec, rows))) for spec in self.specs.get(kind, ())]
 
     def encoding_of(self, spec: TensorSpec) -> Encoding:
-        """How a tensor lies in a slot."""
+        """How a tensor is stored in a slot."""
         return ENCODINGS[self.encodings.get(spec.name, "same")]
 
     def check(self, message: Message) -> None:
-        """Raises ValueError where a message does not fit the layout."""
+        """Raises ValueError if a message does not fit the layout."""
         specs = self.specs.get(message.kind, ())
         rows, tensors = message.rows, message.tensors
         if len(tensors) > len(specs) and (unknown := set(tensors) - {spec.name for spec in specs}):

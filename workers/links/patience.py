@@ -10,16 +10,16 @@ POLL_S = 0.005
 
 
 class GivenUp(ConnectionError):
-    """The end that was waited for will not come: it has been started again, and waits elsewhere."""
+    """The awaited end will not connect: it has been started again, and waits elsewhere."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for whom.
+    """Deadline for one peer.
 
     Attributes:
         peer: The other end in words, e.g. "stage 1".
-        is_over: Whether it makes no sense any more.
+        is_over: Returns True once the wait is pointless.
     """
 
     peer: str
@@ -27,17 +27,17 @@ class Patience:
     is_over: Callable[[], bool] = lambda: False
 
     def read(self, store: Store, key: str) -> bytes:
-        """The value of a key, as soon as the other end has set it. Blocks.
+        """The value of a key. Blocks until the other end has set it.
 
         Raises:
-            GivenUp: The wait is over before.
-            ConnectionError: Nobody set it in time.
+            GivenUp: The wait became pointless first.
+            ConnectionError: The other end did not set it in time.
         """
         self.wait_until(lambda: store.check([key]))
         return store.get(key)
 
     def wait_until(self, is_there: Callable[[], bool]) -> None:
-        """Looks until the other end is there. Blocks; raises as `read` does."""
+        """Blocks until `is_there` returns True; raises as `read` does."""
         deadline = time.monotonic() + self.timeout_s
         while not is_there():
             if self.is_over():

@@ -1,7 +1,7 @@
-"""Links of a stage that goes on when a neighbour dies, and takes it up again when it is back.
+"""Links of a stage that continues when a neighbour dies, and reconnects when the neighbour is back.
 
-Only where old batches may be read again and new ones dropped: with replay. What was on its way is lost, and so is all
-that finds nobody to take it, but for the end of the stream, which waits.
+Only with replay, where old batches may be read again and new ones dropped. Messages in transit are lost, and so are
+messages sent while the receiver is away, except the end of the stream, which waits for it.
 """
 
 import threading
@@ -13,12 +13,12 @@ from greedypipe.workers.links.messages import Kind, Message
 
 End = TypeVar("End")
 Connect = Callable[[], End]
-"""Builds one end of a link; blocks until the neighbour, who may have been started again, has built the other one. Raises
-ConnectionError when it does not come in time."""
+"""Builds one end of a link; blocks until the neighbour, which may have been started again, has built the other. Raises
+ConnectionError if it does not in time."""
 
 
 class MendingReceiver(Receiver):
-    """Waits for its sender to come back, and goes on with what that one sends. The reader reads old items meanwhile."""
+    """Waits for its sender to come back, and continues with its messages. Meanwhile the reader reads old items."""
 
     def __init__(self, connect: Connect[Receiver]) -> None:
         self._connect = connect
@@ -59,7 +59,7 @@ class MendingSender(Sender):
 
     @property
     def stats(self) -> LinkStats:
-        """Of all links that it has had."""
+        """Figures of all links so far, summed."""
         link = self._link
         return self._past.plus(link.stats) if link else self._past
 
@@ -101,12 +101,12 @@ class MendingSender(Sender):
             with self._mended:
                 self._link = link
                 self._mended.notify_all()
-        except BaseException as error:  # travels as data: the next send raises it
+        except BaseException as error:  # kept: the next send raises it
             with self._mended:
                 self._failure = error
                 self._mended.notify_all()
 
     def _wait_for_link(self) -> None:
         with self._mended:
-            # The mender has a deadline of its own and names whom it waited for.
+            # The mender has its own deadline, and its error names the peer.
             self._mended.wait_for(lambda: self._link or self._failure)

@@ -10,7 +10,7 @@ from greedypipe.workers.links.messages import Message
 
 
 class Branch(NamedTuple):
-    """A link, and which of the rows go over it, as shares of those at hand."""
+    """A link, and the range of rows that it carries, as shares of this process's rows."""
 
     sender: Sender
     begin: Fraction
@@ -18,9 +18,9 @@ class Branch(NamedTuple):
 
 
 class SplitSender(Sender):
-    """Sends every replica its rows of each batch, and all of them each message without rows.
+    """Sends each replica its rows of every batch, and messages without rows to all replicas.
 
-    Waits for room at one after the other: as they step together, the one with the least room decides.
+    Waits for room at each replica in turn: since replicas step together, the one with the least room decides.
     """
 
     def __init__(self, branches: Sequence[Branch]) -> None:
@@ -50,5 +50,5 @@ class SplitSender(Sender):
 
 
 def split(branches: Sequence[Branch]) -> Sender:
-    """One sender for all branches: the link itself where there is one alone."""
+    """One sender for all branches: the link itself if there is only one."""
     return branches[0].sender if len(branches) == 1 else SplitSender(branches)

@@ -1,9 +1,9 @@
 """A link between two processes of one host: slots in shared memory, written once by the sender and read in place.
 
-The receiver makes an anonymous file in memory (memfd) that holds the slots, and hands its descriptor to the sender over
-a Unix socket. So the memory has no name that could be left behind: it is gone with the last process that has it open,
-however that one ends, and it does not count against the size of /dev/shm. After that the socket carries slot numbers
-only: downstream those that hold a message, upstream those that are free again.
+The receiver creates an anonymous file in memory (memfd) that holds the slots, and passes its descriptor to the sender
+over a Unix socket. So the memory has no name that could be left behind: it is freed with the last process that has it
+open, however that process ends, and does not count against the size of /dev/shm. After that the socket carries only slot
+numbers: downstream those that hold a message, upstream those that are free again.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ GREETING = struct.Struct("=qi")
 """Layout code and number of slots."""
 MANY = 1024
 TAKEN_POLL_S = 0.002
-"""How often a sender that closes looks whether its last message has been taken: the socket has no event for that."""
+"""Interval at which a closing sender checks whether its last message has been taken: the socket has no event for that."""
 
 
 class Ends(NamedTuple):
@@ -44,14 +44,14 @@ class Ends(NamedTuple):
 def serve_shared_memory(
     store: Store, link: str, layout: MessageLayout, *, slots: int, patience: Patience
 ) -> "SharedMemoryReceiver":
-    """Makes the slots of a link named `link` and returns its receiver when the sender has attached to them.
+    """Creates the slots of a link named `link`; blocks until the sender has attached to them, and returns the receiver.
 
     Raises:
-        ConnectionError: The sender did not come in time; GivenUp where waiting became pointless.
+        ConnectionError: The sender did not connect in time; GivenUp if waiting became pointless.
         ValueError: The sender's messages have another layout.
     """
     peer, timeout_s = patience.peer, patience.timeout_s
-    # In Linux' abstract namespace: no file, gone with the socket.
+    # In Linux's abstract namespace: there is no file, and the address is gone with the socket.
     address = f"\0greedypipe-{uuid.uuid4().hex}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
@@ -78,7 +78,8 @@ def serve_shared_memory(
 
 
 def attach_shared_memory(store: Store, link: str, layout: MessageLayout, *, patience: Patience) -> "SharedMemorySender":
-    """Attaches to the slots of a link named `link`, as `serve_shared_memory` does from the other side. Raises likewise."""
+    """Attaches to the slots of a link named `link`: the counterpart of `serve_shared_memory`. Blocks and raises as it
+    does."""
     peer, timeout_s = patience.peer, patience.timeout_s
     address = patience.read(PrefixStore(link, store), "address").decode()
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -99,18 +100,18 @@ def attach_shared_memory(store: Store, link: str, layout: MessageLayout, *, pati
 
 
 class SharedMemorySender(Sender):
-    """Copies each message into a free slot and says which. No thread."""
+    """Copies each message into a free slot and sends the slot's number. No thread."""
 
     def __init__(self, ends: Ends, layout: MessageLayout, *, timeout_s: float, peer: str) -> None:
         self._socket, self._slots = ends
         self._layout = layout
         self._timeout_s = timeout_s
         self._peer = peer
-        # The slot that was released last is used first: it is the likeliest to be in a cache.
+        # The slot that was released last is used first: it is most likely still in cache.
         self._free = list(range(len(ends.slots)))
         self._lost: ConnectionError | None = None
         self._closed = False
-        # The slots are the receiver's: it counts them.
+        # The slots belong to the receiver, which reports their memory.
         self._stats = LinkStats("shm")
 
     @property
@@ -148,7 +149,7 @@ class SharedMemorySender(Sender):
         self._socket.close()
 
     def _wait_for_room(self, message: Message) -> float:
-        """Makes sure that there is a free slot; returns the seconds waited."""
+        """Waits until there is a free slot; returns the seconds waited."""
         self._free += self._socket.take(MANY)
         if self._free:
             return 0.0
@@ -160,7 +161,7 @@ class SharedMemorySender(Sender):
 
 
 class SharedMemoryReceiver(PollingReceiver):
-    """Reads messages where the sender has put them."""
+    """Reads messages in place, in the slots that the sender has filled."""
 
     def __init__(self, ends: Ends, layout: MessageLayout, *, timeout_s: float, peer: str) -> None:
         self._socket, self._slots = ends
@@ -185,7 +186,7 @@ class SharedMemoryReceiver(PollingReceiver):
 
 
 def _map_slots(file: int, slots: int, layout: MessageLayout) -> list[Slot]:
-    """Every slot of the memory file, mapped and present: the first messages are to cost no page faults."""
+    """Maps and touches every slot of the memory file, so that the first messages cause no page faults."""
     stride = _stride(layout)
     mapped = mmap.mmap(file, slots * stride, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     memory = torch.frombuffer(mapped, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""The part of sending that links with slots of the sender's own process share: wait for a slot, copy, count."""
+"""The common part of senders whose slots are in their own process: wait for a slot, copy, count."""
 
 import time
 from abc import abstractmethod
@@ -14,7 +14,7 @@ class PackingSender(Sender):
     """Copies each message into a slot of a pool; a subclass passes the slot on and releases it.
 
     Args:
-        transport: Its name, for the figures.
+        transport: Name of the transport, for the figures.
         peer: The receiver in words, e.g. "stage 2", for messages.
     """
 
@@ -49,4 +49,4 @@ class PackingSender(Sender):
 
     @abstractmethod
     def _pass_on(self, slot: Slot, used: Tensor) -> None:
-        """Hands a slot to the receiver; `used` is the part that holds the message. Does not block."""
+        """Passes a slot to the receiver; `used` is the part that holds the message. Does not block."""

@@ -1,4 +1,4 @@
-"""Slots: memory for one message each, in a fixed number, handed out and given back."""
+"""Slots: memory for one message each. Their number is fixed; they are acquired and released."""
 
 import threading
 import time
@@ -30,11 +30,11 @@ class Slot:
 
     @property
     def memory(self) -> Tensor:
-        """All of it: where a message of unknown size is received."""
+        """The whole slot, to receive a message of unknown size."""
         return self._memory
 
     def pack(self, message: Message) -> Tensor:
-        """Copies a message that fits the layout (`MessageLayout.check`) in; returns the bytes used, a view."""
+        """Copies a message that fits the layout (`MessageLayout.check`) into the slot; returns a view of the bytes used."""
         kind, rows = message.kind, message.rows
         fields, used = self._open(kind, rows)
         self._header[:6] = (kind, message.batch_id, message.step, rows, self._layout.code, message.batch_rows)
@@ -43,10 +43,10 @@ class Slot:
         return used
 
     def unpack(self) -> AnyMessage:
-        """Reads the message, whose tensors lie in the slot.
+        """Reads the message; its tensors are views of the slot.
 
         Raises:
-            ValueError: The sender's layout is another one.
+            ValueError: The sender has another layout.
         """
         kind, batch_id, step, rows, code, batch_rows = self._header[:6].tolist()
         if code != self._layout.code:
@@ -68,17 +68,17 @@ class Slot:
 
 
 def new_slot(layout: MessageLayout) -> Slot:
-    """A slot of this process's own memory; page-locked where there is CUDA, so that copies to the device are fast."""
+    """A slot in this process's memory; page-locked if CUDA is available, so that copies to the device are fast."""
     return Slot(layout, torch.zeros(layout.slot_bytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available()))
 
 
 class SlotPool(Generic[T]):
-    """Slots for one thread that acquires and any threads that release. The one released last is acquired first: it is
-    the likeliest to be in a cache.
+    """Slots that one thread acquires and any thread releases. The slot released last is acquired first: it is most likely
+    still in cache.
 
     Args:
         count: Number of slots, at least 1.
-        make: Makes one slot; called `count` times, now.
+        make: Creates one slot; called `count` times by the constructor.
     """
 
     def __init__(self, count: int, make: Callable[[], T]) -> None:
@@ -92,7 +92,7 @@ class SlotPool(Generic[T]):
 
         Raises:
             TimeoutError: None became free within `timeout_s`.
-            Exception: The one given to `close`.
+            Exception: The error passed to `close`.
         """
         with self._changed:
             if not self._free and not self._closed:
@@ -105,7 +105,7 @@ class SlotPool(Generic[T]):
             return self._free.pop()
 
     def release(self, slot: T) -> None:
-        """Gives a slot back. Does not block."""
+        """Returns a slot to the pool. Does not block."""
         with self._changed:
             self._free.append(slot)
             self._changed.notify_all()

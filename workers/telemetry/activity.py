@@ -1,10 +1,10 @@
-"""What a stage is doing: one of a few activities, and the process or stage that it waits for where it waits for one."""
+"""What a stage is doing: one of a few activities, and the process or stage that it waits for, if any."""
 
 from enum import StrEnum
 
 
 class Activity(StrEnum):
-    """What a stage's main thread is doing. Whoever decides something by it compares members, never their sentences."""
+    """What a stage's main thread is doing. Code that depends on it compares members, never their sentences."""
 
     STARTING = "starting"
     JOIN_REPLICAS = "join_replicas"
@@ -34,20 +34,20 @@ _SENTENCES = {
     Activity.WAIT_INPUT: "waiting for {peer}",
     Activity.WAIT_ROOM: "waiting for room at {peer}",
     Activity.WAIT_DATA: "waiting for data",
-    Activity.REST: "resting: only other stages still train",
+    Activity.REST: "resting while other stages still train",
     Activity.DRAIN: "waiting for {peer} to take the last message",
     Activity.SAVE: "saving",
     Activity.WAIT_RETURN: "waiting for a lost stage to come back",
     Activity.WAIT_REPORTS: "waiting for the other processes' reports",
-    Activity.WAIT_END: "waiting for the others to end",
+    Activity.WAIT_END: "waiting for the other processes to end",
     Activity.DONE: "done",
 }
 
 
 def sentence(activity: Activity, peer: str) -> str:
-    """The activity for people to read.
+    """The activity as a sentence, for people.
 
     Args:
-        peer: Name of the stage or process that is waited for; empty where there is none.
+        peer: Name of the awaited stage or process; empty if there is none.
     """
     return _SENTENCES[activity].format(peer=peer)

@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 
 class Board:
-    """What all processes of a run write and read, by topic (workers.telemetry.topics).
+    """Entries of all processes of a run, by topic (workers.telemetry.topics).
 
-    Every call but `share` is one short request to the store, or one per process.
+    Every call except `share` makes one short request to the store, or one per process.
     """
 
     def __init__(self, store: Store, num_processes: int) -> None:
@@ -29,11 +29,11 @@ class Board:
         self._store.set(f"{topic.name}/{rank}", topic.write(value))
 
     def read(self, topic: Topic[T]) -> list[T | None]:
-        """The entries of all processes under a topic, by rank, None where one has none yet."""
+        """The entries of all processes under a topic, by rank; None for a process without one."""
         return [self._peek(topic, f"{topic.name}/{rank}") for rank in range(self.num_processes)]
 
     def posted(self, topic: Topic[T]) -> list[T]:
-        """The entries under a topic that are there already, in the order of ranks."""
+        """The existing entries under a topic, in the order of ranks."""
         return [entry for entry in self.read(topic) if entry is not None]
 
     def is_complete(self, topic: Topic[T]) -> bool:
@@ -45,16 +45,16 @@ class Board:
         return all(entry is not None and holds(entry) for entry in self.read(topic))
 
     def post_cause(self, rank: int, cause: Cause) -> bool:
-        """Records why the run fails, as a process sees it; returns whether it was the first. Later ones are ignored."""
+        """Records why the run fails, as a process sees it; returns whether this is the first. Later ones are ignored."""
         first = self._store.compare_set(CAUSE.name, "", CAUSE.write(replace(cause, reported_by=rank)))
         return CAUSE.read(first).reported_by == rank
 
     def cause(self) -> Cause | None:
-        """The first cause, once there is one."""
+        """The first cause, or None while there is none."""
         return self._peek(CAUSE, CAUSE.name)
 
     def share(self, topic: Topic[T], value: T | None = None) -> T:
-        """Lets one process set a topic's only value (given) that all others wait for (None)."""
+        """Shares one value: the process that gives one sets it, and all others (None) wait for it."""
         if value is not None:
             self._store.set(topic.name, topic.write(value))
         return topic.read(self._store.get(topic.name))
@@ -65,10 +65,10 @@ class Board:
 
 
 def wait_for(look: Callable[[], T | None], timeout_s: float, whom: Callable[[], str]) -> T:
-    """Looks until there is something. Blocks, for `timeout_s` seconds at most.
+    """Calls `look` until it returns a value. Blocks, for at most `timeout_s` seconds.
 
     Raises:
-        TimeoutError: There was nothing; names `whom` it still waited for.
+        TimeoutError: It returned only None; the message names `whom`.
     """
     deadline = time.monotonic() + timeout_s
     while (found := look()) is None:

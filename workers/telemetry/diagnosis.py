@@ -1,4 +1,4 @@
-"""Who holds a pipeline up: a stage that computes for too long, or one that starves because of another."""
+"""Finds out who holds a pipeline up: which stage computes for too long, and which only waits because of another."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,18 @@ from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.records import StageRow
 
 SLOW_S = 5.0
-"""Seconds on one batch, or of waiting, from which on a stage is worth a remark."""
+"""Seconds of computing one batch, or of waiting, after which a stage is worth a remark."""
 
 
 def judge(rows: Sequence[StageRow | None], labels: Sequence[str], now_s: float) -> list[str]:
-    """One remark per process on what it does.
+    """One remark per process.
 
-    "hangs" describes only a stage that computes itself or gives no sign of life. One that waits starves, or waits for
-    room, because of the stage at the end of the chain of waits.
+    Only a stage that computes, or that gives no sign of life, "hangs". A stage that waits starves, or waits for room,
+    because of the stage at the end of the chain of waits.
 
     Args:
-        rows: What the processes do, by rank; None where one has not begun.
-        labels: Of the processes' seats (workers.placement.Seat).
+        rows: Status of the processes, by rank; None for one that has not begun.
+        labels: Labels of the processes' seats (workers.placement.Seat).
         now_s: Unix time.
     """
     waits = Waits(rows, labels)
@@ -48,7 +48,7 @@ def _doing(row: StageRow | None) -> str:
 
 
 class Waits:
-    """Which process waits for which."""
+    """Which process waits for which other one."""
 
     def __init__(self, rows: Sequence[StageRow | None], labels: Sequence[str]) -> None:
         self.rows = rows
@@ -56,16 +56,16 @@ class Waits:
         self._ranks: dict[str, int] = {}
         for rank, label in enumerate(labels):
             self._ranks[stage_name(label)] = rank
-            # A stage of several replicas is waited for as a whole: its first one stands for it.
+            # Others wait for a stage of several replicas as a whole: the first replica stands for it.
             self._ranks.setdefault(stage_name(label.partition(".")[0]), rank)
 
     def awaited(self, rank: int) -> int | None:
-        """The process that a waiting one waits for, the first of several replicas; None where it waits for none."""
+        """The process that `rank` waits for, or the first of several replicas; None if it waits for none."""
         row = self.rows[rank]
         return None if row is None else self._ranks.get(row.peer)
 
     def end_of_chain(self, rank: int) -> int:
-        """Whom the one waits for that a process waits for, and so on; ends where waits go round."""
+        """Follows the waits from `rank` to the last process; stops if they form a cycle."""
         seen = {rank}
         while (awaited := self.awaited(rank)) is not None and awaited not in seen:
             seen.add(awaited)

@@ -12,18 +12,18 @@ import torch
 
 
 def host_name() -> str:
-    """The name that tells hosts apart on the board."""
+    """The name that identifies this host on the board."""
     return socket.gethostname()
 
 
 def kill(pid: int) -> None:
-    """A stopped process does not hear SIGTERM, and whoever started it would wait for it."""
+    """Kills a process with SIGKILL: a stopped one would not react to SIGTERM, and its parent would wait for it."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this host runs; one that has ended and only waits for its parent to look does not."""
+    """Whether a process of this host runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -31,7 +31,7 @@ def is_alive(pid: int) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Of what the figures depend on."""
+    """Versions of the software that the figures depend on."""
     return {"python": platform.python_version(), "torch": torch.__version__}
 
 

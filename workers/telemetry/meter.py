@@ -1,4 +1,4 @@
-"""Figures of a stage while it trains, gathered on the device and read every few steps."""
+"""Figures of a stage during training, gathered on the device and read every few steps."""
 
 import math
 import time
@@ -56,7 +56,7 @@ class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
 class MetricsFile:
     """Records of one process, one per line, flushed line by line so that a killed process leaves whole lines.
 
-    A file that a run has left, to go on in it, is appended to; its last line must be whole.
+    Appends to an existing file, for a run that resumes; its last line must be whole.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +75,7 @@ class MetricsFile:
 
 
 class Metered(Protocol):
-    """What a meter asks of a block."""
+    """The part of a block that a meter uses."""
 
     @property
     def index(self) -> int: ...
@@ -94,13 +94,13 @@ class Meter:
         self._batch_ids: list[int] = []
 
     def record(self, loss: Tensor, batch_id: int) -> bool:
-        """Keeps a step's loss; returns whether it is time to `read`."""
+        """Keeps a step's loss; returns whether `read` is due."""
         self._losses[len(self._batch_ids)] = loss
         self._batch_ids.append(batch_id)
         return len(self._batch_ids) == len(self._losses)
 
     def read(self) -> float | None:
-        """Mean loss since the last call, None where there was no step. Synchronises with the device.
+        """Mean loss since the last call, None if there was no step. Synchronises with the device.
 
         Raises:
             FloatingPointError: A loss was not finite; names block, step and batch.
@@ -118,11 +118,11 @@ class Meter:
 
 
 class Stopwatch:
-    """Splits a stage's time by what it was for; waits inside training are told apart.
+    """Splits a stage's time by purpose; waits during training are counted separately.
 
     Attributes:
         train_s: Seconds of training batches, waits included, from the first message on.
-        hand_on_s: Seconds of batches that a finished stage only handed on.
+        hand_on_s: Seconds of batches that a finished stage only forwarded.
         evaluate_s: Seconds of evaluation batches and marks.
     """
 

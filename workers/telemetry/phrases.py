@@ -1,4 +1,4 @@
-"""Phrases about a run that tables, messages and pages share."""
+"""Phrases about a run, shared by tables, messages and pages."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ def count_of(number: int, noun: str, plural: str = "s") -> str:
     """A number of things: "1 block", "2 blocks".
 
     Args:
-        plural: Ending of the noun where there is not exactly one.
+        plural: Ending of the noun unless the number is 1.
     """
     return f"{number} {noun}{plural if number != 1 else ''}"
 
@@ -23,9 +23,9 @@ def range_of_layers(names: Sequence[str]) -> str:
 
 
 def way_of_training(num_blocks: int, policy: str) -> str:
-    """How a network of so many blocks is trained.
+    """How a network of `num_blocks` blocks is trained.
 
     Args:
-        policy: `buffers.policy`.
+        policy: Value of `buffers.policy`.
     """
     return "back-propagation" if num_blocks == 1 else f"DGL, {policy} links"

@@ -1,7 +1,7 @@
-"""What the processes of a run tell each other while it lasts, on the board and in status.json, under these keys.
+"""Records that the processes of a run exchange while it lasts, on the board and in status.json, under these keys.
 
-What stays of a run is in workers.telemetry.results. JSON turns the integer keys of a dictionary into text; reading a
-record (workers.telemetry.topics) turns them back.
+The records that a run leaves behind are in workers.telemetry.results. JSON turns the integer keys of a dictionary into
+text; reading a record (workers.telemetry.topics) turns them back.
 """
 
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from greedypipe.workers.telemetry.activity import Activity
 
 @dataclass(frozen=True)
 class StageRow:
-    """What one process is doing: the fields of `workers.telemetry.status.StageStatus`, and what follows from them.
+    """What one process is doing: the fields of `workers.telemetry.status.StageStatus`, and values derived from them.
 
     Attributes:
-        doing: `activity` and `peer` as a sentence, for people alone.
+        doing: `activity` and `peer` as a sentence, only for people.
         for_s: Seconds since the activity began.
-        learning_rate: Of the next step, by block index.
-        unix_s: When the process said so.
+        learning_rate: Learning rate of the next step, by block index.
+        unix_s: Unix time of this reading.
     """
 
     seat: Seat
@@ -50,7 +50,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class Victim:
-    """A process that does not answer and is to be killed by whoever shares its host."""
+    """A process that does not answer, to be killed by another process on its host."""
 
     host: str
     pid: int
@@ -74,12 +74,12 @@ class Cause:
 
 @dataclass(frozen=True)
 class Beginning:
-    """Where a run begins, in words that another host understands (launch.checkpoints.resume.Origin).
+    """Where a run begins, in a form that is valid on every host (launch.checkpoints.resume.Origin).
 
     Attributes:
-        folder: The run's, absolute.
-        checkpoint: Folder of the checkpoint to begin at, absolute; empty: with fresh parameters.
-        evaluated: Epochs whose evaluation is known already.
+        folder: Folder of the run, absolute.
+        checkpoint: Folder of the checkpoint to begin at, absolute; empty: begin with fresh parameters.
+        evaluated: Epochs that have been evaluated already.
     """
 
     folder: str
@@ -89,14 +89,14 @@ class Beginning:
 
 @dataclass(frozen=True)
 class EvaluationPart:
-    """Result of one pass over the held-out part, as far as one process knows it.
+    """Result of one pass over the held-out part in one process.
 
     Attributes:
-        epoch: Of stage 0, that the pass followed.
-        samples: That this process has seen; with replicas a part of all.
-        correct: How many of them each head got right, by block index.
-        loss: Their summed loss, by block index.
-        ensemble: How many all heads together got right; only in the last stage.
+        epoch: Epoch of stage 0 that the pass followed.
+        samples: Number of samples that this process has seen; with replicas a part of all.
+        correct: Number of correct answers of each head, by block index.
+        ensemble: Number of correct answers of all heads together; only in the last stage.
+        loss: Summed loss of each head, by block index.
     """
 
     epoch: int
@@ -108,12 +108,12 @@ class EvaluationPart:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a stage has saved of one checkpoint.
+    """A stage's part of one checkpoint.
 
     Attributes:
-        files: SHA-256 by file name; empty where it failed.
+        files: SHA-256 by file name; empty if saving failed.
         steps: Optimizer steps by block index.
-        failure: Why there are no files.
+        failure: Why there are no files; empty if there are.
     """
 
     files: dict[str, str] = field(default_factory=dict)
@@ -123,15 +123,15 @@ class Saved:
 
 @dataclass(frozen=True)
 class Spans:
-    """What a stage's recorder has kept: columns of equal length (workers.around.trace.Recorder).
+    """The spans of a stage's recorder, as columns of equal length (workers.around.trace.Recorder).
 
     Attributes:
-        host: Equal where the monotonic clock is the same one.
+        host: Identifies the monotonic clock: equal for processes that share one.
         epoch_s: Unix time at which this host's monotonic clock was 0.
-        start_s: Begin of every span on the monotonic clock; `end_s` its end.
+        start_s: Start of every span on the monotonic clock; `end_s` likewise.
         kind: Names of `workers.around.trace.SpanKind`, lower case.
-        block: Index of the block; -1 where the span belongs to none.
-        lost: Spans without room.
+        block: Index of the block; -1 for a span that belongs to none.
+        lost: Number of spans for which there was no room.
     """
 
     host: str
@@ -146,11 +146,11 @@ class Spans:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """`status.json`: what every process was doing at a moment.
+    """`status.json`: what every process was doing at one moment.
 
     Attributes:
-        labels: Of the processes' seats, by rank.
-        stages: None where a process has not begun.
+        labels: Labels of the processes' seats, by rank.
+        stages: Status of the processes, by rank; None for one that has not begun.
     """
 
     unix_s: float

@@ -1,6 +1,6 @@
-"""What a run leaves in its folder: the lines of metrics/*.jsonl and summary.json, under these keys.
+"""Records that a run leaves in its folder: the lines of metrics/*.jsonl, and summary.json, under these keys.
 
-Each record is written and read as a whole, and nowhere else are its keys spelled out.
+Each record is written and read as a whole; its keys are spelled out nowhere else.
 """
 
 from dataclasses import dataclass, field
@@ -12,18 +12,18 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """A line of metrics/stageK.jsonl about the training steps of one block since the line before. Means and sums count
-    from the process's start. One that an older version has written may lack newer keys.
+    """A line of metrics/stageK.jsonl about the training steps of one block since its previous line. Means and sums count
+    from the process's start. Lines written by an older version may lack newer keys.
 
     Attributes:
         time_s: Seconds that the run has been at work; `unix_s` is Unix time, one clock for all stages of a host. Both are
             filled in by workers.telemetry.meter.MetricsFile.
-        batch_id: Of the newest batch.
-        loss: Mean local loss; None where it was not finite.
+        batch_id: Number of the newest batch.
+        loss: Mean local loss; None if it was not finite.
         lr: Learning rate of the next step.
         samples: Rows that this process has trained on.
         train_s: Seconds of training, waits included.
-        sent_bytes: Over the link to the next stage, evaluation included; so is `send_s`, its seconds without waits.
+        sent_bytes: Bytes sent to the next stage, evaluation included; `send_s` are the seconds that took, without waits.
     """
 
     time_s: float = 0.0
@@ -50,13 +50,13 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PassRecord:
-    """A line of metrics/stageK.jsonl about one evaluation pass, as far as this process knows it.
+    """A line of metrics/stageK.jsonl about one evaluation pass in this process.
 
     Attributes:
-        time_s: As in `StepRecord`; so is `unix_s`.
+        time_s: As in `StepRecord`; `unix_s` likewise.
         evaluation: Epoch of stage 0 that the pass followed.
-        samples: Seen by this process.
-        accuracy: Of each block's head over these samples, in [0, 1].
+        samples: Samples that this process has seen.
+        accuracy: Accuracy of each block's head over these samples, in [0, 1].
     """
 
     time_s: float = 0.0
@@ -68,10 +68,10 @@ class PassRecord:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies of one pass, all processes together; a line of metrics/evaluations.jsonl.
+    """Accuracies of one pass over all processes; a line of metrics/evaluations.jsonl.
 
     Attributes:
-        epoch: Of stage 0, that the pass followed.
+        epoch: Epoch of stage 0 that the pass followed.
         blocks: Accuracy of every block's head, in the network's order, in [0, 1].
         ensemble: Accuracy of all heads together, in [0, 1].
         losses: Mean loss of every block's head on the same samples; None where it is not finite. Empty in a file of an
@@ -86,15 +86,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was expected of a run before it began.
+    """Figures predicted before a run began.
 
     Attributes:
-        boundaries: As in `partition.boundaries`.
+        boundaries: First layers of the blocks, as in `partition.boundaries`.
         stage_s: Own seconds per batch of every stage, in one process.
-        replicas: Processes of every stage.
+        replicas: Number of processes of every stage.
         back_propagation_s: Seconds per batch of the network as one block.
-        bound_samples_per_s: What the slowest stage allows.
-        samples_per_s: What it allows where stages share cores as well.
+        bound_samples_per_s: Throughput that the slowest stage allows.
+        samples_per_s: Predicted throughput: the bound, lowered where stages share cores.
     """
 
     boundaries: tuple[str, ...]
@@ -107,10 +107,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LinkReport:
-    """What a process has sent to the next stage, evaluation included.
+    """Figures of a process's link to the next stage, evaluation included.
 
     Attributes:
-        transport: See workers.links.interface.LinkStats, which explains the others too.
+        transport: See workers.links.interface.LinkStats, also for the other attributes.
     """
 
     transport: str
@@ -126,16 +126,16 @@ class StageReport:
     """One process of a stage in `summary.json`. Times are of training batches alone; see workers.telemetry.meter.Stopwatch.
 
     Attributes:
-        label: The stage's number; with several replicas theirs too, "2.0".
-        restarts: How often its process was started again alone; the other figures are of the time since.
-        began_unix_s: When its process began.
+        label: The stage's number, with that of the replica if there are several: "2.0".
+        restarts: How often its process was started again alone; the other figures count from the last start.
+        began_unix_s: Unix time at which its process began.
         samples: Rows that this process has trained on.
         peak_memory_bytes: See workers.memory; slots in shared memory count at both ends of their link.
-        save_stalled_s: What checkpoints have kept it from training.
-        slot_bytes: Memory of the slots of this stage's links that this stage has made, part of its peak.
-        link: What it has sent.
-        staleness_counts: Reads by staleness 0, 1, 2 and so on, as far as there were any; the entry at
-            buffers.stats.STALENESS_LIMIT counts that much and more.
+        save_stalled_s: Seconds for which checkpoints have kept it from training.
+        slot_bytes: Memory of the link slots that this process has allocated, part of its peak.
+        link: Figures of its link to the next stage.
+        staleness_counts: Reads by staleness 0, 1, 2 and so on, up to the largest that occurred; the entry at
+            buffers.stats.STALENESS_LIMIT counts all from there on.
     """
 
     stage: int
@@ -174,9 +174,9 @@ class Accuracy:
     """Accuracies at the end of a run, in [0, 1].
 
     Attributes:
-        blocks: Of every block's head, in the network's order.
-        final: Of the network's own classifier.
-        ensemble: Of all heads together.
+        blocks: Accuracy of every block's head, in the network's order.
+        final: Accuracy of the network's own classifier.
+        ensemble: Accuracy of all heads together.
     """
 
     blocks: list[float]
@@ -186,7 +186,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class CheckpointCounts:
-    """How many checkpoints of a run are complete, and how many could not be completed."""
+    """Number of complete checkpoints of a run, and of those that could not be completed."""
 
     complete: int
     incomplete: int
@@ -197,25 +197,25 @@ class RunEnd(StrEnum):
 
     FINISHED = "finished"
     STOPPED = "stopped"
-    """Told to save itself and end."""
+    """Stopped by SIGTERM, after saving."""
     FAILED = "failed"
     INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """`summary.json` of a run that has come to its end or was told to stop.
+    """`summary.json` of a run that has finished or was stopped by SIGTERM.
 
     Attributes:
         status: FINISHED or STOPPED.
-        accuracy: At the last evaluation; None where there was none.
-        began_at_batch_id: The first training batch; above 0 in a run that went on from a checkpoint.
+        accuracy: Accuracies of the last evaluation; None if there was none.
+        began_at_batch_id: The first training batch; above 0 in a run that resumed from a checkpoint.
         samples_per_s: Training samples per second of the whole pipeline.
-        bound_samples_per_s: What its slowest stage allows; `efficiency` is their quotient.
-        wall_s: Seconds of the whole run; of a resumed one, since it went on.
+        bound_samples_per_s: Throughput that the slowest stage allows; `efficiency` is the quotient of the two.
+        wall_s: Seconds of the whole run; in a resumed run, since it resumed.
         train_s: Seconds of training of the stage that took longest.
         stages: A report per process, in the order of ranks.
-        predicted: What was expected; None where nothing was.
+        predicted: Figures predicted before the run; None if there were none.
     """
 
     status: RunEnd
@@ -236,7 +236,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Failure:
-    """`summary.json` of a run that has failed or was interrupted."""
+    """`summary.json` of a run that failed or was interrupted."""
 
     status: RunEnd
     cause: str

@@ -10,7 +10,7 @@ from greedypipe.workers.telemetry.records import StageRow
 
 @dataclass
 class StageStatus:
-    """Plain fields that one thread writes and others read without a lock: each is replaced as a whole."""
+    """Plain fields that one thread writes and others read without a lock: every field is replaced as a whole."""
 
     seat: Seat
     blocks: list[int]
@@ -18,31 +18,31 @@ class StageStatus:
     host: str
     activity: Activity = Activity.STARTING
     peer: str = ""
-    """Name of the stage or process that this one waits for; empty where it waits for none."""
+    """Name of the stage or process that this one waits for; empty if it waits for none."""
     batch_id: int = -1
     step: int = 0
     loss: dict[int, float] = field(default_factory=dict)
-    """Mean local loss by block, as last logged."""
+    """Mean local loss of each block, as last logged."""
     accuracy: dict[int, float] = field(default_factory=dict)
-    """Of each block's head in the last evaluation."""
+    """Accuracy of each block's head in the last evaluation."""
     learning_rate: dict[int, float] = field(default_factory=dict)
-    """Of each block's next step, when its loss was logged."""
+    """Learning rate of each block's next step, as last logged."""
     samples_per_s: float = 0.0
     wait_input_fraction: float = 0.0
     wait_output_fraction: float = 0.0
     staleness_mean: float = 0.0
     reuse_mean: float = 0.0
     incarnation: int = 0
-    """How often this process has been started again alone."""
+    """Number of times that this process has been started again alone."""
     began_unix_s: float = field(default_factory=time.time)
-    """When this process began."""
+    """Unix time at which this process began."""
     finished: bool = False
-    """All blocks here have used up their step budget."""
+    """Whether all blocks of this stage have used up their step budget."""
     since: float = field(default_factory=time.monotonic)
 
     def now(self, activity: Activity, peer: str = "") -> None:
-        """Sets what the stage does from here on, and whom it waits for. Called several times per batch: makes no text."""
-        # The clock first: a reader in between must not see computing with the start of a long wait.
+        """Sets what the stage does, and whom it waits for, from here on. Called several times per batch: formats no text."""
+        # The clock first: a concurrent reader must not see "computing" with the start time of a long wait.
         self.since = time.monotonic()
         self.peer = peer
         self.activity = activity

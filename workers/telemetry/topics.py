@@ -1,9 +1,9 @@
-"""Everything that the processes of a run tell each other on the board: every topic, with the type of its entries.
+"""All topics on the board, through which the processes of a run communicate, with the types of their entries.
 
 | topic         | written by                       | read by                                             |
 |---------------|----------------------------------|-----------------------------------------------------|
 | STATUS        | every supervisor, 4 times a second | supervisors, the monitor, stage 0's feed           |
-| STOP          | a process that is told to stop   | supervisors                                         |
+| STOP          | a process that receives SIGTERM  | supervisors                                         |
 | CAUSE         | the first process that finds one | supervisors, the Ray driver                         |
 | FOLDER        | rank 0                           | every process when it joins                         |
 | ORIGIN        | rank 0                           | every process when it begins                        |
@@ -32,17 +32,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Topic(Generic[T]):
-    """A name on the board, and what stands under it."""
+    """A name on the board, and the type of its entries."""
 
     name: str
     entries: TypeAdapter[T]
 
     def write(self, value: T) -> str:
-        """The value as JSON; a number that is none stays one, as `read` takes it."""
+        """The value as JSON; NaN and infinities are kept, as `read` accepts them."""
         return to_json(value, inf_nan_mode="constants").decode()
 
     def read(self, text: bytes) -> T:
-        """What `write` was given.
+        """The value that `write` turned into `text`.
 
         Raises:
             ValueError: The text is of another type.
@@ -70,25 +70,25 @@ def origin_of(attempt: int) -> Topic[Beginning]:
 
 
 def ready_for(attempt: int) -> Topic[bool]:
-    """Who has come to an attempt."""
+    """Whether a process is ready for an attempt."""
     return Topic(f"ready/{attempt}", _FLAG)
 
 
 def done_with(attempt: int) -> Topic[bool]:
-    """Whether rank 0 needs nobody any more."""
+    """Whether rank 0 is done with the other processes."""
     return Topic(f"done/{attempt}", _FLAG)
 
 
 def report_of(attempt: int) -> Topic[StageReport]:
-    """The report of every process that has come to the end of an attempt."""
+    """The report of every process that has reached the end of an attempt."""
     return Topic(f"report/{attempt}", _REPORT)
 
 
 def evaluation_of(epoch: int) -> Topic[EvaluationPart]:
-    """What every process has counted in the pass after an epoch."""
+    """The counts of every process in the pass after an epoch."""
     return Topic(f"evaluation/{epoch}", _EVALUATION)
 
 
 def checkpoint_of(name: str) -> Topic[Saved]:
-    """What every process has saved of a checkpoint."""
+    """Every process's part of a checkpoint."""
     return Topic(f"checkpoint/{name}", _SAVED)

@@ -12,7 +12,7 @@ from benchmarks.campaign.trials import MOST_READS
 STRIKES = {
     "kill -9": "kill -9",
     "SIGSTOP": "SIGSTOP",
-    "hang": "computes for ever",
+    "hang": "computes forever",
     "raise": "raises an exception",
     "nan": "NaN loss",
     "exit": "exits",
@@ -35,19 +35,21 @@ def _campaign(answer: Answer) -> str:
     header = ("`buffers.policy`", "`faults.policy`", "right", "detected, s: p50 (p95)", "training again, s: p50 (p95)")
     left = sum(one["orphans"] + len(one["leaked"]) for one in trials)
     return f"""
-{len(trials)} runs of {len(trials[0]["exit_codes"][0])} processes on digits, struck at a random moment in a random stage:
-{faults}. With `restart` the run ends and is started again in its folder; with `isolate` the struck stage comes back alone.
+{len(trials)} runs of {len(trials[0]["exit_codes"][0])} processes on digits, each with one fault at a random moment in a
+random stage: {faults}. With `restart` the run ends and is started again in its folder; with `isolate` only the failed
+stage is started again.
 
 {table(header, rows)}
 
-Right means, with FIFO: the parameters equal those of a run that was never struck, bit for bit. With replay: the accuracy is
-at most {100 * TOLERANCE:g} points below the lowest of {REPLAYS} runs that were never struck (slowed alike, where the fault
-is slowness); the farthest was {100 * farthest:.1f} points below. Replay runs have `buffers.max_reuse={MOST_READS}`, and 1
-where a stage or link is slow for the whole run: without a limit the stages behind one that stands still spend their step
-budgets on its last few batches.
+A FIFO run is right if its parameters equal those of an undisturbed run, bit for bit. A replay run is right if its accuracy
+is at most {100 * TOLERANCE:g} points below the lowest of {REPLAYS} undisturbed runs (equally slow ones, if the fault is
+slowness); the worst was {100 * farthest:.1f} points below. Replay runs have `buffers.max_reuse={MOST_READS}`, and 1 if a
+stage or link is slow for the whole run: without a limit, the stages behind a stopped one spend their step budgets on its
+last few batches.
 
-Detected: seconds from the strike to the end of all processes, or to the start of the stage's next process. SIGTERM is the
-slow one: it saves first. Processes come from a fork server or a keeper, so importing Python and torch is not included.
+Detected: seconds from the fault to the end of all processes, or to the start of the stage's next process. SIGTERM takes
+longest, since the run saves first. Processes come from a fork server or a keeper, so importing Python and torch is not
+included.
 Orphaned processes, leaked shared memory and temporary files: {left or "none"}.
 """
 
@@ -59,10 +61,8 @@ def _percentiles(values: Sequence[float | None]) -> str:
 
 def _campaign_headline(answer: Answer) -> tuple[str, str]:
     again = statistics.median(one["again_s"] for one in answer["trials"] if one["again_s"] is not None)
-    found = (
-        f"{answer['right']} of {len(answer['trials'])} runs end right, with FIFO to the bit; the struck stage trains again"
-    )
-    return "stages killed, stopped, out of disk", f"{found} after {again:.2f} s (median)"
+    found = f"{answer['right']} of {len(answer['trials'])} runs recover correctly, with FIFO bit for bit"
+    return "stages killed, stopped, out of disk", f"{found}; a failed stage trains again after {again:.2f} s (median)"
 
 
 def _failures(answer: Answer) -> str:
@@ -74,7 +74,7 @@ def _failures(answer: Answer) -> str:
 
 {table(header, rows)}
 
-A stage that computes for ever also leaves the stacks of its threads in `logs/stageK.stacks`.
+A stage that computes forever also leaves the stacks of its threads in `logs/stageK.stacks`.
 """
 
 
@@ -91,10 +91,10 @@ def _checkpoints(answer: Answer) -> str:
     ratio, stalled = answer["ratio"], answer["stalled_share"]
     rows = [
         ("throughput with / without checkpoints", spread(ratio, ".3f"), at_least(ratio["median"], CHECKPOINT_TARGET)),
-        ("share of its time that a stage stands still to copy its state", f"{percent(stalled['median'])}", ""),
+        ("share of a stage's time spent copying its state", f"{percent(stalled['median'])}", ""),
     ]
     return f"""
-A checkpoint every {answer["interval_steps"]} steps; {setup(answer["settings"])}, 2 stages.
+A checkpoint every {answer["interval_steps"]} steps. {setup(answer["settings"])}, 2 stages.
 
 {table(("", "measured", "target"), rows)}
 """

@@ -48,7 +48,7 @@ Samples/s of each stage; 1F1B has one rate.
 
 {table(header, rows)}
 
-At {SLOW} a message in fp32 takes {message_s:.2f} s, and the line holds back whoever sends. With replay buffers the stage
+At {SLOW} a message in fp32 takes {message_s:.2f} s, and the line slows down its sender. With replay buffers the stage
 behind the line continues with the batches that it has. 1F1B sends as many bytes back as forward, and waits for them.
 """
 

@@ -29,13 +29,13 @@ def _validation(answer: Answer) -> str:
         target = within(ratio["median"], *CLOSE) if "replay" not in row["trial"] else ""
         rows.append((row["trial"], spread(ratio, ".2f"), target))
     return f"""
-The simulator is given each stage's own seconds per batch, measured while all stages work without links, and nothing else.
+The simulator's only input is each stage's own seconds per batch, measured while all stages work without links.
 VGG8b at an eighth of its width, batch 64.
 
 {table(("run", "simulated / measured throughput", "target"), rows)}
 
 It is optimistic when stages outnumber cores: it shares cores evenly and models neither context switches nor caches. With one
-batch of room it lacks the time that a waiting stage takes to wake.
+batch of room it omits the time that a waiting stage takes to wake up.
 """
 
 

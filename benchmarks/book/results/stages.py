@@ -81,7 +81,7 @@ M is `buffers.capacity`.
 
 {table(header, rows)}
 
-With replay the other stage keeps its speed. The price is accuracy: behind a slow stage 0 the other one reads batches again
+With replay the other stage keeps its speed. The price is accuracy: behind a slow stage 0, stage 1 reads batches again
 and spends its step budget on an upstream that has learned half as much. With `buffers.max_reuse=1` it waits instead. Other
 factors are in the data and the plot.
 """
