@@ -100,7 +100,7 @@ def live_table(rows: Sequence[StageRow | None], labels: list[str], total_steps: 
             table.add_row(
                 label if is_first else "",
                 str(block),
-                f"{row.step}/{total_steps}",
+                f"{row.step:>{len(str(total_steps))}}/{total_steps}",
                 _figure(row.loss.get(block)),
                 _figure(row.accuracy.get(block)),
                 *(of_process if is_first else ()),

@@ -85,7 +85,7 @@ def rates(records: list[StepRecord]) -> list[tuple[float, float]]:
         counted = before if before.train_s <= after.train_s else replace(before, train_s=0.0, samples=0)
         if train_s := after.train_s - counted.train_s:
             # Not after.time_s: an evaluation or a long end without training may lie between the two.
-            points.append((before.time_s + train_s, (after.samples - counted.samples) / train_s))
+            points.append((min(before.time_s + train_s, after.time_s), (after.samples - counted.samples) / train_s))
     return points
 
 
