@@ -1,17 +1,21 @@
 """A block: consecutive layers with their method, optimizer and schedule; the unit of gradient isolation."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.method import Method, Sample, Turn
-from greedypipe.pipeline.optimizer import Optimization
+from greedypipe.pipeline.feedback import NOTHING, Feedback, Timing
+from greedypipe.pipeline.kept import GRAPH, KeptSamples
+from greedypipe.pipeline.method import Method
+from greedypipe.pipeline.optimization import Optimizations
 from greedypipe.pipeline.precision import Precision
-from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
+from greedypipe.pipeline.sample import Sample, Turn
 from greedypipe.pipeline.site import Shapes, Site
+from greedypipe.pipeline.trunk import Generator, Trunk
 
 Combine = Callable[[Sequence[nn.Parameter], float], None]
 """Turns the gradients of parameters over a share of a batch's rows into those over the whole batch."""
@@ -21,37 +25,64 @@ def _keep_gradients(parameters: Sequence[nn.Parameter], share: float) -> None:
     """No-op: without replicas a block sees all rows of a batch."""
 
 
+class Learned(NamedTuple):
+    """What comes out of one turn of a block.
+
+    Attributes:
+        loss: The local loss before the update, 0-dim fp32, detached, on the block's device; None where there is none.
+        back: What goes to the block before, by name; empty: nothing.
+    """
+
+    loss: Tensor | None
+    back: Feedback
+
+
 class Block:
     """Consecutive layers that learn by their own method (Belilovsky et al., ICML 2020, Algorithm 1).
 
-    A block knows nothing of processes, links or other blocks. Its dropout is a function of (seed, index, step).
+    A block knows nothing of processes, links or other blocks. Its dropout is a function of (seed, index, turn).
 
     Args:
         site: Place of the block in the network, with its layers, on `device`.
         method: How the block learns, on `device`.
-        optimization: Optimizer over the parameters of layers and method, schedule, and step budget.
+        optimizations: Optimizers over the parameters of layers and method, schedules, and step budget.
         precision: Dtype and memory layout.
         seed: Seed of the run.
     """
 
     def __init__(
-        self, site: Site, method: Method, optimization: Optimization, precision: Precision, seed: int, device: torch.device
+        self,
+        site: Site,
+        method: Method,
+        optimizations: Optimizations,
+        precision: Precision,
+        seed: int,
+        device: torch.device,
     ) -> None:
         self.site = site
         self.index = site.index
         self.layers = site.layers
         self.method = method
         self.precision = precision
-        self.step = 0
         self.device = device
+        self.turn = 0
+        """Training batches whose activation the block has computed."""
+        self.step = 0
+        """Optimizer steps of the layers."""
+        self.line: deque[Feedback] = deque([NOTHING] * site.timing.delay_before, maxlen=site.timing.delay_before)
+        """Entries on the line to the block before that it has not yet taken, if both blocks are at the same turn."""
         self._saved_layers = (*site.layers, site.classifier) if site.classifier else site.layers
-        self._trunk = nn.Sequential(*(layer.module for layer in site.layers))
-        self._optimization = optimization
-        self._seed = seed
+        self._generator = Generator(device, seed, site.index)
+        self._trunk = Trunk(site.layers, precision, self._generator, device)
+        self._optimizations = optimizations
         self._combine: Combine = _keep_gradients
-        self._own_part: tuple[int, ...] = ()
         self._fresh: Sample | None = None
-        self._share = 1.0
+        self._learned = 0
+        timing, keeps = site.timing, method.keeps
+        self._wants_input_gradient = timing.sends and method.input_gradient
+        self._has_graph = method.trains_layers and (timing.lag == 0 or method.fresh_graph)
+        self._copies_weights = timing.lag > 0 and GRAPH in keeps
+        self._kept = KeptSamples(keeps, timing.lag, self._trunk, wants_input_gradient=self._wants_input_gradient)
 
     @property
     def shapes(self) -> Shapes:
@@ -61,17 +92,32 @@ class Block:
     @property
     def total_steps(self) -> int:
         """Step budget of the run."""
-        return self._optimization.total_steps
+        return self._optimizations.main.total_steps
+
+    @property
+    def timing(self) -> Timing:
+        """When it reads and sends feedback."""
+        return self.site.timing
+
+    @property
+    def relays(self) -> bool:
+        """Whether what it sends depends on what it has read, so that it sends in `drain_turns` too."""
+        return self.method.relays
+
+    @property
+    def drain_turns(self) -> int:
+        """Turns behind the end of the stream in which its layers learn from the feedback that is left."""
+        return self.timing.lag if self.method.drains else 0
 
     @property
     def finished(self) -> bool:
         """Whether the step budget is used up: the block passes activations through, with frozen weights."""
-        return self.step >= self.total_steps
+        return self.turn >= self.total_steps
 
     @property
     def num_parameters(self) -> int:
         """Parameters of the layers, without the method's."""
-        return sum(parameter.numel() for parameter in self._trunk.parameters())
+        return sum(parameter.numel() for parameter in self._trunk.module.parameters())
 
     @property
     def num_head_parameters(self) -> int:
@@ -81,7 +127,7 @@ class Block:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the next step."""
-        return self._optimization.learning_rate
+        return self._optimizations.main.learning_rate
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         """Computes the activation of one training batch and keeps it, with its graph, for `learn`.
@@ -98,42 +144,53 @@ class Block:
         if self.finished:
             return self.pass_through(x)
         self._set_training(True)
-        self._seed_generator("forward")
-        x = x.detach()
-        with torch.set_grad_enabled(self.method.trains_layers), self.precision.autocast(self.device):
-            h = self._run(x)
-        self._fresh = Sample(x, h, batch.labels, batch.extras)
-        self._share = batch.share
+        self._generator.sow("forward", self.turn)
+        x = x.detach().requires_grad_(self._wants_input_gradient)
+        weights = self._trunk.copied_weights() if self._copies_weights else None
+        with torch.set_grad_enabled(self._has_graph):
+            h = self._trunk.run(x) if weights is None else self._trunk.run_with(weights, x)
+        self._fresh = Sample(
+            batch.labels, batch.extras, self.turn, batch.share, input=x, output=h, weights=weights, trunk=self._trunk
+        )
+        self.turn += 1
         return h.detach()
 
-    def learn(self) -> Tensor | None:
+    def learn(self, feedback: Feedback = NOTHING, *, drains: bool = False) -> Learned:
         """Has the method learn from the batch of the last `forward`, and makes one optimizer step.
 
         Does not synchronise with the device.
 
+        Args:
+            feedback: What the line behind the block has given for this turn. A block that keeps batches keeps those of
+                its inputs, labels and extras that the method wants, so they must stay as they are.
+            drains: There is no fresh batch: the stream has ended, and feedback on earlier batches is left.
+
         Returns:
-            The local loss before the update, 0-dim fp32, detached, on `device`; None if the batch was only passed through.
+            The loss, and what goes to the block before; nothing where that batch was passed through.
         """
-        if self._fresh is None and self.finished:
-            return None
-        assert self._fresh is not None, "learn() without forward()"
+        fresh, self._fresh = self._fresh, None
+        if fresh is None and not drains:
+            assert self.finished, "learn() without forward()"
+            return Learned(None, NOTHING)
         self._set_training(True)
-        self._seed_generator("learn")
-        self._optimization.zero_grad()
-        with self.precision.autocast(self.device):
-            loss = self.method.learn(Turn(self.step, self._fresh))
-        self._fresh = None
-        self._combine(self._optimization.parameters, self._share)
-        self._optimization.advance()
-        self.step += 1
-        return loss
+        number = fresh.turn if fresh else self._learned
+        self._generator.sow("learn", number)
+        self._optimizations.zero_grad()
+        turn = Turn(number, fresh, self._old(fresh, feedback, number), feedback)
+        with self.precision.autocast(self.device, caches=False):
+            loss = self.method.learn(turn)
+        self._combine(self._optimizations.parameters, fresh.share if fresh else 1.0)
+        if fresh:
+            self._kept.add(fresh)
+        self._learned = number + 1
+        self.step += self._optimizations.advance()
+        return Learned(loss, self._sent(turn.back))
 
     @torch.no_grad()
     def pass_through(self, x: Tensor) -> Tensor:
         """The activation in evaluation mode, without learning; changes no state."""
         self._set_training(False)
-        with self.precision.autocast(self.device):
-            return self._run(x)
+        return self._trunk.run(x)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,18 +205,18 @@ class Block:
         Results differ from eager ones in the last bits, as kernels are fused; they do not depend on hosting.
         """
         # With dynamic shapes the second block of a process would get other kernels than it gets in a process of its own.
-        self._trunk.compile(dynamic=False)
+        self._trunk.module.compile(dynamic=False)
         self.method.compile(dynamic=False)
 
     def become_replica(self, number: int, combine: Combine) -> None:
         """Makes this block replica `number` of several: `combine` merges their gradients before every step, and dropout
         differs between them."""
         self._combine = combine
-        self._own_part = (number,) if number else ()
+        self._generator.become_replica(number)
 
     def statistics(self) -> list[Tensor]:
         """Buffers of layers and method, such as the running statistics of batch normalisation."""
-        return [*self._trunk.buffers(), *self.method.buffers()]
+        return [*self._trunk.module.buffers(), *self.method.buffers()]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to continue bit-exactly; tensors are references, not copies.
@@ -169,12 +226,16 @@ class Block:
         """
         return {
             "index": self.index,
+            "turn": self.turn,
             "step": self.step,
+            "learned": self._learned,
             "last_layer": self.layers[-1].name,
             "layers": self.layer_state(),
             "method": self.method.state_dict(),
             "parameters": self._parameter_names(),
-            **self._optimization.state_dict(),
+            **self._optimizations.state_dict(),
+            "kept": self._kept.state_dict(),
+            "line": [dict(entry) for entry in self.line],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -182,8 +243,11 @@ class Block:
         for layer in self._saved_layers:
             layer.module.load_state_dict({key: state["layers"][layer.qualified(key)] for key in layer.module.state_dict()})
         self.method.load_state_dict(state["method"])
-        self._optimization.load_state_dict(state)
-        self.step = state["step"]
+        self._optimizations.load_state_dict(state)
+        self.turn, self.step, self._learned = state["turn"], state["step"], state["learned"]
+        self._set_training(True)
+        self._kept.load_state_dict(state["kept"])
+        self.line = deque(state["line"], maxlen=self.timing.delay_before)
 
     def layer_state(self) -> dict[str, Tensor]:
         """Parameters and statistics of the layers, and of the classifier, under the ordinary network's names."""
@@ -191,17 +255,23 @@ class Block:
             layer.qualified(key): value for layer in self._saved_layers for key, value in layer.module.state_dict().items()
         }
 
-    def _run(self, x: Tensor) -> Tensor:
-        x = self._trunk(self.precision.canonical(x))
-        return self.precision.canonical(x.to(self.precision.activation_dtype))
+    def _old(self, fresh: Sample | None, feedback: Feedback, number: int) -> Sample | None:
+        """The batch that this turn's feedback is about."""
+        if self.timing.lag == 0:
+            return fresh if feedback else None
+        return self._kept.due_in(number)
 
-    def _seed_generator(self, part: str) -> None:
-        # Seeded for each part, not for each step: other blocks may have drawn from the generator in between.
-        seed_global_generator(self.device, derive_seed(self._seed, part, self.index, self.step, *self._own_part))
+    def _sent(self, back: Feedback) -> Feedback:
+        """What goes to the block before, in the layout that it has after a link too."""
+        if not self.timing.sends:
+            return NOTHING
+        entry = {name: self.precision.canonical(tensor.detach()) for name, tensor in back.items()}
+        self.line.append(entry)
+        return entry
 
     def _set_training(self, mode: bool) -> None:
-        if self._trunk.training != mode:
-            self._trunk.train(mode)
+        if self._trunk.module.training != mode:
+            self._trunk.module.train(mode)
             self.method.train(mode)
 
     def _parameter_names(self) -> list[str]:
@@ -209,4 +279,4 @@ class Block:
         names = {id(parameter): f"method.{key}" for key, parameter in self.method.named_parameters()}
         for layer in self.layers:
             names |= {id(parameter): layer.qualified(key) for key, parameter in layer.module.named_parameters()}
-        return [names[id(parameter)] for parameter in self._optimization.parameters]
+        return [names[id(parameter)] for parameter in self._optimizations.main.parameters]

@@ -10,14 +10,16 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedback, FeedbackConfig, Reach, timing_of
 from greedypipe.pipeline.heads import build_head
 from greedypipe.pipeline.heads.head import HeadConfig
-from greedypipe.pipeline.method import MethodConfig, TaskLoss
+from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss
 from greedypipe.pipeline.methods import build_method, method_class
 from greedypipe.pipeline.networks.drawn import DrawnNetwork, draw_network
 from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
-from greedypipe.pipeline.optimizer import Optimization, OptimizerConfig
+from greedypipe.pipeline.optimization import Optimization, Optimizations
+from greedypipe.pipeline.optimizer import OptimizerConfig
 from greedypipe.pipeline.partition import Partition, PartitionConfig, make_partition
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.randomness import derive_seed
@@ -44,7 +46,7 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class Sections:
-    """The configuration sections that blocks are built from."""
+    """The configuration sections that blocks are built from; `auxiliary` is None where it is `optimizer` again."""
 
     model: ModelConfig
     partition: PartitionConfig
@@ -52,6 +54,8 @@ class Sections:
     method: MethodConfig
     optimizer: OptimizerConfig
     training: TrainingConfig
+    feedback: FeedbackConfig = DEFAULT_FEEDBACK
+    auxiliary: OptimizerConfig | None = None
 
 
 class Blueprint:
@@ -78,6 +82,8 @@ class Blueprint:
         self.precision = Precision(sections.training.precision, sections.training.channels_last)
         edges = self._drawn.shapes
         self.shapes = [Shapes(edges[block.start], edges[block.stop]) for block in self.partition.ranges()]
+        self._method_class = method_class(sections.method)
+        self._delays = sections.feedback.delays(self.num_blocks)
 
     def recut(self, partition: PartitionConfig) -> "Blueprint":
         """The same layers, cut differently: draws nothing and keeps what blocks have learned.
@@ -92,11 +98,14 @@ class Blueprint:
         return Blueprint(self.sections, self.task, self.steps_per_epoch)
 
     def for_trials(self) -> "Blueprint":
-        """The same cut of copied layers: training its blocks does not change this blueprint's layers. They are not
-        compiled, and never use up their step budget.
+        """The same cut of copied layers, whose blocks may be trained in any way and for any time: this one's stay as they
+        are. They are not compiled, and do not finish; feedback has one delay for all, the largest, whatever the number of
+        blocks of another cut.
         """
         training = self.sections.training.model_copy(update={"compile": "none"})
-        return Blueprint(replace(self.sections, training=training), self.task, ENDLESS, self._drawn.copy())
+        feedback = FeedbackConfig(delay=(max(self.sections.feedback.delay),))
+        sections = replace(self.sections, training=training, feedback=feedback)
+        return Blueprint(sections, self.task, ENDLESS, self._drawn.copy())
 
     @property
     def num_blocks(self) -> int:
@@ -111,8 +120,36 @@ class Blueprint:
         return tuple(self.network.layers[position] for position in self.partition.ranges()[index])
 
     def needs(self, index: int) -> frozenset[str]:
-        """Names of the tensors that the method of block `index` needs besides its input."""
-        return (TaskLoss if index == self.num_blocks - 1 else method_class(self.sections.method)).needs
+        """Names of what the method of block `index` needs of a batch besides its input."""
+        return (TaskLoss if index == self.num_blocks - 1 else self._method_class).needs
+
+    @property
+    def has_feedback(self) -> bool:
+        """Whether anything travels back."""
+        return self._method_class.reach is not Reach.NONE
+
+    @property
+    def keeps_batches(self) -> bool:
+        """Whether blocks run batches again, or keep their graphs, when feedback on them comes."""
+        return self.has_feedback and any(self._delays)
+
+    def sends(self, index: int) -> tuple[Back, ...]:
+        """What block `index` sends to the block before it; nothing from the first."""
+        return self._method_class.sends(self._site(index)) if index and self.has_feedback else ()
+
+    def zero_feedback(self, index: int, rows: int, device: torch.device) -> Feedback:
+        """What block `index` reads in a turn, all zeros, for a batch of so many rows; empty where it reads nothing."""
+        if index == self.num_blocks - 1:
+            return NOTHING
+        return {
+            back.name: torch.zeros(
+                rows if back.per_row else 1,
+                *back.shape,
+                dtype=back.dtype or self.precision.activation_dtype,
+                device=device,
+            )
+            for back in self.sends(index + 1)
+        }
 
     def build_block(self, index: int, device: torch.device) -> Block:
         """Moves the block's layers to `device` and gives it method, head, optimizer and schedule."""
@@ -124,15 +161,27 @@ class Blueprint:
             if self.precision.channels_last:
                 _to_channels_last(module)
         _forbid_writing_into_input(site.layers)
-        trained = site.layers if method.trains_layers else ()
-        parameters = [parameter for layer in trained for parameter in layer.module.parameters()]
-        optimization = Optimization(
-            self.sections.optimizer, [*parameters, *method.parameters()], self.steps_per_epoch, self.total_steps
-        )
-        block = Block(site, method, optimization, self.precision, self.sections.training.seed, device)
+        optimizations = self._optimizations_of(site, method)
+        block = Block(site, method, optimizations, self.precision, self.sections.training.seed, device)
         if self.sections.training.compile == "inductor":
             block.compile()
         return block
+
+    def _optimizations_of(self, site: Site, method: Method) -> Optimizations:
+        others = {"auxiliary": list(method.auxiliary()), "probe": list(method.probe())}
+        elsewhere = {id(one) for parameters in (*others.values(), method.frozen()) for one in parameters}
+        trained = site.layers if method.trains_layers else ()
+        parameters = [parameter for layer in trained for parameter in layer.module.parameters()]
+        main = [one for one in (*parameters, *method.parameters()) if id(one) not in elsewhere]
+        configs = {"auxiliary": self.sections.auxiliary or self.sections.optimizer, "probe": self.sections.optimizer}
+
+        def optimization(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimization:
+            return Optimization(config, parameters, self.steps_per_epoch, self.total_steps)
+
+        return Optimizations(
+            optimization(self.sections.optimizer, main),
+            {name: optimization(configs[name], parameters) for name, parameters in others.items() if parameters},
+        )
 
     def _site(self, index: int) -> Site:
         is_last = index == self.num_blocks - 1
@@ -147,6 +196,8 @@ class Blueprint:
             later_layers=self.network.layers[self.partition.ranges()[index].stop :],
             classifier=classifier,
             make_head=(lambda site: self.network.classifier.module) if is_last else make_head,
+            timing=timing_of(index, self._method_class.reach, self._delays),
+            seed=self.sections.training.seed,
         )
 
 

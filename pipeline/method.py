@@ -1,52 +1,19 @@
 """The interface of methods: how one block learns. A method is one file in pipeline/methods/."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from greedypipe.pipeline.batch import LABELS
+from greedypipe.pipeline.feedback import Back, Reach
+from greedypipe.pipeline.sample import Sample, Turn
 from greedypipe.pipeline.site import Site
 
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One training batch as seen by a block.
-
-    Attributes:
-        x: Input of the block, [N, *shapes.input], without a graph.
-        h: Activation of the block, [N, *shapes.output], with its graph down to the block's layers, unless the method
-            does not train them.
-        labels: Targets of the task, [N, ...].
-        extras: Further tensors that the method needs, by name, each [N, ...]; "image" is the network's input in fp32.
-    """
-
-    x: Tensor
-    h: Tensor
-    labels: Tensor
-    extras: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Turn:
-    """A block's handling of one batch.
-
-    Attributes:
-        number: Turns of the block before this one.
-        fresh: The batch whose activation the block has just computed.
-    """
-
-    number: int
-    fresh: Sample
-
-    def backward(self, loss: Tensor) -> None:
-        """Accumulates the gradients of a 0-dim loss; outside autocast, as torch advises."""
-        with torch.autocast(loss.device.type, enabled=False):
-            loss.backward()
+__all__ = ["LocalLoss", "Method", "MethodConfig", "Sample", "TaskLoss", "Turn"]
 
 
 class MethodConfig(BaseModel, frozen=True, extra="forbid"):
@@ -63,33 +30,75 @@ class Method(nn.Module, ABC):
 
     Attributes:
         needs: Names of the tensors that messages must carry as far as this block: "labels", "image".
+        reach: What feedback the method lives on; without any, nothing travels back.
+        relays: Whether what it sends depends on what it has read, so that the last feedback of the stream is passed on.
+        drains: Whether layers learn from feedback alone, so that they wait for the last one at the end of the stream.
         trains_layers: Whether any gradient reaches the block's layers; otherwise they keep their initial weights.
+        fresh_graph: Whether the activation of a fresh batch has a graph where feedback comes later.
+        input_gradient: Whether `Sample.x` gathers its gradient, in blocks with a block before them.
+        keeps: What is kept of a batch until the feedback on it comes: "input", "output", "graph" (on copied weights).
         head: Activation [N, ...] to outputs of the task, [N, classes]. If the objective does not train the layers through
             the head, the head is a probe that learns from the detached activation, so that every block has an accuracy.
     """
 
     Config: ClassVar[type[MethodConfig]]
     needs: ClassVar[frozenset[str]] = frozenset({LABELS})
+    reach: ClassVar[Reach] = Reach.NONE
+    relays: bool = False
+    drains: bool = False
     trains_layers: ClassVar[bool] = True
+    fresh_graph: bool = True
+    input_gradient: bool = False
+    keeps: frozenset[str] = frozenset()
 
     def __init__(self, site: Site) -> None:
         super().__init__()
         self.task = site.task
         self.head = site.make_head(site)
 
+    @classmethod
+    def at_end(cls, site: Site, **keys: Any) -> "Method":
+        """The method of the last block, where the others learn by this one: it minimises the task's loss."""
+        return TaskLoss(site)
+
+    @classmethod
+    def sends(cls, site: Site) -> tuple[Back, ...]:
+        """What the block at `site`, the last one included, sends to the block before it. Draws no random number."""
+        return ()
+
+    def auxiliary(self) -> Iterable[nn.Parameter]:
+        """Parameters with an optimizer of their own, which section `auxiliary` describes."""
+        return ()
+
+    def probe(self) -> Iterable[nn.Parameter]:
+        """Parameters that learn in other turns than the layers, and so have an optimizer of their own, like the layers'."""
+        return ()
+
+    def frozen(self) -> Iterable[nn.Parameter]:
+        """Parameters that no optimizer trains."""
+        return ()
+
     @abstractmethod
-    def learn(self, turn: Turn) -> Tensor:
-        """Accumulates gradients in the block's layers and in its own parameters; never steps.
+    def learn(self, turn: Turn) -> Tensor | None:
+        """Accumulates gradients in the block's layers and in its own parameters, and fills `turn.back`; never steps.
 
         Returns:
-            The local loss before the step, 0-dim fp32, detached.
+            The local loss before the step, 0-dim fp32, detached; None where there is none.
         """
+
+    def learn_probe(self, sample: Sample) -> Tensor:
+        """The head learns the task from the detached activation; returns its loss, detached."""
+        loss = self.task.loss(self.head(sample.h.detach()), sample.labels)
+        with torch.autocast(loss.device.type, enabled=False):
+            loss.backward()
+        return loss.detach()
 
 
 class LocalLoss(Method):
     """A method that minimises a loss of the current batch: nothing travels back."""
 
     def learn(self, turn: Turn) -> Tensor:
+        assert turn.fresh is not None, "only methods with feedback have turns without a fresh batch"
         loss: Tensor = self(turn.fresh)
         turn.backward(loss)
         return loss.detach()

@@ -11,7 +11,9 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from greedypipe.pipeline.plugins import Family, Own, refusal
+from greedypipe.pipeline.options import refusal
+from greedypipe.pipeline.own_code import OwnCodeError
+from greedypipe.pipeline.plugins import Family, Own
 
 _WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (adamw: decoupled from the gradient)")
 
@@ -97,20 +99,28 @@ class AdamConfig(OptimizerConfig):
 class OwnOptimizer(Own, OptimizerConfig):
     """Your own torch.optim.Optimizer, called with a block's parameters, lr and your options."""
 
+    section = "optimizer"
     positional = 1
     keywords = ("lr",)
 
     @model_validator(mode="after")
-    def _builds(self) -> Self:
-        """Refuses bad options before anything starts, by the optimizer's own checks."""
+    def _steps(self) -> Self:
+        """Refuses bad options by the optimizer's own checks, and what cannot make a step without being given a closure."""
+        parameters = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))]
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
         try:
-            built = self.call([nn.Parameter(torch.zeros(1))], lr=self.lr)
-        except (TypeError, ValueError) as error:
-            reason = f"{self.name}: {' '.join(str(error).split())}"
-            raise refusal(self.name, [(("options",), self.options, reason)]) from error
+            built: Any = self.build(parameters)
+        except OwnCodeError as error:
+            raise refusal(self.name, [(("options",), self.options, f"{self.name}: {error.reason}")]) from error
         if not isinstance(built, optim.Optimizer):
             reason = f"{self.name} must be a torch.optim.Optimizer, got {type(built).__name__}"
             raise refusal(self.name, [(("name",), self.name, reason)])
+        try:
+            with self.blamed():
+                built.step()
+        except OwnCodeError as error:
+            raise refusal(self.name, [(("name",), self.name, f"{self.name}: step(): {error.reason}")]) from error
         return self
 
     def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
@@ -155,44 +165,13 @@ def _decay(config: OptimizerConfig, step: int, steps_per_epoch: int, total_steps
             return 1.0
 
 
-class Optimization:
-    """The optimizer of one block with its schedule, step budget and largest gradient norm.
+class SameConfig(BaseModel, frozen=True, extra="forbid"):
+    """The optimizer of section `optimizer` again."""
 
-    Args:
-        parameters: The trained parameters, in the same order in every process.
-        total_steps: Step budget of the run.
-    """
+    name: Literal["same"] = Field("same", description="the update rule")
 
-    def __init__(
-        self, config: OptimizerConfig, parameters: Iterable[nn.Parameter], steps_per_epoch: int, total_steps: int
-    ) -> None:
-        self.parameters = list(parameters)
-        self.total_steps = total_steps
-        self._clip_norm = config.clip_norm
-        self._optimizer = build_optimizer(config, self.parameters)
-        self._schedule = build_schedule(config, self._optimizer, steps_per_epoch, total_steps)
 
-    @property
-    def learning_rate(self) -> float:
-        """Learning rate of the next step."""
-        return float(self._optimizer.param_groups[0]["lr"])
-
-    def zero_grad(self) -> None:
-        """Clears all gradients."""
-        self._optimizer.zero_grad(set_to_none=True)
-
-    def advance(self) -> None:
-        """Clips the gradients, makes one step, and advances the schedule."""
-        if self._clip_norm:
-            nn.utils.clip_grad_norm_(self.parameters, self._clip_norm, foreach=True)
-        self._optimizer.step()
-        self._schedule.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """State of optimizer and schedule; tensors are references."""
-        return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned; takes ownership of its tensors."""
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
+AUXILIARY_FAMILY = Family[SameConfig | OptimizerConfig](
+    "optimizer", {"same": SameConfig, **OPTIMIZER_FAMILY.variants}, default="same", own=OwnOptimizer
+)
+"""What trains the parts of a method that learn from feedback: synthesisers, critics, inverses."""

@@ -1,13 +1,15 @@
 """Families of variants in the configuration, and how a user adds one: `name: package.module:Object`."""
 
 import difflib
-import importlib
-import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, ValidationInfo, field_validator
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationInfo, field_validator
+from pydantic_core import CoreSchema, core_schema
+
+from greedypipe.pipeline.options import check_call, check_options, refusal
+from greedypipe.pipeline.own_code import blaming, resolve, top_package
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
@@ -18,10 +20,12 @@ class Own(BaseModel, frozen=True, extra="forbid"):
     The object is imported, and its options are checked, when the section is validated: before anything starts.
 
     Attributes:
+        section: Of the configuration, e.g. "head".
         positional: Number of leading arguments that the family supplies when it calls the object.
         keywords: Names of the keyword arguments that it supplies.
     """
 
+    section: ClassVar[str]
     positional: ClassVar[int] = 0
     keywords: ClassVar[tuple[str, ...]] = ()
 
@@ -31,7 +35,7 @@ class Own(BaseModel, frozen=True, extra="forbid"):
     @field_validator("name")
     @classmethod
     def _name_is_found(cls, name: str) -> str:
-        resolve(name)
+        check_call(name, resolve(name), positional=cls.positional, keywords=cls.keywords)
         return name
 
     @field_validator("options")
@@ -41,11 +45,30 @@ class Own(BaseModel, frozen=True, extra="forbid"):
             check_options(name, resolve(name), options, positional=cls.positional, keywords=cls.keywords)
         return options
 
+    @property
+    def subject(self) -> str:
+        """The key with its value, as errors begin."""
+        return f"{self.section}.name={self.name}"
+
+    def blamed(self) -> AbstractContextManager[None]:
+        """Has what the object's code raises inside become one line of `subject`, see `own_code.blaming`."""
+        return blaming(self.subject, top_package(self.name))
+
     def call(self, *arguments: Any, **keywords: Any) -> Any:
-        """Calls the object with its options as further keywords, validated by its `Config` if it has one."""
+        """Calls the object with its options as further keywords, validated by its `Config` if it has one.
+
+        Raises:
+            OwnCodeError: The object raises an error.
+        """
         target = resolve(self.name)
         options = check_options(self.name, target, self.options, positional=self.positional, keywords=self.keywords)
-        return target(*arguments, **keywords, **dict(options))
+        with self.blamed():
+            return target(*arguments, **keywords, **options)
+
+
+def blamed(section: BaseModel) -> AbstractContextManager[None]:
+    """As `Own.blamed` where the section names a user's own object; nothing otherwise."""
+    return section.blamed() if isinstance(section, Own) else nullcontext()
 
 
 class Family(Generic[SectionT]):
@@ -103,131 +126,3 @@ class Family(Generic[SectionT]):
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # Not pydantic's tagged union: its locations contain the tag, and it cannot name the nearest variant.
         return core_schema.no_info_plain_validator_function(self.choose)
-
-
-def refusal(title: str, errors: Iterable[tuple[tuple[str, ...], Any, str]]) -> ValidationError:
-    """A validation error with one line for each of `errors`: location below the validated value, input, and message.
-
-    Raised inside a validator, it reports every line at its own location.
-    """
-    return ValidationError.from_exception_data(
-        title,
-        [
-            # The message is passed as context: pydantic formats the template, and a user's input may contain braces.
-            InitErrorDetails(type=PydanticCustomError("refused", "{reason}", {"reason": text}), loc=location, input=got)
-            for location, got, text in errors
-        ],
-    )
-
-
-def resolve(name: str) -> Any:
-    """Imports the object that `package.module:Object` names.
-
-    Raises:
-        ValueError: The name has another form, or there is no such module or object. Errors from inside the module are
-            propagated unchanged.
-    """
-    module_name, _, attribute = name.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
-        raise ValueError(f"got {name!r}, allowed: 'package.module:Object'")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module was found, but not something that it imports
-        raise ValueError(f"{name}: no module {error.name!r} on the import path") from error
-    if not hasattr(module, attribute):
-        near = difflib.get_close_matches(attribute, vars(module), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name}: module {module_name!r} has no {attribute!r}{hint}")
-    return getattr(module, attribute)
-
-
-def check_options(
-    name: str, target: Any, options: Mapping[str, Any], *, positional: int = 0, keywords: Iterable[str] = ()
-) -> BaseModel | dict[str, Any]:
-    """Checks the options of a user's own object, without calling it.
-
-    Args:
-        name: The object's name, for errors.
-        target: A class with a nested pydantic model `Config`, which then judges the options, or any callable, to whose
-            signature they are bound.
-        options: The user's options.
-        positional: Number of leading arguments that the caller supplies.
-        keywords: Names of the keyword arguments that the caller supplies.
-
-    Returns:
-        The validated `Config`, or the options as keyword arguments.
-
-    Raises:
-        ValidationError: One error for each option that is unknown, missing or wrong, located at the option.
-        ValueError: The object cannot be called, or does not accept what the caller supplies.
-    """
-    config = getattr(target, "Config", None)
-    if isinstance(config, type) and issubclass(config, BaseModel):
-        return _validated(name, config, options)
-    if not callable(target):
-        raise ValueError(f"{name}: got {type(target).__name__}, allowed: a function or class")
-    try:
-        parameters = list(inspect.signature(target).parameters.values())
-    except ValueError:  # written in C, without a signature
-        return dict(options)
-    _bind(name, parameters, options, positional, frozenset(keywords))
-    return dict(options)
-
-
-def _validated(name: str, config: type[BaseModel], options: Mapping[str, Any]) -> BaseModel:
-    known = {field.alias or key for key, field in config.model_fields.items()}
-    errors: list[tuple[tuple[str, ...], Any, str]] = [
-        ((key,), value, _unknown_option(name, key, known))
-        for key, value in options.items()
-        if key not in known and config.model_config.get("extra") != "allow"
-    ]
-    try:
-        valid = config.model_validate({key: value for key, value in options.items() if key in known or not errors})
-    except ValidationError as error:
-        if not errors:
-            raise
-        errors += [(tuple(map(str, one["loc"])), one["input"], one["msg"]) for one in error.errors()]
-    if errors:
-        raise refusal(name, errors)
-    return valid
-
-
-def _bind(
-    name: str, parameters: list[inspect.Parameter], options: Mapping[str, Any], positional: int, keywords: frozenset[str]
-) -> None:
-    kinds = {parameter.kind for parameter in parameters}
-    takes_any = inspect.Parameter.VAR_KEYWORD in kinds
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = [parameter for parameter in parameters if parameter.kind not in variadic]
-    if len(named) < positional and inspect.Parameter.VAR_POSITIONAL not in kinds:
-        raise ValueError(f"{name} takes {len(named)} arguments, but is called with {positional} and its options")
-    free = {parameter.name: parameter for parameter in named[positional:]}
-    refused = sorted(keywords - free.keys())
-    if refused and not takes_any:
-        raise ValueError(f"{name} is called with {', '.join(refused)}, which it does not accept")
-    known = {
-        key
-        for key, parameter in free.items()
-        if key not in keywords and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
-    }
-    taken = keywords | {parameter.name for parameter in named[:positional]}
-    errors = [
-        ((key,), value, f"{name} gets {key!r} from the run itself" if key in taken else _unknown_option(name, key, known))
-        for key, value in options.items()
-        if key in taken or (key not in known and not takes_any)
-    ]
-    errors += [
-        ((key,), None, f"missing: {name} needs it")
-        for key, parameter in free.items()
-        if parameter.default is inspect.Parameter.empty and key not in {*keywords, *options}
-    ]
-    if errors:
-        raise refusal(name, errors)
-
-
-def _unknown_option(name: str, key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    allowed = ", ".join(sorted(known)) or "none"
-    return f"unknown option of {name}" + (f"; did you mean {near[0]}?" if near else f"; allowed: {allowed}")

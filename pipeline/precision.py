@@ -29,9 +29,13 @@ class Precision:
         """The layout of a tensor with `dims` dimensions, the batch included."""
         return torch.channels_last if self.channels_last and dims == 4 else torch.contiguous_format
 
-    def autocast(self, device: torch.device) -> AbstractContextManager[None]:
-        """A context in which matrix products and convolutions run in the compute dtype."""
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.name == "bf16")
+    def autocast(self, device: torch.device, *, caches: bool = True) -> AbstractContextManager[None]:
+        """A context in which matrix products and convolutions run in the compute dtype.
+
+        Args:
+            caches: Whether a parameter that is used twice is cast once.
+        """
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.name == "bf16", cache_enabled=caches)
 
     def canonical(self, x: Tensor) -> Tensor:
         """`x` in this layout: `x` itself if it already has it.

@@ -30,14 +30,28 @@ def transferred_state(block: Block, saved: Sequence[State]) -> tuple[dict[str, A
     _check(own["layers"], layers)
     head = next((state for state in saved if _has_head_of(own, state)), None)
     sources = [state for state in saved if own["layers"].keys() & state["layers"].keys()]
-    slowest = min(sources, key=lambda state: state["step"])
+    slowest = min(sources, key=lambda state: state["turn"])
     return {
+        "turn": slowest["turn"],
         "step": slowest["step"],
+        "learned": slowest["learned"],
         "layers": {name: layers[name] for name in own["layers"]},
         "method": head["method"] if head else own["method"],
         "optimizer": _optimizer(own, slowest, sources, head),
         "schedule": slowest["schedule"],
+        "others": head["others"] if head else {},
+        **_in_flight(own, saved),
     }, head is None
+
+
+def _in_flight(own: State, saved: Sequence[State]) -> dict[str, Any]:
+    """Batches that feedback is due on, and feedback on its way, are those of the same block with the same layers, in front
+    of and behind the same neighbours; with another cut they are dropped, and blocks begin as at the start of a run."""
+    index = own["index"]
+    same = saved[index] if index < len(saved) else None
+    if same is None or list(same["layers"]) != list(own["layers"]) or len(same["line"]) != len(own["line"]):
+        return {"kept": [], "line": own["line"]}
+    return {"kept": same["kept"], "line": same["line"]}
 
 
 def _check(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

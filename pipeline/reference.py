@@ -1,5 +1,6 @@
-"""Synchronous DGL in one loop and one process: the oracle that every other way of running must equal bit for bit."""
+"""The pipeline in one loop and one process: the oracle that every other way of running must equal bit for bit."""
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -7,29 +8,51 @@ from torch import Tensor
 
 from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.feedback import NOTHING, Feedback
+from greedypipe.pipeline.order import Act, turn_order
 
 
-def train(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> list[list[float]]:
+def train(
+    blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]], *, stream_ends: bool = True
+) -> list[list[float]]:
     """Trains all blocks on every batch, in the network's order (Belilovsky et al., ICML 2020, Algorithm 1).
+
+    Methods that live on feedback learn, at the end, from what is left of it.
 
     Args:
         blocks: The whole network, in order.
         batches: Pairs of images [N, C, H, W] and labels [N] on the blocks' device.
+        stream_ends: Whether no batch follows; otherwise feedback stays on its way, and another call goes on from here.
 
     Returns:
         The local losses, one list per batch with one number per block.
     """
     losses = []
+    lines = [deque(after.line) for after in blocks[1:]]
+    order = turn_order([block.timing for block in blocks])
     for batch_id, (images, labels) in enumerate(batches):
-        x, row = images, []
+        x, row = images, [float("nan")] * len(blocks)
         batch = Batch(batch_id, labels, {IMAGE: images})
-        for block in blocks:
-            x = block.forward(x, batch)
-            loss = block.learn()
-            assert loss is not None, "the step budget is used up"
-            row.append(float(loss))
+        for act, position in order:
+            if act is Act.FORWARD:
+                x = blocks[position].forward(x, batch)
+            else:
+                loss = _learn(blocks, lines, position)
+                row[position] = float("nan") if loss is None else float(loss)
         losses.append(row)
+    for position in reversed(range(len(blocks) if stream_ends else 0)):
+        for _ in range(blocks[position].drain_turns):
+            _learn(blocks, lines, position, drains=True)
     return losses
+
+
+def _learn(blocks: Sequence[Block], lines: list[deque[Feedback]], position: int, *, drains: bool = False) -> Tensor | None:
+    block = blocks[position]
+    feedback = lines[position].popleft() if block.timing.reads else NOTHING
+    loss, back = block.learn(feedback, drains=drains)
+    if block.timing.sends and (block.relays or not drains):
+        lines[position - 1].append(back)
+    return loss
 
 
 def evaluate(blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[list[float], float]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from greedypipe.pipeline.feedback import WITHOUT_FEEDBACK, Timing
 from greedypipe.pipeline.networks.layer import Layer
 from greedypipe.pipeline.task import Task
 
@@ -31,6 +32,8 @@ class Site:
         classifier: The network's classifier, head of the last block; None in the other blocks.
         make_head: Builds the block's head: the one that `head.name` asks for, or the classifier in the last block. Draws
             the head's initial weights from torch's global generator.
+        timing: When the block reads and sends feedback.
+        seed: Seed of the run.
     """
 
     index: int
@@ -41,6 +44,8 @@ class Site:
     later_layers: tuple[Layer, ...]
     classifier: Layer | None
     make_head: Callable[["Site"], nn.Module]
+    timing: Timing = WITHOUT_FEEDBACK
+    seed: int = 0
 
     @property
     def is_last(self) -> bool:

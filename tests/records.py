@@ -34,6 +34,7 @@ def make_report(stage: int = 0, **changes: Any) -> StageReport:
         busy_fraction=1.0,
         wait_input_fraction=0.0,
         wait_output_fraction=0.0,
+        wait_feedback_fraction=0.0,
         train_s=1.0,
         hand_on_s=0.0,
         evaluate_s=0.0,

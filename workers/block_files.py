@@ -85,7 +85,7 @@ class Saver:
 
     def _write(self, name: str, states: Sequence[dict[str, Any]]) -> Saved:
         files = dict(write_block(self._root / name, state) for state in states)
-        return Saved(files, {state["index"]: state["step"] for state in states})
+        return Saved(files, {state["index"]: state["turn"] for state in states})
 
 
 def copied(value: Any, into: Any) -> Any:

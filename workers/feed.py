@@ -46,6 +46,7 @@ class Calendar:
         every_epochs: Epochs between two evaluations.
         checkpoint_steps: Training batches between two marks; 0: no marks.
         start: Where the stream begins: at 0, unless the run resumes from a checkpoint.
+        has_feedback: Whether anything travels back, so that blocks may have to learn from it after the last batch.
     """
 
     total_steps: int
@@ -53,6 +54,7 @@ class Calendar:
     every_epochs: int = 1
     checkpoint_steps: int = 0
     start: Start = Start()
+    has_feedback: bool = False
 
     @property
     def epochs(self) -> int:
@@ -146,6 +148,8 @@ class Feed:
                 yield Message(Kind.END, batch.batch_id)
                 return
             if batch.batch_id >= total_steps and self._may_stop():
+                if self._calendar.has_feedback:
+                    yield Message(Kind.DRAIN, total_steps)
                 yield from self._pass(self._calendar.epochs)
                 # A stage that came back during the pass may have steps to repeat.
                 if self._may_stop():

@@ -16,6 +16,18 @@ SLOTS_BEYOND_BUFFER = 2 + CONTROL_CAPACITY
 """Slots of a receiver in addition to the buffer's capacity: one being filled, one being read, and control messages."""
 
 
+class Awaited(NamedTuple):
+    """What an inbox waits for, for status and errors."""
+
+    activity: Activity
+    what: str
+
+
+ACTIVATIONS = Awaited(Activity.WAIT_INPUT, "an activation")
+FEEDBACK = Awaited(Activity.WAIT_FEEDBACK, "feedback")
+_IN_TURN = (Kind.TRAIN, Kind.FEEDBACK, Kind.NO_FEEDBACK)
+
+
 class Delivery(NamedTuple):
     """A message with its staleness and reuse; valid until the next one is requested."""
 
@@ -58,11 +70,21 @@ class Inbox:
 
     Args:
         upstream: Name of the sending stage, e.g. "stage 1".
+        awaited: What it sends.
     """
 
     def __init__(
-        self, receiver: Receiver, config: BuffersConfig, *, seed: int, status: StageStatus, upstream: str, timeout_s: float
+        self,
+        receiver: Receiver,
+        config: BuffersConfig,
+        *,
+        seed: int,
+        status: StageStatus,
+        upstream: str,
+        timeout_s: float,
+        awaited: Awaited = ACTIVATIONS,
     ) -> None:
+        self._awaited = awaited
         self._receiver = receiver
         self._status = status
         self._upstream = upstream
@@ -102,13 +124,13 @@ class Inbox:
         self._buffer.close(ConnectionError(f"the link to {self._upstream} was closed here"))
 
     def _read(self) -> Read[Received]:
-        self._status.now(Activity.WAIT_INPUT, self._upstream)
+        self._status.now(self._awaited.activity, self._upstream)
         started = time.perf_counter()
         try:
             return self._filling.read()
         except NothingToRead:
             raise TimeoutError(
-                f"{self._status.seat.name} waited {self._timeout_s:g} s for an activation of {self._upstream}, "
+                f"{self._status.seat.name} waited {self._timeout_s:g} s for {self._awaited.what} of {self._upstream}, "
                 f"last batch_id {self._status.batch_id}"
             ) from None
         except BufferStayedFull:
@@ -198,5 +220,5 @@ class ThreadedFilling:
 
 
 def _insert(buffer: ReplayBuffer[Received], received: Received, timeout_s: float) -> None:
-    insert = buffer.insert if received.message.kind == Kind.TRAIN else buffer.insert_control
+    insert = buffer.insert if received.message.kind in _IN_TURN else buffer.insert_control
     insert(received, timeout_s)

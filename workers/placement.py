@@ -80,6 +80,11 @@ class Route:
         """The route's rows as a share of a whole batch."""
         return (self.end - self.begin) / self.sender.replicas
 
+    @property
+    def back(self) -> "Route":
+        """The way of feedback about the same rows, from the receiver to the sender."""
+        return Route(self.receiver, self.sender, Fraction(0), Fraction(1))
+
 
 @dataclass(frozen=True)
 class Placement:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store
 
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.block import Block, Learned
+from greedypipe.pipeline.feedback import NOTHING, Feedback
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.placement import Seat
 
@@ -115,9 +116,9 @@ class ReplicatedBlock(BlockShell):
         self._is_evaluating = False
         return self._block.forward(x, batch)
 
-    def learn(self) -> Tensor | None:
+    def learn(self, feedback: Feedback = NOTHING, *, drains: bool = False) -> Learned:
         with self._replicas.waiting():
-            return self._block.learn()
+            return self._block.learn(feedback, drains=drains)
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not self._is_evaluating:

@@ -5,15 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from greedypipe.pipeline.batch import ACTIVATION, LABELS, Batch
+from greedypipe.pipeline.order import Act, turn_order
 from greedypipe.pipeline.task import Task
 from greedypipe.workers.around.shell import AnyBlock
 from greedypipe.workers.evaluation import Counts
 from greedypipe.workers.inbox import MessageStream
+from greedypipe.workers.lines import Lines
 from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.placement import stage_name
 from greedypipe.workers.telemetry.activity import Activity
-from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch
+from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch, Waits
 from greedypipe.workers.telemetry.records import EvaluationPart
 from greedypipe.workers.telemetry.results import PassRecord, StepRecord
 from greedypipe.workers.telemetry.status import StageStatus
@@ -47,11 +49,13 @@ class StageWorker:
     |-----------|------------------------------------|-------------------------------|-------------------|
     | the inbox | a message from the previous stage  | the inbox's receiving thread  | Kind.END          |
     |           | a slot of the outbox               | the next stage's receiver     |                   |
+    | the lines | feedback of the next stage         | its next turn                 | Kind.END          |
 
     Args:
         blocks: Blocks of this stage, in the network's order.
         inbox: Messages for this stage.
         outbox: Link to the next stage; `DeadEnd` in the last one.
+        lines: Lines of feedback: between these blocks, from the next stage, and to the stage before.
         carried: Names of the tensors that later blocks need besides the activation.
         task: What the network is trained to do.
     """
@@ -61,6 +65,7 @@ class StageWorker:
         blocks: Sequence[AnyBlock],
         inbox: MessageStream,
         outbox: Sender,
+        lines: Lines,
         *,
         carried: Sequence[str],
         task: Task,
@@ -71,6 +76,9 @@ class StageWorker:
         self._device = blocks[0].device
         self._inbox = inbox
         self._outbox = outbox
+        self._lines = lines
+        self._order = turn_order([block.timing for block in blocks])
+        self._keeps_batches = any(block.timing.lag for block in blocks)
         self._carried = tuple(carried)
         self._task = task
         self._status = status
@@ -89,40 +97,62 @@ class StageWorker:
             Kind.EVALUATE: self._evaluate,
             Kind.EVALUATED: self._finish_evaluation,
             Kind.CHECKPOINT: self._checkpoint,
+            Kind.DRAIN: self._drain,
             Kind.END: self._end,
         }
-        clock, waited_input, waited_output = None, 0.0, 0.0
+        clock, waited = None, Waits()
         for delivery in self._inbox:
             if clock is None:  # the wait for the first message is start-up, not training
-                clock, waited_input, waited_output = time.perf_counter(), self._inbox.wait_s, self._outbox.wait_room_s
+                clock, waited = time.perf_counter(), self._waits()
             message = delivery.message.to(self._device)
             training = message.kind == Kind.TRAIN and not self._status.finished
             handlers[message.kind](message)
-            now, wait_input, wait_output = time.perf_counter(), self._inbox.wait_s, self._outbox.wait_room_s
+            now, waits = time.perf_counter(), self._waits()
             seconds = now - clock
             if training:
-                self.watch.count_training(seconds, wait_input - waited_input, wait_output - waited_output, message.rows)
+                self.watch.count_training(seconds, waits.since(waited), message.rows)
             elif message.kind == Kind.TRAIN:
                 self.watch.hand_on_s += seconds
             else:
                 self.watch.evaluate_s += seconds
-            clock, waited_input, waited_output = now, wait_input, wait_output
+            clock, waited = now, waits
+
+    def _waits(self) -> Waits:
+        return Waits(self._inbox.wait_s, self._outbox.wait_room_s, self._lines.wait_s)
 
     def _train(self, message: Message) -> None:
+        message = message.copied() if self._keeps_batches else message
         batch, x = _batch_of(message), message.tensors[ACTIVATION]
         self._status.batch_id = message.batch_id
-        for block in self._blocks:
+        for act, position in self._order:
+            if act is Act.LEARN:
+                self._learn(position, message)
+                continue
+            block = self._blocks[position]
             x = block.forward(x, batch)
             if block is self._blocks[-1]:
                 tensors = {name: message.tensors[name] for name in self._carried}
                 self._send(Message(Kind.TRAIN, message.batch_id, block.step, {**tensors, ACTIVATION: x}, message.batch_rows))
-            loss = block.learn()
-            if loss is not None and self._meters[block.index].record(loss, message.batch_id):
-                self._check_and_write(block, message)
-        self._status.step = self._blocks[0].step
+        self._status.step = self._blocks[0].turn
         if not self._status.finished and all(block.finished for block in self._blocks):
             self._status.finished = True
             self._inbox.read_each_once()
+
+    def _learn(self, position: int, message: Message) -> None:
+        block = self._blocks[position]
+        loss, back = block.learn(self._lines.get(position))
+        self._lines.put(position, back, message.batch_id)
+        if loss is not None and self._meters[block.index].record(loss, message.batch_id):
+            self._check_and_write(block, message)
+
+    def _drain(self, message: Message) -> None:
+        """What the layers of these blocks have not yet been sent is on its way, or will be when the next stage drains."""
+        self._send(message)
+        for position, block in reversed(list(enumerate(self._blocks))):
+            for _ in range(block.drain_turns):
+                _, back = block.learn(self._lines.get(position), drains=True)
+                if block.relays:
+                    self._lines.put(position, back, message.batch_id)
 
     def _evaluate(self, message: Message) -> None:
         name = self._task.ensemble.name
@@ -154,6 +184,7 @@ class StageWorker:
     def _end(self, message: Message) -> None:
         self.ended_at = message.batch_id
         self._send(message)
+        self._lines.end()
         self._status.now(Activity.DRAIN, self._downstream)
         self._outbox.close()
         self._inbox.close()
@@ -181,10 +212,11 @@ class StageWorker:
         self._status.samples_per_s = watch.samples_per_s
         self._status.wait_input_fraction = watch.fraction(watch.wait_input_s)
         self._status.wait_output_fraction = watch.fraction(watch.wait_output_s)
+        self._status.wait_feedback_fraction = watch.fraction(watch.wait_feedback_s)
         self._status.staleness_mean, self._status.reuse_mean = stats.staleness_mean, stats.reuse_mean
         record = StepRecord(
             block=block.index,
-            step=block.step,
+            step=block.turn,
             batch_id=self._status.batch_id,
             loss=loss,
             lr=block.learning_rate,
@@ -192,6 +224,7 @@ class StageWorker:
             step_time_s=watch.step_time_s,
             wait_input_fraction=self._status.wait_input_fraction,
             wait_output_fraction=self._status.wait_output_fraction,
+            wait_feedback_fraction=self._status.wait_feedback_fraction,
             staleness_mean=stats.staleness_mean,
             staleness_max=stats.staleness_max,
             reuse_mean=stats.reuse_mean,

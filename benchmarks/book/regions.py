@@ -2,10 +2,14 @@
 
 import statistics
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
 from benchmarks.book.markdown import machine, percent, spread, table, versions
 from benchmarks.book.results import RESULTS, accuracy, faults, predictions
 from benchmarks.book.results.first_run import FIRST_RUN, printed
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def _headlines() -> str:
@@ -49,6 +53,10 @@ def _planner() -> str:
     return f"{spread(found, '.2f')} ([conditions](results.md#{predictions.PLANNER.anchor}))"
 
 
+def _example(name: str) -> str:
+    return f"```python\n{(EXAMPLES / name / f'{name}.py').read_text()}```"
+
+
 REGIONS: Mapping[str, Callable[[], str]] = {
     "results": _headlines,
     "results machine": _headline_machines,
@@ -58,5 +66,6 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "isolated restart": _isolation,
     "checkpoint cost": _checkpoint_cost,
     "predicted over measured": _planner,
+    **{path.name: partial(_example, path.name) for path in sorted(EXAMPLES.glob("own_*"))},
 }
 """By the name in `<!-- book: NAME -->`."""

@@ -23,7 +23,7 @@ from greedypipe.pipeline.partition import AUTO, PartitionConfig
 from greedypipe.workers.telemetry.records import Beginning
 
 AUTOMATIC = "auto"
-FIXED = ("data", "model", "head", "method", "optimizer", "training")
+FIXED = ("data", "model", "head", "method", "optimizer", "auxiliary", "feedback", "training")
 """Sections that a resumed run must share with the one that it goes on from."""
 FREE = {"training": {"epochs", "compile"}, "data": {"root", "download", "loader_workers", "memory_limit_mb"}}
 

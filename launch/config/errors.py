@@ -1,13 +1,13 @@
 """Configuration errors, one line each: where the key was set, the key, what was got, what is allowed."""
 
 import difflib
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from greedypipe.launch.config.keys import OWN, all_keys, family_of, names_with
 from greedypipe.launch.config.sections import RunConfig
+from greedypipe.pipeline.options import in_words
 
 _RENAMED: Mapping[str, str] = MappingProxyType(
     {
@@ -57,8 +57,7 @@ def explain(error: Mapping[str, Any], tree: Mapping[str, Any], origins: Origins)
         yield f"{where}: {error['msg'].removeprefix('Value error, ')}"
     else:
         hint = "; put it in quotes" if error["type"] == "string_type" else ""
-        allowed = _lower_first(error["msg"].removeprefix("Input should be "))
-        yield f"{where}: got {_shown(error['input'])}, allowed: {allowed}{hint}"
+        yield f"{where}: {in_words(error)}{hint}"
 
 
 def did_you_mean(key: str) -> str:
@@ -90,15 +89,3 @@ def _of_another_variant(key: str, tree: Mapping[str, Any]) -> str:
 
 def _without_own(names: Sequence[str]) -> list[str]:
     return [name for name in names if name != OWN] or [OWN]
-
-
-def _shown(value: object) -> str:
-    """A value as it was written, shortened where somebody put a whole document there."""
-    shorten = reprlib.Repr()
-    shorten.maxstring = shorten.maxother = shorten.maxlong = 200
-    shorten.maxlist = shorten.maxdict = 20
-    return shorten.repr(value)
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]

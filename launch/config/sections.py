@@ -6,14 +6,15 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from greedypipe.buffers.replay import BuffersConfig
 from greedypipe.pipeline.build import Sections, TrainingConfig
+from greedypipe.pipeline.feedback import FeedbackConfig, Reach
 from greedypipe.pipeline.heads import HEAD_FAMILY
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import MethodConfig
-from greedypipe.pipeline.methods import METHOD_FAMILY
+from greedypipe.pipeline.methods import METHOD_FAMILY, method_class
 from greedypipe.pipeline.networks import MODEL_FAMILY, ModelConfig
-from greedypipe.pipeline.optimizer import OPTIMIZER_FAMILY, OptimizerConfig
+from greedypipe.pipeline.optimizer import AUXILIARY_FAMILY, OPTIMIZER_FAMILY, OptimizerConfig, SameConfig
+from greedypipe.pipeline.options import refusal
 from greedypipe.pipeline.partition import PartitionConfig
-from greedypipe.pipeline.plugins import refusal
 from greedypipe.workers.around.scripted_faults import DebugConfig
 from greedypipe.workers.block_files import CheckpointConfig
 from greedypipe.workers.data.config import DataConfig
@@ -91,6 +92,8 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     head: Annotated[HeadConfig, HEAD_FAMILY] = HEAD_FAMILY.default()
     method: Annotated[MethodConfig, METHOD_FAMILY] = METHOD_FAMILY.default()
     optimizer: Annotated[OptimizerConfig, OPTIMIZER_FAMILY] = OPTIMIZER_FAMILY.default()
+    auxiliary: Annotated[SameConfig | OptimizerConfig, AUXILIARY_FAMILY] = AUXILIARY_FAMILY.default()
+    feedback: FeedbackConfig = FeedbackConfig()
     training: TrainingConfig = TrainingConfig()
     buffers: BuffersConfig = BuffersConfig()
     link: LinkConfig = LinkConfig()
@@ -104,7 +107,26 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
     def sections(self) -> Sections:
         """The sections that blocks are built from."""
-        return Sections(self.model, self.partition, self.head, self.method, self.optimizer, self.training)
+        auxiliary = self.auxiliary if isinstance(self.auxiliary, OptimizerConfig) else None
+        return Sections(
+            self.model,
+            self.partition,
+            self.head,
+            self.method,
+            self.optimizer,
+            self.training,
+            self.feedback,
+            auxiliary,
+        )
+
+    @field_validator("feedback")
+    @classmethod
+    def _something_travels_back(cls, feedback: FeedbackConfig, info: ValidationInfo) -> FeedbackConfig:
+        method = info.data.get("method")
+        if method and feedback != FeedbackConfig() and method_class(method).reach is Reach.NONE:
+            problem = f"got {list(feedback.delay)}, which has no effect with method.name={method.name}: nothing travels back"
+            raise refusal("feedback", [(("delay",), feedback.delay, problem)])
+        return feedback
 
     @field_validator("placement")
     @classmethod

@@ -7,6 +7,7 @@ import torch
 
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig, sharing_problems
+from greedypipe.pipeline.build import Blueprint
 from greedypipe.workers.data.sets.interface import DataInfo
 from greedypipe.workers.placement import Placement
 
@@ -65,6 +66,25 @@ def isolation_problems(config: RunConfig, device: torch.device) -> Iterator[str]
     """Reasons why a stage could not be started again alone."""
     if config.faults.policy == "isolate" and device.type != "cpu":
         yield f"faults.policy: got isolate on {device.type}, allowed: stages on CPUs"
+
+
+def feedback_problems(config: RunConfig, blueprint: Blueprint, placement: Placement | None) -> Iterator[str]:
+    """What a method with feedback cannot be combined with."""
+    method = config.method.name
+    if not blueprint.has_feedback:
+        return
+    if config.buffers.policy == "replay":
+        yield (
+            f"method.name: got {method} with buffers.policy=replay, allowed: fifo: its feedback answers every batch once, "
+            "and replay drops and repeats batches"
+        )
+    if placement and max(placement.replicas) > 1:
+        yield (
+            f"placement.replicas: got {max(placement.replicas)} with method.name={method}, allowed: 1: feedback is not "
+            "shared among replicas"
+        )
+    if config.training.compile != "none" and blueprint.keeps_batches:
+        yield f"training.compile: got {config.training.compile} with method.name={method}, allowed: none: it keeps batches"
 
 
 def length_problems(config: RunConfig, steps_per_epoch: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ from greedypipe.pipeline.balance import Costs
 from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import Blueprint
+from greedypipe.pipeline.feedback import Feedback
 from greedypipe.pipeline.networks.layer import Layer
 from greedypipe.pipeline.partition import AUTO, PartitionConfig, even_starts
 
@@ -65,14 +66,15 @@ def profile_layers(plan: Plan, device: torch.device) -> Profile:
     finest = _cut(copied, names, range(len(names)))
     batch = _random_batch(plan, device)
     inputs = [_random_input(finest, unit, batch, device) for unit in range(len(names))]
-    alone = [_Trial(finest.build_block(unit, device), inputs[unit], batch) for unit in range(len(names))]
-    pairs = [_Trial(block, x, batch) for block, x in zip(_pairs(copied, names, device), inputs, strict=False)]
+    alone = [_Trial(finest, unit, inputs[unit], batch) for unit in range(len(names))]
+    pairs = [_Trial(*pair, x, batch) for pair, x in zip(_pairs(copied, names), inputs, strict=False)]
+    # The first round warms up, allocator, kernels, optimizer state; and turns are whole when feedback on a batch comes.
+    warm_up = 1 + max(trial.lag for trial in alone)
     rounds: list[list[tuple[float, float]]] = []
     deadline = time.perf_counter() + plan.config.partition.profile_s
-    while len(rounds) <= LEAST_ROUNDS or time.perf_counter() < deadline:
+    while len(rounds) < warm_up + LEAST_ROUNDS or time.perf_counter() < deadline:
         rounds.append(_measure(alone, pairs))
-    # The first round warms up: allocator, kernels, optimizer state.
-    columns = [[*zip(*column, strict=True)] for column in zip(*rounds[1:], strict=True)]
+    columns = [[*zip(*column, strict=True)] for column in zip(*rounds[warm_up:], strict=True)]
     alone_s = tuple(statistics.median(seconds) for seconds, _ in columns)
     before_s = tuple(max(0.0, statistics.median(more)) for _, more in columns[1:])
     return Profile(names, Costs(alone_s, before_s, bytes_after(finest, plan.config.link, plan.config.data.batch_size)))
@@ -89,12 +91,12 @@ def _cut(blueprint: Blueprint, names: Sequence[str], starts: Sequence[int]) -> B
     return blueprint.recut(PartitionConfig(blocks=len(boundaries) + 1, boundaries=boundaries))
 
 
-def _pairs(blueprint: Blueprint, names: Sequence[str], device: torch.device) -> Iterator[Block]:
-    """Blocks of units 0 and 1, 1 and 2, 2 and 3 ...: from the cut into pairs that starts at unit 0, and that from unit 1."""
+def _pairs(blueprint: Blueprint, names: Sequence[str]) -> Iterator[tuple[Blueprint, int]]:
+    """Cut and index of the blocks of units 0 and 1, 1 and 2, 2 and 3 ...: the cut between pairs that begin evenly, and the
+    other one."""
     begun_evenly, begun_oddly = (_cut(blueprint, names, [0, *range(first, len(names), 2)]) for first in (2, 1))
     for unit in range(len(names) - 1):
-        cut, index = (begun_oddly, unit // 2 + 1) if unit % 2 else (begun_evenly, unit // 2)
-        yield cut.build_block(index, device)
+        yield (begun_oddly, unit // 2 + 1) if unit % 2 else (begun_evenly, unit // 2)
 
 
 def _random_batch(plan: Plan, device: torch.device) -> Batch:
@@ -112,16 +114,22 @@ def _random_input(finest: Blueprint, unit: int, batch: Batch, device: torch.devi
 
 
 class _Trial:
-    """A block under measurement, always on the same batch."""
+    """Block `index` of a cut under measurement, always on the same batch and with the same feedback, which is zero."""
 
-    def __init__(self, block: Block, x: Tensor, batch: Batch) -> None:
-        self._block, self._x, self._batch = block, x, batch
+    def __init__(self, cut: Blueprint, index: int, x: Tensor, batch: Batch) -> None:
+        self._block, self._x, self._batch = cut.build_block(index, x.device), x, batch
+        self._feedback = cut.zero_feedback(index, len(batch.labels), x.device)
+
+    @property
+    def lag(self) -> int:
+        """Turns until feedback on the first batch comes."""
+        return self._block.timing.lag
 
     def seconds(self) -> float:
         """Seconds of one turn."""
         self._synchronise()
         started = time.perf_counter()
-        _turn(self._block, self._x, self._batch)
+        _turn(self._block, self._x, self._batch, self._feedback)
         self._synchronise()
         return time.perf_counter() - started
 
@@ -130,10 +138,10 @@ class _Trial:
             torch.cuda.synchronize(self._x.device)
 
 
-def _turn(block: Block, x: Tensor, batch: Batch) -> None:
-    """Trains a block on a batch: the only place in this file that calls a block."""
+def _turn(block: Block, x: Tensor, batch: Batch, feedback: Feedback) -> None:
+    """Trains a block on a batch: the only place here that knows how blocks are called."""
     block.forward(x, batch)
-    block.learn()
+    block.learn(feedback)
 
 
 def _measure(alone: Sequence[_Trial], pairs: Sequence[_Trial]) -> list[tuple[float, float]]:

@@ -6,11 +6,18 @@ from functools import cached_property
 
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
-from greedypipe.launch.planning.checks import Problems, isolation_problems, length_problems, placement_problems
-from greedypipe.launch.planning.traffic import Edge, edges, unknown_needs
+from greedypipe.launch.planning.checks import (
+    Problems,
+    feedback_problems,
+    isolation_problems,
+    length_problems,
+    placement_problems,
+)
+from greedypipe.launch.planning.traffic import Edge, edges, layout_back, unknown_needs
 from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.task import Classification
+from greedypipe.pipeline.trial import try_out
 from greedypipe.workers.data.sets.interface import DataInfo
 from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.links.messages import MessageLayout
@@ -42,6 +49,10 @@ class Plan:
         """Names of the tensors that a training message from `stage` has besides the activation; empty for the last stage."""
         return self.edges[stage].carried if stage < len(self.edges) else ()
 
+    def layout_before(self, stage: int) -> MessageLayout | None:
+        """What travels from `stage`, which is not the first, back to the stage before; None: nothing."""
+        return layout_back(self.blueprint, self.placement.blocks_of(stage)[0], self.config.data.batch_size)
+
     def recut(self, boundaries: tuple[str, ...]) -> "Plan":
         """The same network with the same number of blocks, cut at these layers; () cuts evenly.
 
@@ -66,6 +77,7 @@ class Plan:
         problems = Problems()
         placement = problems.attempt(Placement, replicas, self.blueprint.num_blocks)
         problems.add(placement_problems(config, self.data, placement) if placement else ())
+        problems.add(feedback_problems(config, self.blueprint, placement))
         problems.refuse()
         assert placement
         return replace(self, config=config, placement=placement)
@@ -91,7 +103,11 @@ def make_plan(config: RunConfig, num_processes: int) -> Plan:
     problems.add(placement_problems(config, data, placement) if placement else ())
     problems.add(isolation_problems(config, device) if device else ())
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
-    problems.add(unknown_needs(blueprint) if blueprint else ())
+    problems.add(feedback_problems(config, blueprint, placement) if blueprint else ())
+    lacking = list(unknown_needs(blueprint)) if blueprint else []
+    problems.add(lacking)
+    if blueprint and not lacking:
+        problems.attempt(try_out, blueprint)
     problems.refuse()
     assert data and blueprint and placement
     return Plan(config, data, blueprint, placement)

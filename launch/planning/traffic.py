@@ -48,6 +48,25 @@ def edges(blueprint: Blueprint, placement: Placement, link: LinkConfig, batch_si
     )
 
 
+def layout_back(blueprint: Blueprint, block: int, batch_size: int) -> MessageLayout | None:
+    """What block `block` sends to the block before it, where that is hosted elsewhere; None: nothing."""
+    sent = blueprint.sends(block)
+    if not sent:
+        return None
+    precision = blueprint.precision
+    specs = tuple(
+        TensorSpec(
+            back.name,
+            back.shape,
+            back.dtype or precision.activation_dtype,
+            precision.channels_last and len(back.shape) == 3,
+        )
+        for back in sent
+    )
+    rows = batch_size if all(back.per_row for back in sent) else 1
+    return MessageLayout(rows, {Kind.FEEDBACK: specs})
+
+
 def bytes_after(blueprint: Blueprint, link: LinkConfig, batch_size: int) -> tuple[int, ...]:
     """Bytes of a training message behind every block, with its activation and the labels.
 

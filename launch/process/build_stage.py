@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from greedypipe.buffers.replay import BuffersConfig
 from greedypipe.launch.checkpoints.manifest import checkpoints_of, name_of
 from greedypipe.launch.checkpoints.trained_network import restore
 from greedypipe.launch.planning.run_plan import Plan
@@ -21,7 +22,8 @@ from greedypipe.workers.around.trace import Tracing, make_tracing
 from greedypipe.workers.block_files import FINAL, Saver
 from greedypipe.workers.data.source import BatchSource
 from greedypipe.workers.feed import Calendar, Feed, Start
-from greedypipe.workers.inbox import SLOTS_BEYOND_BUFFER, Inbox, MessageStream
+from greedypipe.workers.inbox import FEEDBACK, SLOTS_BEYOND_BUFFER, Inbox, MessageStream
+from greedypipe.workers.lines import Line, Lines, NoLine, ReceivedLine, SentLine
 from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.placement import stage_name
 from greedypipe.workers.replicas import Replicas, join_replicas
@@ -47,6 +49,8 @@ class _Parts:
     blocks: Sequence[AnyBlock]
     inbox: MessageStream
     outbox: Sender
+    before: Line
+    behind: Line
     metrics: MetricsFile
     saver: Saver
     tracing: Tracing
@@ -101,13 +105,17 @@ class Stage:
         links = StageLinks(self._plan, self._attempt.meetings, self._status, self._device)
         inbox = self._make_inbox(links)
         open_parts.callback(inbox.close)
+        before = self._line_before(links, open_parts)
         outbox = links.sender()
         open_parts.callback(outbox.abandon)
+        behind = self._line_behind(links, open_parts)
         metrics = MetricsFile(folder / "metrics" / f"stage{self._seat.label}.jsonl")
         open_parts.callback(metrics.close)
         saver = Saver(checkpoints_of(folder), self._tell)
         open_parts.callback(saver.close)
-        return _Parts(blocks, inbox, outbox, metrics, saver, make_tracing(logging, self._stage, len(self._blocks)))
+        return _Parts(
+            blocks, inbox, outbox, before, behind, metrics, saver, make_tracing(logging, self._stage, len(self._blocks))
+        )
 
     def _make_worker(self, parts: _Parts, expect: Expect) -> StageWorker:
         config, tracing = self._plan.config, parts.tracing
@@ -117,11 +125,13 @@ class Stage:
             expect(name_of(batch_id), batch_id)
 
         # A scripted fault happens once: not again to a process that comes back from it.
-        blocks = parts.blocks if self._member.incarnation else trouble(parts.blocks, self._stage, config.debug)
+        troubled = parts.blocks if self._member.incarnation else trouble(parts.blocks, self._stage, config.debug)
+        blocks = tracing.blocks(troubled)
         return StageWorker(
-            tracing.blocks(blocks),
+            blocks,
             tracing.inbox(parts.inbox),
             tracing.outbox(parts.outbox),
+            Lines(blocks, parts.before, parts.behind),
             carried=self._plan.carried_after(self._stage),
             task=self._plan.blueprint.task,
             status=self._status,
@@ -168,6 +178,31 @@ class Stage:
             timeout_s=config.faults.timeout_s,
         )
 
+    def _line_before(self, links: StageLinks, open_parts: ExitStack) -> Line:
+        """The line to the stage before; what was in it at the checkpoint is sent again."""
+        if (sender := links.back_sender()) is None:
+            return NoLine()
+        open_parts.callback(sender.abandon)
+        return SentLine(sender, self._blocks[0].line, self._origin.batch_id)
+
+    def _line_behind(self, links: StageLinks, open_parts: ExitStack) -> Line:
+        """The line from the next stage, whose inbox holds one entry more than its delay, so that it never waits for room."""
+        capacity = self._blocks[-1].timing.delay + 1
+        if (receiver := links.back_receiver(capacity + SLOTS_BEYOND_BUFFER)) is None:
+            return NoLine()
+        config = self._plan.config
+        inbox = Inbox(
+            receiver,
+            BuffersConfig(policy="fifo", capacity=capacity),
+            seed=config.training.seed,
+            status=self._status,
+            upstream=stage_name(self._stage + 1),
+            timeout_s=config.faults.timeout_s,
+            awaited=FEEDBACK,
+        )
+        open_parts.callback(inbox.close)
+        return ReceivedLine(inbox, self._device)
+
     def _make_feed(self) -> Feed:
         config, replay = self._plan.config, self._plan.config.buffers.policy == "replay"
         # With queues every stage trains on exactly what stage 0 sends; with replay stage 0 waits for all step budgets.
@@ -199,4 +234,5 @@ def calendar_of(plan: Plan, start: Start) -> Calendar:
         config.evaluation.every_epochs,
         config.checkpoint.interval_steps,
         start,
+        blueprint.has_feedback,
     )

@@ -9,6 +9,7 @@ from greedypipe.workers.around.scripted_faults import slowed_link
 from greedypipe.workers.links.connect import LinkEnd
 from greedypipe.workers.links.gather import join
 from greedypipe.workers.links.interface import DeadEnd, Receiver, Sender
+from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.scatter import Branch, split
 from greedypipe.workers.placement import Route
@@ -34,7 +35,7 @@ class StageLinks:
     def receiver(self, slots: int) -> Receiver:
         """The receiver of whole messages, or of this replica's part of them; blocks until all senders have come."""
         routes = self._plan.placement.routes_after(self._seat.stage - 1)
-        return join([self._receiver(route, slots) for route in routes if route.receiver == self._seat])
+        return join([self._receiver(route, slots, self._forward(route)) for route in routes if route.receiver == self._seat])
 
     def sender(self) -> Sender:
         """The sender to the next stage; blocks until all of its replicas have come."""
@@ -43,21 +44,44 @@ class StageLinks:
         routes = self._plan.placement.routes_after(self._seat.stage)
         return split(
             [
-                Branch(slowed_link(self._sender(route), self._seat.stage, self._plan.config.debug), route.begin, route.end)
+                Branch(
+                    slowed_link(self._sender(route, self._forward(route)), self._seat.stage, self._plan.config.debug),
+                    route.begin,
+                    route.end,
+                )
                 for route in routes
                 if route.sender == self._seat
             ]
         )
 
-    def _receiver(self, route: Route, slots: int) -> Receiver:
+    def _forward(self, route: Route) -> MessageLayout:
+        return self._plan.layout_after(route.sender.stage, route.share)
+
+    def back_sender(self) -> Sender | None:
+        """The sender of feedback to the stage before; None where nothing travels back there. Blocks until it has come."""
+        if self._seat.stage == 0 or (layout := self._plan.layout_before(self._seat.stage)) is None:
+            return None
+        (route,) = self._plan.placement.routes_after(self._seat.stage - 1)
+        return self._sender(route.back, layout)
+
+    def back_receiver(self, slots: int) -> Receiver | None:
+        """The receiver of the next stage's feedback; None where there is none. Blocks until that stage has come."""
+        following = self._seat.stage + 1
+        if following == self._plan.placement.num_stages or (layout := self._plan.layout_before(following)) is None:
+            return None
+        (route,) = self._plan.placement.routes_after(self._seat.stage)
+        return self._receiver(route.back, slots, layout)
+
+    def _receiver(self, route: Route, slots: int, layout: MessageLayout) -> Receiver:
         self._status.now(Activity.CONNECT, route.sender.name)
-        return self._meetings.receiver(route, lambda store, patience: self._end(route, store, patience).receive(slots))
+        return self._meetings.receiver(
+            route, lambda store, patience: self._end(route, store, patience, layout).receive(slots)
+        )
 
-    def _sender(self, route: Route) -> Sender:
+    def _sender(self, route: Route, layout: MessageLayout) -> Sender:
         self._status.now(Activity.CONNECT, route.receiver.name)
-        return self._meetings.sender(route, lambda store, patience: self._end(route, store, patience).send())
+        return self._meetings.sender(route, lambda store, patience: self._end(route, store, patience, layout).send())
 
-    def _end(self, route: Route, store: Store, patience: Patience) -> LinkEnd:
-        layout = self._plan.layout_after(route.sender.stage, route.share)
+    def _end(self, route: Route, store: Store, patience: Patience, layout: MessageLayout) -> LinkEnd:
         name = f"link{route.sender.label}-{route.receiver.label}"
         return LinkEnd(self._link, store, name, layout, device=self._device, patience=patience)

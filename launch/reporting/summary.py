@@ -54,6 +54,7 @@ def report_stage(
         busy_fraction=watch.fraction(watch.busy_s),
         wait_input_fraction=watch.fraction(watch.wait_input_s),
         wait_output_fraction=watch.fraction(watch.wait_output_s),
+        wait_feedback_fraction=watch.fraction(watch.wait_feedback_s),
         train_s=watch.train_s,
         hand_on_s=watch.hand_on_s,
         evaluate_s=watch.evaluate_s,

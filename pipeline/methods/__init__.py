@@ -5,13 +5,27 @@ from typing import ClassVar
 
 from pydantic import field_validator
 
-from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss
+from greedypipe.pipeline.method import Method, MethodConfig
+from greedypipe.pipeline.methods.cdni import ConditionedSyntheticGradients
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
+from greedypipe.pipeline.methods.ddg import DelayedGradients
+from greedypipe.pipeline.methods.dfa import DirectFeedback
+from greedypipe.pipeline.methods.dni import SyntheticGradients
+from greedypipe.pipeline.methods.dtp import TargetPropagation
+from greedypipe.pipeline.methods.fdg import ShrunkDelayedGradients
+from greedypipe.pipeline.methods.features_replay import FeaturesReplay
+from greedypipe.pipeline.methods.last_gradient import LastGradient
+from greedypipe.pipeline.methods.late_chain import LateChain
+from greedypipe.pipeline.methods.local_critic import LocalCritic
+from greedypipe.pipeline.methods.man import MomentumAuxiliary
+from greedypipe.pipeline.methods.man_pp import ScaledMomentumAuxiliary
 from greedypipe.pipeline.methods.none import Untrained
+from greedypipe.pipeline.methods.overlap import Overlap
 from greedypipe.pipeline.methods.predsim import PredSim
 from greedypipe.pipeline.methods.reconstruction import Reconstruction
 from greedypipe.pipeline.methods.reconstruction_only import ReconstructionOnly
-from greedypipe.pipeline.plugins import Family, Own, resolve
+from greedypipe.pipeline.own_code import resolve
+from greedypipe.pipeline.plugins import Family, Own
 from greedypipe.pipeline.site import Site
 
 METHODS: Mapping[str, type[Method]] = {
@@ -20,6 +34,19 @@ METHODS: Mapping[str, type[Method]] = {
     "reconstruction": Reconstruction,
     "reconstruction_only": ReconstructionOnly,
     "none": Untrained,
+    "features_replay": FeaturesReplay,
+    "ddg": DelayedGradients,
+    "fdg": ShrunkDelayedGradients,
+    "dni": SyntheticGradients,
+    "cdni": ConditionedSyntheticGradients,
+    "local_critic": LocalCritic,
+    "last_gradient": LastGradient,
+    "dfa": DirectFeedback,
+    "dtp": TargetPropagation,
+    "overlap": Overlap,
+    "late_chain": LateChain,
+    "man": MomentumAuxiliary,
+    "man_pp": ScaledMomentumAuxiliary,
 }
 """Every method by its name in the configuration: a class with a nested `Config`."""
 
@@ -27,6 +54,7 @@ METHODS: Mapping[str, type[Method]] = {
 class OwnMethod(MethodConfig, Own):
     """A method of your own: a class derived from greedypipe's LocalLoss or Method, called as object(site, **options)."""
 
+    section: ClassVar[str] = "method"
     positional: ClassVar[int] = 1
 
     @field_validator("name")
@@ -44,7 +72,7 @@ METHOD_FAMILY: Family[MethodConfig] = Family(
 
 
 def method_class(config: MethodConfig) -> type[Method]:
-    """The class that a section `method` names, for all blocks but the last, whose method is `TaskLoss`."""
+    """The class that a section `method` names; of all blocks but the last, whose method is the class's `at_end`."""
     if isinstance(config, OwnMethod):
         method: type[Method] = resolve(config.name)
         return method
@@ -53,9 +81,10 @@ def method_class(config: MethodConfig) -> type[Method]:
 
 def build_method(config: MethodConfig, site: Site) -> Method:
     """Builds the method of one block, drawing the initial weights of its parts from torch's global generator."""
+    keys = config.options if isinstance(config, OwnMethod) else config.model_dump(exclude={"name"})
     if site.is_last:
-        return TaskLoss(site)
+        return method_class(config).at_end(site, **keys)
     if isinstance(config, OwnMethod):
         method: Method = config.call(site)
         return method
-    return method_class(config)(site, **config.model_dump(exclude={"name"}))
+    return method_class(config)(site, **keys)

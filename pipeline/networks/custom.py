@@ -17,6 +17,7 @@ class OwnNetwork(Own, ModelConfig):
     children may not share parameters.
     """
 
+    section = "model"
     keywords = ("input_shape", "num_classes")
 
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:

@@ -8,6 +8,7 @@ import torch
 from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Network
 from greedypipe.pipeline.networks.shapes import activation_shapes
+from greedypipe.pipeline.plugins import blamed
 from greedypipe.pipeline.randomness import derive_seed
 
 
@@ -36,4 +37,6 @@ def draw_network(model: ModelConfig, input_shape: tuple[int, int, int], num_clas
     """
     torch.manual_seed(derive_seed(seed, "network"))
     network = model.build(input_shape, num_classes)
-    return DrawnNetwork(network, (input_shape, *activation_shapes(network.layers, input_shape)))
+    with blamed(model):
+        shapes = activation_shapes(network.layers, input_shape)
+    return DrawnNetwork(network, (input_shape, *shapes))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from greedypipe.pipeline.networks.layer import Layer
 
@@ -18,7 +19,7 @@ def activation_shapes(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> 
         input_shape: Shape of the first layer's input, without N.
 
     Raises:
-        ValueError: A layer does not accept the output of the one before it.
+        ValueError: A layer does not accept the output of the one before it, or does not return a tensor.
     """
     shapes: list[tuple[int, ...]] = []
     parameters = (parameter for layer in layers for parameter in layer.module.parameters())
@@ -31,6 +32,8 @@ def activation_shapes(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> 
         except RuntimeError as error:
             shape = tuple(x.shape[1:])
             raise ValueError(f"layer {layer.name!r} does not accept input of shape {shape}: {error}") from error
+        if not isinstance(x, Tensor):
+            raise ValueError(f"layer {layer.name!r} returned a {type(x).__name__}, allowed: a tensor")
         layer.module.train()
         shapes.append(tuple(x.shape[1:]))
     return shapes

@@ -8,6 +8,7 @@ import torch
 
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
+from greedypipe.pipeline.methods import METHODS
 from greedypipe.pipeline.reference import evaluate, train
 from greedypipe.workers.data.source import BatchSource
 from tests.multiprocess.harness import SHORT, TINY, Outcome, assert_equal_states, exported, run_pipeline
@@ -19,10 +20,9 @@ VARIANTS = {
     "contiguous": ["training.channels_last=false"],
     "dropout": ["model.dropout=0.2"],
     "predsim and adam": ["method.name=predsim", "optimizer.name=adam", "optimizer.lr=1e-3"],
-    "images for every block": ["method.name=reconstruction"],
-    "frozen": ["method.name=none"],
     "clipped cosine": ["optimizer.clip_norm=0.5", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"],
     "no room to spare": ["buffers.capacity=1", "link.slots=1"],
+    **{name: [f"method.name={name}"] for name in METHODS if name not in ("cross_entropy", "predsim")},
 }
 
 

@@ -1,20 +1,16 @@
 """The package as users have it: installed into an environment of its own, or run from a checkout that nobody installed."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
-import torch
 
 import greedypipe
 from tests.multiprocess.harness import TINY
+from tests.multiprocess.installed import ROOT, make_environment, run
 
-ROOT = Path(__file__).resolve().parents[2]
 OWN_METHOD = '''
 from greedypipe.pipeline.method import LocalLoss
 
@@ -27,44 +23,6 @@ class Mine(LocalLoss):
 '''
 OWN = [*TINY, "partition.blocks=2", "method.name=pipeline:Mine"]
 """A method in the user's own file pipeline.py: it must be found, and must not hide greedypipe.pipeline."""
-
-
-def make_environment(folder: Path) -> Path:
-    """A virtual environment that has torch and the like, but no greedypipe; returns its folder of commands."""
-    venv.create(folder, symlinks=True)
-    (site,) = folder.glob("lib/python*/site-packages")
-    # A path file adds a folder, but not what that folder's own path files add, such as an editable greedypipe.
-    (site / "shared.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
-    return folder / "bin"
-
-
-def run(command: list[str | Path], cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment = clean | {"OMP_NUM_THREADS": "1"} | variables
-    return subprocess.run(list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=110)
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout, under another name, without tests."""
-    folder = tmp_path_factory.mktemp("somewhere") / "my-clone"
-    left_out = {"tests", "benchmarks", "runs", "data", "build"}
-
-    def ignored(path: str, names: list[str]) -> set[str]:
-        return {name for name in names if Path(path) == ROOT and (name in left_out or name.startswith("."))}
-
-    shutil.copytree(ROOT, folder, symlinks=True, ignore=ignored)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def installed(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The commands of an environment that greedypipe is installed in."""
-    commands = make_environment(tmp_path_factory.mktemp("environment"))
-    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-    result = run([sys.executable, "-m", "pip", "--python", commands / "python", "install", *options, "."], checkout)
-    assert result.returncode == 0, result.stderr
-    return commands
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from greedypipe.pipeline.method import Sample
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
 from greedypipe.pipeline.networks import Layer, ModelConfig
 from greedypipe.pipeline.networks.plain import BasicCnnConfig
-from greedypipe.pipeline.optimizer import Optimization, SgdConfig
+from greedypipe.pipeline.optimization import Optimization, Optimizations
+from greedypipe.pipeline.optimizer import SgdConfig
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.task import Classification
@@ -125,7 +126,7 @@ def test_gradients_are_those_of_the_local_loss_alone(model: ModelConfig, index: 
     x, given = batch(block)
     layers, criterion = copy.deepcopy(([layer.module for layer in block.layers], block.method))
     x = block.precision.canonical(x)
-    expected_loss = criterion.loss(Sample(x, nn.Sequential(*layers)(x), given.labels, given.extras))
+    expected_loss = criterion.loss(Sample(given.labels, given.extras, input=x, output=nn.Sequential(*layers)(x)))
     wanted = [*chain.from_iterable(layer.parameters() for layer in layers), *criterion.parameters()]
     expected = torch.autograd.grad(expected_loss, wanted)
     block.forward(x, given)
@@ -231,8 +232,8 @@ def dropout_block(index: int = 0, seed: int = 0) -> Block:
         make_head=lambda site: nn.Linear(64, CLASSES),
     )
     method = CrossEntropy(site)
-    optimization = Optimization(SgdConfig(), method.parameters(), steps_per_epoch=4, total_steps=8)
-    return Block(site, method, optimization, Precision("fp32", channels_last=False), seed, CPU)
+    main = Optimization(SgdConfig(), method.parameters(), steps_per_epoch=4, total_steps=8)
+    return Block(site, method, Optimizations(main, {}), Precision("fp32", channels_last=False), seed, CPU)
 
 
 ONES = Batch(0, torch.zeros(ROWS, dtype=torch.int64))
@@ -262,6 +263,7 @@ def test_dropout_of_a_step_does_not_depend_on_how_often_the_block_ran_before() -
     masks(other, 2)
     for _ in range(3):
         assert torch.equal(other.forward(torch.ones(ROWS, 64), ONES) != 0, expected)
+        other.turn -= 1
 
 
 def test_what_other_blocks_do_between_steps_changes_nothing() -> None:

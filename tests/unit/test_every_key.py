@@ -80,7 +80,7 @@ def rounds_of_profile(overrides: Sequence[str]) -> int:
 def compiles(overrides: Sequence[str]) -> list[bool]:
     """Whether layers and method of a block have a compiled call; nothing is compiled before the first one."""
     block = plan_of(overrides).blueprint.build_block(0, torch.device("cpu"))
-    return [module._compiled_call_impl is not None for module in (block._trunk, block.method)]
+    return [module._compiled_call_impl is not None for module in (block._trunk.module, block.method)]
 
 
 def learning_rates(overrides: Sequence[str]) -> list[float]:
@@ -93,6 +93,19 @@ def learning_rates(overrides: Sequence[str]) -> list[float]:
         rates.append(block.learning_rate)
         block.forward(batch.images, Batch(0, batch.labels))
         block.learn()
+    return rates
+
+
+def auxiliary_rates(overrides: Sequence[str]) -> list[float]:
+    """Learning rates of what is trained apart from the layers, over three epochs of two steps each."""
+    plan = plan_of(["data.name=synthetic", "data.samples=64", "data.shape=[1,4,4]", "training.epochs=3", *overrides])
+    block = plan.blueprint.build_block(0, torch.device("cpu"))
+    auxiliary, rates = block._optimizations._others["auxiliary"], []
+    for _ in range(plan.blueprint.total_steps):
+        rates.append(auxiliary.learning_rate)
+        for parameter in auxiliary.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        auxiliary.advance()
     return rates
 
 
@@ -163,6 +176,9 @@ def silent(overrides: Sequence[str]) -> int:
     return next(second for second in range(60) if pulses.silent([row]))
 
 
+VGG = ("model.name=vgg8b", "model.width=0.1")
+CRITIC = ["method.name=local_critic"]
+CRITIC_SGD = [*CRITIC, "auxiliary.name=sgd"]
 SYNTHETIC = ["data.name=synthetic", "data.shape=[1,4,4]"]
 
 # key: (changed value, what it governs, overrides under which it means something). A key that variants have in several
@@ -188,11 +204,46 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "partition.profile_s": ("0.5", rounds_of_profile, ["partition.boundaries=auto"]),
     "head.name": ("linear", trained, []),
     "head.hidden": ("8", trained, ["head.name=mlp"]),
+    "head.depth": ("2", trained, ["head.name=conv"]),
+    "head.width": ("2", trained, ["head.name=conv"]),
     "head.options": ("{bias: false}", trained, [f"head.name={OWN_OBJECTS}:own_head"]),
     "method.name": ("predsim", trained, []),
     "method.beta": ("0.5", trained, ["method.name=predsim"]),
     "method.weight": ("0.9", trained, ["method.name=reconstruction"]),
     "method.options": ("{scale: 0.5}", trained, [f"method.name={OWN_OBJECTS}:OwnMethod"]),
+    "method.weight of last_gradient": ("0.9", trained, ["method.name=last_gradient"]),
+    "method.weight of overlap": ("0.9", trained, ["method.name=overlap"]),
+    "method.first_block": ("false", trained, ["method.name=overlap"]),
+    "method.weight of late_chain": ("0.9", trained, ["method.name=late_chain"]),
+    "method.weights": ("stashed", trained, ["method.name=late_chain"]),
+    "method.rows": ("0.5", trained, ["method.name=late_chain"]),
+    "method.shrink": ("0.9", trained, ["method.name=fdg"]),
+    "method.kernel of dni": ("3", trained, ["method.name=dni", *VGG]),
+    "method.kernel of cdni": ("3", trained, ["method.name=cdni", *VGG]),
+    "method.noise": ("0.5", trained, ["method.name=dtp"]),
+    "method.rate": ("0.5", trained, ["method.name=dtp"]),
+    "method.momentum of man": ("0.5", trained, ["method.name=man"]),
+    "method.every of man": ("2", trained, ["method.name=man", "method.momentum=0.5"]),
+    "method.momentum of man_pp": ("0.5", trained, ["method.name=man_pp"]),
+    "method.every of man_pp": ("2", trained, ["method.name=man_pp", "method.momentum=0.5"]),
+    "feedback.delay": ("0", trained, ["method.name=overlap"]),
+    "auxiliary.name": ("adam", trained, CRITIC),
+    "auxiliary.lr": ("0.01", trained, CRITIC_SGD),
+    "auxiliary.momentum": ("0.5", trained, CRITIC_SGD),
+    "auxiliary.nesterov": ("true", trained, CRITIC_SGD),
+    "auxiliary.weight_decay": ("0.1", trained, CRITIC_SGD),
+    "auxiliary.weight_decay of adam": ("0.1", trained, [*CRITIC, "auxiliary.name=adam"]),
+    "auxiliary.options": ("{alpha: 0.5}", trained, [*CRITIC, "auxiliary.name=torch.optim:RMSprop"]),
+    "auxiliary.clip_norm": ("0.01", trained, CRITIC_SGD),
+    "auxiliary.schedule": ("cosine", auxiliary_rates, CRITIC_SGD),
+    "auxiliary.step_epochs": ("1", auxiliary_rates, [*CRITIC_SGD, "auxiliary.schedule=step"]),
+    "auxiliary.milestones": (
+        "[1]",
+        auxiliary_rates,
+        [*CRITIC_SGD, "auxiliary.schedule=multistep", "auxiliary.milestones=[2]"],
+    ),
+    "auxiliary.gamma": ("0.5", auxiliary_rates, [*CRITIC_SGD, "auxiliary.schedule=step", "auxiliary.step_epochs=1"]),
+    "auxiliary.warmup_steps": ("2", auxiliary_rates, CRITIC_SGD),
     "optimizer.name": ("adamw", trained, []),
     "optimizer.lr": ("0.01", trained, []),
     "optimizer.momentum": ("0.5", trained, []),

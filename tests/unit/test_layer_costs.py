@@ -6,14 +6,15 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from torch import Tensor
 
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning import layer_costs
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.pipeline.batch import IMAGE, Batch
-from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.block import Block, Learned
+from greedypipe.pipeline.feedback import Feedback
+from greedypipe.pipeline.trunk import Trunk
 from tests.unit.tiny import CPU, differing
 
 TINY = ("data.name=digits", "data.batch_size=16", "partition.blocks=2")
@@ -43,7 +44,7 @@ def modes(made: Plan) -> list[tuple[bool, bool | None]]:
     return [(module.training, getattr(module, "inplace", None)) for module in modules]
 
 
-@pytest.mark.parametrize("method", ["cross_entropy", "reconstruction", "predsim", "none"])
+@pytest.mark.parametrize("method", ["cross_entropy", "reconstruction", "predsim", "none", "ddg", "man"])
 def test_measuring_leaves_the_run_as_it_was_to_the_bit(method: str) -> None:
     overrides = (*VGG, f"method.name={method}", "model.dropout=0.5")
     measured, untouched = plan(*overrides), plan(*overrides)
@@ -57,11 +58,11 @@ def test_it_is_blocks_that_are_measured_each_of_one_or_two_units(monkeypatch: py
     seen: list[tuple[str, ...]] = []
     learn = Block.learn
 
-    def watched(block: Block) -> Tensor | None:
+    def watched(block: Block, feedback: Feedback) -> Learned:
         seen.append(tuple(layer.name for layer in block.layers if layer.has_parameters))
-        loss = learn(block)
-        assert loss is not None, "a block that has finished learns nothing"
-        return loss
+        learned = learn(block, feedback)
+        assert learned.loss is not None, "a block that has finished learns nothing"
+        return learned
 
     monkeypatch.setattr(Block, "learn", watched)
     # Two steps are all that the run itself has.
@@ -69,6 +70,15 @@ def test_it_is_blocks_that_are_measured_each_of_one_or_two_units(monkeypatch: py
     expected = {(name,) for name in profile.names} | set(itertools.pairwise(profile.names))
     assert set(seen) == expected
     assert all(seen.count(units) >= 1 + layer_costs.LEAST_ROUNDS for units in expected)
+
+
+def test_turns_are_measured_with_feedback_on_batches_of_the_lag_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    replays: list[int] = []
+    run_again = Trunk.run_again
+    monkeypatch.setattr(Trunk, "run_again", lambda trunk, x, turn: (replays.append(turn), run_again(trunk, x, turn))[1])
+    profile = profile_layers(plan(*VGG, "partition.blocks=4", "method.name=features_replay", "feedback.delay=[1,0,2]"), CPU)
+    measured = len(profile.names) - 1 + len(profile.names) - 2
+    assert len(replays) >= measured * layer_costs.LEAST_ROUNDS
 
 
 def block_s(start: int, stop: int) -> float:

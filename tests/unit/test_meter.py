@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch
+from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch, Waits
 from greedypipe.workers.telemetry.results import StepRecord
 
 
@@ -29,7 +29,7 @@ def test_a_loss_that_is_no_number_is_named_with_its_block_and_the_first_batch(va
     losses = meter(4)
     for batch_id, loss in ((7, 1.0), (8, value), (9, value)):
         losses.record(torch.tensor(loss), batch_id)
-    losses.block.step = 10
+    losses.block.turn = 10
     with pytest.raises(FloatingPointError, match=rf"block 2: the local loss is {value} at batch_id 8 \(step 8\)"):
         losses.read()
 
@@ -45,7 +45,7 @@ def test_every_record_is_a_whole_line_at_once(tmp_path: Path) -> None:
 
 def test_a_stages_own_time_is_what_its_waits_leave() -> None:
     watch = Stopwatch()
-    watch.count_training(3.0, wait_input_s=0.5, wait_output_s=0.5, samples=64)
-    watch.count_training(1.0, wait_input_s=0.0, wait_output_s=0.0, samples=36)
-    assert (watch.busy_s, watch.step_time_s, watch.samples_per_s) == (3.0, 1.5, 25.0)
-    assert watch.fraction(watch.wait_input_s) == 0.125
+    watch.count_training(4.0, Waits(input_s=0.5, output_s=0.5, feedback_s=1.0), samples=64)
+    watch.count_training(1.0, Waits(), samples=36)
+    assert (watch.busy_s, watch.step_time_s, watch.samples_per_s) == (3.0, 1.5, 20.0)
+    assert watch.fraction(watch.wait_input_s) == 0.1

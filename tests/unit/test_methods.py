@@ -17,7 +17,7 @@ from greedypipe.pipeline.methods.reconstruction import Reconstruction
 from greedypipe.pipeline.methods.reconstruction_only import ReconstructionOnly
 from tests.unit.tiny import make_site, method
 
-NAMES = tuple(METHODS)
+NAMES = tuple(name for name, one in METHODS.items() if issubclass(one, LocalLoss))
 IMAGE = (1, 8, 8)
 MAP = (6, 4, 4)
 CLASSES = 5
@@ -31,7 +31,7 @@ def build(name: str, shape: tuple[int, ...] = MAP, images: tuple[int, int, int] 
 
 def loss_of(loss: LocalLoss, activation: Tensor, labels: Tensor, image: Tensor | None = None) -> Tensor:
     extras = {} if image is None else {IMAGE_NAME: image}
-    return loss(Sample(activation, activation, labels, extras))
+    return loss(Sample(labels, extras, input=activation, output=activation))
 
 
 def batch(shape: tuple[int, ...] = MAP, rows: int = 6) -> tuple[Tensor, Tensor, Tensor]:

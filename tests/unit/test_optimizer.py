@@ -223,7 +223,7 @@ class Signed(optim.Optimizer):
             raise ValueError(f"scale must be positive,\ngot {scale}")
         super().__init__(params, {"lr": lr, "scale": scale})
 
-    def step(self):
+    def step(self, closure=None):
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.data -= group["lr"] * group["scale"] * parameter.grad.sign()
@@ -254,7 +254,7 @@ def test_torchs_other_optimizers_are_chosen_by_their_path_and_follow_the_schedul
     [
         ({"name": "Signed", "options": {"scael": 2}}, "options.scael", "did you mean scale"),
         ({"name": "Signed", "options": {"lr": 2}}, "options.lr", "from the run itself"),
-        ({"name": "Signed", "options": {"scale": -1}}, "options", "Signed: scale must be positive, got -1"),
+        ({"name": "Signed", "options": {"scale": -1}}, "options", "Signed: ValueError: scale must be positive, got -1 "),
         ({"name": "not_an_optimizer"}, "name", r"must be a torch.optim.Optimizer, got list"),
         ({"name": "Signed", "weight_decay": 0.1}, "weight_decay", "not permitted"),
         ({"name": "Singed"}, "name", "did you mean 'Signed'"),

@@ -23,6 +23,7 @@ BY_HAND = [page for page in PAGES if page.relative_to(ROOT).as_posix() not in WH
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MOST_README_LINES = 200
+EXAMPLES = sorted((ROOT / "examples").glob("own_*"))
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -152,14 +153,16 @@ def test_a_wrong_command_is_found() -> None:
 
 
 @pytest.fixture
-def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The modules that docs/extending.md shows, on the import path."""
-    for language, block in FENCE.findall((ROOT / "docs" / "extending.md").read_text()):
-        if language == "python":
-            path = tmp_path / block.partition("\n")[0].removeprefix("# ")
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(block)
-    monkeypatch.syspath_prepend(tmp_path)
+def own_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules of examples/, on the import path, as in the folder of each."""
+    for folder in EXAMPLES:
+        monkeypatch.syspath_prepend(folder)
+
+
+def test_extending_shows_the_examples_and_no_other_code() -> None:
+    blocks = FENCE.findall((ROOT / "docs" / "extending.md").read_text())
+    shown = [block for language, block in blocks if language == "python"]
+    assert EXAMPLES and sorted(shown) == sorted((folder / f"{folder.name}.py").read_text() for folder in EXAMPLES)
 
 
 def test_the_examples_of_extending_train(own_code: None) -> None:

@@ -96,7 +96,7 @@ def batch(block: Block, step: int = 0) -> tuple[Tensor, Batch]:
 
 def loss_of(block: Block) -> Tensor:
     """The loss of the batch that the block has just forwarded; it makes a step."""
-    loss = block.learn()
+    loss, _ = block.learn()
     assert loss is not None
     return loss
 

@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from greedypipe.pipeline.batch import Batch
+from greedypipe.pipeline.block import Learned
+from greedypipe.pipeline.feedback import NOTHING, Feedback
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Message
@@ -55,11 +57,11 @@ class SlowedBlock(BlockShell):
         self._spent_s = time.perf_counter() - started
         return activation
 
-    def learn(self) -> Tensor | None:
+    def learn(self, feedback: Feedback = NOTHING, *, drains: bool = False) -> Learned:
         started = time.perf_counter()
-        loss = self._block.learn()
+        learned = self._block.learn(feedback, drains=drains)
         time.sleep((self._factor - 1) * (self._spent_s + time.perf_counter() - started))
-        return loss
+        return learned
 
 
 class SlowedSender(Sender):
@@ -93,7 +95,7 @@ class FaultyBlock(BlockShell):
         self._step = step
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
-        if self._block.step == self._step and not self._block.finished:
+        if self._block.turn == self._step and not self._block.finished:
             self._strike()
         return self._block.forward(x, batch)
 

@@ -1,10 +1,13 @@
 """The base of wrappers around a block: every operation of a block, passed through."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.block import Block, Learned
+from greedypipe.pipeline.feedback import NOTHING, Feedback, Timing
 from greedypipe.pipeline.networks.layer import Layer
 
 
@@ -27,6 +30,26 @@ class BlockShell:
         return self._block.device
 
     @property
+    def timing(self) -> Timing:
+        return self._block.timing
+
+    @property
+    def relays(self) -> bool:
+        return self._block.relays
+
+    @property
+    def drain_turns(self) -> int:
+        return self._block.drain_turns
+
+    @property
+    def line(self) -> Sequence[Feedback]:
+        return self._block.line
+
+    @property
+    def turn(self) -> int:
+        return self._block.turn
+
+    @property
     def step(self) -> int:
         return self._block.step
 
@@ -41,8 +64,8 @@ class BlockShell:
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         return self._block.forward(x, batch)
 
-    def learn(self) -> Tensor | None:
-        return self._block.learn()
+    def learn(self, feedback: Feedback = NOTHING, *, drains: bool = False) -> Learned:
+        return self._block.learn(feedback, drains=drains)
 
     def pass_through(self, x: Tensor) -> Tensor:
         return self._block.pass_through(x)

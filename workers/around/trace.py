@@ -10,6 +10,8 @@ from torch import Tensor
 
 from greedypipe.buffers.stats import BufferStats
 from greedypipe.pipeline.batch import Batch
+from greedypipe.pipeline.block import Learned
+from greedypipe.pipeline.feedback import NOTHING, Feedback
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.inbox import Delivery, MessageStream
 from greedypipe.workers.links.connect import memory_of_host
@@ -201,12 +203,12 @@ class TracedBlock(BlockShell):
         self._record(kind, started)
         return activation
 
-    def learn(self) -> Tensor | None:
+    def learn(self, feedback: Feedback = NOTHING, *, drains: bool = False) -> Learned:
         started = time.perf_counter()
-        loss = self._block.learn()
-        if loss is not None:
+        learned = self._block.learn(feedback, drains=drains)
+        if learned.loss is not None:
             self._record(SpanKind.LEARN, started)
-        return loss
+        return learned
 
     def _record(self, kind: SpanKind, started: float) -> None:
         if self._recorder.is_training:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from greedypipe.pipeline.own_code import blaming, top_package
 from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
 from greedypipe.workers.data.config import Augment
 from greedypipe.workers.data.pil_images import channels_first
@@ -111,7 +112,9 @@ class DatasetImages(ImageStore):
         return image
 
     def _item(self, index: int) -> tuple[Tensor, int]:
-        item, name = self._dataset[index], f"{self._name}[{index}]"
+        name = f"{self._name}[{index}]"
+        with blaming(name, top_package(type(self._dataset).__module__)):
+            item = self._dataset[index]
         if not (isinstance(item, tuple | list) and len(item) == 2):
             raise ValueError(f"{name}: got {type(item).__name__}, allowed: (image, label)")
         image, label = item

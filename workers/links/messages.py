@@ -37,6 +37,12 @@ class Kind(IntEnum):
     of the first batch that was not sent. No tensors."""
     CHECKPOINT = 4
     """A mark: save the state after the batches before it; `batch_id` is that of the next training batch. No tensors."""
+    DRAIN = 5
+    """The last training batch has come: learn from the remaining feedback; `batch_id` is the step budget. No tensors."""
+    FEEDBACK = 6
+    """What a block sends back in the turn of training batch `batch_id`; travels upstream."""
+    NO_FEEDBACK = 7
+    """The same where it sends nothing. No tensors."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,11 @@ class Message(Generic[TensorT_co]):
             return message
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return Message(self.kind, self.batch_id, self.step, moved, self.batch_rows)
+
+    def copied(self: "Message") -> "Message":
+        """The message with copies of its tensors, which outlive the slot."""
+        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        return Message(self.kind, self.batch_id, self.step, tensors, self.batch_rows)
 
 
 AnyMessage = Message[Tensor | EncodedTensor]

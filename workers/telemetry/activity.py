@@ -13,6 +13,7 @@ class Activity(StrEnum):
     WAIT_CUT = "wait_cut"
     COMPUTING = "computing"
     WAIT_INPUT = "wait_input"
+    WAIT_FEEDBACK = "wait_feedback"
     WAIT_ROOM = "wait_room"
     WAIT_DATA = "wait_data"
     REST = "rest"
@@ -32,6 +33,7 @@ _SENTENCES = {
     Activity.WAIT_CUT: "waiting for {peer} to measure layers",
     Activity.COMPUTING: "computing",
     Activity.WAIT_INPUT: "waiting for {peer}",
+    Activity.WAIT_FEEDBACK: "waiting for feedback of {peer}",
     Activity.WAIT_ROOM: "waiting for room at {peer}",
     Activity.WAIT_DATA: "waiting for data",
     Activity.REST: "resting while other stages still train",

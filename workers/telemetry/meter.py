@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import NamedTuple, Protocol, TextIO
 
 import torch
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
@@ -80,7 +80,7 @@ class Metered(Protocol):
     @property
     def index(self) -> int: ...
     @property
-    def step(self) -> int: ...
+    def turn(self) -> int: ...
     @property
     def device(self) -> torch.device: ...
 
@@ -108,13 +108,25 @@ class Meter:
         losses = self._losses[: len(self._batch_ids)].tolist()
         for position, loss in enumerate(losses):
             if not math.isfinite(loss):
-                step = self.block.step - len(losses) + position
+                step = self.block.turn - len(losses) + position
                 batch_id = self._batch_ids[position]
                 raise FloatingPointError(
                     f"block {self.block.index}: the local loss is {loss} at batch_id {batch_id} (step {step})"
                 )
         self._batch_ids.clear()
         return sum(losses) / len(losses) if losses else None
+
+
+class Waits(NamedTuple):
+    """Seconds that a stage has waited for others: for their messages, for room, and for feedback."""
+
+    input_s: float = 0.0
+    output_s: float = 0.0
+    feedback_s: float = 0.0
+
+    def since(self, earlier: "Waits") -> "Waits":
+        """What has been added since an earlier reading."""
+        return Waits(*(now - before for now, before in zip(self, earlier, strict=True)))
 
 
 class Stopwatch:
@@ -132,20 +144,23 @@ class Stopwatch:
         self.evaluate_s = 0.0
         self.wait_input_s = 0.0
         self.wait_output_s = 0.0
+        self.wait_feedback_s = 0.0
         self.samples = 0
         self.batches = 0
 
-    def count_training(self, seconds: float, wait_input_s: float, wait_output_s: float, samples: int) -> None:
+    def count_training(self, seconds: float, waits: "Waits", samples: int) -> None:
+        """Adds one training batch."""
         self.train_s += seconds
-        self.wait_input_s += wait_input_s
-        self.wait_output_s += wait_output_s
+        self.wait_input_s += waits.input_s
+        self.wait_output_s += waits.output_s
+        self.wait_feedback_s += waits.feedback_s
         self.samples += samples
         self.batches += 1
 
     @property
     def busy_s(self) -> float:
         """Training seconds without the waits: the stage's own time."""
-        return max(0.0, self.train_s - self.wait_input_s - self.wait_output_s)
+        return max(0.0, self.train_s - self.wait_input_s - self.wait_output_s - self.wait_feedback_s)
 
     @property
     def step_time_s(self) -> float:

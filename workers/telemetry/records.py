@@ -34,6 +34,7 @@ class StageRow:
     samples_per_s: float
     wait_input_fraction: float
     wait_output_fraction: float
+    wait_feedback_fraction: float
     staleness_mean: float
     reuse_mean: float
     incarnation: int

@@ -37,6 +37,7 @@ class StepRecord:
     step_time_s: float = 0.0
     wait_input_fraction: float = 0.0
     wait_output_fraction: float = 0.0
+    wait_feedback_fraction: float = 0.0
     staleness_mean: float = 0.0
     staleness_max: int = 0
     reuse_mean: float = 0.0
@@ -153,6 +154,7 @@ class StageReport:
     busy_fraction: float
     wait_input_fraction: float
     wait_output_fraction: float
+    wait_feedback_fraction: float
     train_s: float
     hand_on_s: float
     evaluate_s: float

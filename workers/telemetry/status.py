@@ -30,6 +30,7 @@ class StageStatus:
     samples_per_s: float = 0.0
     wait_input_fraction: float = 0.0
     wait_output_fraction: float = 0.0
+    wait_feedback_fraction: float = 0.0
     staleness_mean: float = 0.0
     reuse_mean: float = 0.0
     incarnation: int = 0

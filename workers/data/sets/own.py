@@ -40,6 +40,8 @@ MOST_MEASURED: Final = 2048
 class OwnDataConfig(Own, DataConfig):
     """Your own function or class, called with your options; returns (train, test): arrays or torch Datasets."""
 
+    section = "data"
+
 
 class OwnData(DataSet):
     """What a user's object returns, as this module says. The object is called once, when it is first needed."""
@@ -48,15 +50,15 @@ class OwnData(DataSet):
 
     def __init__(self, config: OwnDataConfig) -> None:
         super().__init__(config)
-        self._key = f"data.name={config.name}"
+        self._key = config.subject
         self._call = config.call
         self._loader_workers = config.loader_workers
 
     def check_presence(self) -> None:
-        """Calls the user's object and looks at what it returns; errors from inside it are passed on as they are.
+        """Calls the user's object and looks at what it returns.
 
         Raises:
-            ValueError: One line: what it returns is not as this module says.
+            ValueError: One line: the object raises something, or what it returns is not as this module says.
         """
         for part in self._parts:
             if self._loader_workers and not part.is_in_memory:

@@ -1,0 +1,99 @@
+"""What trains the parameters of one block: optimizers, each with its schedule and its largest gradient norm."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from greedypipe.pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
+
+
+class Optimization:
+    """An optimizer with its schedule, step budget and largest gradient norm.
+
+    Args:
+        parameters: What is trained, in an order that every process agrees on.
+        total_steps: Step budget of the run.
+    """
+
+    def __init__(
+        self, config: OptimizerConfig, parameters: Iterable[nn.Parameter], steps_per_epoch: int, total_steps: int
+    ) -> None:
+        self.parameters = list(parameters)
+        self.total_steps = total_steps
+        self._clip_norm = config.clip_norm
+        self._optimizer = build_optimizer(config, self.parameters)
+        self._schedule = build_schedule(config, self._optimizer, steps_per_epoch, total_steps)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def advance(self) -> bool:
+        """Clips the gradients, makes one step, and advances the schedule; nothing of it where there is no gradient.
+
+        Returns:
+            Whether it made a step.
+        """
+        if all(parameter.grad is None for parameter in self.parameters):
+            return False
+        if self._clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters, self._clip_norm, foreach=True)
+        self._optimizer.step()
+        self._schedule.step()
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of optimizer and schedule; tensors are references."""
+        return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` returned; takes its tensors over."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+
+
+class Optimizations:
+    """All optimizers of one block.
+
+    Parameters that learn in other turns than the layers need an optimizer of their own: torch's fused ones want either all
+    of their parameters to have a state or none, and a schedule counts its own steps.
+
+    Args:
+        main: Of the layers, and of what learns whenever they do.
+        others: By name.
+    """
+
+    def __init__(self, main: Optimization, others: Mapping[str, Optimization]) -> None:
+        self.main = main
+        self._others = others
+        self._all = [main, *others.values()]
+        self.parameters = [parameter for one in self._all for parameter in one.parameters]
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for one in self._all:
+            one.zero_grad()
+
+    def advance(self) -> bool:
+        """Advances each one that has gradients; returns whether the main one has made a step."""
+        has_stepped = self.main.advance()
+        for one in self._others.values():
+            one.advance()
+        return has_stepped
+
+    def state_dict(self) -> dict[str, Any]:
+        """The main one's state, and those of the others by name; tensors are references."""
+        return self.main.state_dict() | {"others": {name: one.state_dict() for name, one in self._others.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` returned; others that it lacks stay as they are. Takes its tensors over."""
+        self.main.load_state_dict(state)
+        for name, one in self._others.items():
+            if name in state["others"]:
+                one.load_state_dict(state["others"][name])
