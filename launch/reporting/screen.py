@@ -36,7 +36,10 @@ class Terminal:
         self._live: Live | None = None
 
     def print(self, what: RenderableType) -> None:
-        _print(self._console, what)
+        for part in what.splitlines() if isinstance(what, str) else [what]:
+            # Lines wrap between words, but a path stays one word for whoever copies it.
+            is_path = isinstance(part, str) and part.startswith("/")
+            self._console.print(part, highlight=False, markup=False, soft_wrap=is_path)
 
     def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
         if self._live is None:
@@ -64,7 +67,7 @@ class Lines:
 
     def print(self, what: RenderableType) -> None:
         self._spoken = time.monotonic()
-        _print(self._console, what)
+        self._console.print(what, highlight=False, markup=False, soft_wrap=isinstance(what, str))
 
     def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
         if time.monotonic() - self._spoken > self._interval_s and (line := progress_line(rows, total_steps)):
@@ -78,7 +81,3 @@ def make_screen(interval_s: float) -> Screen:
     """The screen for standard output; 120 columns wide if that is not a terminal."""
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     return Terminal(console) if console.is_terminal else Lines(console, interval_s)
-
-
-def _print(console: Console, what: RenderableType) -> None:
-    console.print(what, highlight=False, markup=False, soft_wrap=isinstance(what, str))

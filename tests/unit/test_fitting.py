@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from greedypipe.launch.reporting.fitting import Column, FittingTable
+from greedypipe.launch.reporting.screen import Terminal
 from greedypipe.launch.reporting.tables import end_table, live_table
 from greedypipe.launch.status import status_table
 from greedypipe.workers.telemetry.activity import Activity
@@ -82,3 +83,11 @@ def test_brackets_are_no_markup_and_a_plain_encoding_gets_plain_lines() -> None:
     table.add_row("[red]ü[/red]")
     assert "[red]ü[/red]" in rendered(table, 40)[3]
     assert rendered(table, 40, "ascii")[3] == "| [red]\\xfc[/red] |"
+
+
+def test_lines_on_a_terminal_wrap_between_words_and_paths_do_not() -> None:
+    console = Console(file=io.StringIO(), width=30, force_terminal=True)
+    path = "/a/rather/long/folder/of runs/and/a/name"
+    Terminal(console).print(f"one two three four five six seven\n{path}")
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.strip() for line in lines] == ["one two three four five six", "seven", path]
