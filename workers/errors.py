@@ -10,8 +10,6 @@ from pathlib import Path
 MOST_CHARACTERS = 400
 """Of a library's message: some carry a stack of C++ or a page of advice."""
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-AGENT_S = 1.0
-"""Several times as long as torchrun's agent takes to notice that a process has ended."""
 FORESEEN = (ValueError, OSError, ArithmeticError)
 """What our own checks raise, whose message says everything."""
 
@@ -46,15 +44,6 @@ def _write(text: str, path: Path | None) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
-
-
-def wait_for_torchrun() -> None:
-    """Lets torchrun find the process that failed first, and end this one. Blocks for AGENT_S; no-op under another launcher.
-
-    It reports every process that has ended by the time it looks, in eight lines each.
-    """
-    if ERROR_FILE in os.environ:
-        time.sleep(AGENT_S)
 
 
 def tell_torchrun(message: str) -> None:

@@ -6,6 +6,7 @@ Imports nothing heavy, so that a command can read its arguments before it import
 import argparse
 import functools
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -51,7 +52,8 @@ def refuse(why: object) -> NoReturn:
 def end(why: str, code: int) -> NoReturn:
     """Ends the process; of several ranks that find the same, one says why."""
     if next((os.environ[name] for name in RANKS if name in os.environ), "0") != "0":
-        # The launcher ends everybody as soon as one has left: rank 0 must have spoken by then.
+        # The launcher ends everybody as soon as rank 0 has left, and torchrun reports in eight lines whoever does not obey.
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
         time.sleep(RANK_0_SPEAKS_S)
     for line in why.splitlines():
         print(f"greedypipe: {line}", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from greedypipe.launch.config.sections import FaultsConfig
 from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, INTERRUPTED
 from greedypipe.launch.recovery.pulses import Pulses
 from greedypipe.launch.reporting.summary import write_summary
-from greedypipe.workers.errors import tell_torchrun, wait_for_torchrun, with_traceback
+from greedypipe.workers.errors import tell_torchrun, with_traceback
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.stage import InheritedFailure
 from greedypipe.workers.telemetry.activity import Activity
@@ -199,7 +199,6 @@ class Supervisor:
     def _leave_with(self, cause: Cause, code: int = FAILED) -> NoReturn:
         with contextlib.suppress(RuntimeError):
             if not self._board.post_cause(self._status.seat.rank, cause):
-                wait_for_torchrun()
                 self._leave("", code)
         if cause.kill and cause.kill.host == self._status.host:
             kill(cause.kill.pid)
