@@ -38,5 +38,9 @@ def draw_network(model: ModelConfig, input_shape: tuple[int, int, int], num_clas
     torch.manual_seed(derive_seed(seed, "network"))
     network = model.build(input_shape, num_classes)
     with blamed(model):
-        shapes = activation_shapes(network.layers, input_shape)
+        *shapes, outputs = activation_shapes((*network.layers, network.classifier), input_shape)
+    if outputs != (num_classes,):
+        raise ValueError(
+            f"model.name={model.name}: got outputs of shape {outputs}, allowed: ({num_classes},), one per class"
+        )
     return DrawnNetwork(network, (input_shape, *shapes))
