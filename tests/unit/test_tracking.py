@@ -46,6 +46,9 @@ class FakeWandb(ModuleType):
         self.inits.append(arguments)
         return self
 
+    def teardown(self) -> None:
+        self.logged.clear()
+
     def define_metric(self, name: str, step_metric: str | None = None) -> None:
         self.metrics[name] = step_metric
 
@@ -62,6 +65,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in VARIABLES:
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
     monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     return tmp_path / "home"

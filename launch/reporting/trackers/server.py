@@ -57,8 +57,8 @@ class Server:
 def _responds(url: str) -> bool:
     try:
         urllib.request.urlopen(url, timeout=ANSWER_S).close()
-    except urllib.error.HTTPError:
-        return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
     except (OSError, ValueError) as error:
         # A certificate that Python does not know may be known to their client.
         return isinstance(getattr(error, "reason", None), ssl.SSLError)

@@ -18,7 +18,7 @@ from greedypipe.workers.telemetry.results import Evaluation
 ID = "wandb-id"
 """File in a run's folder with the id of its run at Weights & Biases, under which it goes on there."""
 PROJECT = "greedypipe"
-START_S, FINISH_S = 20.0, 30.0
+START_S, FINISH_S = 10.0, 30.0
 """How long their client may take to start, and to upload what is left at the end; the rest stays in the folder."""
 SETTINGS = {
     "silent": True,
@@ -68,6 +68,7 @@ class WandbTracker:
 
 def _start(wandb: ModuleType, run: Run) -> Any:
     """Their run: online, or else offline, which is said once with the folder to upload."""
+    os.environ.setdefault("WANDB_SILENT", "true")  # their setting of this name leaves a line about credentials
     asked = os.environ.get("WANDB_MODE", "online")
     if asked != "online":
         return _init(wandb, run, asked)
@@ -77,6 +78,8 @@ def _start(wandb: ModuleType, run: Run) -> Any:
             return _init(wandb, run, "online")
         except Exception as error:
             why = in_one_line(error)
+            # Their service still holds the run that did not start.
+            wandb.teardown()
     started = _init(wandb, run, "offline")
     parts = run.folder / "wandb" / "offline-run-*"
     print(f"greedypipe: Weights & Biases is offline: {why}; upload later: wandb sync {parts}", file=sys.stderr, flush=True)
