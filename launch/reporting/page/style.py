@@ -94,6 +94,7 @@ SPAN_COLOURS = {
     "evaluate": "#a98fce",
     "wait_input": "#f3cf72",
     "wait_room": "#ea9a78",
+    "wait_feedback": "#d9799a",
 }
 
 
@@ -106,6 +107,7 @@ SPAN_WORDS = {
     "evaluate": "evaluate",
     "wait_input": "wait for input",
     "wait_room": "wait for room",
+    "wait_feedback": "wait for feedback",
 }
 
 
