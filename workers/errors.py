@@ -6,6 +6,10 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # commands import this before anything that takes time
+    from pydantic import ValidationError
 
 MOST_CHARACTERS = 400
 """Of a library's message: some carry a stack of C++ or a page of advice."""
@@ -20,6 +24,13 @@ def in_one_line(error: BaseException) -> str:
     if len(text) > MOST_CHARACTERS:
         text = f"{text[:MOST_CHARACTERS]} ..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def first_problem(error: "ValidationError") -> str:
+    """Place and reason of the first problem with a file that another version or another program may have written."""
+    found = error.errors()[0]
+    place = ".".join(map(str, found["loc"]))
+    return f"{place}: {found['msg']}" if place else found["msg"]
 
 
 def with_traceback(error: BaseException, path: Path | None = None) -> str:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from greedypipe.launch.reporting.summary import SUMMARY, read_summary
 from greedypipe.workers.atomic import write_atomically
+from greedypipe.workers.errors import first_problem
 from greedypipe.workers.telemetry.records import RunStatus, StageRow
 
 STATUS = "status.json"
@@ -29,6 +30,8 @@ def read_status(folder: Path) -> RunStatus:
     """
     try:
         return _STATUSES.validate_json((folder / STATUS).read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{folder / STATUS}: {first_problem(error)}") from None
     except FileNotFoundError:
         raise ValueError(f"{folder}: got no {STATUS}, allowed: the folder of a run that has started") from None
 

@@ -5,11 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from greedypipe.pipeline.block import Block
 from greedypipe.workers.atomic import write_atomically
+from greedypipe.workers.errors import first_problem
 from greedypipe.workers.inbox import MessageStream
 from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.memory import peak_memory_bytes
@@ -145,5 +146,5 @@ def read_summary(folder: Path) -> Summary | Failure | None:
         return _SUMMARIES.validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_problem(error)}") from None
