@@ -26,7 +26,7 @@ class BuffersConfig(BaseModel, frozen=True, extra="forbid"):
         description="fifo: every batch is read once and in order, a full buffer makes its sender wait (synchronous DGL); "
         "replay: senders never wait, batches may be read again or skipped (asynchronous DGL)",
     )
-    capacity: int = Field(4, ge=1, description="batches that each buffer holds; with replay, M in the papers")
+    capacity: int = Field(4, ge=1, le=65536, description="batches that each buffer holds; with replay, M in the papers")
     selector: Literal["least_used", "published_dgl", "newest", "uniform"] = Field(
         "least_used",
         description="policy=replay: the batch to read next: least_used: fewest reads, newest first; newest; uniform: at "

@@ -7,7 +7,6 @@ are calibrated with a temperature per head, fitted on the `data.calibration_samp
 back. If it has kept none, they are not calibrated, which the table states. Writes a JSON file and a plot.
 """
 
-import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from rich.table import Table
 
 from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
+from greedypipe.launch.config.command_line import CommandLine, command, user_path
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.reporting.console import standard_output
 from greedypipe.pipeline.exits import EarlyExit, calibration_error, collect, early_exit, exit_costs, fit_temperatures
@@ -150,13 +150,14 @@ def plot(found: Findings, path: Path) -> None:
     pyplot.close(figure)
 
 
+@command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a run or of a checkpoint")
-    parser.add_argument("--data", help="folder of the data (default: the run's data.root)")
-    parser.add_argument("--out", type=Path, help="files to write, without .json and .png (default: RUN/evaluation)")
+    parser = CommandLine(__doc__)
+    parser.add_argument("run", type=user_path, help="the folder of a run or of a checkpoint")
+    parser.add_argument("--data", type=user_path, help="folder of the data (default: the run's data.root)")
+    parser.add_argument("--out", type=user_path, help="files to write, without .json and .png (default: RUN/evaluation)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     overrides = [*arguments.overrides, *([f"data.root={arguments.data}"] if arguments.data else [])]
     try:
         found = evaluate(find_checkpoint(arguments.run), overrides)
@@ -164,7 +165,7 @@ def main() -> None:
         sys.exit(f"greedypipe: {shown(error)}")
     standard_output(120).print(*tables(found))
     out = arguments.out or arguments.run / "evaluation"
-    out.with_suffix(".json").write_text(json.dumps(asdict(found), indent=1) + "\n")
+    out.with_suffix(".json").write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
     try:
         plot(found, out.with_suffix(".png"))
     except ImportError:

@@ -6,7 +6,6 @@ RUN is the folder of a checkpoint, or of a run, whose final state is exported, o
 auxiliary heads go into a second file, model.heads.safetensors or model.heads.pt.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,16 +18,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint, heads_of, layers_of
+from greedypipe.launch.config.command_line import CommandLine, command, user_path
 from greedypipe.workers.block_files import load_blocks
 from greedypipe.workers.telemetry.phrases import shown
 
 WRITERS: Mapping[str, Callable[[dict[str, Tensor], Path], None]] = {".safetensors": save_file, ".pt": torch.save}
 
 
+@command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a run or of a checkpoint, e.g. runs/vgg8b-digits-1")
-    parser.add_argument("--out", type=Path, required=True, help="file to write: .safetensors or .pt")
+    parser = CommandLine(__doc__)
+    parser.add_argument("run", type=user_path, help="the folder of a run or of a checkpoint, e.g. runs/vgg8b-digits-1")
+    parser.add_argument("--out", type=user_path, required=True, help="file to write: .safetensors or .pt")
     arguments = parser.parse_intermixed_args()
     if arguments.out.suffix not in WRITERS:
         parser.error(f"--out: got {arguments.out}, allowed: a name that ends with {' or '.join(WRITERS)}")

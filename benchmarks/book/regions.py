@@ -54,7 +54,7 @@ def _planner() -> str:
 
 
 def _example(name: str) -> str:
-    return f"```python\n{(EXAMPLES / name / f'{name}.py').read_text()}```"
+    return f"```python\n{(EXAMPLES / name / f'{name}.py').read_text(encoding='utf-8')}```"
 
 
 REGIONS: Mapping[str, Callable[[], str]] = {

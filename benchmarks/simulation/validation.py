@@ -120,7 +120,7 @@ def check(folder: Path) -> dict[str, Any]:
         ValueError: The folder holds no finished run.
     """
     path = folder / "summary.json"
-    summary = json.loads(path.read_text()) if path.exists() else {}
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if summary.get("status") != "finished":
         raise ValueError(f"{folder}: got no finished run, allowed: a run's folder with summary.json")
     config = load_config(str(folder / "config.yaml"), [])

@@ -21,4 +21,6 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
         0, ge=0, description="training samples to keep back, with which launch/evaluate.py calibrates confidences"
     )
     drop_last: bool = Field(False, description="leave out the smaller last training batch of an epoch")
-    loader_workers: int = Field(0, ge=0, description="processes that read batches ahead, of what is not in memory; 0: none")
+    loader_workers: int = Field(
+        0, ge=0, le=1024, description="processes that read batches ahead, of what is not in memory; 0: none"
+    )

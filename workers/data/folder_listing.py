@@ -35,7 +35,7 @@ def list_splits(root: str) -> tuple[list[str], FolderSplit, FolderSplit]:
     Raises:
         ValueError: A folder is missing, a class has no image, or train/ lacks a class of the held-out part.
     """
-    folder = Path(root).expanduser()
+    folder = Path(root)
     layout = f"image_folder needs {folder}/train/CLASS/*.jpg and {folder}/test/CLASS/*.jpg (or val/)"
     command = f"e.g. `mkdir -p {folder} && tar -xf ARCHIVE -C {folder}`, or set data.root"
     if not folder.is_dir():

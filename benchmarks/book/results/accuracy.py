@@ -19,7 +19,7 @@ def _command(stem: str, answer: Answer) -> str:
     seeds = sorted({int(seed) for runs in answer["runs"].values() for seed in runs})
     any_run = next(iter(answer["runs"]["bp"].values()))
     config = any_run["command"].partition("--config ")[2].split()[0]
-    data = "" if config == "configs/digits.yaml" else "data.root=FOLDER "
+    data = "" if config == "configs/digits.yaml" else "data.name=image_folder data.root=FOLDER "
     return (
         f"python -m benchmarks.accuracy {data}--config {config} \\\n"
         f"    --out benchmarks/results/{stem} --seeds {' '.join(map(str, seeds))} --cases {' '.join(answer['runs'])}"

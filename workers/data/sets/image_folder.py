@@ -17,13 +17,14 @@ from greedypipe.workers.data.readers import UnchangedReader
 from greedypipe.workers.data.sets.archives import CIFAR10_MEAN, CIFAR10_STD
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
 from greedypipe.workers.data.sets.interface import DataInfo, DataSet, ImageStore, Reader, require_torchvision
+from greedypipe.workers.user_path import UserPath
 
 
 class ImageFolderConfig(DataConfig, frozen=True):
     """Your own folder of images: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/)."""
 
     name: Literal["image_folder"] = "image_folder"
-    root: str = Field("data", min_length=1, description="folder that holds train/ and test/ (or val/)")
+    root: UserPath = Field("data", min_length=1, description="folder that holds train/ and test/ (or val/)")
     image_size: int = Field(0, ge=0, description="height and width in pixels; 0: those of the first training image")
     memory_limit_mb: int = Field(4096, ge=0, description="decode once into memory up to this size (MiB), above it per batch")
 
