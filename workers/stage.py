@@ -118,6 +118,7 @@ class StageWorker:
             clock, waited = now, waits
         self._status.now(Activity.DRAIN, self._downstream)
         self._outbox.close()
+        self._lines.close()
         self._inbox.close()
 
     def _waits(self) -> Waits:

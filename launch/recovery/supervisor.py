@@ -96,7 +96,8 @@ class Supervisor:
     def __enter__(self) -> Self:
         self._run = self._board.agree(RUN, secrets.token_hex(16))
         self._identity = Identity(self._run, self._status.seat.rank, self._status.incarnation)
-        # At once, not with the first heartbeat: a stage that dies before that must be known by its process.
+        # At once, not with the first heartbeat: a stage that dies or stands still before that must be known by its process.
+        self._show_life()
         self._board.post(STATUS, self._status.seat.rank, self._status.row())
         self._thread.start()
         self._signals.be_supervised()

@@ -134,11 +134,11 @@ def test_a_child_that_dies_is_started_again(work: Work, tmp_path: Path) -> None:
 
 
 def test_a_child_that_stands_still_is_killed_and_started_again(tmp_path: Path) -> None:
-    assert outcome(stands_still, tmp_path) == (0, ["0", "1"])
+    assert outcome(stands_still, tmp_path) == (0, ["begins", "0", "1"])
 
 
 def test_a_child_may_take_its_time_to_begin(tmp_path: Path) -> None:
-    assert outcome(begins_slowly, tmp_path) == (0, ["0"])
+    assert outcome(begins_slowly, tmp_path) == (0, ["begins", "0"])
 
 
 def test_one_that_dies_too_often_ends_the_run(tmp_path: Path) -> None:

@@ -12,14 +12,15 @@ from multiprocessing.connection import Connection
 import torch
 
 from greedypipe.workers.data.passing import Parcel, receive
-from greedypipe.workers.lifeline import end_with_parent
+from greedypipe.workers.lifeline import deaf, end_with_parent
 
 
 def make_batches(connection: Connection) -> None:
     """What a loader process does until whoever asks it hangs up."""
     end_with_parent()
     torch.set_num_threads(1)
-    with contextlib.suppress(EOFError, ConnectionError):
+    # Deaf from its first moment, unless the fork server is one that the caller had started already.
+    with deaf(), contextlib.suppress(EOFError, ConnectionError):
         make = receive(connection)
         while True:
             batch_id = connection.recv()
