@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from greedypipe.launch.checkpoints.resume import Origin
-from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
+from greedypipe.launch.checkpoints.trained_blocks import plain_network, plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import dump_config
@@ -30,7 +29,8 @@ from greedypipe.launch.recovery.exit_codes import REQUEUE
 from greedypipe.launch.reporting.page.record import read_run
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.exits import features, outputs
-from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.data.sets.registry import open_data
+from greedypipe.workers.data.source import held_out_batches
 from greedypipe.workers.output import encodable
 from greedypipe.workers.telemetry.results import Failure
 from greedypipe.workers.telemetry.summary_file import read_summary
@@ -132,9 +132,7 @@ class Run:
     def network(self) -> nn.Sequential:
         """A copy of the trained network in evaluation mode, from images to outputs [N, classes]. Its children are the
         layers and the classifier under their names, with `_` for every dot."""
-        layers = [one for block in self._blocks for one in (*block.layers, block.site.classifier) if one]
-        network = nn.Sequential(OrderedDict((layer.name.replace(".", "_"), layer.module) for layer in layers))
-        return copy.deepcopy(network).eval()
+        return plain_network(self._blocks)
 
     def heads(self) -> list[nn.Module]:
         """Copies of the heads of all blocks in evaluation mode, from activation to outputs [N, classes]; the last one is the
@@ -154,11 +152,14 @@ class Run:
         return outputs(self._blocks, x)
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass over the held-out samples of the run's data: images as these methods expect them, and labels."""
-        source = BatchSource(self._plan.config.data, self._plan.config.training.seed)
-        with contextlib.closing(source):
-            for batch in source.test_batches():
-                yield batch.images, batch.labels
+        """One pass over the test samples of the run's data: images as these methods expect them, and labels.
+
+        Raises:
+            ValueError: The data are missing, or have a class that the network does not know.
+        """
+        config, trained = self._plan.config.data, self._plan.data
+        for batch in held_out_batches(config, open_data(config).load_test_for(trained), trained):
+            yield batch.images, batch.labels
 
     @cached_property
     def _checkpoint(self) -> Path:

@@ -32,7 +32,10 @@ class CheckpointConfig(BaseModel, frozen=True, extra="forbid"):
 
     interval_steps: int = Field(0, ge=0, description="training batches between checkpoints; 0: none before the end")
     keep: int = Field(
-        3, ge=1, description="number of newest checkpoints to keep; the final and the most accurate one are kept as well"
+        3,
+        ge=1,
+        description="number of newest checkpoints to keep; the final one is kept as well and, with a validation part, the "
+        "most accurate one",
     )
 
 

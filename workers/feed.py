@@ -112,7 +112,7 @@ class Feed:
         self.wait_s = 0.0
         self.slot_bytes = 0
         # Evaluation batches per training batch, so that a pass ends before the next one is due; None: all at once.
-        self._burst = -(-(source.num_test_batches + 1) // source.steps_per_epoch) if spread_evaluation else None
+        self._burst = -(-(source.num_evaluation_batches + 1) // source.steps_per_epoch) if spread_evaluation else None
 
     def __iter__(self) -> Iterator[Delivery]:
         for message in self._messages():
@@ -173,7 +173,7 @@ class Feed:
 
     def _pass(self, epoch: int) -> Iterator[Message]:
         spec = self._task.ensemble
-        for batch in self._source.test_batches():
+        for batch in self._source.evaluation_batches():
             ensemble = torch.zeros(len(batch.labels), *spec.shape, dtype=spec.dtype)
             yield Message(Kind.EVALUATE, batch.batch_id, tensors={**_tensors(batch), spec.name: ensemble})
         yield Message(Kind.EVALUATED, epoch)

@@ -129,7 +129,8 @@ class Committer:
         files = {file: digest for part in parts for file, digest in part.files.items()}
         steps = {block: step for part in parts for block, step in part.steps.items()}
         config = self._plan.config.model_dump(mode="json")
-        return Manifest(batch_id, steps, files, self._accuracy_at(batch_id), config, versions())
+        accuracy, data = self._accuracy_at(batch_id), self._plan.data
+        return Manifest(batch_id, steps, files, accuracy, config, versions(), data)
 
     def _accuracy_at(self, batch_id: int) -> float | None:
         """With FIFO an evaluation between the same two batches saw exactly these parameters."""

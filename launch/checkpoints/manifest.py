@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from greedypipe.workers.atomic import write_atomically
 from greedypipe.workers.block_files import FINAL, block_file, not_finite, read_block
+from greedypipe.workers.data.info import DataInfo
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"batch-(\d{8,})")
@@ -30,6 +31,7 @@ class Manifest:
         accuracy: Accuracy of the network's own classifier in an evaluation of exactly this state, where there was one.
         config: The run's configuration.
         versions: Versions of whatever decides the bits of a run.
+        data: What the run trains on; None in a checkpoint that is older than this field.
     """
 
     batch_id: int
@@ -38,6 +40,12 @@ class Manifest:
     accuracy: float | None
     config: dict[str, Any]
     versions: dict[str, str]
+    data: DataInfo | None = None
+
+    @property
+    def validated(self) -> float | None:
+        """The accuracy, where it is one on a validation part: by one on the test part no checkpoint is chosen."""
+        return self.accuracy if self.data and self.data.validation_samples else None
 
 
 _MANIFESTS = TypeAdapter(Manifest)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from greedypipe.launch.checkpoints.data_identity import check_same_data
 from greedypipe.launch.checkpoints.folder_lock import FolderLock
 from greedypipe.launch.checkpoints.manifest import (
     MANIFEST,
@@ -97,7 +98,7 @@ def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Calla
 
     Raises:
         ConfigError: The folder belongs to a run that is alive; or there is no such checkpoint, it is damaged or outdated,
-            or it is of another network, data or optimizer.
+            or it is of another network, optimizer or other data.
     """
     folder = earlier or (newest_folder(plan.config) if resume == AUTOMATIC else None)
     if folder:
@@ -185,6 +186,7 @@ def _go_on(start: tuple[Path, Manifest], plan: Plan, say: Callable[[str], None])
     """Says where the run goes on; raises ConfigError where it cannot."""
     checkpoint, manifest = start
     check_compatible(manifest, plan.config)
+    check_same_data(manifest.data, plan.data, say)
     if max(manifest.steps.values()) > plan.blueprint.total_steps:
         per_epoch, steps = plan.blueprint.steps_per_epoch, max(manifest.steps.values())
         allowed = f"allowed: {-(-steps // per_epoch)} or more: the checkpoint is at step {steps}, {per_epoch} are an epoch"

@@ -33,8 +33,8 @@ def own_history(run: Path, began_at: int | None) -> dict[int, Path]:
 
 
 def prune(run: Path, keep: int, history: dict[int, Path]) -> None:
-    """Removes all but the newest `keep` checkpoints of a run's history and the most accurate one, from the disk and from
-    `history`, and what was left incomplete before the newest one.
+    """Removes all but the newest `keep` checkpoints of a run's history and the most accurate one on a validation part,
+    from the disk and from `history`, and what was left incomplete before the newest one.
 
     Raises:
         OSError: Something cannot be removed; all else is.
@@ -100,7 +100,7 @@ def _named(folders: Iterable[Path]) -> Iterator[tuple[int, Path]]:
 
 def _most_accurate(history: dict[int, Path]) -> int | None:
     manifests = {batch: _manifest(folder) for batch, folder in history.items()}
-    rated = [(one.accuracy, batch) for batch, one in manifests.items() if one and one.accuracy is not None]
+    rated = [(one.validated, batch) for batch, one in manifests.items() if one and one.validated is not None]
     return max(rated)[1] if rated else None
 
 

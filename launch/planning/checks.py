@@ -8,7 +8,7 @@ import torch
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig, sharing_problems
 from greedypipe.pipeline.build import Blueprint
-from greedypipe.workers.data.sets.interface import DataInfo
+from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.placement import Placement
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.task import Classification
 from greedypipe.pipeline.trial import try_out
-from greedypipe.workers.data.sets.interface import DataInfo
+from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.placement import Placement
@@ -87,16 +87,19 @@ class Plan:
         return replace(self, blueprint=self.blueprint.redrawn())
 
 
-def make_plan(config: RunConfig, num_processes: int) -> Plan:
+def make_plan(config: RunConfig, num_processes: int, data: DataInfo | None = None) -> Plan:
     """Checks the configuration against data, network and number of processes; reads no image and downloads nothing.
 
     Looks the data up and draws the network's weights; derive other plans of the run from this one, to do so only once.
+
+    Args:
+        data: What is known of them already; the data themselves are not looked at then.
 
     Raises:
         ConfigError: Something is missing or impossible; one line for each problem.
     """
     problems = Problems()
-    data = problems.attempt(open_data(config.data).check)
+    data = data or problems.attempt(open_data(config.data).check)
     blueprint = problems.attempt(_draw, config, data) if data else None
     placement = problems.attempt(Placement.deal, config.placement.replicas, num_processes, config.partition.blocks)
     device = problems.attempt(Placement.device_of, 0, config.placement)

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from greedypipe.launch.checkpoints.data_identity import check_same_data
 from greedypipe.launch.checkpoints.manifest import Manifest, checkpoints_of, newest_valid
 from greedypipe.launch.checkpoints.resume import Origin, beginning_of, say
 from greedypipe.launch.checkpoints.trim_records import keep_own_metrics
@@ -16,6 +17,9 @@ def own_origin(member: Member) -> Origin:
     """At its own end if it has saved that, or else at the newest complete checkpoint of its run.
 
     From its own end it has nothing to train again, and its part of the run's final checkpoint stays as it is.
+
+    Raises:
+        ConfigError: The data are not those that the run has been trained on.
     """
     end = _own_end(member)
     found = end or newest_valid(member.folder, say) or beginning_of(member.folder, say)
@@ -24,6 +28,8 @@ def own_origin(member: Member) -> Origin:
     where = f"batch {found[1].batch_id} of {found[0]}" if found else "its beginning"
     say(f"{member.seat.name} is back and goes on at {where}")
     checkpoint, manifest = found or (None, None)
+    if manifest:
+        check_same_data(manifest.data, member.plan.data, say)
     return Origin(member.folder, checkpoint, manifest, evaluated, is_own_end=end is not None)
 
 
@@ -33,7 +39,8 @@ def _own_end(member: Member) -> tuple[Path, Manifest] | None:
     if saved is None or not saved.files or not all(_is_whole(folder / name, digest) for name, digest in saved.files.items()):
         return None
     config = member.plan.config.model_dump(mode="json")
-    return folder, Manifest(member.plan.blueprint.total_steps, saved.steps, saved.files, None, config, versions())
+    steps, data = member.plan.blueprint.total_steps, member.plan.data
+    return folder, Manifest(steps, saved.steps, saved.files, None, config, versions(), data)
 
 
 def _is_whole(path: Path, digest: str) -> bool:

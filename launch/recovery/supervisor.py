@@ -19,6 +19,7 @@ from greedypipe.launch.recovery.pulses import KeptRanks, Pulses
 from greedypipe.launch.recovery.standstill import culprit_of, described, write_stacks
 from greedypipe.launch.recovery.stopping import RankSignals, at_once, before_training
 from greedypipe.workers.block_files import EndNotSaved
+from greedypipe.workers.data.image_files import DamagedImage
 from greedypipe.workers.errors import in_one_line, tell_torchrun, with_traceback
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.stage import InheritedFailure
@@ -146,6 +147,8 @@ class Supervisor:
         """An error in one line, with its traceback in a file unless the disk hangs."""
         path = self._folder / "logs" / f"stage{self._status.seat.label}.traceback"
         lines = [in_one_line(error)]
+        if isinstance(error, DamagedImage):
+            return lines[0]
         within(lambda: lines.append(with_traceback(error, path)))
         return lines[-1]
 

@@ -154,7 +154,7 @@ class Monitor:
     def _whole(self, epoch: int) -> Evaluation | None:
         """The result of a pass that every process has seen all of."""
         parts = self._board.complete(evaluation_of(epoch))
-        return combined(parts) if parts and is_whole(parts, self._plan.data.test_samples) else None
+        return combined(parts) if parts and is_whole(parts, self._plan.data.evaluated_samples) else None
 
 
 def expected_epochs(plan: Plan, batch_id: int, evaluated: Sequence[int]) -> list[int]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.reporting.fitting import Column, FittingTable
+from greedypipe.workers.data.info import DataInfo
+from greedypipe.workers.data.printable import printable
 from greedypipe.workers.telemetry.activity import Activity, sentence
 from greedypipe.workers.telemetry.phrases import count_of, range_of_layers, way_of_training
 from greedypipe.workers.telemetry.records import StageRow
@@ -48,6 +50,9 @@ END_COLUMNS = (
     Column("dropped", rank=4),
     Column("peak MB", rank=1),
 )
+
+MOST_CLASSES = 10
+"""That are shown by name."""
 
 
 def start_table(plan: Plan) -> FittingTable:
@@ -197,12 +202,31 @@ def headline(plan: Plan) -> str:
     config, data = plan.config, plan.data
     shape = " x ".join(map(str, data.input_shape))
     return (
-        f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.test_samples:,} images {shape}), "
+        f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.evaluated_samples:,} images {shape}), "
         f"{way_of_training(plan.blueprint.num_blocks, config.buffers.policy)}, "
         f"{count_of(plan.blueprint.num_blocks, 'block')} in {count_of(plan.placement.num_processes, 'process', 'es')}, "
         f"batch {config.data.batch_size}, "
-        f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.steps_per_epoch} steps"
+        f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.steps_per_epoch} steps\n"
+        + "\n".join(data_lines(data))
     )
+
+
+def data_lines(data: DataInfo) -> list[str]:
+    """Classes, normalisation and evaluation of a data set, and what a user should know of it."""
+    counts = data.class_samples or (None,) * data.num_classes
+    shown = [
+        printable(name) if count is None else f"{printable(name)} ({count:,})"
+        for name, count in zip(data.classes[:MOST_CLASSES], counts, strict=False)
+    ]
+    more = f" and {data.num_classes - MOST_CLASSES:,} more" if data.num_classes > MOST_CLASSES else ""
+    mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (data.mean, data.std))
+    lines = [f"{data.num_classes} classes: {', '.join(shown)}{more}; pixels minus {mean}, over {std}"]
+    if data.validation_samples:
+        lines.append(
+            f"evaluated on {data.validation_samples:,} validation images; "
+            f"{data.test_samples:,} test images are left for `greedypipe evaluate`"
+        )
+    return lines + [f"note: {note}" for note in data.notes]
 
 
 def _parameters(modules: Any) -> int:

@@ -101,7 +101,7 @@ def test_the_status_of_a_run_names_every_stage(
     ("main", "arguments", "complaint"),
     [
         (export.main, ["nowhere", "--out", "x.pt"], "got no complete checkpoint"),
-        (export.main, ["nowhere", "--out", "x.bin"], ".safetensors or .pt"),
+        (export.main, ["nowhere", "--out", "x.bin"], ".pt2, .pt, .safetensors"),
         (evaluate.main, ["nowhere"], "got no complete checkpoint"),
         (status.main, ["nowhere"], "got no status.json"),
     ],

@@ -27,6 +27,7 @@ from greedypipe.launch.checkpoints.manifest import (
 from greedypipe.launch.checkpoints.retention import own_history, prune, set_aside
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
 from greedypipe.workers.block_files import FINAL, write_block
+from greedypipe.workers.data.info import DataInfo
 from tests.unit.tiny import make_blocks
 
 
@@ -100,12 +101,18 @@ def prune_all(run: Path, keep: int) -> None:
     prune(run, keep, own_history(run, 10))
 
 
-def test_the_newest_and_the_most_accurate_and_the_end_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("validation", "best"), [(5, [name_of(4)]), (0, [])])
+def test_the_newest_and_the_most_accurate_on_a_validation_part_and_the_end_are_kept(
+    validation: int, best: list[str], tmp_path: Path
+) -> None:
+    data = DataInfo((1, 8, 8), ("a", "b"), 10, 5, (0.5,), (0.5,), validation_samples=validation)
     for batch_id, accuracy in ((2, 0.2), (4, 0.9), (6, 0.4), (8, None), (10, 0.5)):
-        save(tmp_path, batch_id, accuracy)
+        folder = save(tmp_path, batch_id, accuracy)
+        commit(folder, replace(read_manifest(folder), data=data))
+        assert read_manifest(folder).data == data
     save(tmp_path, 1, name=FINAL)
     prune_all(tmp_path, 2)
-    assert names(tmp_path) == [name_of(4), name_of(8), name_of(10), FINAL]
+    assert names(tmp_path) == [*best, name_of(8), name_of(10), FINAL]
 
 
 def test_what_was_never_completed_goes_when_a_newer_one_is_complete(tmp_path: Path) -> None:

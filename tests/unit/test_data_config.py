@@ -18,6 +18,7 @@ from greedypipe.workers.data.source import BatchSource
 
 SYNTHETIC = {"name": "synthetic", "shape": [1, 16, 16], "samples": 23, "batch_size": 5}
 FOLDER = {"name": "image_folder", "root": "{root}", "batch_size": 2, "augment": "none"}
+FLAT = FOLDER | {"root": "{flat}", "test_share": 0.25}
 OWN = {"name": "tests.unit.test_data_config:two_shades", "options": {"size": 4}, "batch_size": 2}
 
 
@@ -63,6 +64,11 @@ EFFECTS: dict[str, tuple[dict, object, Callable[[DataConfig], object]]] = {
     "batch_size": (SYNTHETIC, 6, steps_per_epoch),
     "augment": (SYNTHETIC, "crop_flip", first_images),
     "calibration_samples": (SYNTHETIC, 4, described),
+    "validation": (SYNTHETIC, 0.2, described),
+    "mean": (SYNTHETIC, [0.25], first_images),
+    "std": (SYNTHETIC, [0.25001], first_images),
+    "test_share": (FLAT, 0.5, described),
+    "channels": (FOLDER, 1, described),
     "drop_last": (SYNTHETIC, True, steps_per_epoch),
     "image_size": (FOLDER, 6, described),
     "shape": (SYNTHETIC, [3, 8, 8], described),
@@ -76,12 +82,16 @@ EFFECTS: dict[str, tuple[dict, object, Callable[[DataConfig], object]]] = {
 
 @pytest.fixture
 def roots(tmp_path: Path) -> dict[str, str]:
-    """Two image folders of different image sizes."""
+    """Two image folders of different image sizes, and one of class folders alone."""
+    for number in range(8):
+        path = tmp_path / "flat" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
     for name, size in (("root", 8), ("other", 9)):
         for path in ("train/a/0.png", "train/a/1.png", "train/b/2.png", "test/b/3.png"):
             (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.zeros((size, size, 3), np.uint8)).save(tmp_path / name / path)
-    return {name: str(tmp_path / name) for name in ("root", "other")}
+    return {name: str(tmp_path / name) for name in ("root", "other", "flat")}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +120,12 @@ def test_flipping_is_more_than_cropping_and_cropping_more_than_nothing() -> None
         ({"batch_size": 1}, "greater than or equal to 2"),
         ({"name": "imagefolder"}, "nearest is 'image_folder'; allowed: digits, cifar10"),
         ({"augment": "flip"}, "'none', 'crop' or 'crop_flip'"),
+        ({"validation": 1.5}, "a share below 1, or a whole number of samples"),
+        ({"validation": -1}, "greater than or equal to 0"),
+        ({"mean": [float("nan")]}, "finite"),
+        ({"std": [0.0]}, "greater than 0"),
+        (FOLDER | {"channels": 2}, "0, 1 or 3"),
+        (FOLDER | {"test_share": 1}, "less than 1"),
         ({"name": "synthetic", "shape": [3, 32]}, "at least 3 items"),
         ({"name": "synthetic", "shape": [3, 0, 32]}, "greater than or equal to 1"),
         ({"name": "synthetic", "samples": 4}, "greater than or equal to 5"),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from greedypipe.workers.data.folder_listing import list_splits
+from greedypipe.workers.data.folder_listing import list_folder
+from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.data.sets import archives, image_folder
-from greedypipe.workers.data.sets.interface import DataInfo, DataSet
+from greedypipe.workers.data.sets.interface import DataSet
 from greedypipe.workers.data.sets.registry import DATA_FAMILY, open_data
 
 
@@ -32,13 +33,13 @@ def write_folder(root: Path, pixels: np.ndarray, train_samples: int = 4) -> str:
 def test_published_sets_are_described_without_their_files(name: str, tmp_path: Path) -> None:
     info = data(name, root=str(tmp_path / "absent")).describe()
     assert len(info.mean) == len(info.std) == info.input_shape[0]
-    assert info.num_classes == (100 if name == "cifar100" else 10)
+    assert info.num_classes == len(set(info.classes)) == (100 if name == "cifar100" else 10)
     assert info.train_samples > info.test_samples > 0
 
 
 def test_synthetic_images_are_described_by_their_keys() -> None:
     info = data(name="synthetic", shape=[2, 5, 7], classes=3, samples=11).describe()
-    assert info == DataInfo((2, 5, 7), 3, 11, 2, (0.5, 0.5), (0.25, 0.25))
+    assert info == DataInfo((2, 5, 7), ("0", "1", "2"), 11, 2, (0.5, 0.5), (0.25, 0.25))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_synthetic_images_are_described_by_their_keys() -> None:
         (np.zeros((20, 24), np.uint8), (1, 20, 24), (0.449,)),
     ],
 )
-def test_an_image_folder_is_described_by_its_names_and_its_first_image(
+def test_an_image_folder_is_described_by_its_names_and_headers(
     tmp_path: Path, pixels: np.ndarray, shape: tuple[int, int, int], mean: tuple[float, ...]
 ) -> None:
     info = data(name="image_folder", root=write_folder(tmp_path, pixels)).describe()
@@ -62,9 +63,10 @@ def test_describing_an_image_folder_decodes_nothing(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     found = data(name="image_folder", root=write_folder(tmp_path, noise))
     for path in tmp_path.rglob("*.png"):
-        path.write_bytes(path.read_bytes()[:80])  # the header is whole, most pixels are gone
+        content = path.read_bytes()
+        path.write_bytes(content[:80] + content[-12:])  # header and end are whole, most pixels are gone
     assert found.describe().input_shape == (3, 8, 8)
-    with pytest.raises(ValueError, match="cannot decode"):
+    with pytest.raises(ValueError, match="cannot read the image"):
         found.load()
 
 
@@ -77,7 +79,9 @@ def test_an_image_folder_is_listed_once_to_be_checked_described_and_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listings: list[str] = []
-    monkeypatch.setattr(image_folder, "list_splits", lambda root: (listings.append(root), list_splits(root))[1])
+    monkeypatch.setattr(
+        image_folder, "list_folder", lambda root, share: (listings.append(root), list_folder(root, share))[1]
+    )
     found = data("image_folder", root=write_folder(tmp_path, np.zeros((8, 8, 3), np.uint8)), batch_size=2)
     assert found.check() is found.describe()
     found.load()
@@ -134,3 +138,10 @@ def test_only_a_folder_too_big_for_memory_needs_torchvision_to_crop(
     else:
         found.check()
         assert found.describe().train_samples == 4
+
+
+def test_own_normalisation_takes_the_place_of_the_sets() -> None:
+    info = data(name="synthetic", shape=[2, 5, 7], mean=[0.1, 0.2], std=[0.3, 0.4]).check()
+    assert (info.mean, info.std) == ((0.1, 0.2), (0.3, 0.4))
+    with pytest.raises(ValueError, match=r"data\.mean: got 1 numbers, allowed: 2, one per channel"):
+        data(name="synthetic", shape=[2, 5, 7], mean=[0.1]).check()

@@ -110,7 +110,8 @@ def test_held_out_batches_come_in_order_unchanged_and_with_the_uneven_last_one()
     source = BatchSource(config, seed=1)
     _, held_out = Synthetic(config).load()
     batches = list(source.test_batches())
-    assert [batch.batch_id for batch in batches] == [0, 1, 2] and source.num_test_batches == 3
+    assert all(map(torch.equal, [batch.images for batch in source.evaluation_batches()], [one.images for one in batches]))
+    assert [batch.batch_id for batch in batches] == [0, 1, 2] and source.num_evaluation_batches == 3
     assert [len(batch.labels) for batch in batches] == [3, 3, 2]
     images = torch.cat([batch.images for batch in batches])
     assert torch.equal(images, normalise(held_out.images, [0.5], [0.25]))
@@ -190,3 +191,26 @@ def test_samples_that_are_kept_back_are_trained_on_in_no_epoch_and_are_those_of_
     assert sorted([*kept_back, *epochs[0]]) == everything
     assert kept_back == fingerprints(list(BatchSource(synthetic(calibration_samples=6), seed + 1).calibration_batches()))
     assert list(whole.calibration_batches()) == []
+
+
+@pytest.mark.parametrize(("validation", "samples"), [(0.25, 6), (5, 5), (0.01, 1)])
+def test_a_run_is_evaluated_on_its_validation_part_which_is_trained_on_in_no_epoch(validation: float, samples: int) -> None:
+    whole = BatchSource(synthetic(augment="none"), 0)
+    config = synthetic(augment="none", calibration_samples=4, validation=validation)
+    info, source = Synthetic(config).describe(), BatchSource(config, 1)
+    assert (info.validation_samples, info.evaluated_samples, info.train_samples) == (samples, samples, 19 - samples)
+    parts = [
+        itertools.islice(source.training_batches(), source.steps_per_epoch),
+        source.calibration_batches(),
+        source.evaluation_batches(),
+    ]
+    counted = [fingerprints(list(part)) for part in parts]
+    assert [len(part) for part in counted] == [19 - samples, 4, samples]
+    everything = fingerprints(list(itertools.islice(whole.training_batches(), whole.steps_per_epoch)))
+    assert sorted(itertools.chain(*counted)) == everything
+    assert_same(next(source.test_batches()), next(whole.test_batches()))
+
+
+def test_nothing_left_to_train_on_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.calibration_samples and data\.validation: got 23, allowed: below 23"):
+        Synthetic(synthetic(calibration_samples=3, validation=20)).describe()

@@ -87,3 +87,8 @@ def test_fewer_bits_take_fewer_bytes() -> None:
 
 def test_layouts_that_differ_in_the_encoding_have_other_codes() -> None:
     assert len({layout_of(encoding).code for encoding in ENCODINGS}) == len(ENCODINGS)
+
+
+@pytest.mark.parametrize("encoding", ["same", "bf16", "int8"])
+def test_an_empty_part_arrives_empty(encoding: str) -> None:
+    assert arrive(torch.zeros(0, 5, 4, 3), layout_of(encoding)).shape == (0, 5, 4, 3)

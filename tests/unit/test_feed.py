@@ -23,9 +23,9 @@ LETTERS = {Kind.TRAIN: "T", Kind.EVALUATE: "E", Kind.EVALUATED: "M", Kind.CHECKP
 class Numbers:
     """A source of any proportions, whose batches hold their number."""
 
-    def __init__(self, steps_per_epoch: int, num_test_batches: int, status: StageStatus | None = None) -> None:
+    def __init__(self, steps_per_epoch: int, num_evaluation_batches: int, status: StageStatus | None = None) -> None:
         self.steps_per_epoch = steps_per_epoch
-        self.num_test_batches = num_test_batches
+        self.num_evaluation_batches = num_evaluation_batches
         self.status = status
         self.asked: list[int] = []
         self.said: list[Activity | None] = []
@@ -38,8 +38,8 @@ class Numbers:
             yield self._batch(first)
             first += 1
 
-    def test_batches(self) -> Iterator[LoadedBatch]:
-        return map(self._batch, range(self.num_test_batches))
+    def evaluation_batches(self) -> Iterator[LoadedBatch]:
+        return map(self._batch, range(self.num_evaluation_batches))
 
     def close(self) -> None:
         self.closed += 1

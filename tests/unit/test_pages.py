@@ -104,6 +104,7 @@ def unknown_keys(text: str) -> list[str]:
     """Keys of the configuration, as section.key, that do not exist."""
     known = set(re.findall(r"^ +(\w+\.\w+)=", describe_keys(), re.MULTILINE))
     sections = {key.partition(".")[0] for key in known}
+    text = text.replace("`model.json`", "")  # a file, which is called like a section
     named = re.findall(r"(?<![\w./-])([a-z]+\.[a-z_]+)=|`([a-z]+\.[a-z_]+)`", text)
     return sorted(
         {key for key in (one or other for one, other in named) if key.partition(".")[0] in sections and key not in known}

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from greedypipe.workers.data.augment import normalise
+from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder
-from greedypipe.workers.data.sets.interface import DataInfo, Reader
+from greedypipe.workers.data.sets.interface import Reader
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,10 @@ class NumberedBatches(Dataset[LoadedBatch]):
         self._order = order
         self._reader = reader
         self._info = info
+
+    def __len__(self) -> int:
+        """Batches of one pass."""
+        return self._order.num_batches
 
     def __getitem__(self, batch_id: int) -> LoadedBatch:
         epoch = self._order.epoch(batch_id)

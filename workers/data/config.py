@@ -1,8 +1,8 @@
 """The keys of the `data` section that every data set has: how its samples are cut into batches and changed."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 Augment = Literal["none", "crop", "crop_flip"]
 
@@ -17,10 +17,36 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
         description="random change of the training images: crop: move by up to height // 8 pixels (RandomResizedCrop for "
         "a folder above memory_limit_mb); crop_flip: also mirror half of them, which is wrong for digits",
     )
+    validation: float = Field(
+        0,
+        ge=0,
+        allow_inf_nan=False,
+        description="training samples to keep back and to evaluate the run on, so that the most accurate checkpoint is not "
+        "chosen on the test part: a share below 1, or a number of samples; 0: evaluate on the test part",
+    )
     calibration_samples: int = Field(
         0, ge=0, description="training samples to keep back, with which launch/evaluate.py calibrates confidences"
+    )
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(
+        (), description="of the pixels (bytes divided by 255) per channel, subtracted; []: the data set's own"
+    )
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        (), description="of the pixels (bytes divided by 255) per channel, by which they are divided; []: the data set's own"
     )
     drop_last: bool = Field(False, description="leave out the smaller last training batch of an epoch")
     loader_workers: int = Field(
         0, ge=0, le=1024, description="processes that read batches ahead, of what is not in memory; 0: none"
     )
+
+    @field_validator("validation")
+    @classmethod
+    def _validation_is_share_or_count(cls, value: float) -> float:
+        if value >= 1 and value != int(value):
+            raise ValueError(f"got {value}, allowed: a share below 1, or a whole number of samples")
+        return value
+
+    def validation_samples(self, num_samples: int) -> int:
+        """How many of so many training samples are kept back for validation: at least one, where any are."""
+        if self.validation >= 1:
+            return int(self.validation)
+        return max(1, round(self.validation * num_samples)) if self.validation else 0

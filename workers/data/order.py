@@ -59,13 +59,16 @@ class SubsetOrder:
         return self._samples.index_select(0, self._order.indices(batch_id))
 
 
-def split_for_calibration(num_samples: int, num_kept_back: int) -> tuple[Tensor, Tensor]:
-    """Sample numbers to train on and to calibrate with, each in ascending order.
+def split_training(num_samples: int, calibration: int, validation: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sample numbers to train on, to calibrate with and to validate on, each in ascending order.
 
     They do not depend on the run's seed: what was kept back from one run must not be trained on by the next.
     """
     order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(derive_seed("calibration")))
-    return order[num_kept_back:].sort().values, order[:num_kept_back].sort().values
+    kept_back = calibration + validation
+    parts = order[kept_back:], order[:calibration], order[calibration:kept_back]
+    trained_on, calibrating, validating = (part.sort().values for part in parts)
+    return trained_on, calibrating, validating
 
 
 class SequentialOrder:

@@ -11,7 +11,7 @@ from torch import Tensor
 from greedypipe.pipeline.own_code import blaming, top_package
 from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
 from greedypipe.workers.data.config import Augment
-from greedypipe.workers.data.pil_images import channels_first
+from greedypipe.workers.data.image_files import as_grey_or_rgb, channels_first
 from greedypipe.workers.data.readers import PaddedCropReader
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
 from greedypipe.workers.data.sets.interface import ImageStore, Reader
@@ -61,6 +61,7 @@ class DatasetImages(ImageStore):
             if targets is None:
                 targets = [self._item(index)[1] for index in range(len(dataset))]
         self._shape, self._dtype = first.shape, first.dtype
+        self.classes = tuple(map(str, getattr(dataset, "classes", ())))
         self.labels = _labels(targets, f"{name}.targets")
         if len(self.labels) != len(dataset):
             raise ValueError(f"{name}.targets: got {len(self.labels)} labels, allowed: {len(dataset)}, one per sample")
@@ -119,7 +120,7 @@ class DatasetImages(ImageStore):
             raise ValueError(f"{name}: got {type(item).__name__}, allowed: (image, label)")
         image, label = item
         if isinstance(image, Image.Image):
-            image = channels_first(image if image.mode == "L" else image.convert("RGB"))
+            image = channels_first(_plain(image, name))
         try:
             return _images(image, name, num_dims=3), operator.index(label)
         except TypeError:
@@ -146,6 +147,13 @@ def evenly_spaced(num_samples: int, most: int) -> Tensor:
     """At most so many sample numbers, int64, ascending."""
     count = min(num_samples, most)
     return torch.arange(count) * num_samples // count
+
+
+def _plain(image: Image.Image, name: str) -> Image.Image:
+    try:
+        return as_grey_or_rgb(image)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _images(value: Any, name: str, num_dims: int) -> Tensor:

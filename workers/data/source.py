@@ -2,31 +2,36 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+import torch
+from torch import Tensor
+
 from greedypipe.workers.data.batch import LoadedBatch, NumberedBatches
 from greedypipe.workers.data.config import DataConfig
-from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder, split_for_calibration
+from greedypipe.workers.data.info import DataInfo
+from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder, split_training
 from greedypipe.workers.data.prefetch import PrefetchedBatches
 from greedypipe.workers.data.readers import UnchangedReader
-from greedypipe.workers.data.sets.interface import DataInfo
+from greedypipe.workers.data.sets.interface import ImageStore, TestPart
 from greedypipe.workers.data.sets.registry import open_data
 
-__all__ = ["BatchSource", "LoadedBatch"]
+__all__ = ["BatchSource", "LoadedBatch", "held_out_batches"]
 
 
 class BatchSource:
-    """Training and held-out batches of one data set.
+    """Batches of all parts of one data set.
 
     The order of samples is a function of (seed, epoch), their random changes one of (seed, epoch, batch_id),
-    so a run resumed at any batch_id goes on with the same bits. The default generators are left as they were.
+    so a run resumed at any batch_id continues with the same bits. The default generators are left as they were.
 
     Loads the data set on construction, which may download and take seconds; call `DataSet.check` before.
     A context manager: leaving it ends the loader processes.
 
     Args:
-        info: What `DataSet.check` has returned, where somebody has asked before.
+        info: As `DataSet.check` returns it, where that is known.
 
     Raises:
         ValueError: The data are missing or damaged.
@@ -37,27 +42,35 @@ class BatchSource:
         data = open_data(config)
         info = info or data.describe()
         train, test = data.load()
-        expected = info.train_samples + config.calibration_samples
+        validation = config.validation_samples(len(train))
+        expected = info.train_samples + config.calibration_samples + validation
         if (len(train), len(test)) != (expected, info.test_samples):
             raise ValueError(
                 f"data.name={config.name} holds {len(train)} training and {len(test)} held-out samples, "
                 f"expected {expected} and {info.test_samples}: delete the files and get them again"
             )
-        trained_on, kept_back = split_for_calibration(len(train), config.calibration_samples)
+        self._info, self._batch_size = info, config.batch_size
+        trained_on, calibrating, validating = split_training(len(train), config.calibration_samples, validation)
         order = SubsetOrder(ShuffledOrder(len(trained_on), config.batch_size, config.drop_last, seed), trained_on)
-        calibration = SubsetOrder(SequentialOrder(len(kept_back), config.batch_size), kept_back)
-        self._calibration = NumberedBatches(calibration, UnchangedReader(train), info)
-        self._num_calibration_batches = calibration.num_batches
-        test_order = SequentialOrder(len(test), config.batch_size)
         self._steps_per_epoch = order.num_batches
-        self._num_test_batches = test_order.num_batches
         self._training = NumberedBatches(order, train.training_reader(config.augment, seed), info)
-        test_batches = NumberedBatches(test_order, UnchangedReader(test), info)
+        self._calibration = self._unchanged(train, calibrating)
+        self._test = self._evaluation = self._unchanged(test)
+        if validation:
+            self._evaluation = self._unchanged(train, validating)
+        elif (own := data.load_validation()) is not None:
+            self._evaluation = self._unchanged(own)
         self._training_stream: NumberedBatches | PrefetchedBatches = self._training
-        self._test_stream: NumberedBatches | PrefetchedBatches = test_batches
+        self._evaluation_stream: NumberedBatches | PrefetchedBatches = self._evaluation
         if config.loader_workers > 0 and not train.is_in_memory:
             self._training_stream = PrefetchedBatches(self._training, config.loader_workers)
-            self._test_stream = PrefetchedBatches(test_batches, config.loader_workers)
+            self._evaluation_stream = PrefetchedBatches(self._evaluation, config.loader_workers)
+
+    def _unchanged(self, store: ImageStore, samples: Tensor | None = None) -> NumberedBatches:
+        """Batches of a part as it is stored, or of these of its samples."""
+        chosen = torch.arange(len(store)) if samples is None else samples
+        order = SubsetOrder(SequentialOrder(len(chosen), self._batch_size), chosen)
+        return NumberedBatches(order, UnchangedReader(store), self._info)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -65,9 +78,9 @@ class BatchSource:
         return self._steps_per_epoch
 
     @property
-    def num_test_batches(self) -> int:
-        """Batches of the held-out part, the uneven last one included."""
-        return self._num_test_batches
+    def num_evaluation_batches(self) -> int:
+        """Batches of one evaluation pass, the uneven last one included."""
+        return len(self._evaluation)
 
     def training_batch(self, batch_id: int) -> LoadedBatch:
         """Makes one training batch in this process; batch_id counts from 0 through all epochs."""
@@ -83,19 +96,32 @@ class BatchSource:
 
     def calibration_batches(self) -> Iterator[LoadedBatch]:
         """Makes what no training batch holds, once, as stored: `data.calibration_samples` samples."""
-        return self._calibration.read(range(self._num_calibration_batches))
+        return self._calibration.read(range(len(self._calibration)))
+
+    def evaluation_batches(self) -> Iterator[LoadedBatch]:
+        """Returns what a run is evaluated on once, as stored, batch_id from 0: the validation part where there is one, else
+        the test part. One reading at a time."""
+        return self._evaluation_stream.read(range(len(self._evaluation)))
 
     def test_batches(self) -> Iterator[LoadedBatch]:
-        """Returns the held-out part once, as stored, batch_id from 0. One reading at a time."""
-        return self._test_stream.read(range(self._num_test_batches))
+        """Makes the test part once, as stored, batch_id from 0."""
+        return self._test.read(range(len(self._test)))
 
     def close(self) -> None:
         """Ends the loader processes and waits for them; safe to call twice."""
         self._training_stream.close()
-        self._test_stream.close()
+        self._evaluation_stream.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def held_out_batches(config: DataConfig, part: TestPart, trained: DataInfo) -> Iterator[LoadedBatch]:
+    """Makes the batches of a test part once, normalised and labelled as a network expects that was trained on `trained`."""
+    order = SequentialOrder(len(part.store), config.batch_size)
+    batches = NumberedBatches(order, UnchangedReader(part.store), trained)
+    for batch in batches.read(range(len(batches))):
+        yield replace(batch, labels=part.labels.index_select(0, batch.labels))

@@ -140,6 +140,8 @@ class Int8Field:
         self._encoded = EncodedTensor((scale, offset, codes), self._decode)
 
     def write(self, tensor: Tensor) -> None:
+        if not len(tensor):
+            return  # a replica's part of a small batch may be empty: it has no range
         x = tensor.float()
         smallest, largest = x.amin(self._others), x.amax(self._others)
         scale = (largest - smallest) / LEVELS

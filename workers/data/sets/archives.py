@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from greedypipe.workers.data.class_names import CIFAR10, CIFAR100, FASHION_MNIST
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.idx_files import LabelledArrays, has_idx_files, read_idx_folder
+from greedypipe.workers.data.info import DataInfo, numbered
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
-from greedypipe.workers.data.sets.interface import DataInfo, DataSet, require_torchvision
+from greedypipe.workers.data.sets.interface import DataSet, require_torchvision
 from greedypipe.workers.user_path import UserPath
 
 DEBIAN_FASHION_MNIST: Final = Path("/usr/share/datasets/fashion-mnist")
@@ -99,7 +101,7 @@ def _in_memory(arrays: LabelledArrays) -> InMemoryImages:
 class Mnist(Archive):
     """Handwritten digits: 70,000 grey images of 28 x 28 pixels in four idx files, plain or gzipped."""
 
-    info = DataInfo((1, 28, 28), 10, 60_000, 10_000, (0.1307,), (0.3081,))
+    info = DataInfo((1, 28, 28), numbered(10), 60_000, 10_000, (0.1307,), (0.3081,))
     torchvision_name = "MNIST"
 
     def folders(self) -> list[Path]:
@@ -122,7 +124,7 @@ class Mnist(Archive):
 class FashionMnist(Mnist):
     """Pieces of clothing in the form of MNIST; also where the Debian package puts them."""
 
-    info = DataInfo((1, 28, 28), 10, 60_000, 10_000, (0.2860,), (0.3530,))
+    info = DataInfo((1, 28, 28), FASHION_MNIST, 60_000, 10_000, (0.2860,), (0.3530,))
     torchvision_name = "FashionMNIST"
 
     def folders(self) -> list[Path]:
@@ -137,7 +139,7 @@ class FashionMnist(Mnist):
 class Cifar10(Archive):
     """Small photographs: 60,000 images of 3 x 32 x 32 pixels in pickled files, which torchvision reads."""
 
-    info = DataInfo((3, 32, 32), 10, 50_000, 10_000, CIFAR10_MEAN, CIFAR10_STD)
+    info = DataInfo((3, 32, 32), CIFAR10, 50_000, 10_000, CIFAR10_MEAN, CIFAR10_STD)
     torchvision_name = "CIFAR10"
     is_read_by_torchvision = True
     folder_name: ClassVar[str] = "cifar-10-batches-py"
@@ -168,7 +170,7 @@ class Cifar10(Archive):
 class Cifar100(Cifar10):
     """CIFAR-10's sister with 100 classes."""
 
-    info = DataInfo((3, 32, 32), 100, 50_000, 10_000, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+    info = DataInfo((3, 32, 32), CIFAR100, 50_000, 10_000, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
     torchvision_name = "CIFAR100"
     folder_name = "cifar-100-python"
     files = ("train", "test", "meta")

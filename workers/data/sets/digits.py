@@ -8,8 +8,9 @@ import torch
 
 from greedypipe.pipeline.randomness import derive_seed
 from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.info import DataInfo, numbered
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
-from greedypipe.workers.data.sets.interface import DataInfo, DataSet
+from greedypipe.workers.data.sets.interface import DataSet
 
 NUM_DIGITS: Final = 1797
 NUM_HELD_OUT_DIGITS: Final = NUM_DIGITS // 5
@@ -33,7 +34,8 @@ class Digits(DataSet):
 
     def describe_whole(self) -> DataInfo:
         """See `DataSet.describe_whole`."""
-        return DataInfo((1, 8, 8), 10, NUM_DIGITS - NUM_HELD_OUT_DIGITS, NUM_HELD_OUT_DIGITS, (0.2874,), (0.3540,))
+        num_train = NUM_DIGITS - NUM_HELD_OUT_DIGITS
+        return DataInfo((1, 8, 8), numbered(10), num_train, NUM_HELD_OUT_DIGITS, (0.2874,), (0.3540,))
 
     def load(self) -> tuple[InMemoryImages, InMemoryImages]:
         """See `DataSet.load`."""

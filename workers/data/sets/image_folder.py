@@ -1,5 +1,6 @@
-"""A user's folder of images: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/)."""
+"""A user's folder of images: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/), or CLASS/*.jpg alone."""
 
+import hashlib
 from functools import cached_property
 from typing import Literal
 
@@ -11,21 +12,29 @@ from torch import Tensor
 
 from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
 from greedypipe.workers.data.config import Augment, DataConfig
-from greedypipe.workers.data.folder_listing import FolderSplit, list_splits, sample_shape
-from greedypipe.workers.data.pil_images import channels_first, fit
+from greedypipe.workers.data.folder_listing import FolderSplit, Listing, list_folder, list_held_out
+from greedypipe.workers.data.folder_shape import Shape, sample_shape
+from greedypipe.workers.data.image_files import channels_first, decode, fit
+from greedypipe.workers.data.info import DataInfo, label_map
 from greedypipe.workers.data.readers import UnchangedReader
 from greedypipe.workers.data.sets.archives import CIFAR10_MEAN, CIFAR10_STD
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
-from greedypipe.workers.data.sets.interface import DataInfo, DataSet, ImageStore, Reader, require_torchvision
+from greedypipe.workers.data.sets.interface import DataSet, ImageStore, Reader, TestPart, require_torchvision
 from greedypipe.workers.user_path import UserPath
 
 
 class ImageFolderConfig(DataConfig, frozen=True):
-    """Your own folder of images: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/)."""
+    """Your own folder of images: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/), or CLASS/*.jpg with test_share."""
 
     name: Literal["image_folder"] = "image_folder"
-    root: UserPath = Field("data", min_length=1, description="folder that holds train/ and test/ (or val/)")
-    image_size: int = Field(0, ge=0, description="height and width in pixels; 0: those of the first training image")
+    root: UserPath = Field(
+        "data", min_length=1, description="folder that holds train/ and test/ (or val/), or the class folders"
+    )
+    test_share: float = Field(
+        0, ge=0, lt=1, description="share of every class to hold out of a folder that has no test/ or val/; 0: refuse it"
+    )
+    channels: Literal[0, 1, 3] = Field(0, description="1: grey, 3: RGB, 0: grey if no image of the folder has colours")
+    image_size: int = Field(0, ge=0, description="height and width in pixels; 0: those of the images, if all agree")
     memory_limit_mb: int = Field(4096, ge=0, description="decode once into memory up to this size (MiB), above it per batch")
 
 
@@ -36,41 +45,67 @@ class ImageFolder(DataSet):
 
     def __init__(self, config: ImageFolderConfig) -> None:
         super().__init__(config)
-        self._root = config.root
-        self._image_size = config.image_size
-        self._memory_limit_mb = config.memory_limit_mb
-        self._augments = config.augment != "none"
+        self._folder = config
 
     def check_presence(self) -> None:
         """See `DataSet.check_presence`."""
-        if self._augments and not self._fits_in_memory():
+        if self._folder.augment != "none" and not self._fits_in_memory():
             require_torchvision("torchvision.transforms.v2")
 
     def describe_whole(self) -> DataInfo:
-        """See `DataSet.describe_whole`; reads the header of the first image."""
-        classes, train, test = self._listing
-        mean, std = _normalisation(self._shape)
-        return DataInfo(self._shape, len(classes), len(train), len(test), mean, std)
+        """See `DataSet.describe_whole`; reads the headers of all images, unless channels and image_size are given."""
+        found, (shape, shape_notes) = self._listing, self._shape
+        mean, std = _normalisation(shape)
+        return DataInfo(
+            shape,
+            found.classes,
+            len(found.train),
+            len(found.test),
+            mean,
+            std,
+            validation_samples=len(found.validation) if found.validation else 0,
+            class_samples=tuple(np.bincount(found.train.labels, minlength=len(found.classes)).tolist()),
+            fingerprint=hashlib.sha256("".join(part.digest for part in found.parts).encode()).hexdigest(),
+            notes=(*found.notes, *shape_notes),
+        )
 
     def load(self) -> tuple[ImageStore, ImageStore]:
         """See `DataSet.load`."""
-        _, train_split, test_split = self._listing
-        train, test = FolderImages(train_split, self._shape), FolderImages(test_split, self._shape)
-        if not self._fits_in_memory():
-            return train, test
-        return _decode_all(train), _decode_all(test)
+        return self._load(self._listing.train), self._load(self._listing.test)
+
+    def load_validation(self) -> ImageStore | None:
+        """See `DataSet.load_validation`."""
+        return self._load(self._listing.validation) if self._listing.validation else None
+
+    def load_test_for(self, trained: DataInfo) -> TestPart:
+        """See `DataSet.load_test_for`; needs no training part, and brings images to the network's shape. Without test/ and
+        val/, and without `test_share`, all images of the folder are the test part."""
+        if trained.input_shape[0] not in (1, 3) or trained.full_scale != 255:
+            raise ValueError("data.name: got image_folder, allowed: data of the kind on which the network was trained")
+        if self._folder.test_share:
+            found = self._listing
+            labels = label_map(found.classes, trained.classes)
+            return TestPart(FolderImages(found.test, trained.input_shape), labels, found.notes)
+        split, notes = list_held_out(self._folder.root, trained.classes)
+        return TestPart(FolderImages(split, trained.input_shape), torch.arange(trained.num_classes), notes)
 
     @cached_property
-    def _listing(self) -> tuple[list[str], FolderSplit, FolderSplit]:
-        return list_splits(self._root)
+    def _listing(self) -> Listing:
+        return list_folder(self._folder.root, self._folder.test_share)
 
     @cached_property
-    def _shape(self) -> tuple[int, int, int]:
-        return sample_shape(self._listing[1], self._image_size)
+    def _shape(self) -> tuple[Shape, tuple[str, ...]]:
+        return sample_shape(self._listing.parts, self._folder.channels, self._folder.image_size)
 
     def _fits_in_memory(self) -> bool:
-        _, train, test = self._listing
-        return fits_in_memory(len(train) + len(test), self._shape, self._memory_limit_mb)
+        return fits_in_memory(sum(map(len, self._listing.parts)), self._shape[0], self._folder.memory_limit_mb)
+
+    def _load(self, part: FolderSplit) -> ImageStore:
+        images = FolderImages(part, self._shape[0])
+        # One thread: opening small images holds the interpreter lock, two threads take twice as long.
+        if self._fits_in_memory():
+            return InMemoryImages(*images.gather(torch.arange(len(images))))
+        return images
 
 
 def _normalisation(shape: tuple[int, int, int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -115,17 +150,12 @@ class FolderImages(ImageStore):
         return torch.from_numpy(self._split.labels[indices.numpy()])
 
     def decode(self, index: int) -> Image.Image:
-        """Reads one image in its own size, mode L or RGB.
+        """Reads one image upright in its own size, mode L or RGB.
 
         Raises:
-            ValueError: The file is no readable image.
+            ValueError: The file is no readable image; names it.
         """
-        path = self._split.path(index)
-        try:
-            with Image.open(path) as image:
-                return image.convert("L" if self.shape[0] == 1 else "RGB")
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"cannot decode the image {path}: {error}") from error
+        return decode(self._split.path(index), self.shape[0])
 
 
 class ResizedCropReader:
@@ -152,8 +182,3 @@ class ResizedCropReader:
                 seed_global_generator(torch.device("cpu"), seed)
                 images[row] = channels_first(self._transform(self._store.decode(index)))
         return torch.from_numpy(images), self._store.labels(indices)
-
-
-def _decode_all(part: FolderImages) -> InMemoryImages:
-    # One thread: opening small images holds the interpreter lock, two threads take twice as long.
-    return InMemoryImages(*part.gather(torch.arange(len(part))))

@@ -12,6 +12,8 @@ class InMemoryImages(ImageStore):
     """Decoded images: `images` uint8 or float32 [N, C, H, W] contiguous, `labels` int64 [N], both on CPU."""
 
     is_in_memory = True
+    classes: tuple[str, ...] = ()
+    """Arrays do not name their classes."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         assert images.dtype in (torch.uint8, torch.float32), images.dtype

@@ -10,22 +10,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from greedypipe.workers.data.config import Augment, DataConfig
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """Shape and size of a data set; `mean` and `std` are per channel, of pixels divided by `full_scale`.
-
-    `train_samples` are those that are trained on, without `data.calibration_samples`.
-    """
-
-    input_shape: tuple[int, int, int]  # channels, height, width
-    num_classes: int
-    train_samples: int
-    test_samples: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    full_scale: float = 255.0  # 255: pixels are bytes; 1: they are floating-point numbers
+from greedypipe.workers.data.info import DataInfo, label_map
 
 
 class Reader(Protocol):
@@ -60,6 +45,20 @@ class ImageStore(ABC):
         """Chooses how this part is read in training; every random change is a function of `seed` and `Reader.read`."""
 
 
+@dataclass(frozen=True, eq=False)
+class TestPart:
+    """Held-out samples for a network that is trained already.
+
+    Attributes:
+        labels: int64 [classes]: for each label of `store`, that of the network's class of the same name.
+        notes: What a user should know of it, in lines.
+    """
+
+    store: ImageStore
+    labels: Tensor
+    notes: tuple[str, ...] = ()
+
+
 class DataSet(ABC):
     """A data set as configured. What it has once listed or computed, it keeps; its files must not change meanwhile.
 
@@ -90,12 +89,29 @@ class DataSet(ABC):
 
     @abstractmethod
     def load(self) -> tuple[ImageStore, ImageStore]:
-        """Loads the training part and the held-out part; blocks for the reading, decoding and downloading.
+        """Loads the training part and the test part; blocks for the reading, decoding and downloading.
 
         Raises:
             ValueError: The files are missing (and may not be downloaded) or damaged.
             ConnectionError: The download failed.
         """
+
+    def load_validation(self) -> ImageStore | None:
+        """Loads the validation part that the set has of its own; blocks like `load`. None: it has none."""
+        return None
+
+    def load_test_for(self, trained: DataInfo) -> TestPart:
+        """Loads the test part for a network that was trained on data like `trained`. Blocks like `load`.
+
+        Raises:
+            ValueError: One line: there is a class that the network does not know, images have another shape, or the files
+                are missing or damaged.
+        """
+        own = self.describe_whole()
+        if (own.input_shape, own.full_scale) != (trained.input_shape, trained.full_scale):
+            got, allowed = (" x ".join(map(str, one.input_shape)) for one in (own, trained))
+            raise ValueError(f"data: got images {got}, allowed: {allowed}, on which the network was trained")
+        return TestPart(self.load()[1], label_map(own.classes, trained.classes), own.notes)
 
     def describe(self) -> DataInfo:
         """Returns shape, classes and sizes; cheap enough for every process to call it.
@@ -121,10 +137,29 @@ class DataSet(ABC):
 
     @cached_property
     def _info(self) -> DataInfo:
-        whole, kept_back = self.describe_whole(), self._config.calibration_samples
+        whole, config = self.describe_whole(), self._config
+        validation = config.validation_samples(whole.train_samples)
+        if validation and whole.validation_samples:
+            raise ValueError(
+                f"data.validation: got {config.validation:g}, allowed: 0, since the data have a validation part"
+            )
+        kept_back = config.calibration_samples + validation
         if kept_back >= whole.train_samples:
-            raise ValueError(f"data.calibration_samples: got {kept_back}, allowed: below {whole.train_samples}")
-        return replace(whole, train_samples=whole.train_samples - kept_back)
+            key = "data.calibration_samples" + (" and data.validation" if validation else "")
+            raise ValueError(f"{key}: got {kept_back}, allowed: below {whole.train_samples}")
+        return replace(
+            whole,
+            train_samples=whole.train_samples - kept_back,
+            validation_samples=validation or whole.validation_samples,
+            mean=_per_channel("mean", config.mean, whole.mean),
+            std=_per_channel("std", config.std, whole.std),
+        )
+
+
+def _per_channel(key: str, given: tuple[float, ...], own: tuple[float, ...]) -> tuple[float, ...]:
+    if given and len(given) != len(own):
+        raise ValueError(f"data.{key}: got {len(given)} numbers, allowed: {len(own)}, one per channel")
+    return given or own
 
 
 def _check_batches(config: DataConfig, train_samples: int) -> None:

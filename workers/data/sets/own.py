@@ -6,7 +6,8 @@ The object is called as ``Object(**options)`` and returns ``(train, test)``. Eac
 * a map-style torch ``Dataset`` whose items are ``(image, label)``: the image a uint8 or floating-point tensor or array
   [C, H, W], or a PIL image (grey, or taken as RGB); the label an integer.
 
-Labels are 0 to classes - 1, and every class occurs in `train`. All images have one shape and one type.
+Labels are 0 to classes - 1, and every class occurs in `train`; a Dataset names them by its attribute ``classes``, as
+torchvision's do. All images have one shape and one type.
 
 Bytes are pixels: mean and standard deviation of the training part normalise them. Floating-point images are taken as
 already normalised: the network sees them as they are, in float32.
@@ -19,6 +20,7 @@ them, as torchvision's do; else every sample is read once, in every process.
 samples each time. Random changes inside a Dataset draw from torch's default generator, which is seeded for every sample.
 """
 
+import hashlib
 import math
 import pickle
 from functools import cached_property
@@ -30,8 +32,9 @@ from torch import Tensor
 from greedypipe.pipeline.plugins import Own
 from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
 from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.info import DataInfo, numbered
 from greedypipe.workers.data.own_samples import Part, evenly_spaced, form, store_of
-from greedypipe.workers.data.sets.interface import DataInfo, DataSet
+from greedypipe.workers.data.sets.interface import DataSet
 
 MOST_MEASURED: Final = 2048
 """Training images, evenly spaced, of which mean and standard deviation are taken."""
@@ -68,16 +71,27 @@ class OwnData(DataSet):
         """See `DataSet.describe_whole`; reads up to MOST_MEASURED training images."""
         train, test = self._parts
         num_classes = _count_classes(train.labels, test.labels, self._key)
+        classes = train.classes if len(train.classes) == num_classes else numbered(num_classes)
         samples, _ = train.gather(evenly_spaced(len(train), MOST_MEASURED))
         held_out, _ = test.gather(torch.tensor([0]))
         if (samples.shape[1:], samples.dtype) != (held_out.shape[1:], held_out.dtype):
             raise ValueError(f"{self._key}: test: got images {form(held_out[0])}, allowed: {form(samples[0])}, as in train")
         channels, height, width = samples.shape[1:]
-        sizes = ((channels, height, width), num_classes, len(train), len(test))
-        if samples.dtype == torch.float32:
-            return DataInfo(*sizes, mean=(0.0,) * channels, std=(1.0,) * channels, full_scale=1.0)
-        mean, std = zip(*(_mean_and_std(channel, self._key) for channel in samples.transpose(0, 1)), strict=True)
-        return DataInfo(*sizes, mean, std)
+        mean, std, full_scale = (0.0,) * channels, (1.0,) * channels, 1.0
+        if samples.dtype == torch.uint8:
+            mean, std = zip(*(_mean_and_std(channel, self._key) for channel in samples.transpose(0, 1)), strict=True)
+            full_scale = 255.0
+        return DataInfo(
+            (channels, height, width),
+            classes,
+            len(train),
+            len(test),
+            mean,
+            std,
+            full_scale,
+            class_samples=tuple(train.labels.bincount().tolist()),
+            fingerprint=hashlib.sha256(torch.cat([train.labels, test.labels]).numpy().tobytes()).hexdigest(),
+        )
 
     def load(self) -> tuple[Part, Part]:
         """See `DataSet.load`."""

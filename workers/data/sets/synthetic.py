@@ -8,8 +8,9 @@ from torch.nn.functional import interpolate
 
 from greedypipe.pipeline.randomness import derive_seed
 from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.info import DataInfo, numbered
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
-from greedypipe.workers.data.sets.interface import DataInfo, DataSet
+from greedypipe.workers.data.sets.interface import DataSet
 
 _LEVELS: Final = 128
 
@@ -44,7 +45,7 @@ class Synthetic(DataSet):
     def describe_whole(self) -> DataInfo:
         """See `DataSet.describe_whole`."""
         mean, std = (0.5,) * self._shape[0], (0.25,) * self._shape[0]
-        return DataInfo(self._shape, self._classes, self._samples, self._held_out, mean, std)
+        return DataInfo(self._shape, numbered(self._classes), self._samples, self._held_out, mean, std)
 
     def load(self) -> tuple[InMemoryImages, InMemoryImages]:
         """See `DataSet.load`; the same images in every process."""
