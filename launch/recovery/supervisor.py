@@ -143,11 +143,12 @@ class Supervisor:
 
     def _find_hanging(self, error: BaseException) -> Cause | None:
         """What is behind a wait that this stage has given up."""
-        if isinstance(error, TimeoutError):
-            with contextlib.suppress(RuntimeError):
-                rows = self._board.read(STATUS)
-                if row := culprit(rows, self._status.seat.rank):
-                    return Cause("hung", _hangs(row))
+        with contextlib.suppress(RuntimeError):
+            rows = self._board.read(STATUS)
+            row = culprit(rows, self._status.seat.rank) if isinstance(error, TimeoutError | ConnectionError) else None
+            # A connection can break at once: then nobody has been at anything for long.
+            if row and row.for_s > self._config.timeout_s / 2:
+                return Cause("hung", _hangs(row))
         return None
 
     def _find_cause(self) -> Cause | None:
