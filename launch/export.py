@@ -20,6 +20,7 @@ from torch import Tensor
 
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint, heads_of, layers_of
 from greedypipe.workers.block_files import load_blocks
+from greedypipe.workers.telemetry.phrases import shown
 
 WRITERS: Mapping[str, Callable[[dict[str, Tensor], Path], None]] = {".safetensors": save_file, ".pt": torch.save}
 
@@ -34,7 +35,7 @@ def main() -> None:
     try:
         states = load_blocks(find_checkpoint(arguments.run))
     except ValueError as error:
-        sys.exit(f"greedypipe: {error}")
+        sys.exit(f"greedypipe: {shown(error)}")
     _write(arguments.out, layers_of(states))
     if heads := heads_of(states):
         _write(arguments.out.with_suffix(f".heads{arguments.out.suffix}"), heads)

@@ -12,6 +12,7 @@ if __name__ == "__main__" and not __package__:
 
 from greedypipe.launch.reporting.page.page import page
 from greedypipe.launch.reporting.page.record import read_run
+from greedypipe.workers.telemetry.phrases import shown
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
         text = page(read_run(arguments.run))
         out.write_text(text, encoding="utf-8")
     except (ValueError, OSError) as error:
-        sys.exit(f"greedypipe: {error}")
+        sys.exit(f"greedypipe: {shown(error)}")
     print(out)
 
 

@@ -16,7 +16,7 @@ from greedypipe.pipeline.options import refusal
 from greedypipe.pipeline.own_code import OwnCodeError
 from greedypipe.pipeline.plugins import Family, Own
 
-_WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (adamw: decoupled from the gradient)")
+_WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (adamw, nadam: decoupled from the gradient)")
 
 _SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"step_epochs": ("step",), "milestones": ("multistep",), "gamma": ("step", "multistep")}
@@ -86,6 +86,16 @@ class SgdConfig(OptimizerConfig):
         )
 
 
+class NadamConfig(OptimizerConfig):
+    """Adam with Nesterov's momentum, which bears late gradients better (Ajanthan et al., ICML 2025)."""
+
+    name: Literal["nadam"] = "nadam"
+    weight_decay: float = _WEIGHT_DECAY
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
+        return optim.NAdam(parameters, self.lr, weight_decay=self.weight_decay, decoupled_weight_decay=True, foreach=True)
+
+
 class AdamConfig(OptimizerConfig):
     """Adam, and AdamW, whose weight decay is decoupled from the gradient."""
 
@@ -130,7 +140,10 @@ class OwnOptimizer(Own, OptimizerConfig):
 
 
 OPTIMIZER_FAMILY = Family[OptimizerConfig](
-    "optimizer", {"sgd": SgdConfig, "adam": AdamConfig, "adamw": AdamConfig}, default="sgd", own=OwnOptimizer
+    "optimizer",
+    {"sgd": SgdConfig, "adam": AdamConfig, "adamw": AdamConfig, "nadam": NadamConfig},
+    default="sgd",
+    own=OwnOptimizer,
 )
 
 

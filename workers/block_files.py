@@ -64,7 +64,7 @@ class Saver:
     def save(self, name: str, blocks: Sequence[Block]) -> None:
         """Starts saving the blocks as they are; blocks while the previous checkpoint is still being written."""
         started = time.perf_counter()
-        self._wait()
+        self.wait()
         self._copies = copied([block.state_dict() for block in blocks], self._copies)
         self._last = self._executor.submit(self._try_to_write, name, self._copies)
         self.stalled_s += time.perf_counter() - started
@@ -86,7 +86,8 @@ class Saver:
         """Blocks until everything is on disk."""
         self._executor.shutdown()
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Waits until what has been given to `save` is on disk, or has failed."""
         if self._last:
             self._last.result()
 

@@ -89,10 +89,9 @@ class Committer:
 
     def _step(self) -> None:
         for name, batch_id in list(self._expected.items()):
-            topic = checkpoint_of(name, self._attempt)
-            if self._board.is_complete(topic):
+            if parts := self._board.complete(checkpoint_of(name, self._attempt)):
                 del self._expected[name]
-                self._finish(name, batch_id, self._board.posted(topic))
+                self._finish(name, batch_id, parts)
 
     def _finish(self, name: str, batch_id: int, parts: list[Saved]) -> None:
         folder = checkpoints_of(self._run) / name

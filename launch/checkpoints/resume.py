@@ -27,6 +27,7 @@ from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
 from greedypipe.workers.atomic import reason_of, write_atomically
 from greedypipe.workers.block_files import FINAL
+from greedypipe.workers.telemetry.phrases import shown
 from greedypipe.workers.telemetry.records import Beginning
 from greedypipe.workers.telemetry.results import RunEnd, Summary
 from greedypipe.workers.telemetry.summary_file import read_summary
@@ -49,6 +50,7 @@ class Origin:
         manifest: Manifest of that checkpoint.
         evaluated: Epochs that have been evaluated already.
         is_over: Whether the run finished earlier, with as many epochs, and left all its figures.
+        is_own_end: Whether the checkpoint is the run's end, and need only hold the blocks of this process.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class Origin:
     manifest: Manifest | None = None
     evaluated: tuple[int, ...] = ()
     is_over: bool = False
+    is_own_end: bool = False
 
     @property
     def batch_id(self) -> int:
@@ -78,7 +81,7 @@ class Origin:
 
 def say(text: str) -> None:
     """Prints a line at once, also into a pipe."""
-    print(text, flush=True)
+    print(shown(text), flush=True)
 
 
 def find_origin(resume: str | None, plan: Plan, earlier: Path | None, say: Callable[[str], None]) -> Origin:

@@ -10,7 +10,7 @@ from torch import Tensor
 from greedypipe.launch.checkpoints.manifest import MANIFEST, newest_valid, read_manifest
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.recut import transferred_state
-from greedypipe.workers.block_files import load_blocks
+from greedypipe.workers.block_files import block_file, load_blocks, read_block
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -54,6 +54,12 @@ def restore(blocks: Sequence[Block], checkpoint: Path) -> list[Block]:
         block.load_state_dict(state)
         fresh += [block] * head_is_fresh
     return fresh
+
+
+def restore_own(blocks: Sequence[Block], checkpoint: Path) -> None:
+    """Gives blocks what a checkpoint of the same cut holds of them; it need not hold any other."""
+    for block in blocks:
+        block.load_state_dict(read_block(checkpoint / block_file(block.index)))
 
 
 def layers_of(states: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What rank 0 does next to its own stage: it shows the run to its user, and leaves the results behind."""
+"""What rank 0 does next to its own stage: it shows the run to its user, and writes the results."""
 
 import time
 from pathlib import Path
@@ -36,7 +36,7 @@ class Leader:
         self._monitor: Monitor | None = None
 
     def release_screen(self) -> None:
-        """Shows nothing more, so that others may print; any thread may call it, in any process."""
+        """Stops showing the run, so that others may print; any thread may call it, in any process."""
         if self._monitor:
             self._monitor.release_screen()
 
@@ -97,8 +97,7 @@ def _wait_for_reports(member: Member, attempt: Attempt) -> list[StageReport]:
         absent = [rank for rank, report in enumerate(reports) if report is None]
         return f"the reports of {', '.join(_doing(member.plan.placement.seat_of(rank), rows[rank]) for rank in absent)}"
 
-    attempt.wait_for(lambda: board.is_complete(topic) or None, member.timeout_s, missing)
-    return board.posted(topic)
+    return attempt.wait_for(lambda: board.complete(topic), member.timeout_s, missing)
 
 
 def _doing(seat: Seat, row: StageRow | None) -> str:

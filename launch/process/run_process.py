@@ -15,6 +15,7 @@ from greedypipe.launch.recovery.attempt import Attempt, Recovery, RunIsOver
 from greedypipe.launch.recovery.exit_codes import REQUEUE
 from greedypipe.launch.recovery.isolate import recovery_for
 from greedypipe.launch.recovery.member import Member
+from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.recovery.supervisor import Supervisor
 from greedypipe.launch.reporting.screen import Screen
 from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory
@@ -24,7 +25,7 @@ RELEASE_S = 5.0
 """How long the folder's lock may take to become free: another host may not know yet that its last owner is gone."""
 
 
-def run_stage(member: Member, screen: Screen) -> int:
+def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
     """Runs this process's stage to the end; ends the process if the run fails (see Supervisor).
 
     Returns:
@@ -32,11 +33,20 @@ def run_stage(member: Member, screen: Screen) -> int:
         every process has reported.
     """
     leader = Leader(screen, time.perf_counter())
-    faults, stop_console = member.plan.config.faults, leader.release_screen
+    faults = member.plan.config.faults
     reset_peak_memory()
     torch.set_num_threads(member.plan.config.placement.threads)
     keep_freed_memory()
-    with Supervisor(member.board, member.status, faults, stop_console=stop_console, folder=member.folder) as supervisor:
+    with Supervisor(
+        member.board,
+        member.status,
+        faults,
+        signals,
+        labels=[seat.label for seat in member.plan.placement.seats()],
+        stop_console=leader.release_screen,
+        beat=member.life.beat,
+        folder=member.folder,
+    ) as supervisor:
         recovery = recovery_for(member)
         try:
             with FolderLock(member.folder, RELEASE_S) if member.rank == 0 else contextlib.nullcontext():
@@ -49,7 +59,7 @@ def run_stage(member: Member, screen: Screen) -> int:
 
 @dataclass(frozen=True)
 class _Done:
-    """How an attempt that was not lost has ended for this process."""
+    """How an attempt that was not lost ended for this process."""
 
     exit_code: int
     report: StageReport
@@ -69,7 +79,7 @@ def _attempt_until_done(member: Member, recovery: Recovery, leader: Leader, supe
 
 
 def _try_once(member: Member, attempt: Attempt, leader: Leader, supervisor: Supervisor) -> _Done:
-    """One attempt, by a member whose plan no other attempt has trained."""
+    """One attempt by a member with an untrained plan."""
     plan, leads = member.plan, member.rank == 0
     if attempt.origin.is_over:
         if leads:

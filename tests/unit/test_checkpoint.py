@@ -81,7 +81,7 @@ def test_every_save_after_the_first_copies_into_the_same_memory(tmp_path: Path) 
     for step in range(3):
         train(block, range(step, step + 1))
         saver.save(str(step), [block])
-        saver._wait()
+        saver.wait()
         copies = [leaf for leaf in flat(saver._copies).values() if isinstance(leaf, torch.Tensor)]
         where.append([leaf.data_ptr() for leaf in copies])
         contents.append(load_blocks(tmp_path / str(step))[0])
@@ -98,7 +98,7 @@ def test_a_full_disk_is_told_leaves_nothing_and_does_not_hinder_the_next_save(
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
         saver.save("one", [make_block()])
-        saver._wait()
+        saver.wait()
     saver.save("two", [make_block()])
     saver.close()
     assert "No space left" in saved["one"].failure and not saved["one"].files

@@ -91,7 +91,7 @@ def test_a_run_that_fails_is_not_hidden_by_a_store_that_is_gone(tmp_path: Path, 
         raise RuntimeError("the store is gone")
 
     with pytest.raises(ConnectionError), Committer(board, plan, Origin(tmp_path), lambda: None) as committer:
-        monkeypatch.setattr(board, "is_complete", gone)
+        monkeypatch.setattr(board, "complete", gone)
         committer.expect(name_of(10), 10)
         raise ConnectionError("stage 1")
     assert committer.counts() == CheckpointCounts(complete=0, incomplete=0)

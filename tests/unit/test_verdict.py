@@ -1,9 +1,7 @@
 """A stage that hangs is told apart from those that starve because of it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry import diagnosis as verdict
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.records import StageRow
@@ -66,24 +64,3 @@ def test_a_wait_for_a_stage_is_one_for_its_first_replica_unless_it_names_another
 def test_one_that_gives_no_sign_of_life_hangs_whatever_it_was_doing() -> None:
     stopped = [row(Activity.WAIT_ROOM, 9, "stage 1"), row(Activity.WAIT_INPUT, 0.1, "stage 0", silent_s=9)]
     assert judge(stopped)[1] == "hangs: no sign of life for 9 s"
-
-
-def at(stage: int, one: StageRow) -> StageRow:
-    return replace(one, seat=Seat(stage, stage))
-
-
-def test_whoever_does_its_own_work_at_the_end_of_the_chain_is_behind_a_wait() -> None:
-    for own in (Activity.COMPUTING, Activity.SAVE):
-        rows = [
-            at(0, row(Activity.WAIT_ROOM, 8, "stage 1")),
-            at(1, row(Activity.WAIT_ROOM, 8, "stage 2")),
-            at(2, row(own, 9)),
-            at(3, row(Activity.WAIT_INPUT, 8, "stage 2")),
-        ]
-        assert [verdict.culprit(rows, rank) for rank in range(4)] == [rows[2], rows[2], None, rows[2]]
-
-
-def test_nobody_is_behind_a_wait_whose_end_waits_too_or_has_not_begun() -> None:
-    waiting = [at(0, row(Activity.WAIT_ROOM, 8, "stage 1")), at(1, row(Activity.WAIT_DATA, 8))]
-    assert verdict.culprit(waiting, 0) is None
-    assert verdict.culprit([at(0, row(Activity.CONNECT, 8, "stage 1")), None], 0) is None

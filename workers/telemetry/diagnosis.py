@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from greedypipe.workers.placement import stage_name
-from greedypipe.workers.telemetry.activity import OWN_WORK, Activity
+from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.records import StageRow
 
 SLOW_S = 5.0
@@ -23,15 +23,6 @@ def judge(rows: Sequence[StageRow | None], labels: Sequence[str], now_s: float) 
     """
     waits = Waits(rows, labels)
     return [_remark(waits, rank, now_s) for rank in range(len(rows))]
-
-
-def culprit(rows: Sequence[StageRow | None], rank: int) -> StageRow | None:
-    """The process at the end of the chain of waits that begins with a process, where that one waits for nobody itself; None
-    where there is no other one."""
-    waits = Waits(rows, [row.seat.label if row else "" for row in rows])
-    last = waits.end_of_chain(rank)
-    row = rows[last]
-    return row if row and last != rank and row.activity in OWN_WORK else None
 
 
 def _remark(waits: "Waits", rank: int, now_s: float) -> str:
