@@ -78,6 +78,7 @@ class Leader:
 
     def _open_monitor(self, member: Member, attempt: Attempt) -> Monitor:
         plan, origin = member.plan, attempt.origin
+        member.status.now(Activity.SAVE)
         write_record(origin.folder / "config.yaml", dump_config(plan.config))
         if attempt.number == 0 and member.incarnation == 0:
             self._screen.print(headline(plan))
