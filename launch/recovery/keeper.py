@@ -80,7 +80,7 @@ class Keeper:
     def _watch(self, pulse: Pulse) -> None:
         """Blocks until the child has ended. One that has not begun to beat yet has all the time it needs."""
         child, has_begun, quiet = os.pidfd_open(self._child), False, 0
-        while child not in (ready := connection.wait([child, pulse], self._heartbeat_timeout_s / LOOKS)):
+        while child not in (ready := connection.wait([child, pulse.fileno()], self._heartbeat_timeout_s / LOOKS)):
             pulse.clear()
             has_begun, quiet = has_begun or bool(ready), 0 if ready else quiet + 1
             if has_begun and quiet == LOOKS:
