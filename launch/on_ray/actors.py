@@ -7,7 +7,7 @@ from pathlib import Path
 import ray
 import torch
 import yaml
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from torch.distributed import PrefixStore, Store
 
 from greedypipe.launch.config.sections import RunConfig
@@ -15,6 +15,7 @@ from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment, host_store
 from greedypipe.launch.process.rank import run_told
 from greedypipe.launch.recovery.life import Life
+from greedypipe.launch.reporting.console import PlainConsole
 from greedypipe.launch.reporting.screen import Rows
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import versions
@@ -89,8 +90,8 @@ class RemoteScreen:
         self._next = 0
 
     def print(self, what: RenderableType) -> None:
-        console = Console(width=WIDTH, record=True, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the console
-        console.print(what, highlight=False, markup=False, soft_wrap=isinstance(what, str))
+        console = PlainConsole(width=WIDTH, record=True, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the console
+        console.print(what, soft_wrap=isinstance(what, str))
         self._store.set(str(self._next), console.export_text().rstrip("\n"))
         self._next += 1
 

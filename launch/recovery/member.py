@@ -19,16 +19,16 @@ from greedypipe.workers.telemetry.topics import FOLDER
 
 @dataclass(frozen=True)
 class Member:
-    """One process of a run, and what it shares with the others. The same in all of its attempts, but for the plan's cut.
+    """One process of a run, and what it shares with the others. The same in all attempts, except for the plan's cut.
 
     Attributes:
-        local_rank: Number of the process among those of its host; decides its GPU.
+        local_rank: Its number among the processes of its host; decides its GPU.
         store: For links and replicas; its calls may block.
-        board: Over another connection to the same store, since heartbeats must never stand behind a blocked call.
+        board: Uses another connection to the same store, so that heartbeats never queue behind a blocked call.
         status: What this process is doing.
         folder: The run's.
-        find_origin: Finds where the run begins; in rank 0 alone.
-        life: Which one of its lives this is.
+        find_origin: Finds where the run begins; rank 0 only.
+        life: This life of the process.
     """
 
     plan: Plan
@@ -56,8 +56,8 @@ class Member:
 
         Args:
             stores: Two connections to the run's store.
-            folder: The run's; in rank 0 alone, like `find_origin`.
-            life: Of this process.
+            folder: Folder of the run; rank 0 only, like `find_origin`.
+            life: This life of the process.
         """
         store, board_store = stores
         board = Board(board_store, plan.placement.num_processes)
