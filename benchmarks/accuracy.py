@@ -36,7 +36,7 @@ class Case:
     overrides: tuple[str, ...]
 
 
-REPLAY = ("buffers.policy=replay", "buffers.capacity=4")
+REPLAY = ("buffers.policy=replay", "buffers.max_reuse=0", "buffers.capacity=4")
 CASES = {
     "bp": Case("back-propagation, 1 process", 1, ("partition.blocks=1", "partition.boundaries=[]")),
     "fifo": Case("DGL, 4 blocks in 2 processes, FIFO", 2, ()),

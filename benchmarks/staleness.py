@@ -78,7 +78,7 @@ class Case:
     def overrides(self) -> tuple[str, ...]:
         """Settings of this case alone."""
         one_block = ("partition.blocks=1", "partition.boundaries=[]") if self.order == "back-propagation" else ()
-        return (*one_block, "buffers.policy=replay", f"buffers.capacity={self.capacity}")
+        return (*one_block, "buffers.policy=replay", "buffers.max_reuse=0", f"buffers.capacity={self.capacity}")
 
     def turns(self, num_blocks: int, seed: int) -> Iterator[int]:
         """Endless block indices."""

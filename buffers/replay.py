@@ -33,7 +33,7 @@ class BuffersConfig(BaseModel, frozen=True, extra="forbid"):
         "random; published_dgl: as the published DGL code",
     )
     max_reuse: int = Field(
-        0,
+        2,
         ge=0,
         description="policy=replay: how often one batch may be read; 0: no limit",
     )
@@ -98,7 +98,7 @@ class ReplayBuffer(Generic[T]):
     |----------------|---------------------------|-------------------------------------|--------------------------|
     | insert         | waits while full          | never waits, replaces the oldest    | read, close              |
     | insert_control | waits while full          | waits while CONTROL_CAPACITY wait   | read, close              |
-    | read           | waits while empty         | waits until the first item has come | insert*, close           |
+    | read           | waits while empty         | waits while no item may be read     | insert*, close           |
 
     Args:
         capacity: Items held at most, at least 1.

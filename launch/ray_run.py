@@ -46,7 +46,11 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = RunCommandLine(__doc__, lists_keys=True)
     parser.add_argument("--address", help="cluster: auto, or HOST:6379 of its head (default: a new one on this machine)")
-    parser.add_argument("--num-cpus", type=int, help="CPUs of a new cluster on this machine (default: its cores)")
+    parser.add_argument(
+        "--num-cpus",
+        type=int,
+        help="CPUs of a new cluster on this machine (default: its cores, or as many as the run needs)",
+    )
     parser.add_argument("--stages", type=int, help="processes (default: one per block)")
     parser.add_resume()
     return parser.parse_intermixed_args()

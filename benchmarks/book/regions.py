@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from benchmarks.book.markdown import machine, percent, spread, table, versions
+from benchmarks.book.markdown import TO, machine, percent, spread, table, versions
 from benchmarks.book.results import RESULTS, accuracy, faults, predictions
 from benchmarks.book.results.first_run import FIRST_RUN, printed
+from benchmarks.book.results.reuse import REUSE, cost_of_no_limit
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -53,6 +54,11 @@ def _planner() -> str:
     return f"{spread(found, '.2f')} ([conditions](results.md#{predictions.PLANNER.anchor}))"
 
 
+def _no_limit() -> str:
+    least, most = cost_of_no_limit(REUSE.read())
+    return f"{100 * least:.1f}{TO}{100 * most:.1f} points ([conditions](results.md#{REUSE.anchor}))"
+
+
 def _example(name: str) -> str:
     return f"```python\n{(EXAMPLES / name / f'{name}.py').read_text(encoding='utf-8')}```"
 
@@ -66,6 +72,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "isolated restart": _isolation,
     "checkpoint cost": _checkpoint_cost,
     "predicted over measured": _planner,
+    "unlimited reuse": _no_limit,
     **{path.name: partial(_example, path.name) for path in sorted(EXAMPLES.glob("own_*"))},
 }
 """By the name in `<!-- book: NAME -->`."""

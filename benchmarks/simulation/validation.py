@@ -56,7 +56,7 @@ TRIALS = (
     Trial("2 stages, stage 1 sleeps, S = 2", ("conv4",), (1, 2.0)),
     Trial("3 stages, stage 1 sleeps, S = 3", ("conv3", "conv5"), (1, 3.0)),
     Trial("4 stages", ("conv2", "conv4", "conv5")),
-    Trial("replay, stage 1 sleeps, S = 2", ("conv4",), (1, 2.0), ("buffers.policy=replay",)),
+    Trial("replay, stage 1 sleeps, S = 2", ("conv4",), (1, 2.0), ("buffers.policy=replay", "buffers.max_reuse=0")),
 )
 
 
