@@ -131,7 +131,7 @@ class Stage:
             blocks,
             tracing.inbox(parts.inbox),
             tracing.outbox(parts.outbox),
-            Lines(blocks, parts.before, parts.behind),
+            Lines(blocks, parts.before, tracing.line(parts.behind)),
             carried=self._plan.carried_after(self._stage),
             task=self._plan.blueprint.task,
             status=self._status,

@@ -12,7 +12,7 @@ from greedypipe.launch.reporting.page.record import Span
 from greedypipe.launch.reporting.page.style import DEPTH, SPAN_COLOURS, SPAN_WORDS, depth_colour
 from greedypipe.launch.reporting.page.timeline import choose_window
 from greedypipe.launch.reporting.page.words import seconds
-from greedypipe.workers.around.trace import SpanKind
+from greedypipe.workers.around.recorder import SpanKind
 from greedypipe.workers.telemetry.results import StepRecord
 
 X, Y = Axis("step", number), Axis("loss", number)

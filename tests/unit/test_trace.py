@@ -11,15 +11,8 @@ import pytest
 import torch
 
 from greedypipe.launch.reporting.trace_file import ARROWS_PER_LINK, write_trace
-from greedypipe.workers.around.trace import (
-    MOST_SPANS,
-    Recorder,
-    SpanKind,
-    TracedInbox,
-    TracedOutbox,
-    clock_origin_s,
-    make_tracing,
-)
+from greedypipe.workers.around.recorder import MOST_SPANS, Recorder, SpanKind, clock_origin_s
+from greedypipe.workers.around.trace import TracedInbox, TracedOutbox, make_tracing
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.interface import DeadEnd, LinkStats, Sender
 from greedypipe.workers.links.messages import Kind, Message

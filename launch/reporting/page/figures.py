@@ -17,6 +17,7 @@ SHARES: dict[str, tuple[Callable[[StageFigures], float | None], str]] = {
     "busy": (lambda stage: stage.busy_fraction, BUSY),
     "wait for input": (lambda stage: stage.wait_input_fraction, SPAN_COLOURS["wait_input"]),
     "wait for room": (lambda stage: stage.wait_output_fraction, SPAN_COLOURS["wait_room"]),
+    "wait for feedback": (lambda stage: stage.wait_feedback_fraction, SPAN_COLOURS["wait_feedback"]),
 }
 LEAST_LABELLED = 0.06
 """Narrower parts of a bar have no room for their label."""

@@ -57,6 +57,7 @@ class StageFigures:
     busy_fraction: float | None = None
     wait_input_fraction: float | None = None
     wait_output_fraction: float | None = None
+    wait_feedback_fraction: float | None = None
     staleness_mean: float | None = None
     staleness_max: int | None = None
     staleness_counts: tuple[int, ...] = ()
@@ -94,13 +95,13 @@ class StageFigures:
         if not records:
             return cls(label, blocks)
         last = records[-1]
-        busy = max(0.0, 1 - last.wait_input_fraction - last.wait_output_fraction)
+        busy = max(0.0, 1 - last.wait_input_fraction - last.wait_output_fraction - last.wait_feedback_fraction)
         return cls(label, blocks, busy_fraction=busy, sent_bytes=last.sent_bytes or None, **_shared(last))
 
 
 def _shared(source: StageReport | StepRecord) -> dict[str, Any]:
     """The figures that reports and records have under the same names."""
-    names = ["step_time_s", "wait_input_fraction", "wait_output_fraction"]
+    names = ["step_time_s", "wait_input_fraction", "wait_output_fraction", "wait_feedback_fraction"]
     if source.reuse_mean:
         names += ["staleness_mean", "staleness_max", "reuse_mean", "dropped", "occupancy_mean"]
     return {name: getattr(source, name) for name in names}

@@ -80,6 +80,7 @@ SPAN_COLOURS = {
     "evaluate": "#a98fce",
     "wait_input": "#f3cf72",
     "wait_room": "#ea9a78",
+    "wait_feedback": "#d9799a",
 }
 
 
@@ -92,6 +93,7 @@ SPAN_WORDS = {
     "evaluate": "evaluate",
     "wait_input": "wait for input",
     "wait_room": "wait for room",
+    "wait_feedback": "wait for feedback",
 }
 
 

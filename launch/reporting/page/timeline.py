@@ -18,7 +18,7 @@ ROW, BAR, THIN = 50, 26, 9
 """Pixels of a stage's row, of what it does in it, and of what it waits for."""
 TOP, BOTTOM = 6, 40
 LEAST_LABELLED_PX = 22
-WAITS = ("wait_input", "wait_room")
+WAITS = ("wait_input", "wait_room", "wait_feedback")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,238 @@
+"""Feedback never deadlocks and loses nothing: stages as threads over real links, for any cut, delays, capacities and end."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from greedypipe.buffers.replay import BuffersConfig
+from greedypipe.buffers.stats import BufferStats
+from greedypipe.pipeline.batch import ACTIVATION, LABELS, TensorSpec
+from greedypipe.pipeline.block import Learned
+from greedypipe.pipeline.feedback import NOTHING, Feedback, Reach, timing_of
+from greedypipe.pipeline.task import Classification
+from greedypipe.workers.inbox import FEEDBACK, Delivery, Inbox, MessageStream
+from greedypipe.workers.lines import Line, Lines, NoLine, ReceivedLine, SentLine
+from greedypipe.workers.links.inprocess import InProcessReceiver, InProcessSender, make_inprocess_link
+from greedypipe.workers.links.interface import DeadEnd, Sender
+from greedypipe.workers.links.messages import Kind, Message, MessageLayout
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.stage import Results, StageWorker
+from greedypipe.workers.telemetry.meter import MetricsFile
+from greedypipe.workers.telemetry.status import StageStatus
+
+CPU, TASK, TIMEOUT_S = torch.device("cpu"), Classification((1, 1, 1), 2), 5.0
+FORWARD = MessageLayout(
+    1,
+    {
+        Kind.TRAIN: (TensorSpec(ACTIVATION, (2,), torch.float32), TASK.target),
+        Kind.EVALUATE: (TensorSpec(ACTIVATION, (2,), torch.float32), TASK.target, TASK.ensemble),
+    },
+)
+BACK = MessageLayout(1, {Kind.FEEDBACK: (TensorSpec("about", (), torch.float32),)})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pipeline and what it is sent.
+
+    Attributes:
+        starts: First block of each stage.
+        ahead: Slots of the buffer before each stage.
+        passes: Batches before which an evaluation pass of so many batches stands.
+        marks: Batches before which a mark stands.
+        stops: Whether the run is told to stop, rather than coming to its end.
+    """
+
+    starts: tuple[int, ...]
+    delays: tuple[int, ...]
+    reach: Reach
+    drains: bool
+    ahead: int
+    batches: int
+    passes: dict[int, int]
+    marks: frozenset[int]
+    stops: bool
+
+    @property
+    def blocks(self) -> int:
+        return len(self.delays) + 1
+
+    def messages(self) -> Iterator[Message]:
+        row, labels = torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)
+        for batch_id in range(self.batches):
+            if batch_id in self.passes:
+                yield from self._pass(self.passes[batch_id])
+            if batch_id in self.marks:
+                yield Message(Kind.CHECKPOINT, batch_id)
+            yield Message(Kind.TRAIN, batch_id, tensors={ACTIVATION: row, LABELS: labels})
+        if self.stops:
+            yield Message(Kind.CHECKPOINT, self.batches)
+        else:
+            yield Message(Kind.DRAIN, self.batches)
+            yield from self._pass(3)
+        yield Message(Kind.END, self.batches)
+
+    def _pass(self, batches: int) -> Iterator[Message]:
+        tensors = {
+            ACTIVATION: torch.zeros(1, 2),
+            LABELS: torch.zeros(1, dtype=torch.int64),
+            TASK.ensemble.name: torch.zeros(1, 2),
+        }
+        for batch_id in range(batches):
+            yield Message(Kind.EVALUATE, batch_id, tensors=tensors)
+        yield Message(Kind.EVALUATED, 0)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    delays = draw(st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple))
+    blocks, batches = len(delays) + 1, draw(st.integers(1, 7))
+    inner = draw(st.sets(st.integers(1, blocks - 1)))
+    reach = draw(st.sampled_from([Reach.NEXT, Reach.LAST]))
+    return Case(
+        starts=(0, *sorted(inner)),
+        delays=delays,
+        reach=reach,
+        drains=reach is Reach.LAST and draw(st.booleans()),
+        ahead=draw(st.integers(1, 3)),
+        batches=batches,
+        passes=draw(st.dictionaries(st.integers(0, batches), st.integers(1, 6), max_size=2)),
+        marks=draw(st.frozensets(st.integers(0, batches), max_size=2)),
+        stops=draw(st.booleans()),
+    )
+
+
+class Fake:
+    """A block that computes nothing, and notes what the feedback that it reads is about."""
+
+    device, layers, learning_rate = CPU, (), 0.0
+
+    def __init__(self, index: int, case: Case) -> None:
+        self.index = index
+        self.timing = timing_of(index, case.reach, case.delays)
+        self.relays = case.reach is Reach.LAST
+        self.drain_turns = self.timing.lag if case.drains else 0
+        self.line: deque[Feedback] = deque([NOTHING] * self.timing.delay_before)
+        self.finished = False
+        self.turn = self.step = self.learned = 0
+        self.read: list[int | None] = []
+
+    def forward(self, x: Tensor, batch: Any) -> Tensor:
+        self.turn += 1
+        return x.clone()
+
+    def learn(self, feedback: Feedback, *, drains: bool = False) -> Learned:
+        about = int(feedback["about"]) if feedback else None
+        self.read.append(about)
+        sent = about if self.relays and self.timing.reads else self.learned
+        self.learned += 1
+        is_empty = sent is None or not self.timing.sends
+        return Learned(None, NOTHING if is_empty else {"about": torch.tensor([float(sent or 0)])})
+
+    def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.clone(), torch.zeros(1, 2)
+
+
+class Stream:
+    """What stage 0 reads."""
+
+    wait_s, slot_bytes = 0.0, 0
+
+    def __init__(self, case: Case) -> None:
+        self._messages = case.messages()
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return (Delivery(message, 0, 1) for message in self._messages)
+
+    def read_each_once(self) -> None: ...
+    def stats(self) -> BufferStats:
+        return BufferStats(capacity=1)
+
+    def close(self) -> None: ...
+
+
+Link = tuple[InProcessSender, InProcessReceiver]
+
+
+@dataclass
+class Pipeline:
+    """All stages of a case."""
+
+    case: Case
+    folder: Path
+    blocks: list[Fake] = field(init=False)
+    failures: list[BaseException] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.blocks = [Fake(index, self.case) for index in range(self.case.blocks)]
+
+    def run(self) -> None:
+        case, count = self.case, len(self.case.starts)
+        ahead = [link(FORWARD, case.ahead + 4) for _ in range(count - 1)]
+        back = [link(BACK, case.delays[start - 1] + 1) for start in case.starts[1:]]
+        threads = [threading.Thread(target=self._stage, args=(stage, ahead, back), daemon=True) for stage in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(3 * TIMEOUT_S)
+        assert not any(thread.is_alive() for thread in threads), "deadlock"
+        assert not self.failures, self.failures
+
+    def _stage(self, stage: int, ahead: Sequence[Link], back: Sequence[Link]) -> None:
+        try:
+            with ExitStack() as open_parts:
+                self._worker(stage, ahead, back, open_parts).run()
+        except BaseException as error:
+            self.failures.append(error)
+            raise
+
+    def _worker(self, stage: int, ahead: Sequence[Link], back: Sequence[Link], open_parts: ExitStack) -> StageWorker:
+        stop = self.case.starts[stage + 1] if stage < len(ahead) else self.case.blocks
+        blocks: list[Any] = self.blocks[self.case.starts[stage] : stop]
+        status = StageStatus(Seat(stage, stage), [block.index for block in blocks], 0, "host")
+        inbox: MessageStream = Stream(self.case)
+        before: Line = NoLine()
+        if stage:
+            inbox = self._inbox(ahead[stage - 1], self.case.ahead, stage - 1, status)
+            before = SentLine(back[stage - 1][0], blocks[0].line, 0)
+        behind: Line = NoLine()
+        if stage < len(back):
+            behind = ReceivedLine(self._inbox(back[stage], blocks[-1].timing.delay + 1, stage + 1, status, FEEDBACK), CPU)
+        outbox: Sender = ahead[stage][0] if stage < len(ahead) else DeadEnd()
+        metrics = MetricsFile(self.folder / f"{stage}.jsonl")
+        open_parts.callback(metrics.close)
+        results = Results(metrics, 99, lambda part: None, lambda batch_id: None)
+        lines = Lines(blocks, before, behind)
+        return StageWorker(blocks, inbox, outbox, lines, carried=[LABELS], task=TASK, status=status, results=results)
+
+    def _inbox(self, link: Link, capacity: int, upstream: int, status: StageStatus, *awaited: Any) -> Inbox:
+        keys = {"awaited": awaited[0]} if awaited else {}
+        config = BuffersConfig(capacity=capacity)
+        return Inbox(link[1], config, seed=0, status=status, upstream=f"stage {upstream}", timeout_s=TIMEOUT_S, **keys)
+
+
+def link(layout: MessageLayout, slots: int) -> Link:
+    return make_inprocess_link(layout, slots=slots, timeout_s=TIMEOUT_S)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_every_block_reads_about_the_batch_of_its_lag_before_and_the_run_ends(case: Case) -> None:
+    with TemporaryDirectory() as folder:
+        pipeline = Pipeline(case, Path(folder))
+        pipeline.run()
+    for block in pipeline.blocks:
+        drained = block.drain_turns if not case.stops else 0
+        turns = range(case.batches + drained)
+        about = [turn - block.timing.lag for turn in turns] if block.timing.reads else [-1 for _ in turns]
+        assert block.read == [batch if 0 <= batch < case.batches else None for batch in about]
