@@ -6,8 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.book.markdown import machine, percent, spread, table, versions
-from benchmarks.book.results import RESULTS, accuracy, faults, predictions
+from benchmarks.book.results import RESULTS, accuracy, faults, methods, predictions
 from benchmarks.book.results.first_run import FIRST_RUN, printed
+from benchmarks.methods import BACK_PROPAGATION
+from greedypipe.pipeline.methods import METHODS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -37,6 +39,13 @@ def _own_accuracy() -> str:
     return f"{found} ([conditions](results.md#{accuracy.CIFAR10.anchor}))"
 
 
+def _on_digits(method: str) -> str:
+    answer = methods.DIGITS.read()
+    found, reference = (methods.accuracy_of(answer, name) for name in (method, BACK_PROPAGATION))
+    ours = f"{methods.final(found)} on digits" if found else "all runs failed on digits"
+    return f"{ours}, back-propagation {methods.final(reference)} ([conditions](results.md#{methods.DIGITS.anchor}))"
+
+
 def _isolation() -> str:
     trials = [one for one in faults.CAMPAIGN.read()["trials"] if one["trial"]["recovery"] == "isolate"]
     again = statistics.median(one["again_s"] for one in trials if one["again_s"] is not None)
@@ -63,6 +72,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "first run": lambda: printed(FIRST_RUN.read()),
     "first run machine": _first_run_conditions,
     "accuracy of cross_entropy": _own_accuracy,
+    **{f"digits with {name}": partial(_on_digits, name) for name in METHODS},
     "isolated restart": _isolation,
     "checkpoint cost": _checkpoint_cost,
     "predicted over measured": _planner,
