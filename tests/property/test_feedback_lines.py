@@ -116,6 +116,7 @@ class Fake:
     """A block that computes nothing, and notes what the feedback that it reads is about."""
 
     device, layers, learning_rate = CPU, (), 0.0
+    total_steps = 99
 
     def __init__(self, index: int, case: Case) -> None:
         self.index = index
@@ -211,7 +212,7 @@ class Pipeline:
         outbox: Sender = ahead[stage][0] if stage < len(ahead) else DeadEnd()
         metrics = MetricsFile(self.folder / f"{stage}.jsonl")
         open_parts.callback(metrics.close)
-        results = Results(metrics, 99, lambda part: None, lambda batch_id: None)
+        results = Results(metrics, 99, lambda part: None, lambda batch_id: None, lambda batch_id: None)
         lines = Lines(blocks, before, behind)
         return StageWorker(blocks, inbox, outbox, lines, carried=[LABELS], task=TASK, status=status, results=results)
 
