@@ -50,8 +50,8 @@ def _has_heads(answer: Answer) -> bool:
 
 
 def _repeats(answer: Answer) -> str:
-    seeds = {row["seed"] for row in answer["runs"]}
-    return f"n = {len(seeds)} seed{'s; means and ranges' if len(seeds) > 1 else ''}"
+    counts = sorted({row["runs"] for row in summarise(answer["runs"])})
+    return f"n = {TO.join(map(str, counts))} seed{'s; means and ranges' if counts != [1] else ''}"
 
 
 def _command(stem: str, answer: Answer) -> str:
