@@ -28,13 +28,14 @@ def _rows(answer: Answer) -> Iterable[tuple[str, ...]]:
     has_heads = _has_heads(answer)
     (reference,) = [statistics.mean(row["final"]) for row in _summaries(answer) if row["method"] == BACK_PROPAGATION]
     for row in _summaries(answer):
-        found = row["final"]
-        gap = f"{100 * (statistics.mean(found) - reference):+.2f}" if found and row["method"] != BACK_PROPAGATION else ""
-        name = row["method"] if row["method"] == BACK_PROPAGATION else f"[`{row['method']}`](methods.md#{row['method']})"
+        found, is_reference = row["final"], row["method"] == BACK_PROPAGATION
+        # The sum with 0 turns a rounded -0.0 into 0.0.
+        gap = f"{round(100 * (statistics.mean(found) - reference), 2) + 0:+.2f}" if found else ""
+        name = row["method"] if is_reference else f"[`{row['method']}`](methods.md#{row['method']})"
         head = (f"`{row['head']}`" if row["head"] else "",) if has_heads else ()
         heads = ", ".join(percent(one) for one in row["heads"])
         failures = row["runs"] - len(found)
-        yield name, *head, final(found) or f"{failures} of {row['runs']} runs failed", gap, heads
+        yield name, *head, final(found) or f"{failures} of {row['runs']} runs failed", "" if is_reference else gap, heads
 
 
 def _summaries(answer: Answer) -> list[dict[str, Any]]:
