@@ -88,7 +88,7 @@ Each row has the network, cut, data, schedule and {len(answer["runs"][0]["curve"
 
 {table(header, [*_rows(answer)])}
 
-A few held-out images separate the upper rows. The heads of methods that train layers through something else are probes.
+So few seeds do not resolve small differences. The heads of methods that train layers through something else are probes.
 """
 
 
