@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.book.markdown import TO, machine, percent, spread, table, versions
-from benchmarks.book.results import RESULTS, accuracy, faults, predictions
+from benchmarks.book.results import RESULTS, accuracy, faults, methods, predictions
 from benchmarks.book.results.first_run import FIRST_RUN, printed
 from benchmarks.book.results.reuse import REUSE, cost_of_no_limit
+from benchmarks.methods import BACK_PROPAGATION
+from greedypipe.pipeline.methods import METHODS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -36,6 +38,13 @@ def _own_accuracy() -> str:
     finals = {case: next(iter(cifar10[case].values()))["accuracy"]["final"] for case in ("bp", "fifo")}
     found = f"{percent(finals['fifo'], 2)} on CIFAR-10, back-propagation {percent(finals['bp'], 2)}"
     return f"{found} ([conditions](results.md#{accuracy.CIFAR10.anchor}))"
+
+
+def _on_digits(method: str) -> str:
+    answer = methods.DIGITS.read()
+    found, reference = (methods.accuracy_of(answer, name) for name in (method, BACK_PROPAGATION))
+    ours = f"{methods.final(found)} on digits" if found else "all runs failed on digits"
+    return f"{ours}, back-propagation {methods.final(reference)} ([conditions](results.md#{methods.DIGITS.anchor}))"
 
 
 def _isolation() -> str:
@@ -69,6 +78,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "first run": lambda: printed(FIRST_RUN.read()),
     "first run machine": _first_run_conditions,
     "accuracy of cross_entropy": _own_accuracy,
+    **{f"digits with {name}": partial(_on_digits, name) for name in METHODS},
     "isolated restart": _isolation,
     "checkpoint cost": _checkpoint_cost,
     "predicted over measured": _planner,

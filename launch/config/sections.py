@@ -116,7 +116,10 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     head: Annotated[HeadConfig, HEAD_FAMILY] = HEAD_FAMILY.default()
     method: Annotated[MethodConfig, METHOD_FAMILY] = METHOD_FAMILY.default()
     optimizer: Annotated[OptimizerConfig, OPTIMIZER_FAMILY] = OPTIMIZER_FAMILY.default()
-    auxiliary: Annotated[SameConfig | OptimizerConfig, AUXILIARY_FAMILY] = AUXILIARY_FAMILY.default()
+    auxiliary: Annotated[SameConfig | OptimizerConfig, AUXILIARY_FAMILY] = Field(
+        AUXILIARY_FAMILY.default(),
+        description="Optimizer of the parts of a method that learn from feedback: synthesisers, critics, inverses.",
+    )
     feedback: FeedbackConfig = FeedbackConfig()
     training: TrainingConfig = TrainingConfig()
     buffers: BuffersConfig = BuffersConfig()

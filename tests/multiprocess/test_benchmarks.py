@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import methods
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
@@ -29,6 +31,40 @@ def test_accuracy_keeps_every_evaluation_and_draws_the_curves(tmp_path: Path, ru
         assert 0 < summary["accuracy"]["final"] <= 1
         assert summary["command"].startswith("torchrun --nproc_per_node=")
     assert (tmp_path / "digits.png").stat().st_size > 10_000
+
+
+@pytest.mark.timeout(200)
+def test_methods_has_a_row_per_run_and_repeats_none(
+    tmp_path: Path, run_benchmark: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = ("--out", str(tmp_path / "methods.json"))
+    run_benchmark("methods", *out, "--seconds", "0")
+    assert not (tmp_path / "methods.json").exists()
+    run_benchmark("methods", *out)
+    runs = json.loads((tmp_path / "methods.json").read_text())["runs"]
+    assert [(row["method"], row["head"], row["seed"]) for row in runs] == [
+        ("back-propagation", "", 0),
+        ("cross_entropy", "mlp_sr", 0),
+        ("late_chain", "mlp_sr", 0),
+    ]
+    assert [len(row["accuracy"]["blocks"]) for row in runs] == [1, 4, 4] and not any(row["cause"] for row in runs)
+    monkeypatch.setattr(methods, "run_case", lambda *arguments: pytest.fail("run again"))
+    run_benchmark("methods", *out)
+
+
+def test_of_a_method_that_failed_the_table_says_why() -> None:
+    done = {"accuracy": {"final": 0.5, "blocks": [0.25, 0.5]}, "cause": ""}
+    failed = {"accuracy": None, "cause": "loss is not finite"}
+    rows = [{"method": "man_pp", "head": "conv", "seed": seed, **row} for seed, row in enumerate((done, failed))]
+    (summary,) = methods.summarise(rows)
+    assert summary == {
+        "method": "man_pp",
+        "head": "conv",
+        "runs": 2,
+        "final": [0.5],
+        "heads": [0.25],
+        "causes": ["loss is not finite"],
+    }
 
 
 @pytest.mark.timeout(200)

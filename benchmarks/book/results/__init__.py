@@ -1,10 +1,22 @@
 """Every measurement that docs/results.md shows, in its order. A new one is a `Result` in a file here and a line below."""
 
 from benchmarks.book.result import Result
-from benchmarks.book.results import accuracy, faults, first_run, links, predictions, reuse, stages, staleness, throughput
+from benchmarks.book.results import (
+    accuracy,
+    faults,
+    first_run,
+    links,
+    methods,
+    predictions,
+    reuse,
+    stages,
+    staleness,
+    throughput,
+)
 
 RESULTS: tuple[Result, ...] = (
     accuracy.CIFAR10,
+    methods.DIGITS,
     accuracy.LINK_DTYPE,
     throughput.THROUGHPUT,
     faults.CAMPAIGN,
