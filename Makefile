@@ -2,13 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NPROC ?= 4
-# One thread per process: torchrun would set the same, with a banner.
+# One thread per process.
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: run test cluster lint gpu book clean
 
 run: .venv/installed  ## train 4 processes on a bundled real data set
-	$(BIN)/torchrun --nproc_per_node=$(NPROC) launch/run.py
+	$(BIN)/greedypipe train --stages $(NPROC)
 
 test: lint  ## lint and the whole suite
 	$(BIN)/pytest

@@ -2,7 +2,10 @@
 
     python -m benchmarks.faults --count 100 --seed 0 --out benchmarks/results/faults [--smoke]
 
-Every trial draws a policy of links and one of faults, a fault, a stage and a moment. A run that ends is started again in its
+Every trial draws a policy of links and one of faults, a fault, a stage, a moment, and whether stage 0 reads image files with
+loader processes. Strikes come from outside (signals to a process, to the groups of all of them, to the launcher), from
+inside, at the edges of a run (start-up, last evaluation, last save, summary), and from the disk: full, or with a damaged
+newest checkpoint. A run that ends is started again in its
 folder, as torchrun and --resume auto would, until it ends by itself; with faults.policy=isolate the struck stage comes back
 alone. With FIFO its parameters must then equal those of a run that was never struck, bit for bit; with replay its accuracy
 must be within TOLERANCE of the lowest of REPLAYS such runs, slowed alike where the fault is a slow stage or link. Detection
@@ -25,6 +28,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.campaign.images import write_images
 from benchmarks.campaign.judge import Result, make_reference, run_trial
 from benchmarks.campaign.trials import RUN, draw, draw_few
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
@@ -77,9 +81,10 @@ def main() -> None:
     seed = arguments.seed
     trials = draw_few(seed, 40) if arguments.smoke else draw(arguments.count, seed, 200, arguments.policies)
     with tempfile.TemporaryDirectory() as folder:
-        reference = make_reference(run, Path(folder), trials)
+        images = write_images(Path(folder) / "images")
+        reference = make_reference(run, Path(folder), images, trials)
         results = [
-            run_trial(trial, run, Path(folder) / f"trial{number}", reference)
+            run_trial(trial, run, Path(folder) / f"trial{number}", images, reference)
             for number, trial in enumerate(track(trials, "trials", console=Console(stderr=True)))
         ]
     Console(width=140).print(table(results), f"{sum(one.is_right for one in results)} of {len(results)} right")

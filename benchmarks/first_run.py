@@ -27,10 +27,10 @@ def last_lines(overrides: Sequence[str]) -> list[str]:
     Raises:
         subprocess.CalledProcessError: The run failed; its errors are on this process's stderr.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={PROCESSES}"]
+    command = [sys.executable, str(ROOT / "launch" / "train.py"), "--stages", str(PROCESSES)]
     with tempfile.TemporaryDirectory() as folder:
         ended = subprocess.run(
-            [*command, str(ROOT / "launch" / "run.py"), *overrides],
+            [*command, *overrides],
             cwd=folder,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,

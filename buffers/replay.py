@@ -187,6 +187,12 @@ class ReplayBuffer(Generic[T]):
             return len(self._entries) / self._capacity
 
     @property
+    def is_readable(self) -> bool:
+        """Whether `read` would not wait."""
+        with self._changed:
+            return self._closed is not None or self._next() is not None
+
+    @property
     def has_room(self) -> bool:
         """Whether an insert of either kind into a queue would not wait."""
         with self._changed:

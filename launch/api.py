@@ -28,11 +28,11 @@ from greedypipe.launch.on_host.host_run import settle
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.recovery.exit_codes import REQUEUE
 from greedypipe.launch.reporting.page.record import read_run
-from greedypipe.launch.reporting.summary import read_summary
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.exits import features, outputs
 from greedypipe.workers.data.source import BatchSource
 from greedypipe.workers.telemetry.results import Failure
+from greedypipe.workers.telemetry.summary_file import read_summary
 
 
 class RunFailed(RuntimeError):
@@ -59,8 +59,8 @@ def train(
 
     The processes are started by a separate process, with the caller's import path: no `if __name__ == "__main__"` is
     needed around the call, and the caller may be a notebook, a thread, or use a GPU. Objects that a configuration names by
-    import path must be in a module, not in a notebook's cells. Interrupting the call ends the run, and so does the end of
-    the calling process. The caller's random number generators are unchanged.
+    import path must be in a module, not in a notebook's cells. Interrupting the call makes the run save and end; it ends at
+    once with the calling process. The caller's random number generators are unchanged.
 
     Args:
         config: A YAML file, or its content as sections of keys; None for the bundled digits.
@@ -70,7 +70,7 @@ def train(
             in a new folder.
 
     Returns:
-        The run; also if it was stopped by SIGTERM, after saving.
+        The run; also if it was stopped by a signal, after saving.
 
     Raises:
         ConfigError: The configuration is wrong or impossible; one line per error. Nothing has been started.
@@ -209,17 +209,19 @@ def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
     )
     assert process.stdin and process.stdout
     line = ""
-    with contextlib.closing(process.stdout):
+    # The process ends when its input is closed: not before its output is.
+    with contextlib.closing(process.stdin) as orders, contextlib.closing(process.stdout) as printed:
         try:
-            with contextlib.closing(process.stdin):
-                json.dump(order, process.stdin)
-            for line in process.stdout:
+            orders.write(json.dumps(order) + "\n")
+            orders.flush()
+            for line in printed:
                 print(line, end="", flush=True)
         except BaseException:
             process.send_signal(signal.SIGINT)
-            process.stdout.read()
+            printed.read()
             process.wait()
             raise
+        process.wait()
     return process.wait(), line.strip().removeprefix("greedypipe: ")
 
 

@@ -16,14 +16,15 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
-from rich.console import Console
 from rich.table import Table
 
 from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
 from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.reporting.console import standard_output
 from greedypipe.pipeline.exits import EarlyExit, calibration_error, collect, early_exit, exit_costs, fit_temperatures
 from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.telemetry.phrases import shown
 
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.01)
 """Above 1 no sample leaves early."""
@@ -160,8 +161,8 @@ def main() -> None:
     try:
         found = evaluate(find_checkpoint(arguments.run), overrides)
     except (ConfigError, ValueError) as error:
-        sys.exit(f"greedypipe: {error}")
-    Console(width=None if sys.stdout.isatty() else 120).print(*tables(found))
+        sys.exit(f"greedypipe: {shown(error)}")
+    standard_output(120).print(*tables(found))
     out = arguments.out or arguments.run / "evaluation"
     out.with_suffix(".json").write_text(json.dumps(asdict(found), indent=1) + "\n")
     try:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint, heads_of, layers_of
 from greedypipe.workers.block_files import load_blocks
+from greedypipe.workers.telemetry.phrases import shown
 
 WRITERS: Mapping[str, Callable[[dict[str, Tensor], Path], None]] = {".safetensors": save_file, ".pt": torch.save}
 
@@ -28,13 +29,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a run or of a checkpoint, e.g. runs/vgg8b-digits-1")
     parser.add_argument("--out", type=Path, required=True, help="file to write: .safetensors or .pt")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.out.suffix not in WRITERS:
         parser.error(f"--out: got {arguments.out}, allowed: a name that ends with {' or '.join(WRITERS)}")
     try:
         states = load_blocks(find_checkpoint(arguments.run))
     except ValueError as error:
-        sys.exit(f"greedypipe: {error}")
+        sys.exit(f"greedypipe: {shown(error)}")
     _write(arguments.out, layers_of(states))
     if heads := heads_of(states):
         _write(arguments.out.with_suffix(f".heads{arguments.out.suffix}"), heads)

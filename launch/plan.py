@@ -11,7 +11,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +18,6 @@ if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from greedypipe.launch.config.command_line import CommandLine, refuse
@@ -30,6 +28,7 @@ from greedypipe.launch.on_host.rehearsal import Rehearsal, rehearse
 from greedypipe.launch.planning.auto_cut import Forecast, forecast, shared_cores
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
+from greedypipe.launch.reporting.console import standard_output
 from greedypipe.pipeline.balance import processes_per_stage
 from greedypipe.workers.memory import keep_freed_memory
 from greedypipe.workers.telemetry.phrases import range_of_layers
@@ -61,18 +60,18 @@ def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast
 def main() -> None:
     arguments = _parse()
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = standard_output(150)
     try:
         config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
-        console.print(f"measuring layers for {config.partition.profile_s:g} s", highlight=False)
+        console.print(f"measuring layers for {config.partition.profile_s:g} s")
         plan, found = make_forecast(config, arguments.stages)
     except ValueError as error:
         refuse(error)
     used = plan.placement.num_processes
-    console.print(f"rehearsing with {used} processes for {arguments.seconds:g} s", highlight=False)
+    console.print(f"rehearsing with {used} processes for {arguments.seconds:g} s")
     rehearsal = rehearse(plan, plan.config.data.batch_size / found.samples_per_s, arguments.seconds)
     console.print(plan_table(plan, found, rehearsal))
-    console.print(plan_lines(plan, found, rehearsal), highlight=False, soft_wrap=True, markup=False)
+    console.print(plan_lines(plan, found, rehearsal), soft_wrap=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(as_json(found, rehearsal), indent=1) + "\n")
 

@@ -12,19 +12,20 @@ if __name__ == "__main__" and not __package__:
 
 from greedypipe.launch.reporting.page.page import page
 from greedypipe.launch.reporting.page.record import read_run
+from greedypipe.workers.telemetry.phrases import shown
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the run's folder, e.g. runs/vgg8b-digits-1")
     parser.add_argument("--out", type=Path, help="file to write (default: report.html in that folder)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     out = arguments.out or arguments.run / "report.html"
     try:
         text = page(read_run(arguments.run))
         out.write_text(text, encoding="utf-8")
     except (ValueError, OSError) as error:
-        sys.exit(f"greedypipe: {error}")
+        sys.exit(f"greedypipe: {shown(error)}")
     print(out)
 
 

@@ -6,7 +6,6 @@ On a single host, `greedypipe train` does the same without torchrun.
 """
 
 import argparse
-import contextlib
 import functools
 import os
 import sys
@@ -20,18 +19,21 @@ if __name__ == "__main__" and not __package__:
 import torch
 from torch.distributed import Store
 
-from greedypipe.launch.checkpoints.resume import Origin, find_origin, say
+from greedypipe.launch.checkpoints.resume import Origin, find_again, find_origin, say
 from greedypipe.launch.config.command_line import CommandLine
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, dump_config, load_config
+from greedypipe.launch.planning.host_limits import check_host
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.process.environment import Environment
-from greedypipe.launch.process.rank import give_up
+from greedypipe.launch.process.rank import run_rank
 from greedypipe.launch.process.run_process import run_stage
-from greedypipe.launch.recovery.exit_codes import INTERRUPTED, WRONG_CONFIGURATION
-from greedypipe.launch.recovery.keeper import run_kept
+from greedypipe.launch.recovery.exit_codes import WRONG_CONFIGURATION
+from greedypipe.launch.recovery.life import Life
 from greedypipe.launch.recovery.member import Member
+from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.reporting.screen import make_screen
+from greedypipe.workers.telemetry.phrases import shown
 
 
 def main() -> None:
@@ -48,23 +50,24 @@ def main() -> None:
         if config.faults.policy == "isolate":
             environment.check_store_outlives_processes()
     except ConfigError as error:
-        _refuse(environment, error)
-    work = functools.partial(_work, environment, plan, arguments.resume)
-    name = plan.placement.seat_of(environment.rank).name
-    sys.exit(run_kept(name, config.faults, work, functools.partial(give_up, plan, environment)))
+        _refuse(error, speaks=environment.rank == 0)
+    try:
+        check_host(plan, [plan.placement.seat_of(rank) for rank in environment.ranks_here])
+    except ConfigError as error:
+        _refuse(error, speaks=environment.local_rank == 0)
+    sys.exit(run_rank(plan, environment, functools.partial(_work, environment, plan, arguments.resume)))
 
 
-def _work(environment: Environment, plan: Plan, resume: str | None, incarnation: int) -> int:
+def _work(environment: Environment, plan: Plan, resume: str | None, life: Life) -> int:
     """Runs one process of the run; under a keeper, in its child, also after a restart."""
-    with contextlib.suppress(KeyboardInterrupt):
+    with RankSignals(speaks=environment.rank == 0) as signals:
         stores = environment.connect(2, plan.config.faults.timeout_s)
         folder = find = None
         if environment.rank == 0:
-            folder, find = _begin(environment, resume, plan, stores[1], incarnation)
+            folder, find = _begin(environment, resume, plan, stores[1], life.incarnation)
         rank, local_rank = environment.rank, environment.local_rank
-        member = Member.join(plan, rank, local_rank, stores, folder=folder, find_origin=find, incarnation=incarnation)
-        return run_stage(member, make_screen(plan.config.logging.console_interval_s))
-    return INTERRUPTED
+        member = Member.join(plan, rank, local_rank, stores, folder=folder, find_origin=find, life=life)
+        return run_stage(member, make_screen(plan.config.logging.console_interval_s), signals)
 
 
 def _begin(
@@ -74,15 +77,12 @@ def _begin(
     `resume` may have to be refused."""
     earlier = environment.noted_folder(store) if environment.attempt or incarnation else None
 
-    def find() -> Origin:
-        return find_origin(resume, plan, earlier, say)
-
     if incarnation and earlier:
-        return earlier, find
+        return earlier, functools.partial(find_again, plan, earlier)
     try:
-        origin = find()
+        origin = find_origin(resume, plan, earlier, say)
     except ConfigError as error:
-        _refuse(environment, error)
+        _refuse(error, speaks=environment.rank == 0)
     environment.note_folder(store, origin.folder)
     return origin.folder, lambda: origin
 
@@ -99,13 +99,13 @@ def _print_on_rank_0(environment: Environment, text: str) -> None:
         print(text, flush=True)
 
 
-def _refuse(environment: Environment, error: ConfigError) -> None:
-    """Ends the process; only rank 0 prints why."""
-    if environment.rank == 0:
+def _refuse(error: ConfigError, speaks: bool) -> None:
+    """Ends the process; of all processes with the same error only one prints it."""
+    if speaks:
         for line in str(error).splitlines():
-            print(f"greedypipe: {line}", file=sys.stderr, flush=True)
+            print(f"greedypipe: {shown(line)}", file=sys.stderr, flush=True)
     else:
-        # The launcher ends all processes as soon as one has exited: rank 0 must have printed by then.
+        # The launcher ends all processes as soon as one has exited: that one must have printed by then.
         time.sleep(2)
     os._exit(WRONG_CONFIGURATION)
 

@@ -13,12 +13,13 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from greedypipe.launch.reporting.console import standard_output
 from greedypipe.launch.reporting.status_file import read_ending, read_status
 from greedypipe.workers.telemetry.diagnosis import judge
+from greedypipe.workers.telemetry.phrases import shown
 from greedypipe.workers.telemetry.records import RunStatus
 
 REFRESH_S = 0.5
@@ -60,8 +61,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the run's folder, e.g. runs/vgg8b-digits-1")
     parser.add_argument("--follow", action="store_true", help="repeat until Ctrl-C")
-    arguments = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    arguments = parser.parse_intermixed_args()
+    console = standard_output(150)
     try:
         table = _table(arguments.run)
         if not arguments.follow:
@@ -72,7 +73,7 @@ def main() -> None:
                 time.sleep(REFRESH_S)
                 live.update(_table(arguments.run), refresh=True)
     except ValueError as error:
-        sys.exit(f"greedypipe: {error}")
+        sys.exit(f"greedypipe: {shown(error)}")
     except KeyboardInterrupt:
         pass
 

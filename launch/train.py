@@ -2,8 +2,8 @@
 
     greedypipe train [--stages 4] [--config x.yaml] [--resume auto|PATH] [section.key=value ...]
 
-For several hosts use torchrun: `torchrun ... -m greedypipe.launch.run`, with the same options. Ctrl-C ends the run at
-once; SIGTERM makes it save first (exit code 75).
+For several hosts use torchrun: `torchrun ... -m greedypipe.launch.run`, with the same options. Ctrl-C and SIGTERM make the
+run save and end (exit code 75); the same again, some seconds later, ends it at once.
 """
 
 import argparse

@@ -198,6 +198,7 @@ class Blueprint:
             make_head=(lambda site: self.network.classifier.module) if is_last else make_head,
             timing=timing_of(index, self._method_class.reach, self._delays),
             seed=self.sections.training.seed,
+            next_site=None if is_last else partial(self._site, index + 1),
         )
 
 

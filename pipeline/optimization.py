@@ -56,6 +56,10 @@ class Optimization:
         """Restores what `state_dict` returned; takes its tensors over."""
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
+        # The saved learning rate is that of a run of the saved length, which may not be this one's.
+        rates = zip(self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True)
+        for group, (rate, factor) in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor(self._schedule.last_epoch)
 
 
 class Optimizations:

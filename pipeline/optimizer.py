@@ -11,11 +11,12 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
+from greedypipe.pipeline.no_effect import NoEffect
 from greedypipe.pipeline.options import refusal
 from greedypipe.pipeline.own_code import OwnCodeError
 from greedypipe.pipeline.plugins import Family, Own
 
-_WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (adamw: decoupled from the gradient)")
+_WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (adamw, nadam: decoupled from the gradient)")
 
 _SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"step_epochs": ("step",), "milestones": ("multistep",), "gamma": ("step", "multistep")}
@@ -53,7 +54,7 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
         key, schedule = str(info.field_name), info.data.get("schedule")
         if schedule and schedule not in _SCHEDULES[key] and value != cls.model_fields[key].default:
             needed = " or ".join(_SCHEDULES[key])
-            raise ValueError(f"got {value!r}, which has no effect with optimizer.schedule={schedule}; it needs {needed}")
+            raise NoEffect(f"got {value!r}, which has no effect with optimizer.schedule={schedule}; it needs {needed}")
         if key == "milestones" and schedule == "multistep" and not value:
             raise ValueError("got no epochs, but optimizer.schedule=multistep needs some, e.g. [150, 225]")
         return value
@@ -71,7 +72,7 @@ class SgdConfig(OptimizerConfig):
     @classmethod
     def _nesterov_needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
         if nesterov and info.data.get("momentum") == 0:
-            raise ValueError("got true, which needs optimizer.momentum above 0")
+            raise NoEffect("got true, which needs optimizer.momentum above 0")
         return nesterov
 
     def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
@@ -83,6 +84,16 @@ class SgdConfig(OptimizerConfig):
             nesterov=self.nesterov,
             fused=True,
         )
+
+
+class NadamConfig(OptimizerConfig):
+    """Adam with Nesterov's momentum, which bears late gradients better (Ajanthan et al., ICML 2025)."""
+
+    name: Literal["nadam"] = "nadam"
+    weight_decay: float = _WEIGHT_DECAY
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
+        return optim.NAdam(parameters, self.lr, weight_decay=self.weight_decay, decoupled_weight_decay=True, foreach=True)
 
 
 class AdamConfig(OptimizerConfig):
@@ -129,7 +140,10 @@ class OwnOptimizer(Own, OptimizerConfig):
 
 
 OPTIMIZER_FAMILY = Family[OptimizerConfig](
-    "optimizer", {"sgd": SgdConfig, "adam": AdamConfig, "adamw": AdamConfig}, default="sgd", own=OwnOptimizer
+    "optimizer",
+    {"sgd": SgdConfig, "adam": AdamConfig, "adamw": AdamConfig, "nadam": NadamConfig},
+    default="sgd",
+    own=OwnOptimizer,
 )
 
 
@@ -140,7 +154,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
 
 def build_schedule(
     config: OptimizerConfig, optimizer: optim.Optimizer, steps_per_epoch: int, total_steps: int
-) -> lr_scheduler.LRScheduler:
+) -> lr_scheduler.LambdaLR:
     """Builds the schedule; it is advanced once per step and, unlike in the published DGL code, keeps the momentum."""
     warmup = config.warmup_steps
 

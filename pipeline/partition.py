@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from greedypipe.pipeline.networks.layer import Layer
 
@@ -15,7 +15,11 @@ AUTO: Final = "auto"
 class PartitionConfig(BaseModel, frozen=True, extra="forbid"):
     """Where the network is cut into blocks."""
 
-    blocks: int = Field(4, ge=1, description="number of blocks to cut the network into; 1: ordinary back-propagation")
+    blocks: int = Field(
+        4,
+        ge=1,
+        description="number of blocks to cut the network into; 1: ordinary back-propagation; follows from named boundaries",
+    )
     boundaries: tuple[str, ...] | Literal["auto"] = Field(
         (),
         description="first layer of every block but the first, e.g. [conv3, conv5]; empty: as many layers with weights in "
@@ -24,6 +28,14 @@ class PartitionConfig(BaseModel, frozen=True, extra="forbid"):
     profile_s: float = Field(
         5.0, gt=0, description="seconds to spend on measuring layers, with boundaries=auto and in launch/plan.py"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _boundaries_set_blocks(cls, keys: Any) -> Any:
+        boundaries = keys.get("boundaries") if isinstance(keys, dict) else None
+        if isinstance(boundaries, list | tuple) and boundaries and "blocks" not in keys:
+            return keys | {"blocks": len(boundaries) + 1}
+        return keys
 
 
 @dataclass(frozen=True)

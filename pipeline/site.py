@@ -34,6 +34,7 @@ class Site:
             the head's initial weights from torch's global generator.
         timing: When the block reads and sends feedback.
         seed: Seed of the run.
+        next_site: Gives the next block's place; None in the last block.
     """
 
     index: int
@@ -46,6 +47,13 @@ class Site:
     make_head: Callable[["Site"], nn.Module]
     timing: Timing = WITHOUT_FEEDBACK
     seed: int = 0
+    next_site: Callable[[], "Site"] | None = None
+
+    @property
+    def following(self) -> "Site":
+        """The place of the next block, which there must be."""
+        assert self.next_site is not None, "no block follows the last one"
+        return self.next_site()
 
     @property
     def is_last(self) -> bool:

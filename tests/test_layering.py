@@ -40,6 +40,8 @@ TALKS_TO_PROCESSES = {
     "workers.links.patience",
     "workers.links.shared_memory",
     "workers.links.gloo",
+    "workers.links.gloo_group",
+    "workers.links.proof",
     "workers.links.nccl",
     "workers.replicas",
     "workers.telemetry.board",

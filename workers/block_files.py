@@ -2,21 +2,29 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
 from greedypipe.pipeline.block import Block
-from greedypipe.workers.atomic import replacing
+from greedypipe.workers.atomic import reason_of, replacing
 from greedypipe.workers.telemetry.records import Saved
 
 FINAL = "final"
 """Name of the checkpoint at the end of a run."""
+
+
+_KEYS = {"index": int, "turn": int, "last_layer": str, "layers": dict, "method": dict, "parameters": list, "optimizer": dict}
+
+
+class EndNotSaved(OSError):
+    """The end of a run cannot be saved: all that it has trained would be lost. Names the path and the reason."""
 
 
 class CheckpointConfig(BaseModel, frozen=True, extra="forbid"):
@@ -36,7 +44,8 @@ class Saver:
     | saver  | copies            | the disk                        | the disk     |
     | main   | -                 | the end of the save before this | the saver    |
 
-    A failed write does not end the training: failures are reported the same way as successes.
+    A failed write does not end the training, and blocks that are not finite are not written: failures are reported the same
+    way as successes.
 
     Args:
         root: Folder of the run's checkpoints.
@@ -55,7 +64,7 @@ class Saver:
     def save(self, name: str, blocks: Sequence[Block]) -> None:
         """Starts saving the blocks as they are; blocks while the previous checkpoint is still being written."""
         started = time.perf_counter()
-        self._wait()
+        self.wait()
         self._copies = copied([block.state_dict() for block in blocks], self._copies)
         self._last = self._executor.submit(self._try_to_write, name, self._copies)
         self.stalled_s += time.perf_counter() - started
@@ -64,26 +73,37 @@ class Saver:
         """Saves the blocks in the calling thread; blocks for the disk.
 
         Raises:
-            OSError, RuntimeError: The files could not be written; torch raises the latter.
+            EndNotSaved: The files could not be written.
+            FloatingPointError: A block is not finite.
         """
-        self._report(name, self._write(name, [block.state_dict() for block in blocks]))
+        try:
+            saved = self._write(name, [block.state_dict() for block in blocks])
+        except OSError as error:
+            raise EndNotSaved(f"{self._root / name} cannot be written: {reason_of(error)}") from error
+        self._report(name, saved)
 
     def close(self) -> None:
         """Blocks until everything is on disk."""
         self._executor.shutdown()
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Waits until what has been given to `save` is on disk, or has failed."""
         if self._last:
             self._last.result()
 
     def _try_to_write(self, name: str, states: Sequence[dict[str, Any]]) -> None:
         try:
             saved = self._write(name, states)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its archive writer
-            saved = Saved(failure=f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        except OSError as error:
+            saved = Saved(failure=f"{self._root / name} cannot be written: {reason_of(error)}")
+        except (RuntimeError, FloatingPointError) as error:
+            saved = Saved(failure=str(error).splitlines()[0])
         self._report(name, saved)
 
     def _write(self, name: str, states: Sequence[dict[str, Any]]) -> Saved:
+        for state in states:
+            if bad := not_finite(state):
+                raise FloatingPointError(f"block {state['index']}: {bad}")
         files = dict(write_block(self._root / name, state) for state in states)
         return Saved(files, {state["index"]: state["turn"] for state in states})
 
@@ -107,31 +127,113 @@ def copied(value: Any, into: Any) -> Any:
     return value
 
 
+def block_file(index: int) -> str:
+    """The name of the file that holds a block."""
+    return f"block{index}.pt"
+
+
 def write_block(folder: Path, state: dict[str, Any]) -> tuple[str, str]:
     """Writes a block's state to a file that is either whole or absent. Blocks for the disk.
 
     Returns:
         The file's name and its SHA-256.
+
+    Raises:
+        OSError: The write failed; names the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"block{state['index']}.pt"
+    path = folder / block_file(state["index"])
     with replacing(path) as file:
-        torch.save(state, file)
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return path.name, digest
+        digesting = _DigestingFile(file)
+        try:
+            torch.save(state, cast(IO[bytes], digesting))
+        except RuntimeError:
+            # torch's archive writer replaces the reason of a failed write by one of its own.
+            if digesting.error:
+                raise digesting.error from None
+            raise
+    return path.name, digesting.digest.hexdigest()
+
+
+class _DigestingFile:
+    """What torch.save needs of a file: computes the SHA-256 of what is written, and keeps the reason of a failed write."""
+
+    def __init__(self, file: BufferedRandom) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def read_block(path: Path) -> dict[str, Any]:
+    """Maps a block's state, a `Block.state_dict`, onto the CPU; what is not used is not read. Nothing is unpickled but
+    tensors and plain values.
+
+    Raises:
+        ValueError: The file holds no block; names it.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch's reader raises whatever the bytes lead it to
+        raise ValueError(f"{path} holds no block: {type(error).__name__}: {_first_line(error)}") from None
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), kind) for key, kind in _KEYS.items()):
+        raise ValueError(f"{path} holds no block: got a {type(state).__name__} without a block's keys")
+    return state
 
 
 def load_blocks(folder: Path) -> list[dict[str, Any]]:
-    """Memory-maps the states of all blocks, in the network's order, on the CPU; only what is used is read.
+    """Memory-maps the states of all blocks, in the network's order, on the CPU; see `read_block`.
 
     Raises:
-        ValueError: A block, or every block, is missing.
+        ValueError: A block, or every block, is missing, or a file holds none.
     """
     states: list[dict[str, Any]] = []
-    while (path := folder / f"block{len(states)}.pt").is_file():
-        states.append(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+    while (path := folder / block_file(len(states))).is_file():
+        states.append(read_block(path))
     found = len(list(folder.glob("block*.pt")))
     if not states or found != len(states):
         raise ValueError(f"{folder} does not hold the blocks of a whole network: {found} files, block {len(states)} missing")
     return states
+
+
+def not_finite(state: Mapping[str, Any]) -> str:
+    """What training cannot go on from in a block's state: NaN anywhere, or infinity in what is trained; empty where there
+    is none. Synchronises with the tensors' device.
+    """
+    named = [(key, name, value) for key in ("layers", "method") for name, value in state[key].items()]
+    for key, name, value in named:
+        full = name if key == "layers" else f"method.{name}"
+        if _is_bad(value, is_trained=full in state["parameters"]):
+            return f"{full} is not finite"
+    for number, entries in state["optimizer"].get("state", {}).items():
+        if any(_is_bad(value, is_trained=True) for value in entries.values()):
+            return f"the optimizer's state of parameter {number} is not finite"
+    held = {key: state[key] for key in ("others", "kept", "line") if key in state}
+    return next((f"what it holds as {key} is not finite" for key, value in held.items() if _has_nan(value)), "")
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return any(_has_nan(entry) for entry in (value.values() if isinstance(value, dict) else value))
+    return _is_bad(value, is_trained=False)
+
+
+def _is_bad(value: Any, *, is_trained: bool) -> bool:
+    """Buffers may hold infinity: masks do."""
+    if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
+        return False
+    return not bool(value.isfinite().all()) if is_trained else bool(value.isnan().any())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

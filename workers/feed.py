@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,6 +14,7 @@ from greedypipe.buffers.stats import BufferStats
 from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS
 from greedypipe.pipeline.task import Task
 from greedypipe.workers.data.source import BatchSource, LoadedBatch
+from greedypipe.workers.ending import Stops
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.telemetry.activity import Activity
@@ -87,8 +88,6 @@ class Feed:
 
     Args:
         spread_evaluation: Whether evaluation batches take turns with training batches.
-        may_stop: Called before every training batch beyond `total_steps`; True ends the stream.
-        must_stop: Called before every training batch; True ends the stream at once, with a mark and no evaluation.
         part: Begin and end of this replica's rows, as shares of every batch.
     """
 
@@ -99,16 +98,15 @@ class Feed:
         task: Task,
         *,
         spread_evaluation: bool,
-        may_stop: Callable[[], bool],
+        stops: Stops,
         status: StageStatus,
-        must_stop: Callable[[], bool] = lambda: False,
         part: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1)),
     ) -> None:
         self._source = source
         self._calendar = calendar
         self._task = task
-        self._may_stop = may_stop
-        self._must_stop = must_stop
+        self._stops = stops
+        self._ending = stops.ending
         self._part = part
         self._status = status
         self.wait_s = 0.0
@@ -143,18 +141,25 @@ class Feed:
                 pending, evaluated = self._pass(due), due
             yield from itertools.islice(pending, self._burst)
             # Not at `total_steps`: the stream is about to end anyway, and END with that number means a complete stream.
-            if batch.batch_id != total_steps and self._must_stop():
+            if batch.batch_id != total_steps and self._stops.must():
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
+                restarts = self._ending.restarts()
                 yield Message(Kind.END, batch.batch_id)
-                return
-            if batch.batch_id >= total_steps and self._may_stop():
-                if self._calendar.has_feedback:
-                    yield Message(Kind.DRAIN, total_steps)
-                yield from self._pass(self._calendar.epochs)
-                # A stage that came back during the pass may have steps to repeat.
-                if self._may_stop():
-                    yield Message(Kind.END, total_steps)
+                if not self._stays(restarts):
                     return
+                continue
+            if batch.batch_id >= total_steps:
+                # Read first: a process that comes back after this look is counted as a restart since then.
+                restarts = self._ending.restarts()
+                if self._stops.may():
+                    if self._calendar.has_feedback:
+                        yield Message(Kind.DRAIN, total_steps)
+                    yield from self._pass(self._calendar.epochs)
+                    # A stage that came back during the pass may have steps to repeat.
+                    if self._stops.may():
+                        yield Message(Kind.END, total_steps)
+                        if not self._stays(restarts):
+                            return
             if self._calendar.is_marked(batch.batch_id, evaluates and self._burst is None):
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
             given_s = time.perf_counter()
@@ -162,6 +167,9 @@ class Feed:
             if batch.batch_id >= total_steps:
                 self._status.now(Activity.REST)
                 time.sleep(min(LONGEST_REST_S, REST * (time.perf_counter() - given_s)))
+
+    def _stays(self, restarts: int) -> bool:
+        return self._ending.stay(lambda: self._ending.restarts() != restarts)
 
     def _pass(self, epoch: int) -> Iterator[Message]:
         spec = self._task.ensemble

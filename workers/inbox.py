@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from greedypipe.buffers.replay import CONTROL_CAPACITY, BuffersConfig, Policy, Read, ReplayBuffer
 from greedypipe.buffers.stats import BufferStats
+from greedypipe.workers.ending import AtOnce, Ending
 from greedypipe.workers.links.interface import PollingReceiver, Received, Receiver
 from greedypipe.workers.links.messages import AnyMessage, Kind
 from greedypipe.workers.telemetry.activity import Activity
@@ -71,6 +72,7 @@ class Inbox:
     Args:
         upstream: Name of the sending stage, e.g. "stage 1".
         awaited: What it sends.
+        ending: Decides whether the iteration continues after Kind.END.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class Inbox:
         upstream: str,
         timeout_s: float,
         awaited: Awaited = ACTIVATIONS,
+        ending: Ending | None = None,
     ) -> None:
         self._awaited = awaited
+        self._ending: Ending = ending or AtOnce()
         self._receiver = receiver
         self._status = status
         self._upstream = upstream
@@ -98,16 +102,16 @@ class Inbox:
         self._filling = (
             PolledFilling(receiver, self._buffer, timeout_s)
             if policy.consumes and isinstance(receiver, PollingReceiver)
-            else ThreadedFilling(receiver, self._buffer, timeout_s, upstream)
+            else ThreadedFilling(receiver, self._buffer, timeout_s, upstream, stays=self._ending.stays)
         )
 
     def __iter__(self) -> Iterator[Delivery]:
-        kind = Kind.TRAIN
-        while kind != Kind.END:
+        has_ended = False
+        while not has_ended or self._ending.stay(lambda: self._buffer.is_readable):
             read = self._read()
             message = read.item.message
-            kind = message.kind
             yield Delivery(message, read.staleness, read.reuse)
+            has_ended = has_ended or message.kind == Kind.END
             read.done()
 
     def read_each_once(self) -> None:
@@ -183,9 +187,16 @@ class PolledFilling:
 
 
 class ThreadedFilling:
-    """Fills a buffer from a link in a thread of its own."""
+    """Fills a buffer from a link in a thread of its own.
 
-    def __init__(self, receiver: Receiver, buffer: ReplayBuffer[Received], timeout_s: float, upstream: str) -> None:
+    Args:
+        stays: Whether to go on after Kind.END, until the link is closed.
+    """
+
+    def __init__(
+        self, receiver: Receiver, buffer: ReplayBuffer[Received], timeout_s: float, upstream: str, *, stays: bool
+    ) -> None:
+        self._stays = stays
         self._receiver = receiver
         self._buffer = buffer
         self._timeout_s = timeout_s
@@ -204,7 +215,7 @@ class ThreadedFilling:
     def _fill(self) -> None:
         try:
             kind = Kind.TRAIN
-            while kind != Kind.END:
+            while kind != Kind.END or self._stays:
                 received = self._receiver.receive()
                 kind = received.message.kind
                 self._store(received)

@@ -29,6 +29,9 @@ class Line(Protocol):
     def end(self) -> None:
         """Called once when the stream has ended: nothing more is put or taken."""
 
+    def close(self) -> None:
+        """Waits until the other stage has taken everything that was put; idempotent."""
+
 
 class NoLine:
     """No feedback: nothing is put in, and what is taken out is empty."""
@@ -42,6 +45,9 @@ class NoLine:
         return NOTHING
 
     def end(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -65,6 +71,9 @@ class LocalLine:
 
     def end(self) -> None:
         self._entries.clear()
+
+    def close(self) -> None:
+        pass
 
 
 class SentLine:
@@ -94,6 +103,9 @@ class SentLine:
     def end(self) -> None:
         """Says that nothing more comes; does not wait until everything has been taken."""
         self._sender.send(Message(Kind.END, 0))
+
+    def close(self) -> None:
+        self._sender.close()
 
 
 class ReceivedLine:
@@ -127,6 +139,9 @@ class ReceivedLine:
         for _ in self._deliveries:
             pass
 
+    def close(self) -> None:
+        pass
+
 
 class Lines:
     """All lines of a stage.
@@ -159,3 +174,8 @@ class Lines:
         """The stream has ended: says so to the stage before, and waits until the next stage has."""
         for line in self._lines:
             line.end()
+
+    def close(self) -> None:
+        """Waits until the stage before has taken everything."""
+        for line in self._lines:
+            line.close()

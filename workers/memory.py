@@ -1,4 +1,4 @@
-"""Memory of the calling process: its peak, and whether it keeps what a training step frees."""
+"""Memory: what this host has left, the calling process's peak, and whether it keeps what a training step frees."""
 
 import contextlib
 import ctypes
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+MEMINFO, GROUPS, GROUP_ROOT = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 RESET_PEAK = "5"
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Options of mallopt(3)."""
@@ -31,6 +32,33 @@ def peak_memory_bytes(device: torch.device) -> int:
     lines = STATUS.read_text().splitlines() if STATUS.exists() else []
     marks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
     return 1024 * (marks[0] if marks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def available_bytes() -> int | None:
+    """Memory that processes of this host can still get without swapping, within this process's control groups; None where
+    the kernel does not say."""
+    lines = MEMINFO.read_text().splitlines() if MEMINFO.exists() else []
+    found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return min([*found, *_left_in_groups()], default=None)
+
+
+def _left_in_groups() -> list[int]:
+    """What the limits of this process's control group (version 2), and of those around it, leave."""
+    left = []
+    for line in GROUPS.read_text().splitlines() if GROUPS.exists() else []:
+        _, _, path = line.partition("0::/")
+        for group in [GROUP_ROOT / path, *(GROUP_ROOT / path).parents]:
+            with contextlib.suppress(OSError, ValueError):
+                # The limit is a word where there is none.
+                limit, used = int((group / "memory.max").read_text()), int((group / "memory.current").read_text())
+                left.append(limit - used + _cached_bytes(group))
+    return left
+
+
+def _cached_bytes(group: Path) -> int:
+    """Copies of files, which the kernel drops as soon as it needs the memory."""
+    lines = (group / "memory.stat").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
 
 
 def keep_freed_memory() -> bool:

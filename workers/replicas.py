@@ -1,9 +1,9 @@
 """Joint work of the replicas of one stage: they average gradients and agree on decisions."""
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,8 @@ from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.block import Block, Learned
 from greedypipe.pipeline.feedback import NOTHING, Feedback
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
+from greedypipe.workers.links.gloo_group import make_gloo_group
+from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.placement import Seat
 
 
@@ -46,42 +48,55 @@ class Unreplicated:
 class DataParallel:
     """A stage of several processes, which sum the gradients of each block before its step.
 
-    The processes of a stage are torch's default group; the run as a whole has none. Every wait for another replica ends
-    after `timeout_s`, or when that replica is gone.
+    They form a process group of their own; torch's default group is left alone. Every wait for another replica ends after
+    the group's deadline, or when that replica is gone.
 
     Args:
-        device: Device of the blocks; decides between gloo and NCCL.
-
-    Raises:
-        ConnectionError: Another replica did not join in time.
+        group: All replicas, each under its number; gloo's or NCCL's.
+        device: Device of the blocks.
     """
 
-    def __init__(self, seat: Seat, store: Store, device: torch.device, timeout_s: float) -> None:
+    def __init__(self, seat: Seat, group: Any, device: torch.device) -> None:
         self._seat = seat
+        self._group: Any = group
         self._flag = torch.zeros(1, dtype=torch.int32, device=device)
-        with self.waiting():
-            dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo",
-                store=PrefixStore(f"replicas{seat.stage}", store),
-                rank=seat.replica,
-                world_size=seat.replicas,
-                timeout=datetime.timedelta(seconds=timeout_s),
-            )
 
     def share_learning(self, blocks: Sequence[Block]) -> Sequence[AnyBlock]:
         for block in blocks:
-            block.become_replica(self._seat.replica, sum_gradients)
+            block.become_replica(self._seat.replica, self._sum_gradients)
         return [ReplicatedBlock(block, self) for block in blocks]
 
     def agree(self, wish: bool) -> bool:
         self._flag.fill_(wish)
+        largest = dist.AllreduceOptions()
+        largest.reduceOp = dist.ReduceOp.MAX
         with self.waiting():
-            dist.all_reduce(self._flag, dist.ReduceOp.MAX)
+            self._group.allreduce([self._flag], largest).wait()
         return bool(self._flag.item())
 
     def close(self) -> None:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        self._group = None
+
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """Gives every replica the first one's tensors. Blocks until they have come."""
+        with self.waiting():
+            for tensor in tensors:
+                self._group.broadcast([tensor], dist.BroadcastOptions()).wait()
+
+    def _sum_gradients(self, parameters: Sequence[nn.Parameter], share: float) -> None:
+        """Replaces the gradients of a mean over a replica's rows, which are this share of a batch, by those of the mean over
+        the whole batch. Blocks until all replicas have come here.
+
+        DistributedDataParallel gives the same bits, but bears neither two backward passes of one step nor a kept graph.
+        """
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not gradients:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).mul_(share)
+        self._group.allreduce([flat], dist.AllreduceOptions()).wait()
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -95,8 +110,7 @@ class DataParallel:
             if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
                 raise
             first = str(error).strip().splitlines()[0]
-            others = f"the other replicas of stage {self._seat.stage}"
-            raise ConnectionError(f"{self._seat.name} waited in vain for {others}: {first}") from error
+            raise ConnectionError(f"{self._seat.name} waited in vain for {_others(self._seat)}: {first}") from error
 
 
 class ReplicatedBlock(BlockShell):
@@ -123,34 +137,35 @@ class ReplicatedBlock(BlockShell):
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not self._is_evaluating:
             # Replicas have seen different rows; the first one's statistics are the ones that are saved.
-            with self._replicas.waiting():
-                broadcast(self._statistics)
+            self._replicas.broadcast(self._statistics)
             self._is_evaluating = True
         return self._block.predict(x)
 
 
-def join_replicas(seat: Seat, store: Store, device: torch.device, timeout_s: float) -> Replicas:
-    """Joins the other replicas of a stage, if there are any; blocks until all have joined."""
-    return DataParallel(seat, store, device, timeout_s) if seat.replicas > 1 else Unreplicated()
+def join_replicas(seat: Seat, store: Store, device: torch.device, timeout_s: float, is_over: Callable[[], bool]) -> Replicas:
+    """Joins the other replicas of a stage, if there are any; blocks until all have joined.
 
+    Args:
+        is_over: True once the wait has become pointless.
 
-def sum_gradients(parameters: Sequence[nn.Parameter], share: float) -> None:
-    """Replaces the gradients of a mean over a replica's rows, which are this share of a batch, with those of the mean over
-    the whole batch. Blocks until all replicas have called it.
-
-    DistributedDataParallel gives the same bits, but supports neither two backward passes per step nor a kept graph.
+    Raises:
+        ConnectionError: Another replica did not join in time; GivenUp where waiting became pointless.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).mul_(share)
-    dist.all_reduce(flat)
-    parts = flat.split([gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
+    if seat.replicas == 1:
+        return Unreplicated()
+    own, patience = PrefixStore(f"replicas{seat.stage}", store), Patience(_others(seat), timeout_s, is_over)
+    if device.type == "cuda":
+        return DataParallel(seat, patience.call(lambda: _nccl_group(seat, own, timeout_s)), device)
+    group = make_gloo_group(own, seat.replica, seat.replicas, patience=patience, deadline_s=timeout_s)
+    return DataParallel(seat, group, device)
 
 
-def broadcast(tensors: Sequence[Tensor]) -> None:
-    """Copies the first replica's tensors to all others. Blocks until they have arrived."""
-    for tensor in tensors:
-        dist.broadcast(tensor, 0)
+def _nccl_group(seat: Seat, store: Store, timeout_s: float) -> Any:
+    nccl: Any = dist.ProcessGroupNCCL
+    options = nccl.Options()
+    options._timeout = datetime.timedelta(seconds=timeout_s)
+    return nccl(store, seat.replica, seat.replicas, options)
+
+
+def _others(seat: Seat) -> str:
+    return f"the other replicas of stage {seat.stage}"

@@ -34,12 +34,14 @@ class Results:
         interval_steps: Steps between two records, and between two checks for losses that are not finite.
         publish: Called with every finished evaluation.
         save: Called at every checkpoint mark with its batch_id; must return soon.
+        finish: Called at the end of the stream with its batch_id, when the next stage has been sent it: saves and reports.
     """
 
     metrics: MetricsFile
     interval_steps: int
     publish: Callable[[EvaluationPart], None]
     save: Callable[[int], None]
+    finish: Callable[[int], None]
 
 
 class StageWorker:
@@ -87,8 +89,6 @@ class StageWorker:
         self._meters = {block.index: Meter(block, results.interval_steps) for block in blocks}
         self._counts = Counts([block.index for block in blocks], task, self._device)
         self.watch = Stopwatch()
-        self.ended_at = 0
-        """After `run`: number of the first training batch of stage 0 that was not sent."""
 
     def run(self) -> None:
         """Runs until the stream ends; blocks until the next stage has taken everything."""
@@ -116,6 +116,10 @@ class StageWorker:
             else:
                 self.watch.evaluate_s += seconds
             clock, waited = now, waits
+        self._status.now(Activity.DRAIN, self._downstream)
+        self._outbox.close()
+        self._lines.close()
+        self._inbox.close()
 
     def _waits(self) -> Waits:
         return Waits(self._inbox.wait_s, self._outbox.wait_room_s, self._lines.wait_s)
@@ -181,12 +185,13 @@ class StageWorker:
         self._results.save(message.batch_id)
 
     def _end(self, message: Message) -> None:
-        self.ended_at = message.batch_id
+        if any(block.total_steps <= message.batch_id and not block.finished for block in self._blocks):
+            # It was sent when this process had died, and counted as finished. Another end will follow.
+            return
         self._send(message)
         self._lines.end()
-        self._status.now(Activity.DRAIN, self._downstream)
-        self._outbox.close()
-        self._inbox.close()
+        self._inbox.read_each_once()
+        self._results.finish(message.batch_id)
 
     def _send(self, message: Message) -> None:
         self._status.now(Activity.WAIT_ROOM, self._downstream)

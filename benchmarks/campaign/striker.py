@@ -2,12 +2,13 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 from benchmarks.campaign.trials import SCRIPTED, Trial
-from greedypipe.launch.checkpoints.manifest import complete_folders
+from greedypipe.launch.checkpoints.manifest import MANIFEST, complete_folders
 from greedypipe.launch.reporting.status_file import read_status
 
 
@@ -20,6 +21,8 @@ class Striker:
         self._timeout_s = timeout_s
         self.pids: list[int] = []
         self.struck_s: float | None = None
+        self.launcher: subprocess.Popen[bytes] | None = None
+        """Of the ranks, where it is a process of its own."""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -37,7 +40,7 @@ class Striker:
                 if all(rows) and metrics.read_text().count("\n") >= self._trial.step:
                     break
             time.sleep(0.005)
-        if self._trial.fault not in SCRIPTED and not self._trial.slowness and self.pids:
+        if self._trial.fault not in SCRIPTED and not self._trial.strikes_itself and self.pids:
             self._strike(self.pids[self._trial.stage])
 
     def _strike(self, pid: int) -> None:
@@ -47,17 +50,27 @@ class Striker:
                 os.kill(pid, signal.SIGSTOP)
                 time.sleep(1)
                 os.kill(pid, signal.SIGCONT)
+            elif self._trial.fault == "SIGTERM to all groups":
+                for one in self.pids:
+                    os.killpg(os.getpgid(one), signal.SIGTERM)
+            elif self._trial.fault == "killed launcher":
+                assert self.launcher
+                self.launcher.kill()
             else:
-                if self._trial.fault == "truncated checkpoint" and self._trial.recovery == "isolate":
-                    truncate_newest(self._folder)
+                if self._trial.damages and self._trial.recovery == "isolate":
+                    damage_newest(self._folder, self._trial)
                 os.kill(pid, signal.SIGTERM if self._trial.fault == "SIGTERM" else signal.SIGKILL)
         except ProcessLookupError:
             self.struck_s = None
 
 
-def truncate_newest(folder: Path) -> None:
-    """Cuts a file of the newest complete checkpoint in half."""
-    newest = complete_folders(folder)[:1]
-    for checkpoint in newest:
-        file = checkpoint / "block1.pt"
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+def damage_newest(folder: Path, trial: Trial) -> None:
+    """Cuts a file of the newest complete checkpoint in half, or changes a bit of it or of its manifest."""
+    for checkpoint in complete_folders(folder)[:1]:
+        file = checkpoint / ("block1.pt" if trial.fault == "truncated checkpoint" or trial.step % 2 else MANIFEST)
+        content = bytearray(file.read_bytes())
+        if trial.fault == "truncated checkpoint":
+            content = content[: len(content) // 2]
+        else:
+            content[trial.step * 97 % len(content)] ^= 1
+        file.write_bytes(content)

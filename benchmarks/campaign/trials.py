@@ -1,8 +1,10 @@
 """What a campaign does to its runs: the run, the faults, and the trials drawn from them."""
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 STAGES = 3
 RUN = (
@@ -35,7 +37,29 @@ FAULTS = (
     "truncated checkpoint",
     "slow stage",
     "slow link",
+    "SIGTERM to all groups",
+    "damaged checkpoint",
+    "killed in start-up",
+    "killed at the end",
+    "killed launcher",
+    "full tmpfs",
 )
+EDGES = {
+    "killed in start-up": ("begin", "receiver.before", "receiver.after", "sender.before", "sender.after", "first step"),
+    "killed at the end": (
+        "pass.before",
+        "pass.after",
+        "end.before",
+        "end.after",
+        "save.before",
+        "save.after",
+        "summary.before",
+    ),
+}
+"""Where a process kills itself (benchmarks.campaign.edges), by fault."""
+STREAMED = 0.25
+"""Share of the trials that read image files, with loader processes."""
+LOADERS = 2
 FATAL = {"kill -9", "SIGTERM", "exception", "truncated checkpoint"}
 SCRIPTED = {"exception": "raise", "full disk": "full_disk"}
 
@@ -49,6 +73,20 @@ class Trial:
     fault: str
     stage: int
     step: int
+    point: str = ""
+    """Of benchmarks.campaign.edges, where the fault is at one."""
+    is_streamed: bool = False
+    """Whether stage 0 reads image files, with loader processes."""
+
+    def data(self, images: Path) -> list[str]:
+        """Of every attempt, and of the runs that it is compared with.
+
+        Args:
+            images: A folder that `write_images` has filled.
+        """
+        if not self.is_streamed:
+            return []
+        return ["data.name=image_folder", f"data.root={images}", "data.memory_limit_mb=0", f"data.loader_workers={LOADERS}"]
 
     @property
     def overrides(self) -> list[str]:
@@ -57,6 +95,16 @@ class Trial:
             kind = SCRIPTED[self.fault]
             return [f"debug.fault={kind}", f"debug.fault_stage={self.stage}", f"debug.fault_step={self.step}"]
         return self.slowness
+
+    @property
+    def strikes_itself(self) -> bool:
+        """Whether nobody has to strike it from outside."""
+        return bool(self.slowness or self.point) or self.fault == "full tmpfs"
+
+    @property
+    def damages(self) -> bool:
+        """Whether its newest checkpoint is damaged before it goes on."""
+        return self.fault in ("truncated checkpoint", "damaged checkpoint")
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -75,21 +123,30 @@ class Trial:
 
 def draw(count: int, seed: int, last_step: int, recoveries: Sequence[str]) -> list[Trial]:
     """Every fault about as often as every other, at random moments in random stages."""
-    generator = random.Random(seed)
-    return [
-        Trial(
-            generator.choice(("fifo", "replay")),
-            generator.choice(recoveries),
-            FAULTS[number % len(FAULTS)],
-            generator.randrange(STAGES),
-            generator.randrange(2, last_step),
-        )
-        for number in range(count)
-    ]
+    generator, faults = random.Random(seed), [fault for fault in FAULTS if fault != "full tmpfs" or os.geteuid() == 0]
+    return [_draw_one(generator, faults[number % len(faults)], last_step, recoveries) for number in range(count)]
+
+
+def _draw_one(generator: random.Random, fault: str, last_step: int, recoveries: Sequence[str]) -> Trial:
+    trial = Trial(
+        generator.choice(("fifo", "replay")),
+        generator.choice(recoveries),
+        fault,
+        generator.randrange(STAGES),
+        generator.randrange(2, last_step),
+        generator.choice(EDGES[fault]) if fault in EDGES else "",
+        generator.random() < STREAMED,
+    )
+    # Some points are in the first or the last stages alone.
+    if trial.point.startswith("summary"):
+        return replace(trial, stage=0)
+    if trial.point.startswith("receiver"):
+        return replace(trial, stage=max(1, trial.stage))
+    return replace(trial, stage=min(trial.stage, STAGES - 2)) if trial.point.startswith("sender") else trial
 
 
 def draw_few(seed: int, last_step: int) -> list[Trial]:
     """One of each fault that ends a run, with FIFO links, and one of those with isolation in both policies."""
     drawn = draw(len(FAULTS), seed, last_step, ("restart",))
-    few = [replace(trial, policy="fifo") for trial in drawn if trial.fault in FATAL]
+    few = [replace(trial, policy="fifo", is_streamed=False) for trial in drawn if trial.fault in FATAL]
     return few + [replace(few[0], recovery="isolate", policy=policy) for policy in ("fifo", "replay")]

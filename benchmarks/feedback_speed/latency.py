@@ -115,6 +115,7 @@ class Sleeper:
 
     device, layers, learning_rate = CPU, (), 0.0
     relays, finished, drain_turns = False, False, 0
+    total_steps = 2**40
 
     def __init__(self, index: int, setting: Setting) -> None:
         self.index = index

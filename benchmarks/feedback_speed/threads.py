@@ -146,7 +146,7 @@ class ThreadedPipeline:
         outbox = ahead[stage][0] if stage < len(ahead) else DeadEnd()
         metrics = MetricsFile(folder / f"{stage}.jsonl")
         open_parts.callback(metrics.close)
-        results = Results(metrics, 99, lambda part: None, lambda batch_id: None)
+        results = Results(metrics, 99, lambda part: None, lambda batch_id: None, lambda batch_id: None)
         lines = Lines(blocks, before, behind)
         return StageWorker(blocks, inbox, outbox, lines, carried=[LABELS], task=self.task, status=status, results=results)
 

@@ -4,13 +4,14 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from greedypipe.launch.checkpoints.manifest import Manifest, checkpoints_of, commit, prune
+from greedypipe.launch.checkpoints.manifest import Manifest, checkpoints_of, commit
+from greedypipe.launch.checkpoints.resume import Origin
+from greedypipe.launch.checkpoints.retention import own_history, prune, remove_checkpoint
 from greedypipe.launch.planning.run_plan import Plan
-from greedypipe.workers.block_files import FINAL
+from greedypipe.workers.block_files import FINAL, EndNotSaved
 from greedypipe.workers.evaluation import combined
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import versions
@@ -24,22 +25,29 @@ LOOK_S = 0.05
 class Committer:
     """Waits for all stages' parts of each checkpoint and then writes its manifest; removes what is no longer kept.
 
-    Runs in stage 0, in a thread. A checkpoint that some stage could not save is left incomplete, said and counted; so is
-    one whose manifest cannot be written.
+    Runs in stage 0, in a thread. A checkpoint that some stage could not save is not completed: this is reported and
+    counted, and what the other stages have saved of it is removed. The same holds where the manifest cannot be written.
 
     Args:
+        origin: Where the run writes and begins.
+        attempt: Number of the attempt at the run.
         keep_evaluations: Called before a manifest is written. What has been evaluated before a mark is known when all parts
             are there, and a run that goes on from it does not evaluate it again.
     """
 
-    def __init__(self, board: Board, plan: Plan, run: Path, keep_evaluations: Callable[[], None]) -> None:
+    def __init__(
+        self, board: Board, plan: Plan, origin: Origin, keep_evaluations: Callable[[], None], attempt: int = 0
+    ) -> None:
         self._board = board
         self._keep_evaluations = keep_evaluations
+        self._attempt = attempt
         self._plan = plan
-        self._run = run
+        self._run = origin.folder
+        is_own = origin.checkpoint is not None and origin.checkpoint.parent == checkpoints_of(origin.folder)
+        self._history = own_history(origin.folder, origin.batch_id if is_own else None)
         self._expected: dict[str, int] = {}
         self._complete = 0
-        self._incomplete = 0
+        self._lost: dict[str, str] = {}
         self._has_work = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="committer", daemon=True)
@@ -58,10 +66,15 @@ class Committer:
 
     def counts(self) -> CheckpointCounts:
         """Checkpoints of this run so far."""
-        return CheckpointCounts(self._complete, self._incomplete)
+        return CheckpointCounts(self._complete, len(self._lost))
+
+    def check_saved(self, name: str) -> None:
+        """Raises EndNotSaved if the checkpoint at the end of the run, or where it was stopped, could not be completed."""
+        if name in self._lost:
+            raise EndNotSaved(f"{checkpoints_of(self._run) / name} cannot be completed: {self._lost[name]}")
 
     def expect(self, name: str, batch_id: int) -> None:
-        """Tells that all stages save a checkpoint of this name, at this mark."""
+        """Notes that all stages save a checkpoint of this name, at this mark."""
         self._expected[name] = batch_id
         self._has_work.set()
 
@@ -76,27 +89,47 @@ class Committer:
 
     def _step(self) -> None:
         for name, batch_id in list(self._expected.items()):
-            topic = checkpoint_of(name)
-            if self._board.is_complete(topic):
+            if parts := self._board.complete(checkpoint_of(name, self._attempt)):
                 del self._expected[name]
-                self._finish(name, batch_id, self._board.posted(topic))
+                self._finish(name, batch_id, parts)
 
     def _finish(self, name: str, batch_id: int, parts: list[Saved]) -> None:
-        try:
-            saved = zip(self._plan.placement.seats(), parts, strict=True)
-            if failures := [f"{seat.name}: {part.failure}" for seat, part in saved if part.failure]:
-                raise OSError("; ".join(failures))
+        folder = checkpoints_of(self._run) / name
+        saved = zip(self._plan.placement.seats(), parts, strict=True)
+        failures = [f"{seat.name}: {part.failure}" for seat, part in saved if part.failure]
+        if not failures:
             self._keep_evaluations()
-            files = {file: digest for part in parts for file, digest in part.files.items()}
-            steps = {block: step for part in parts for block, step in part.steps.items()}
-            config = self._plan.config.model_dump(mode="json")
-            manifest = Manifest(batch_id, steps, files, self._accuracy_at(batch_id), config, versions())
-            commit(checkpoints_of(self._run) / name, manifest)
-            prune(self._run, self._plan.config.checkpoint.keep, FINAL)
-            self._complete += 1
+            try:
+                commit(folder, self._manifest(batch_id, parts))
+            except OSError as error:
+                failures = [str(error)]
+        if failures:
+            self._give_up(name, "; ".join(failures))
+            return
+        self._complete += 1
+        if name != FINAL:
+            self._history[batch_id] = folder
+        self._tidy(lambda: prune(self._run, self._plan.config.checkpoint.keep, self._history))
+
+    def _give_up(self, name: str, reason: str) -> None:
+        self._lost[name] = reason
+        if name == FINAL:
+            return
+        print(f"greedypipe: checkpoint {name} is incomplete, training goes on: {reason}", file=sys.stderr, flush=True)
+        # Its room may be what the next one lacks.
+        self._tidy(lambda: remove_checkpoint(checkpoints_of(self._run) / name))
+
+    def _tidy(self, remove: Callable[[], None]) -> None:
+        try:
+            remove()
         except OSError as error:
-            self._incomplete += 1
-            print(f"greedypipe: checkpoint {name} is incomplete, training goes on: {error}", file=sys.stderr, flush=True)
+            print(f"greedypipe: a checkpoint that is not needed stays: {error}", file=sys.stderr, flush=True)
+
+    def _manifest(self, batch_id: int, parts: list[Saved]) -> Manifest:
+        files = {file: digest for part in parts for file, digest in part.files.items()}
+        steps = {block: step for part in parts for block, step in part.steps.items()}
+        config = self._plan.config.model_dump(mode="json")
+        return Manifest(batch_id, steps, files, self._accuracy_at(batch_id), config, versions())
 
     def _accuracy_at(self, batch_id: int) -> float | None:
         """With FIFO an evaluation between the same two batches saw exactly these parameters."""

@@ -1,4 +1,4 @@
-"""What a run has trained: the checkpoint that a user means, and its layers and heads under their ordinary names."""
+"""A trained network: the checkpoint that a user means, and its layers and heads under their ordinary names."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -7,22 +7,23 @@ from typing import Any
 
 from torch import Tensor
 
-from greedypipe.launch.checkpoints.manifest import MANIFEST, checkpoints_of, newest_valid, read_manifest
+from greedypipe.launch.checkpoints.manifest import MANIFEST, newest_valid, read_manifest
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.recut import transferred_state
-from greedypipe.workers.block_files import FINAL, load_blocks
+from greedypipe.workers.block_files import block_file, load_blocks, read_block
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a user means by the folder of a run or of a checkpoint; its bytes are checked.
+    """Finds the checkpoint that a user means by a folder: of a checkpoint, or of a run, whose newest valid one is meant.
+
+    Checks all of its bytes; damaged checkpoints of a run are reported and passed over.
 
     Raises:
-        ValueError: There is none, or it is damaged.
+        ValueError: There is none, or the checkpoint is damaged.
     """
-    chosen = next((folder for folder in (path, checkpoints_of(path) / FINAL) if (folder / MANIFEST).exists()), None)
-    if chosen:
-        read_manifest(chosen)
-        return chosen
+    if (path / MANIFEST).exists():
+        read_manifest(path)
+        return path
     found = newest_valid(path, lambda text: print(text, file=sys.stderr))
     if found is None:
         raise ValueError(f"{path}: got no complete checkpoint, allowed: the folder of a run or of a checkpoint")
@@ -53,6 +54,12 @@ def restore(blocks: Sequence[Block], checkpoint: Path) -> list[Block]:
         block.load_state_dict(state)
         fresh += [block] * head_is_fresh
     return fresh
+
+
+def restore_own(blocks: Sequence[Block], checkpoint: Path) -> None:
+    """Gives blocks what a checkpoint of the same cut holds of them; it need not hold any other."""
+    for block in blocks:
+        block.load_state_dict(read_block(checkpoint / block_file(block.index)))
 
 
 def layers_of(states: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:

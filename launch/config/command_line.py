@@ -8,6 +8,7 @@ import sys
 from typing import NoReturn
 
 from greedypipe.launch.recovery.exit_codes import WRONG_CONFIGURATION
+from greedypipe.workers.telemetry.phrases import shown
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -48,5 +49,5 @@ class CommandLine(argparse.ArgumentParser):
 def refuse(why: object) -> NoReturn:
     """Ends the process because of wrong input; prints every line of `why` with greedypipe's prefix."""
     for line in str(why).splitlines():
-        print(f"greedypipe: {line}", file=sys.stderr, flush=True)
+        print(f"greedypipe: {shown(line)}", file=sys.stderr, flush=True)
     sys.exit(WRONG_CONFIGURATION)

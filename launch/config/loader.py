@@ -1,5 +1,6 @@
 """Turns a YAML file and overrides into a RunConfig, or into an error with one line for everything that is wrong."""
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from greedypipe.launch.config.errors import ConfigError, Origins, did_you_mean, explain
+from greedypipe.launch.config.idle import without_idle
 from greedypipe.launch.config.keys import family_of
+from greedypipe.launch.config.numbers import impossible_numbers
 from greedypipe.launch.config.sections import RunConfig
 
 BUNDLED = Path(__file__).resolve().parents[2] / "configs"
@@ -20,18 +23,21 @@ DEFAULT_CONFIG = os.path.relpath(BUNDLED / "digits.yaml")
 def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
     """Reads a file (None: all defaults) and applies overrides of the form section.key=value, whose values are YAML.
 
-    If an override chooses another variant of a section, the file's keys for the replaced variant are dropped.
+    If an override chooses another variant of a section, the file's keys for the replaced variant are dropped; so are its
+    keys that an override leaves without effect.
     `digits.yaml` or `configs/digits.yaml` means the bundled file if the current folder has no such file.
 
     Raises:
         ConfigError: File, keys, types, values or their combination are wrong.
     """
     tree = _read(Path(path)) if path else {}
+    file = copy.deepcopy(tree)
     errors = list(_apply(overrides, tree))
+    origins = Origins(path or "the defaults", overrides)
     try:
-        config = RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(without_idle(tree, file))
+        errors += [f"{origins.locate(key)}: {problem}" for key, problem in impossible_numbers(config.model_dump())]
     except ValidationError as error:
-        origins = Origins(path or "the defaults", overrides)
         errors += [line for details in error.errors() for line in explain(details, tree, origins)]
     if errors:
         raise ConfigError(errors)
@@ -67,7 +73,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: no such file; there are {', '.join(map(str, near))}"])
     try:
         tree = yaml.load(found.read_text(), _StrictLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
     if not isinstance(tree or {}, dict):
         raise ConfigError([f"{path}: got a {type(tree).__name__}, allowed: sections of keys"])
@@ -84,8 +90,8 @@ def _apply(overrides: Sequence[str], tree: dict[str, Any]) -> Iterator[str]:
             continue
         try:
             settings[tuple(name.split("."))] = yaml.load(text, _StrictLoader)
-        except yaml.YAMLError:
-            yield f"command line: {name}: {text!r} is not a YAML value"
+        except (yaml.YAMLError, ValueError):  # the latter for an integer of thousands of digits
+            yield f"command line: {name}: got {text[:60]!r}, allowed: a YAML value"
     for (section, *keys), value in settings.items():
         if keys == ["name"]:
             _forget_other_variant(tree, section, value)

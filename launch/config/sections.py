@@ -12,6 +12,7 @@ from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import MethodConfig
 from greedypipe.pipeline.methods import METHOD_FAMILY, method_class
 from greedypipe.pipeline.networks import MODEL_FAMILY, ModelConfig
+from greedypipe.pipeline.no_effect import NoEffect
 from greedypipe.pipeline.optimizer import AUXILIARY_FAMILY, OPTIMIZER_FAMILY, OptimizerConfig, SameConfig
 from greedypipe.pipeline.options import refusal
 from greedypipe.pipeline.partition import PartitionConfig
@@ -24,12 +25,38 @@ from greedypipe.workers.links.interface import LinkConfig
 from greedypipe.workers.placement import PlacementConfig
 from greedypipe.workers.telemetry.meter import LoggingConfig
 
+MOST_NAME_BYTES = 200
+"""File systems take 255; names of files beside a run's folder are longer than its own."""
+
 
 class FolderConfig(BaseModel, frozen=True, extra="forbid"):
     """Where a run writes its files."""
 
     folder: str = Field("runs", description="folder that holds all runs")
     name: str = Field("", description="name of this run's folder; empty: NETWORK-DATA-N with the next free number N")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        """A name that is a path would place, resume or tidy a run anywhere."""
+        is_plain = value.isprintable() and "/" not in value and not value.startswith((".", "-", " "))
+        if not is_plain or len(value.encode(errors="replace")) > MOST_NAME_BYTES:
+            raise ValueError(
+                f"got {value!r}, allowed: a name of at most {MOST_NAME_BYTES} bytes without '/', which begins with neither "
+                "'.' nor '-'; the folder that holds all runs is run.folder"
+            )
+        return value
+
+    @field_validator("folder")
+    @classmethod
+    def _can_be_opened(cls, value: str) -> str:
+        if not value or "\0" in value:
+            raise ValueError(f"got {value!r}, allowed: the path of a folder")
+        return value
+
+
+LONGEST_S = 1e6
+"""Twelve days. Deadlines of milliseconds must fit into 32 bits."""
 
 
 class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
@@ -41,17 +68,21 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
         "stage starts again, while the others wait (fifo) or continue (replay); on CPUs only",
     )
     max_restarts: int = Field(3, ge=0, description="policy=isolate: restarts allowed per process before the run ends")
-    timeout_s: float = Field(300.0, gt=0, description="seconds that a stage waits for another before it gives up")
-    heartbeat_timeout_s: float = Field(
-        10.0, ge=1, description="seconds without a heartbeat after which a stage counts as lost"
+    timeout_s: float = Field(
+        300.0, ge=0.1, le=LONGEST_S, description="seconds that a stage waits for another before it gives up"
     )
-    hang_timeout_s: float = Field(120.0, ge=1, description="seconds on one batch after which a stage counts as lost")
+    heartbeat_timeout_s: float = Field(
+        10.0, ge=1, le=LONGEST_S, description="seconds without a heartbeat after which a stage counts as lost"
+    )
+    hang_timeout_s: float = Field(
+        120.0, ge=1, le=LONGEST_S, description="seconds on one batch after which a stage counts as lost"
+    )
 
     @field_validator("max_restarts")
     @classmethod
     def _restarts_are_single(cls, value: int, info: ValidationInfo) -> int:
         if info.data.get("policy") == "restart" and value != cls.model_fields[str(info.field_name)].default:
-            raise ValueError(f"got {value}, which has no effect with faults.policy=restart; it needs faults.policy=isolate")
+            raise NoEffect(f"got {value}, which has no effect with faults.policy=restart; it needs faults.policy=isolate")
         return value
 
     def comes_back(self, incarnation: int) -> bool:

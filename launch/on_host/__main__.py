@@ -1,22 +1,22 @@
-"""Runs on this host what a program that is not the command line has settled; its order comes as JSON on standard input."""
+"""Runs on this host what a program that is not the command line has settled.
 
-import ctypes
+Its order is a line of JSON on standard input, which stays open: the run ends with whoever holds the other end.
+"""
+
 import json
-import signal
 import sys
 
 from greedypipe.launch.on_host import fork_server
-
-PR_SET_PDEATHSIG = 1
+from greedypipe.workers.lifeline import end_with
 
 
 def main() -> None:
-    # Whoever asked may be killed; the ranks end with this process.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    order = json.loads(sys.stdin.readline())
+    end_with(sys.stdin.fileno())
     fork_server.start(fork_server.RANKS_NEED)
     from greedypipe.launch.on_host.host_run import run_ordered
 
-    sys.exit(run_ordered(**json.load(sys.stdin)))
+    sys.exit(run_ordered(**order))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 Imports nothing heavy itself, so that a command can start the server first and do its own imports meanwhile.
 """
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver
 from typing import Any
+
+from greedypipe.workers.lifeline import start_fork_server
 
 RANKS_NEED = ("torch", "torch.distributed", "torch._dynamo", "greedypipe.launch.on_host.ranks")
 FORKSERVER_PRELOAD = [*RANKS_NEED, "sklearn.datasets"]
@@ -18,19 +19,12 @@ FORKSERVER_PRELOAD = [*RANKS_NEED, "sklearn.datasets"]
 def start(preload: Sequence[str]) -> None:
     """Starts the server, which imports `preload`; does not wait for that.
 
-    SIGTERM to the process group passes it by: the ranks are told by whoever started them, and a server that ended would
-    look to them like the end of their launcher. Ranks have to unblock it (`launch.on_host.ranks`).
+    STOP_SIGNALS to the process group pass it by: the ranks are told by whoever started them, and a server that ended would
+    look to them like the end of their launcher. Ranks begin with these signals blocked.
     """
     # One thread per process unless the user says otherwise, as under torchrun; read when torch is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    multiprocessing.set_forkserver_preload(list(preload))
-    # Starting the tracker, which the server would do, unblocks SIGTERM.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    start_fork_server(preload)
 
 
 def stop() -> None:

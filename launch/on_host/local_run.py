@@ -27,7 +27,7 @@ def run_pipeline(
         folder: The run's; made here.
         absent: Ranks that are never started.
         config: A YAML file; None for the defaults.
-        goes_on: The folder is one that an earlier run has left: go on from its newest complete checkpoint.
+        goes_on: The folder is an earlier run's: continue from its newest complete checkpoint.
         enter: Called in each process with its rank, when it has connected to the store, to move it to another place.
             Picklable.
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from greedypipe.launch.reporting.summary import read_summary
 from greedypipe.workers.jsonl import read_lines
 from greedypipe.workers.telemetry.results import METRICS, StageReport, StepRecord, Summary
+from greedypipe.workers.telemetry.summary_file import read_summary
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Progress:
 
     @property
     def regular(self) -> "Progress":
-        """Without the record of what is left over before an evaluation, which is written after it."""
+        """Without the records of the steps left over before an evaluation, which are written after it."""
         kept = [(step, clock) for step, clock in zip(self.steps, self.clocks, strict=True) if step % self.steps[0] == 0]
         return Progress(*zip(*kept, strict=True))
 
@@ -78,8 +78,8 @@ class Progress:
 def steady_steps_per_s(stages: Sequence[Progress], warmup_steps: int) -> list[float]:
     """Steps per second of every stage, all over the same time: while every stage trains.
 
-    That begins when the last stage has its first `warmup_steps` behind it and ends with the first stage's last record, so
-    no rate is one of working off what others have sent ahead. With FIFO the least one is the pipeline's. Steps between two
+    The time begins when the last stage has done `warmup_steps` and ends with the first stage's last record, so no rate
+    counts work on what others have sent ahead. With FIFO the least one is the pipeline's. Steps between two
     records are taken to be evenly spaced, so `logging.interval_steps` should be small against the run; an evaluation pass
     in between counts as time, so benchmarks evaluate at the end alone.
 

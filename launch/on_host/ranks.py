@@ -3,15 +3,12 @@
 A rank then starts in a tenth of a second instead of several. To a rank everything looks as torchrun's agent would have it.
 """
 
-import contextlib
 import io
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 from typing import NoReturn, Self
@@ -21,19 +18,20 @@ import yaml
 from torch.distributed import PrefixStore
 
 from greedypipe.launch.config.sections import RunConfig
+from greedypipe.launch.planning.host_limits import allow_open_files
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment, host_store
-from greedypipe.launch.process.rank import give_up, run_told
-from greedypipe.launch.recovery.exit_codes import INTERRUPTED
-from greedypipe.launch.recovery.keeper import run_kept
+from greedypipe.launch.process.rank import run_rank, run_told
+from greedypipe.launch.recovery.life import Life
 from greedypipe.launch.reporting.screen import make_screen
+from greedypipe.workers.lifeline import end_with_parent
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.records import Beginning
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the ranks of a run are told by whoever starts them. Picklable.
+    """What a launcher tells the ranks of a run. Picklable.
 
     Attributes:
         config: The resolved configuration, YAML.
@@ -52,9 +50,9 @@ class Order:
 
 
 class Ranks:
-    """Processes that carry out an order. On leaving the context whoever still runs is killed.
+    """The processes of an order. Leaving the context kills those that still run.
 
-    The store lives in this process, so that ranks whose launcher is gone find out and end.
+    They end with this process, however it ends; so does the store, which lives in it.
 
     Args:
         absent: Ranks that are never started.
@@ -77,14 +75,14 @@ class Ranks:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.signal(signal.SIGKILL)
         for process in self._processes.values():
             if process.pid is not None:
+                process.kill()
                 process.join()
 
     @property
     def exit_codes(self) -> dict[int, int | None]:
-        """Of the ranks that were started; None of one that still runs, minus the signal of one that was killed."""
+        """Exit codes of the ranks that were started: None while a rank runs, minus the signal if one killed it."""
         return {rank: process.exitcode for rank, process in self._processes.items()}
 
     @property
@@ -96,13 +94,6 @@ class Ranks:
         """Blocks until a rank that runs has ended, or the time is up."""
         connection.wait([self._processes[rank].sentinel for rank in self.running], timeout_s)
 
-    def signal(self, number: int) -> None:
-        """Sends a signal to every rank that runs."""
-        for rank in self.running:
-            if (pid := self._processes[rank].pid) is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-
 
 def output_of(folder: Path, rank: int) -> Path:
     """The file that a rank prints into where the order says so."""
@@ -110,25 +101,23 @@ def output_of(folder: Path, rank: int) -> Path:
 
 
 def _run_rank(order: Order, rank: int, port: int) -> NoReturn:
-    with contextlib.suppress(KeyboardInterrupt):
-        # A session of its own, as torchrun gives it: Ctrl-C reaches the launcher alone, which passes it on.
-        os.setsid()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        if order.prints_into_folder:
-            _print_into(output_of(order.folder, rank))
-        environment = Environment(rank, rank, order.num_processes, 0)
-        os.environ |= environment.variables(port)
-        torch.set_num_threads(1)
-        plan = make_plan(RunConfig.model_validate(yaml.safe_load(order.config)), order.num_processes)
-        screen = make_screen(plan.config.logging.console_interval_s)
+    end_with_parent()
+    # A session of its own, as torchrun gives it: Ctrl-C reaches the launcher alone, which tells the run.
+    os.setsid()
+    if order.prints_into_folder:
+        _print_into(output_of(order.folder, rank))
+    environment = Environment(rank, rank, order.num_processes, 0)
+    os.environ |= environment.variables(port)
+    torch.set_num_threads(1)
+    plan = make_plan(RunConfig.model_validate(yaml.safe_load(order.config)), order.num_processes)
+    allow_open_files(plan)
+    screen = make_screen(plan.config.logging.console_interval_s)
 
-        def work(incarnation: int) -> int:
-            place = order.folder, order.origin
-            return run_told(plan, environment, *place, incarnation, lambda store: screen, order.enter)
+    def work(life: Life) -> int:
+        place = order.folder, order.origin
+        return run_told(plan, environment, *place, life, lambda store: screen, order.enter)
 
-        name = plan.placement.seat_of(rank).name
-        sys.exit(run_kept(name, plan.config.faults, work, partial(give_up, plan, environment)))
-    sys.exit(INTERRUPTED)
+    sys.exit(run_rank(plan, environment, work))
 
 
 def _print_into(path: Path) -> None:

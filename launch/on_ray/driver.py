@@ -1,4 +1,4 @@
-"""What the process that starts a run on a Ray cluster does: connects, reserves, starts, watches, starts again."""
+"""The process that starts a run on a Ray cluster: connects, reserves, starts, watches, starts again."""
 
 import contextlib
 import os
@@ -13,7 +13,8 @@ import ray
 
 from greedypipe.launch.checkpoints.resume import Origin, find_again, find_origin
 from greedypipe.launch.config.errors import ConfigError
-from greedypipe.launch.on_ray.gang import Ending, Gang, reserved, wait_until_all_answer
+from greedypipe.launch.on_ray.gang import Ending, Gang, StartFailed
+from greedypipe.launch.on_ray.reservation import reserved, wait_until_all_answer
 from greedypipe.launch.on_ray.resources import bundles, shortage
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.recovery.exit_codes import FAILED
@@ -28,30 +29,31 @@ def run_on_cluster(plan: Plan, address: str | None, num_cpus: int | None, resume
     """Runs a plan on a cluster to its end; blocks. Leaves no actor and nothing reserved behind, whatever happens.
 
     Args:
-        address: Of the cluster; None: the job's own, or else one on this machine with `num_cpus` CPUs.
-        resume: As `launch.checkpoints.resume.find_origin`.
+        address: Address of the cluster; None: the job's own, or else a cluster on this machine alone with `num_cpus` CPUs.
+        num_cpus: CPUs of a cluster on this machine alone; None: its cores.
+        resume: As in `launch.checkpoints.resume.find_origin`.
 
     Returns:
         The exit code.
 
     Raises:
-        ConfigError: No cluster, too few resources, or a wrong folder; a line each.
+        ConfigError: There is no cluster, it has too few resources or other versions, or the folder is wrong.
     """
     _check_folder(plan)
     with _cluster(address, num_cpus):
         config = plan.config.ray
-        wanted = bundles(plan, ray.cluster_resources().get("GPU", 0))
-        if lacking := shortage(wanted, ray.nodes(), config.strategy):
+        needed = bundles(plan, ray.cluster_resources().get("GPU", 0))
+        if lacking := shortage(needed, ray.nodes(), config.strategy):
             raise ConfigError([lacking])
         try:
-            with reserved(wanted, config.strategy, config.start_timeout_s) as group:
+            with reserved(needed, config.strategy, config.start_timeout_s) as group:
                 return _run_until_done(plan, group, find_origin(resume, plan, None, screen.print), screen)
         except TimeoutError as error:
             raise ConfigError([str(error)]) from None
 
 
 def _run_until_done(plan: Plan, group: Any, origin: Origin, screen: Screen) -> int:
-    """Runs the gang, again after failures as often as ray.max_failures allows."""
+    """Runs the plan, and again after failures as often as ray.max_failures allows."""
     config = plan.config.ray
     for attempt in range(config.max_failures + 1):
         ending = _run_once(Gang(plan, group, attempt, _variables()), origin, screen)
@@ -66,17 +68,19 @@ def _run_until_done(plan: Plan, group: Any, origin: Origin, screen: Screen) -> i
 
 
 def _run_once(gang: Gang, origin: Origin, screen: Screen) -> Ending:
-    with _told_to_stop(gang):
+    with _stopped_by_sigterm(gang):
         try:
             gang.start(origin.folder, origin)
             return gang.watch(screen)
+        except StartFailed as failure:
+            return Ending(FAILED, str(failure))
         finally:
             screen.release()
             gang.end()
 
 
 def _variables() -> dict[str, str]:
-    """For the environment of all processes. Inside a job they have the job's own copy of the code."""
+    """Environment variables of all processes. Inside a job they import the job's own copy of the code."""
     needs_path = CHECKOUT.is_dir() and not _is_job()
     return ({"PYTHONPATH": str(CHECKOUT)} if needs_path else {}) | {"OMP_NUM_THREADS": "1"}
 
@@ -90,7 +94,7 @@ def _check_folder(plan: Plan) -> None:
         raise ConfigError(
             [
                 f"run.folder: got {plan.config.run.folder}, allowed in a job: an absolute folder that all nodes share; a "
-                "relative one would lie in the job's copy of the code"
+                "relative one would be inside the job's copy of the code"
             ]
         )
 
@@ -118,7 +122,7 @@ def _cluster(address: str | None, num_cpus: int | None) -> Iterator[None]:
 
 
 def _check_address(address: str | None) -> None:
-    """Ray ends the process when nobody answers at an address: so somebody must."""
+    """Raises ConfigError where nobody listens at the address: Ray would end the process without a word of ours."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         try:
@@ -128,7 +132,7 @@ def _check_address(address: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _told_to_stop(gang: Any) -> Iterator[None]:
+def _stopped_by_sigterm(gang: Gang) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, lambda number, frame: gang.stop())
     try:
         yield

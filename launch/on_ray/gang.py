@@ -1,82 +1,43 @@
-"""All processes of one run on a cluster: started together, watched, ended together."""
+"""All processes of one attempt at a run on a cluster: started together, watched, ended together."""
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from greedypipe.launch.checkpoints.resume import Origin
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import dump_config
 from greedypipe.launch.on_ray.actors import Rendezvous, StageProcess
-from greedypipe.launch.on_ray.resources import Bundle, seating
+from greedypipe.launch.on_ray.reservation import place, wait_until_all_answer
+from greedypipe.launch.on_ray.resources import seating
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.recovery.exit_codes import FAILED
-from greedypipe.launch.reporting.screen import Screen
+from greedypipe.launch.recovery.pulses import Pulses
+from greedypipe.launch.reporting.screen import Rows, Screen
 from greedypipe.workers.telemetry.machine import versions
+from greedypipe.workers.telemetry.records import Cause
 
 LOOK_S = 0.5
 GRACE_S = 5.0
-"""How long to look for the cause behind the first process that ended: an echo may come before it."""
+"""How long to look for the cause behind the first process that ended: an echo may arrive before it."""
 
 
-@contextlib.contextmanager
-def reserved(wanted: list[Bundle], strategy: str, timeout_s: float) -> Iterator[PlacementGroup]:
-    """Resources of a cluster, for the body.
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt has ended: the worst exit code, and the cause of a failure."""
 
-    Raises:
-        TimeoutError: Others did not give them free in time.
-    """
-    group = placement_group(wanted, strategy=strategy)
-    try:
-        _wait_for(group, lambda left_s: ray.get(group.ready(), timeout=left_s), timeout_s)
-        yield group
-    finally:
-        remove_placement_group(group)
+    code: int
+    cause: str = ""
 
 
-def wait_until_all_answer(group: PlacementGroup, timeout_s: float, bundles: Iterable[int] | None = None) -> None:
-    """Blocks until a process can be started in every bundle, or in those given: Ray takes some seconds to notice that a node
-    is gone, and to give what was there another one. Raises TimeoutError."""
-
-    def probe(left_s: float) -> None:
-        ray.get(group.ready(), timeout=left_s)
-        here = ray.remote(num_cpus=0, max_retries=0)(_here)
-        places = [_place(group, bundle) for bundle in bundles or range(len(group.bundle_specs))]
-        ray.get([here.options(scheduling_strategy=place).remote() for place in places], timeout=left_s)
-
-    _wait_for(group, probe, timeout_s)
-
-
-def _here() -> bool:
-    return True
-
-
-def _wait_for(group: PlacementGroup, look: Callable[[float], object], timeout_s: float) -> None:
-    """Tries `look`, which is given the seconds that are left, until Ray raises no error."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            look(max(0.0, deadline - time.monotonic()))
-            return
-        except RayError:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(LOOK_S)
-    busy = {name: f"{count:g}" for name, count in ray.available_resources().items() if name in ("CPU", "GPU")}
-    wanted = f"{len(group.bundle_specs)} bundles; free now: {busy or 'nothing'}"
-    raise TimeoutError(f"waited {timeout_s:g} s (ray.start_timeout_s) for {wanted}")
-
-
-def _place(group: PlacementGroup, bundle: int) -> PlacementGroupSchedulingStrategy:
-    return PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
+class StartFailed(Exception):
+    """The actors of an attempt did not start; the message says why, in one line."""
 
 
 @dataclass
@@ -98,10 +59,11 @@ class Gang:
     rendezvous: Any = None
 
     def start(self, folder: Path, origin: Origin) -> None:
-        """Starts all processes; they find each other by themselves.
+        """Starts all processes, which find each other by themselves. Blocks until every actor has answered.
 
         Raises:
             ConfigError: A node has other versions than the driver.
+            StartFailed: An actor did not start in time, or died.
         """
         self._seats = self._take_seats()
         num_processes = self.plan.placement.num_processes
@@ -109,49 +71,43 @@ class Gang:
         # All at once: each takes seconds to import torch.
         self.actors = {rank: self._process(rank) for rank in range(num_processes)}
         self._check_versions()
-        host, port = ray.get(self.rendezvous.address.remote())
+        host, port = self._answers([self.rendezvous.address.remote()])[0]
         self._address = {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
         self._folder, self._origin = folder, origin
         self._running: dict[Any, int] = {}
         for rank in range(num_processes):
             self._run(rank, 0)
 
-    def _check_versions(self) -> None:
-        here = versions()
-        for rank, there in enumerate(ray.get([self.actors[rank].versions.remote() for rank in sorted(self.actors)])):
-            if there != here:
-                seat = self.plan.placement.seat_of(rank)
-                raise ConfigError([f"{seat.name} would run with {_said(there)}, but here is {_said(here)}: use one version"])
-
-    def watch(self, screen: Screen) -> "Ending":
-        """Shows the run until it has ended; blocks. A process that dies alone is started again where
-        `faults.policy=isolate` says so."""
+    def watch(self, screen: Screen) -> Ending:
+        """Shows the run until it has ended; blocks. A process that dies or stands still alone is started again where
+        `faults.policy=isolate` allows it."""
         labels = [seat.label for seat in self.plan.placement.seats()]
-        comes_back = self.plan.config.faults.comes_back
+        pulses = Pulses(len(labels), self.plan.config.faults.heartbeat_timeout_s)
         codes: dict[int, int] = {}
-        said, cause = 0, None
+        printed, cause = 0, None
         while self._running:
             done, _ = ray.wait(list(self._running), timeout=LOOK_S)
-            with contextlib.suppress(RayActorError):
-                rows, lines, cause = ray.get(self.rendezvous.look.remote(said), timeout=GRACE_S)
-                said += len(lines)
+            with contextlib.suppress(RayActorError, GetTimeoutError):
+                rows, lines, cause = ray.get(self.rendezvous.look.remote(printed), timeout=GRACE_S)
+                printed += len(lines)
                 for line in lines:
                     screen.print(line)
                 screen.show(rows, labels, self.plan.blueprint.total_steps)
+                self._kill_silent(pulses, rows)
             for reference in done:
                 rank = self._running.pop(reference)
                 try:
                     codes[rank] = ray.get(reference)
                 except (RayActorError, RayTaskError) as error:
-                    if cause is None and comes_back(self.incarnations[rank]) and self._replace(rank):
+                    if cause is None and self._comes_back(rank) and self._replace(rank):
                         continue
                     screen.release()
                     return Ending(FAILED, self._find_cause() or self._name(rank, error))
         screen.release()
-        return Ending(max(codes.values()), "")
+        return Ending(max(codes.values()))
 
     def stop(self) -> None:
-        """Tells the run to save itself and end."""
+        """Has the run save itself and end. Does not wait for that."""
         if self.rendezvous:
             self.rendezvous.stop.remote()
 
@@ -160,12 +116,40 @@ class Gang:
         for actor in filter(None, (*self.actors.values(), self.rendezvous)):
             ray.kill(actor)
 
+    def _check_versions(self) -> None:
+        here = versions()
+        for rank, there in enumerate(self._answers([self.actors[rank].versions.remote() for rank in sorted(self.actors)])):
+            if there != here:
+                found = f"{self._seat_name(rank)} would run with {_listed(there)}, but here is {_listed(here)}"
+                raise ConfigError([f"{found}: use one version"])
+
+    def _answers(self, references: list[Any]) -> list[Any]:
+        timeout_s = self.plan.config.ray.start_timeout_s
+        try:
+            answers: list[Any] = ray.get(references, timeout=timeout_s)
+        except GetTimeoutError:
+            raise StartFailed(f"waited {timeout_s:g} s (ray.start_timeout_s) for the actors to start") from None
+        except RayError as error:
+            raise StartFailed(f"an actor did not start: {_reason(error)}") from None
+        return answers
+
+    def _comes_back(self, rank: int) -> bool:
+        return self.plan.config.faults.comes_back(self.incarnations[rank])
+
+    def _kill_silent(self, pulses: Pulses, rows: Rows) -> None:
+        """Ends processes that stand still and may be started again; the others end the run by themselves."""
+        for row in pulses.silent(rows):
+            rank = row.seat.rank
+            # The row of one that is being replaced is its predecessor's.
+            if self._comes_back(rank) and row.incarnation == self.incarnations[rank]:
+                ray.kill(self.actors[rank])
+
     def _process(self, rank: int) -> Any:
         bundle = self._seats[rank]
         return self._actor(StageProcess, bundle, self.group.bundle_specs[bundle]).remote()
 
     def _replace(self, rank: int) -> bool:
-        """Starts a process again that is gone, maybe with its node; returns whether there was room for it in time."""
+        """Starts a lost process again, on another node if its own is gone; returns whether there was room for it in time."""
         try:
             wait_until_all_answer(self.group, self.plan.config.ray.start_timeout_s, [self._seats[rank]])
         except TimeoutError:
@@ -176,20 +160,15 @@ class Gang:
 
     def _run(self, rank: int, incarnation: int) -> None:
         self.incarnations[rank] = incarnation
-        variables = (
-            self.variables
-            | self._address
-            | {
-                "RANK": str(rank),
-                "WORLD_SIZE": str(self.plan.placement.num_processes),
-                "LOCAL_RANK": "0",
-                "TORCHELASTIC_USE_AGENT_STORE": "True",
-                "TORCHELASTIC_RESTART_COUNT": str(self.attempt),
-            }
-        )
-        reference = self.actors[rank].run.remote(
-            variables, dump_config(self.plan.config), str(self._folder), self._origin.note(), incarnation
-        )
+        ranks = {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(self.plan.placement.num_processes),
+            "LOCAL_RANK": "0",
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": str(self.attempt),
+        }
+        config, variables = dump_config(self.plan.config), self.variables | self._address | ranks
+        reference = self.actors[rank].run.remote(variables, config, str(self._folder), self._origin.note(), incarnation)
         self._running[reference] = rank
 
     def _actor(self, kind: type, bundle: int, resources: Any) -> Any:
@@ -197,7 +176,7 @@ class Gang:
         return ray.remote(kind).options(
             num_cpus=needs.get("CPU", 0),
             num_gpus=needs.get("GPU", 0),
-            scheduling_strategy=_place(self.group, bundle),
+            scheduling_strategy=place(self.group, bundle),
             runtime_env={"env_vars": self.variables},
         )
 
@@ -206,28 +185,26 @@ class Gang:
         return seating([nodes[bundle] for bundle in range(len(nodes))], self.plan.placement.replicas[0])
 
     def _find_cause(self) -> str:
+        """The cause on the board, which the first process to end may not have posted itself; empty where there is none."""
         deadline = time.monotonic() + GRACE_S
         while time.monotonic() < deadline:
             with contextlib.suppress(RayActorError, GetTimeoutError):
-                _, _, cause = ray.get(self.rendezvous.look.remote(0), timeout=1)
+                cause: Cause | None = ray.get(self.rendezvous.look.remote(0), timeout=1)[2]
                 if cause:
-                    message: str = cause.message
-                    return message
+                    return cause.message
             time.sleep(0.1)
         return ""
 
     def _name(self, rank: int, error: Exception) -> str:
-        seat = list(self.plan.placement.seats())[rank]
-        return f"{seat.name}: {str(error).strip().splitlines()[0]}"
+        return f"{self._seat_name(rank)}: {_reason(error)}"
+
+    def _seat_name(self, rank: int) -> str:
+        return self.plan.placement.seat_of(rank).name
 
 
-def _said(versions: dict[str, str]) -> str:
+def _listed(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How an attempt has ended: the worst exit code, and the cause where it is no good one."""
-
-    code: int
-    cause: str
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,4 +1,4 @@
-"""What the processes of a run need of a cluster, and which of the reserved places each one takes."""
+"""Which resources of a cluster the processes of a run need, and which reserved bundle each one takes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,10 +10,11 @@ Bundle = dict[str, float]
 
 
 def bundles(plan: Plan, num_gpus: float) -> list[Bundle]:
-    """One bundle per rank: stage 0 with CPUs for its loader; a GPU each where the cluster has any and the run may use them.
+    """One bundle per rank. Stage 0 also gets CPUs for its loader; each rank gets a GPU where the cluster has any and the run
+    may use them.
 
     Args:
-        num_gpus: Of the whole cluster.
+        num_gpus: GPUs of the whole cluster.
     """
     config = plan.config
     uses_gpus = config.placement.device == "cuda" or (config.placement.device == "auto" and num_gpus > 0)
@@ -24,36 +25,37 @@ def bundles(plan: Plan, num_gpus: float) -> list[Bundle]:
     return result
 
 
-def shortage(wanted: Sequence[Bundle], nodes: Sequence[Mapping[str, Any]], strategy: str) -> str:
-    """Why a cluster can never give what is wanted; empty where it may.
+def shortage(needed: Sequence[Bundle], nodes: Sequence[Mapping[str, Any]], strategy: str) -> str:
+    """Why a cluster can never reserve these bundles; empty where it can.
 
     Args:
-        nodes: As `ray.nodes()` tells.
-        strategy: Of the placement group.
+        needed: One bundle per rank.
+        nodes: The cluster's nodes, as `ray.nodes()` returns them.
+        strategy: Ray's placement strategy.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
-    for name in sorted({name for bundle in wanted for name in bundle}):
-        need, have = sum(bundle.get(name, 0) for bundle in wanted), sum(node.get(name, 0) for node in alive)
+    for name in sorted({name for bundle in needed for name in bundle}):
+        need, have = sum(bundle.get(name, 0) for bundle in needed), sum(node.get(name, 0) for node in alive)
         if need > have:
-            return f"{len(wanted)} processes need {need:g} {name}, the cluster has {have:g}"
-        largest, room = max(bundle.get(name, 0) for bundle in wanted), max(node.get(name, 0) for node in alive)
+            return f"{len(needed)} processes need {need:g} {name}, the cluster has {have:g}"
+        largest, room = max(bundle.get(name, 0) for bundle in needed), max(node.get(name, 0) for node in alive)
         if largest > room:
             return f"one process needs {largest:g} {name}, no node has more than {room:g}"
         if strategy == "STRICT_PACK" and need > room:
             return f"ray.strategy=STRICT_PACK needs {need:g} {name} on one node, none has more than {room:g}"
-    if strategy == "STRICT_SPREAD" and len(wanted) > len(alive):
-        return f"ray.strategy=STRICT_SPREAD needs {len(wanted)} nodes, the cluster has {len(alive)}"
+    if strategy == "STRICT_SPREAD" and len(needed) > len(alive):
+        return f"ray.strategy=STRICT_SPREAD needs {len(needed)} nodes, the cluster has {len(alive)}"
     return ""
 
 
 def seating(nodes: Sequence[str], num_first: int) -> list[int]:
-    """Which reserved bundle each rank takes, so that neighbouring stages share a node where they can.
+    """The reserved bundle of each rank, chosen so that neighbouring stages share a node where they can.
 
     The first bundles are those of stage 0; the others are alike, and are taken node by node.
 
     Args:
-        nodes: The node of every bundle, by bundle.
-        num_first: Bundles of stage 0.
+        nodes: The node of each bundle.
+        num_first: How many bundles belong to stage 0.
     """
     first = sorted(range(num_first), key=lambda bundle: nodes[bundle])
     last = nodes[first[-1]]

@@ -1,15 +1,16 @@
 """Builds the parts of one stage from a plan, and wires them together."""
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from greedypipe.buffers.replay import BuffersConfig
 from greedypipe.launch.checkpoints.manifest import checkpoints_of, name_of
-from greedypipe.launch.checkpoints.trained_network import restore
+from greedypipe.launch.checkpoints.trained_network import restore, restore_own
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.process.connect_edges import StageLinks
 from greedypipe.launch.recovery.attempt import Attempt
@@ -21,6 +22,7 @@ from greedypipe.workers.around.shell import AnyBlock
 from greedypipe.workers.around.trace import Tracing, make_tracing
 from greedypipe.workers.block_files import FINAL, Saver
 from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.ending import Stops
 from greedypipe.workers.feed import Calendar, Feed, Start
 from greedypipe.workers.inbox import FEEDBACK, SLOTS_BEYOND_BUFFER, Inbox, MessageStream
 from greedypipe.workers.lines import Line, Lines, NoLine, ReceivedLine, SentLine
@@ -30,12 +32,12 @@ from greedypipe.workers.replicas import Replicas, join_replicas
 from greedypipe.workers.stage import Results, StageWorker
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.meter import MetricsFile
-from greedypipe.workers.telemetry.records import EvaluationPart, Saved
+from greedypipe.workers.telemetry.records import EvaluationPart, Passed, Saved
 from greedypipe.workers.telemetry.results import StageReport
-from greedypipe.workers.telemetry.topics import STATUS, TRACE, checkpoint_of, evaluation_of
+from greedypipe.workers.telemetry.topics import PASSED, STATUS, TRACE, checkpoint_of, evaluation_of
 
 Expect = Callable[[str, int], None]
-"""Told of every checkpoint that this stage saves: its name and its batch_id."""
+"""Called with the name and the batch_id of every checkpoint that this stage saves."""
 
 
 def expect_nothing(name: str, batch_id: int) -> None:
@@ -44,7 +46,7 @@ def expect_nothing(name: str, batch_id: int) -> None:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a stage's loop works with in one attempt; closed when the attempt ends, whatever way."""
+    """The parts of a stage's loop in one attempt; closed when the attempt ends, however it ends."""
 
     blocks: Sequence[AnyBlock]
     inbox: MessageStream
@@ -60,7 +62,7 @@ class Stage:
     """The parts of one stage, wired together for one attempt.
 
     Args:
-        device: Of its blocks.
+        device: The device of its blocks.
         must_stop: Whether the run is to save itself and end; asked in stage 0.
     """
 
@@ -76,11 +78,14 @@ class Stage:
         self._must_stop = must_stop
         self._device = device
         self._blocks = [member.plan.blueprint.build_block(index, device) for index in member.status.blocks]
+        self._has_saved_end = False
         self.is_finished = False
-        """Once it has run: whether the stream came to its end and was not stopped before."""
+        """After `run`: whether the stream has come to its end, not been stopped before."""
+        self.last_checkpoint = ""
+        """After `run`: name of the checkpoint in which the end is saved, or the point at which the run was stopped."""
 
     def run(self, expect: Expect) -> StageReport:
-        """Trains, saves the blocks, and returns the stage's report; whatever happens, gives up its links and files.
+        """Trains, saves the blocks, and returns the stage's report; closes its links and files in any case.
 
         Raises:
             ConnectionError: A neighbour is gone.
@@ -89,15 +94,12 @@ class Stage:
         self._load()
         with ExitStack() as open_parts:
             parts = self._connect(open_parts)
-            worker = self._make_worker(parts, expect)
-            worker.run()
-            self._save_end(parts.saver, worker.ended_at, expect)
-            if spans := parts.tracing.spans():
-                self._board.post(TRACE, self._seat.rank, spans)
-            return report_stage(self._status, self._blocks, worker.watch, parts.inbox, parts.outbox, parts.saver.stalled_s)
+            self._worker = self._make_worker(parts, expect)
+            self._worker.run()
+            return self._report
 
     def _connect(self, open_parts: ExitStack) -> _Parts:
-        """Meets the other replicas and the neighbours, and opens the files; blocks until all have come."""
+        """Connects to the other replicas and the neighbours, and opens the files; blocks until all of them are there."""
         folder, logging = self._origin.folder, self._plan.config.logging
         self._replicas = self._join_replicas()
         open_parts.callback(self._replicas.close)
@@ -121,7 +123,9 @@ class Stage:
         config, tracing = self._plan.config, parts.tracing
 
         def save(batch_id: int) -> None:
+            self._status.now(Activity.SAVE)
             parts.saver.save(name_of(batch_id), self._saved_blocks)
+            self._status.now(Activity.COMPUTING)
             expect(name_of(batch_id), batch_id)
 
         # A scripted fault happens once: not again to a process that comes back from it.
@@ -135,30 +139,52 @@ class Stage:
             carried=self._plan.carried_after(self._stage),
             task=self._plan.blueprint.task,
             status=self._status,
-            results=Results(parts.metrics, config.logging.interval_steps, self._publish, save),
+            results=Results(
+                parts.metrics,
+                config.logging.interval_steps,
+                self._publish,
+                save,
+                lambda ended_at: self._finish(parts, ended_at, expect),
+            ),
         )
 
+    def _finish(self, parts: _Parts, ended_at: int, expect: Expect) -> None:
+        """Saves and reports at an end of the stream."""
+        self._save_end(parts.saver, ended_at, expect)
+        if spans := parts.tracing.spans():
+            self._board.post(TRACE, self._seat.rank, spans)
+        report = report_stage(self._status, self._blocks, self._worker.watch, parts.inbox, parts.outbox)
+        self._report = replace(report, save_stalled_s=parts.saver.stalled_s, records_lost=parts.metrics.lost)
+        self._attempt.ending.report(self._report)
+
     def _save_end(self, saver: Saver, ended_at: int, expect: Expect) -> None:
-        """Waits for what is being saved and, where the stream has come to its end, saves that too."""
+        """Waits until all saving is done and, if the stream has come to its end, saves the end, once."""
         self._status.now(Activity.SAVE)
-        saver.close()
+        saver.wait()
         self.is_finished = ended_at == self._plan.blueprint.total_steps
-        if self.is_finished:
-            saver.save_now(FINAL, self._saved_blocks)
+        self.last_checkpoint = FINAL if self.is_finished else name_of(ended_at)
+        if self.is_finished and not self._has_saved_end:
+            if not self._origin.is_own_end:
+                saver.save_now(FINAL, self._saved_blocks)
+            self._has_saved_end = True
             expect(FINAL, ended_at)
 
     def _join_replicas(self) -> Replicas:
         self._status.now(Activity.JOIN_REPLICAS)
-        return join_replicas(self._seat, self._attempt.store, self._device, self._plan.config.faults.timeout_s)
+        timeout_s, attempt = self._plan.config.faults.timeout_s, self._attempt
+        return join_replicas(self._seat, attempt.store, self._device, timeout_s, attempt.is_over)
 
     @property
     def _saved_blocks(self) -> list[Block]:
-        """Of several replicas, which are equal, the first saves."""
+        """The blocks to save: replicas are equal, so only the first one saves."""
         return self._blocks if self._seat.leads_stage else []
 
     def _load(self) -> None:
-        """Takes over what the origin's checkpoint holds of this stage's blocks."""
+        """Loads this stage's blocks from the origin's checkpoint."""
         if not self._origin.checkpoint:
+            return
+        if self._origin.is_own_end:
+            restore_own(self._blocks, self._origin.checkpoint)
             return
         for block in restore(self._blocks, self._origin.checkpoint):
             last = block.layers[-1].name
@@ -176,6 +202,7 @@ class Stage:
             status=self._status,
             upstream=stage_name(self._stage - 1),
             timeout_s=config.faults.timeout_s,
+            ending=self._attempt.ending,
         )
 
     def _line_before(self, links: StageLinks, open_parts: ExitStack) -> Line:
@@ -212,21 +239,25 @@ class Stage:
             calendar_of(self._plan, Start(self._origin.batch_id, max(self._origin.evaluated, default=0))),
             self._plan.blueprint.task,
             spread_evaluation=replay,
-            may_stop=all_finished if replay else lambda: True,
+            stops=Stops(
+                may=all_finished if replay else lambda: True,
+                must=lambda: self._replicas.agree(self._must_stop()),
+                ending=self._attempt.ending,
+            ),
             status=self._status,
-            must_stop=lambda: self._replicas.agree(self._must_stop()),
             part=self._plan.placement.part_of(self._seat),
         )
 
     def _publish(self, part: EvaluationPart) -> None:
         self._board.post(evaluation_of(part.epoch), self._seat.rank, part)
+        self._board.post(PASSED, self._seat.rank, Passed(part.epoch, time.time()))
 
     def _tell(self, name: str, saved: Saved) -> None:
-        self._board.post(checkpoint_of(name), self._seat.rank, saved)
+        self._board.post(checkpoint_of(name, self._attempt.number), self._seat.rank, saved)
 
 
 def calendar_of(plan: Plan, start: Start) -> Calendar:
-    """What is due when in the stream of stage 0."""
+    """The calendar of stage 0's stream."""
     config, blueprint = plan.config, plan.blueprint
     return Calendar(
         blueprint.total_steps,

@@ -18,10 +18,10 @@ from greedypipe.workers.telemetry.status import StageStatus
 
 
 class StageLinks:
-    """What one process needs to meet its neighbours.
+    """Connects one process to its neighbours.
 
-    Both ends go through their routes in the order of stages, senders and receivers, upstream first, so that no two wait
-    crosswise. Every wait ends after `faults.timeout_s`.
+    Both ends go through their routes in the order of stages, senders and receivers, upstream first, so that no two
+    processes wait for each other at different routes. Every wait ends after `faults.timeout_s`.
     """
 
     def __init__(self, plan: Plan, meetings: Meetings, status: StageStatus, device: torch.device) -> None:
@@ -33,12 +33,12 @@ class StageLinks:
         self._link = plan.config.link
 
     def receiver(self, slots: int) -> Receiver:
-        """The receiver of whole messages, or of this replica's part of them; blocks until all senders have come."""
+        """The receiver of whole messages, or of this replica's part of them; blocks until all senders have connected."""
         routes = self._plan.placement.routes_after(self._seat.stage - 1)
         return join([self._receiver(route, slots, self._forward(route)) for route in routes if route.receiver == self._seat])
 
     def sender(self) -> Sender:
-        """The sender to the next stage; blocks until all of its replicas have come."""
+        """The sender to the next stage; blocks until all of its replicas have connected."""
         if self._seat.stage == self._plan.placement.num_stages - 1:
             return DeadEnd()
         routes = self._plan.placement.routes_after(self._seat.stage)

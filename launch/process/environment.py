@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Environment:
-    """What the launcher tells a process; a process started by hand is the only one of its run.
+    """What the launcher has told this process; a process started by hand is the only one of its run.
 
     Attributes:
         attempt: How often the launcher has restarted the run.
@@ -63,7 +63,7 @@ class Environment:
 
     @staticmethod
     def prefix(attempt: int) -> str:
-        """What the keys of one attempt begin with."""
+        """The prefix of one attempt's keys."""
         return f"greedypipe/{attempt}"
 
     def check_store_outlives_processes(self) -> None:
@@ -72,6 +72,12 @@ class Environment:
             raise ConfigError(
                 ["faults.policy=isolate needs a store that outlives rank 0: start with torchrun, whose agent hosts it"]
             )
+
+    @property
+    def ranks_here(self) -> range:
+        """The ranks on this host, which torchrun numbers one after the other."""
+        first = self.rank - self.local_rank
+        return range(first, first + _number("LOCAL_WORLD_SIZE", 1))
 
     @property
     def _agent_hosts_store(self) -> bool:
@@ -94,11 +100,17 @@ class Environment:
         return stores
 
 
-def host_store() -> tuple[TCPStore, int]:
-    """A store for the processes of this host, at a free port of the loopback interface alone; it lives with the object."""
-    listening = socket.create_server((LOOPBACK, 0))
+def host_store(host: str = LOOPBACK) -> tuple[TCPStore, int]:
+    """A store at a free port of one address of this host; it lives with the object.
+
+    It listens at that address alone; torch's own store would listen at all of them.
+
+    Raises:
+        OSError: The address is not one of this host's.
+    """
+    listening = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     port = listening.getsockname()[1]
-    return TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()), port
+    return TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()), port
 
 
 def _number(name: str, default: int) -> int:

@@ -1,6 +1,7 @@
-"""What rank 0 does next to its own stage: it shows the run to its user, and leaves the results behind."""
+"""What rank 0 does next to its own stage: it shows the run to its user, and writes the results."""
 
 import time
+from pathlib import Path
 
 from greedypipe.launch.checkpoints.committer import Committer
 from greedypipe.launch.config.loader import dump_config
@@ -9,14 +10,17 @@ from greedypipe.launch.recovery.attempt import Attempt
 from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.reporting.monitor import Monitor, expected_epochs
 from greedypipe.launch.reporting.screen import Screen
-from greedypipe.launch.reporting.summary import summarise, write_summary
+from greedypipe.launch.reporting.summary import summarise
 from greedypipe.launch.reporting.tables import end_table, headline, result_lines, start_table
 from greedypipe.launch.reporting.trace_file import write_trace
 from greedypipe.launch.reporting.trackers import make_trackers
-from greedypipe.workers.atomic import write_atomically
+from greedypipe.workers.atomic import write_record
+from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.activity import Activity
-from greedypipe.workers.telemetry.results import Prediction, StageReport
-from greedypipe.workers.telemetry.topics import TRACE
+from greedypipe.workers.telemetry.records import StageRow
+from greedypipe.workers.telemetry.results import Prediction, StageReport, Summary
+from greedypipe.workers.telemetry.summary_file import read_summary, write_summary
+from greedypipe.workers.telemetry.topics import STATUS, TRACE
 
 
 class Leader:
@@ -32,9 +36,15 @@ class Leader:
         self._monitor: Monitor | None = None
 
     def release_screen(self) -> None:
-        """Shows nothing more, so that others may print; any thread may call it, in any process."""
+        """Stops showing the run, so that others may print; any thread may call it, in any process."""
         if self._monitor:
             self._monitor.release_screen()
+
+    def show_finished(self, folder: Path) -> None:
+        """Shows the figures of a run that has nothing left to do."""
+        self._screen.print("nothing to train: the run has finished, and its figures stay as they are")
+        if isinstance(summary := read_summary(folder), Summary):
+            self._screen.print(result_lines(summary, folder))
 
     def run(self, member: Member, attempt: Attempt, stage: Stage, predicted: Prediction | None) -> StageReport:
         """Runs the stage and, meanwhile, shows what all stages do; returns when all have reported.
@@ -45,10 +55,11 @@ class Leader:
         """
         folder, board = attempt.origin.folder, member.board
         monitor = self._monitor = self._open_monitor(member, attempt)
-        with monitor, Committer(board, member.plan, folder, monitor.keep_evaluations) as committer:
+        with monitor, Committer(board, member.plan, attempt.origin, monitor.keep_evaluations, attempt.number) as committer:
             report = stage.run(committer.expect)
             board.post(attempt.report_topic, member.rank, report)
             reports = _wait_for_reports(member, attempt)
+        committer.check_saved(stage.last_checkpoint)
         summary = summarise(
             reports,
             monitor.evaluations,
@@ -67,8 +78,7 @@ class Leader:
 
     def _open_monitor(self, member: Member, attempt: Attempt) -> Monitor:
         plan, origin = member.plan, attempt.origin
-        (origin.folder / "metrics").mkdir(parents=True, exist_ok=True)
-        write_atomically(origin.folder / "config.yaml", dump_config(plan.config))
+        write_record(origin.folder / "config.yaml", dump_config(plan.config))
         if attempt.number == 0 and member.incarnation == 0:
             self._screen.print(headline(plan))
             self._screen.print(start_table(plan))
@@ -82,8 +92,12 @@ def _wait_for_reports(member: Member, attempt: Attempt) -> list[StageReport]:
     topic, board = attempt.report_topic, member.board
 
     def missing() -> str:
-        reports = board.read(topic)
-        return f"the reports of ranks {[rank for rank, report in enumerate(reports) if report is None]}"
+        reports, rows = board.read(topic), board.read(STATUS)
+        absent = [rank for rank, report in enumerate(reports) if report is None]
+        return f"the reports of {', '.join(_doing(member.plan.placement.seat_of(rank), rows[rank]) for rank in absent)}"
 
-    attempt.wait_for(lambda: board.is_complete(topic) or None, member.timeout_s, missing)
-    return board.posted(topic)
+    return attempt.wait_for(lambda: board.complete(topic), member.timeout_s, missing)
+
+
+def _doing(seat: Seat, row: StageRow | None) -> str:
+    return f"{seat.name} ({row.doing if row else 'not begun'})"

@@ -1,10 +1,12 @@
 """Runs one process of a run, and leaves its results behind: the same under every launcher."""
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 
 import torch
 
+from greedypipe.launch.checkpoints.folder_lock import FolderLock
 from greedypipe.launch.checkpoints.resume import resumed_plan
 from greedypipe.launch.planning.auto_cut import settle_cut
 from greedypipe.launch.process.build_stage import Stage, expect_nothing
@@ -13,13 +15,17 @@ from greedypipe.launch.recovery.attempt import Attempt, Recovery, RunIsOver
 from greedypipe.launch.recovery.exit_codes import REQUEUE
 from greedypipe.launch.recovery.isolate import recovery_for
 from greedypipe.launch.recovery.member import Member
+from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.recovery.supervisor import Supervisor
 from greedypipe.launch.reporting.screen import Screen
 from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory
 from greedypipe.workers.telemetry.results import StageReport
 
+RELEASE_S = 5.0
+"""How long the folder's lock may take to become free: another host may not know yet that its last owner is gone."""
 
-def run_stage(member: Member, screen: Screen) -> int:
+
+def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
     """Runs this process's stage to the end; ends the process if the run fails (see Supervisor).
 
     Returns:
@@ -27,14 +33,24 @@ def run_stage(member: Member, screen: Screen) -> int:
         every process has reported.
     """
     leader = Leader(screen, time.perf_counter())
-    faults, stop_console = member.plan.config.faults, leader.release_screen
+    faults = member.plan.config.faults
     reset_peak_memory()
     torch.set_num_threads(member.plan.config.placement.threads)
     keep_freed_memory()
-    with Supervisor(member.board, member.status, faults, stop_console=stop_console, folder=member.folder) as supervisor:
+    with Supervisor(
+        member.board,
+        member.status,
+        faults,
+        signals,
+        labels=[seat.label for seat in member.plan.placement.seats()],
+        stop_console=leader.release_screen,
+        beat=member.life.beat,
+        folder=member.folder,
+    ) as supervisor:
         recovery = recovery_for(member)
         try:
-            done = _attempt_until_done(member, recovery, leader, supervisor)
+            with FolderLock(member.folder, RELEASE_S) if member.rank == 0 else contextlib.nullcontext():
+                done = _attempt_until_done(member, recovery, leader, supervisor)
         except RunIsOver:
             return 0
     recovery.say_last(done.report)
@@ -43,7 +59,7 @@ def run_stage(member: Member, screen: Screen) -> int:
 
 @dataclass(frozen=True)
 class _Done:
-    """How an attempt that was not lost has ended for this process."""
+    """How an attempt that was not lost ended for this process."""
 
     exit_code: int
     report: StageReport
@@ -63,12 +79,15 @@ def _attempt_until_done(member: Member, recovery: Recovery, leader: Leader, supe
 
 
 def _try_once(member: Member, attempt: Attempt, leader: Leader, supervisor: Supervisor) -> _Done:
-    """One attempt, by a member whose plan no other attempt has trained."""
-    plan = member.plan
+    """One attempt by a member with an untrained plan."""
+    plan, leads = member.plan, member.rank == 0
+    if attempt.origin.is_over:
+        if leads:
+            leader.show_finished(attempt.origin.folder)
+        raise RunIsOver
     device = plan.placement.device_of(member.local_rank, plan.config.placement)
     settled, predicted = settle_cut(resumed_plan(plan, attempt.origin), member.board, member.status, device)
     member = replace(member, plan=settled)
     stage = Stage(member, attempt, device, must_stop=supervisor.told_to_stop)
-    leads = member.rank == 0
     report = leader.run(member, attempt, stage, predicted) if leads else stage.run(expect_nothing)
     return _Done(0 if stage.is_finished else REQUEUE, report)

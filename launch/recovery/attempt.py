@@ -1,14 +1,15 @@
-"""One attempt at a run: where it begins and how its links are made; and how a process takes part in one or several."""
+"""Attempts at a run: where each begins, how its links are made, and how a process takes part in one or several."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from torch.distributed import Store
 
 from greedypipe.launch.checkpoints.resume import Origin
 from greedypipe.launch.recovery.member import Member
+from greedypipe.workers.ending import AtOnce, Ending
 from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.patience import GivenUp, Patience
 from greedypipe.workers.placement import Route, Seat
@@ -19,11 +20,11 @@ from greedypipe.workers.telemetry.topics import ORIGIN, Topic, report_of
 T = TypeVar("T")
 End = TypeVar("End")
 Make = Callable[[Store, Patience], End]
-"""Builds an end of a link that finds the other one in a store."""
+"""Builds one end of a link, which finds the other end through a store."""
 
 
 class RunIsOver(Exception):
-    """This process has nothing left to do: it died after its part of the run was done, and was started again."""
+    """Nothing is left to do for this process: it died when its part of the run was done, and was started again."""
 
 
 class Meetings(ABC):
@@ -31,11 +32,11 @@ class Meetings(ABC):
 
     @abstractmethod
     def receiver(self, route: Route, make: Make[Receiver]) -> Receiver:
-        """Builds the downstream end by `make`; blocks until the upstream one is there."""
+        """Builds the downstream end with `make`; blocks until the upstream end has connected."""
 
     @abstractmethod
     def sender(self, route: Route, make: Make[Sender]) -> Sender:
-        """Builds the upstream end."""
+        """Builds the upstream end, likewise."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Attempt:
     """One attempt at the run.
 
     Attributes:
-        store: For what the processes of this attempt tell each other, and no other one.
-        is_over: Whether it has become pointless.
+        store: Shared by the processes in this attempt alone.
+        is_over: Returns True once the attempt is pointless.
+        ending: Behaviour of this process after the end of its stream.
     """
 
     origin: Origin
@@ -52,10 +54,11 @@ class Attempt:
     meetings: Meetings
     number: int = 0
     is_over: Callable[[], bool] = lambda: False
+    ending: Ending = field(default_factory=AtOnce)
 
     @property
     def report_topic(self) -> Topic[StageReport]:
-        """Where on the board the processes report when they have done it."""
+        """The topic under which processes post their reports of this attempt."""
         return report_of(self.number)
 
     def wait_for(self, look: Callable[[], T | None], timeout_s: float, whom: Callable[[], str]) -> T:
@@ -70,16 +73,16 @@ class Attempt:
 
 
 def shared_origin(member: Member) -> Origin:
-    """Where the run begins, which rank 0 finds and all others are told; blocks until it has."""
+    """Where the run begins. Rank 0 finds out and shares it; the others block until it has."""
     find = member.find_origin
     return Origin.read(member.board.share(ORIGIN, find().note() if find else None))
 
 
 class OneMeeting(Meetings):
-    """Every link is made once in an attempt.
+    """Makes every link once per attempt.
 
     Args:
-        is_over: Whether the attempt is.
+        is_over: Returns True once the attempt is pointless.
     """
 
     def __init__(self, store: Store, seat: Seat, timeout_s: float, is_over: Callable[[], bool]) -> None:
@@ -96,36 +99,36 @@ class OneMeeting(Meetings):
 
 
 class Recovery(ABC):
-    """How one process takes part in a run in which processes may fail."""
+    """How a process takes part in a run whose processes may fail."""
 
     @abstractmethod
     def begin(self) -> Attempt:
         """Joins the others for the next attempt; blocks until it can begin.
 
         Raises:
-            TimeoutError: Somebody did not come; says who.
-            RunIsOver: There is no next one.
+            TimeoutError: A process did not join; names it.
+            RunIsOver: There is no next attempt.
         """
 
     @abstractmethod
     def go_back(self, error: ConnectionError) -> None:
-        """Called when an attempt was lost by the loss of a neighbour: blocks until another one can begin.
+        """Called when an attempt has failed because a neighbour was lost; blocks until another attempt can begin.
 
         Raises:
-            ConnectionError: `error`, where there is no other one.
+            ConnectionError: `error`, if there is no other attempt.
         """
 
     @abstractmethod
     def leave(self, report: StageReport) -> None:
-        """Waits until nobody needs this process any more; raises ConnectionError where another attempt is needed."""
+        """Blocks until no other process needs this one; raises ConnectionError if another attempt is needed."""
 
     @abstractmethod
     def say_last(self, report: StageReport) -> None:
-        """Called when nothing else will be asked of the store, whose host may be gone as soon as it has all reports."""
+        """Called after the last other use of the store: its host may exit as soon as it has all reports."""
 
 
 class OnceForAll(Recovery):
-    """There is one attempt, and whoever is done leaves."""
+    """One attempt; a process leaves as soon as it is done."""
 
     def __init__(self, member: Member) -> None:
         self._member = member
@@ -139,7 +142,7 @@ class OnceForAll(Recovery):
         raise error
 
     def leave(self, report: StageReport) -> None:
-        """No-op: nobody comes back in a run of one attempt, so nobody can need this process again."""
+        """No-op: in a run of one attempt no process comes back that could need this one."""
 
     def say_last(self, report: StageReport) -> None:
         if self._member.rank:

@@ -1,13 +1,13 @@
-"""What becomes of a run when a process of it dies: how often it is begun, from where, and how links are made again.
+"""What happens to a run when one of its processes dies: where it begins again, and how links are reconnected.
 
 | policy          | a process that dies                        | the others                                           |
 |-----------------|--------------------------------------------|------------------------------------------------------|
-| restart         | ends the run                               | end; the launcher may start all of them again        |
-| isolate, FIFO   | is started again alone, by its keeper      | go back, in place, to the newest complete checkpoint |
-| isolate, replay | the same; begins at the newest checkpoint  | go on; only the links to it are made again           |
+| restart         | ends the run                               | end; the launcher may restart all of them            |
+| isolate, FIFO   | is restarted alone by its keeper           | return in place to the newest complete checkpoint    |
+| isolate, replay | the same; begins at the newest checkpoint  | continue; only the links to it are reconnected       |
 
-With FIFO going back is chosen over a log of what was sent since: it costs the steps since the last mark, but no memory and
-no copy on the way of the data, and all stages stand at one mark again, so that the result is the same to the bit.
+With FIFO, going back was preferred to logging what has been sent since: it repeats the steps since the last mark, but needs
+no memory and no copy on the data path. All stages continue from one mark, so the result is the same to the bit.
 """
 
 import time
@@ -17,9 +17,7 @@ from typing import Generic
 
 from torch.distributed import PrefixStore
 
-from greedypipe.launch.checkpoints.manifest import newest_valid
-from greedypipe.launch.checkpoints.resume import Origin, find_again, say
-from greedypipe.launch.checkpoints.trim_records import keep_own_metrics
+from greedypipe.launch.checkpoints.resume import Origin, find_again
 from greedypipe.launch.recovery.attempt import (
     Attempt,
     End,
@@ -31,7 +29,10 @@ from greedypipe.launch.recovery.attempt import (
     RunIsOver,
     shared_origin,
 )
+from greedypipe.launch.recovery.incarnations import Incarnations
 from greedypipe.launch.recovery.member import Member
+from greedypipe.launch.recovery.own_origin import own_origin
+from greedypipe.launch.recovery.together import Together
 from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.patience import GivenUp, Patience
 from greedypipe.workers.links.reconnecting import MendingReceiver, MendingSender
@@ -39,13 +40,13 @@ from greedypipe.workers.placement import Route, Seat
 from greedypipe.workers.telemetry.activity import Activity
 from greedypipe.workers.telemetry.board import wait_for
 from greedypipe.workers.telemetry.results import StageReport
-from greedypipe.workers.telemetry.topics import INCARNATION, Topic, done_with, origin_of, ready_for, report_of
+from greedypipe.workers.telemetry.topics import Topic, done_with, origin_of, ready_for, report_of
 
 
 class GoingBack(Recovery):
-    """Whenever a process has been started again, all of them go back to the newest complete checkpoint.
+    """After every restart of a process, all of them return to the newest complete checkpoint.
 
-    Attempts are numbered by how often processes have been started again, all of them together.
+    An attempt's number is the number of restarts so far, of all processes together.
     """
 
     def __init__(self, member: Member) -> None:
@@ -65,7 +66,7 @@ class GoingBack(Recovery):
         member = self._member
         ready = ready_for(number)
         member.board.post(ready, member.rank, True)
-        # Nobody may still write what the first one is about to sort out.
+        # Every process must have stopped writing before rank 0 trims the records.
         self._wait(lambda: member.board.is_complete(ready), ready, "join")
         if member.find_origin:
             is_first = number == 0 or member.incarnation
@@ -95,7 +96,7 @@ class GoingBack(Recovery):
         self._wait(lambda: bool(member.board.posted(done_with(self._number))), None, "end")
 
     def say_last(self, report: StageReport) -> None:
-        """No-op: rank 0 has let everybody go, so it has all reports."""
+        """No-op: rank 0 has all reports, or it would not have released this process."""
 
     def _raise_if_all_is_done(self) -> None:
         earlier = range(self._number)
@@ -106,7 +107,7 @@ class GoingBack(Recovery):
         return sum(self._incarnations.read()) > self._number
 
     def _wait(self, is_there: Callable[[], bool], topic: Topic[bool] | None, what: str) -> None:
-        """Waits for the other processes, as long as no other attempt has begun."""
+        """Waits for the other processes; gives up when another attempt begins."""
 
         def look() -> bool | None:
             if is_there():
@@ -126,83 +127,79 @@ class GoingBack(Recovery):
 
 
 class GoingOn(Recovery):
-    """Whoever is not struck goes on; one that has been started again begins at the newest complete checkpoint."""
+    """Processes that are not struck continue. One that has been restarted begins at the newest complete checkpoint, or at
+    its own end if it has saved that. All leave together (launch.recovery.together)."""
 
     def __init__(self, member: Member) -> None:
         self._member = member
         self._incarnations = Incarnations(member)
+        self._ending = Together(member, self._incarnations)
 
     def begin(self) -> Attempt:
-        member = self._member
-        if member.rank and member.board.read(report_of(0))[member.rank] is not None:
+        if self._ending.is_over():
             raise RunIsOver
-        origin = self._own_origin() if member.incarnation else shared_origin(member)
-        return Attempt(origin, member.store, RepeatedMeetings(member, self._incarnations))
+        member = self._member
+        origin = own_origin(member) if member.incarnation else shared_origin(member)
+        meetings = RepeatedMeetings(member, self._incarnations, self._ending.is_over)
+        return Attempt(origin, member.store, meetings, ending=self._ending)
 
     def go_back(self, error: ConnectionError) -> None:
         raise error
 
     def leave(self, report: StageReport) -> None:
-        if self._member.rank:
-            self._member.board.post(report_of(0), self._member.rank, report)
+        if self._member.rank == 0:
+            self._ending.let_go()
 
     def say_last(self, report: StageReport) -> None:
-        """No-op: the report was posted by `leave`."""
-
-    def _own_origin(self) -> Origin:
-        member = self._member
-        found = newest_valid(member.folder, say)
-        blocks = member.plan.placement.blocks_of(member.seat.stage)
-        evaluated = keep_own_metrics(member.folder / "metrics", found and found[1], member.seat, blocks)
-        where = f"batch {found[1].batch_id} of {found[0]}" if found else "its beginning"
-        say(f"{member.seat.name} is back and goes on at {where}")
-        checkpoint, manifest = found or (None, None)
-        return Origin(member.folder, checkpoint, manifest, evaluated)
-
-
-class Incarnations:
-    """How often each process has been started again, as they say themselves."""
-
-    def __init__(self, member: Member) -> None:
-        self._board = member.board
-        self._board.post(INCARNATION, member.rank, member.incarnation)
-
-    def read(self) -> list[int]:
-        """By rank; 0 for those that have not come yet."""
-        return [number or 0 for number in self._board.read(INCARNATION)]
+        """No-op: the report was posted at the end of the stream."""
 
 
 class RepeatedMeetings(Meetings):
-    """A link is made again whenever one of its ends has been started again."""
+    """Makes a link anew whenever one of its ends has been restarted."""
 
-    def __init__(self, member: Member, incarnations: Incarnations) -> None:
+    def __init__(self, member: Member, incarnations: Incarnations, is_over: Callable[[], bool]) -> None:
         self._member = member
         self._incarnations = incarnations
+        self._is_over = is_over
 
     def receiver(self, route: Route, make: Make[Receiver]) -> Receiver:
-        return MendingReceiver(Rejoin(self._member, self._incarnations, route, route.sender, make))
+        return MendingReceiver(self._rejoin(route, route.sender, make))
 
     def sender(self, route: Route, make: Make[Sender]) -> Sender:
-        return MendingSender(Rejoin(self._member, self._incarnations, route, route.receiver, make))
+        return MendingSender(self._rejoin(route, route.receiver, make))
+
+    def _rejoin(self, route: Route, peer: Seat, make: Make[End]) -> "Rejoin[End]":
+        return Rejoin(self._member, self._incarnations, route, peer, make, is_over=self._is_over)
 
 
 class Rejoin(Generic[End]):
-    """Makes one end of a link, as often as it is called: each time the two ends meet at another place.
+    """Makes one end of a link each time it is called; the two ends meet at another place each time.
 
-    A place is the pair of their incarnations. So none waits where it has met the other before, and an end whose peer is
-    started again while it waits goes to the next place.
+    A place is the pair of their incarnations. So neither end waits at a place where they have met before, and an end whose
+    peer is restarted during its wait moves to the next place.
 
     Args:
         peer: The process at the other end of the route.
         make: Builds the end.
+        is_over: Returns True once the run is over.
     """
 
-    def __init__(self, member: Member, incarnations: Incarnations, route: Route, peer: Seat, make: Make[End]) -> None:
+    def __init__(
+        self,
+        member: Member,
+        incarnations: Incarnations,
+        route: Route,
+        peer: Seat,
+        make: Make[End],
+        *,
+        is_over: Callable[[], bool],
+    ) -> None:
         self._member = member
         self._incarnations = incarnations
         self._route = route
         self._peer = peer
         self._make = make
+        self._is_over = is_over
         self._met: list[tuple[int, int]] = []
 
     def __call__(self) -> End:
@@ -210,33 +207,39 @@ class Rejoin(Generic[End]):
 
         Raises:
             TimeoutError: It has not come back in time.
+            RunIsOver: The run has ended meanwhile.
         """
         timeout_s = self._member.timeout_s
-        wait_for(lambda: self._is_new(self._place()) or None, timeout_s, lambda: f"{self._peer.name} to come back")
+        wait_for(lambda: self._goes_on(self._place()), timeout_s, lambda: f"{self._peer.name} to come back")
         while True:
             place = self._place()
             store = PrefixStore("met{}-{}".format(*place), self._member.store)
             try:
                 end = self._make(store, Patience(self._peer.name, timeout_s, partial(self._has_left, place)))
             except GivenUp:
+                if self._is_over():
+                    raise RunIsOver from None
                 continue
             self._met.append(place)
             return end
+
+    def _goes_on(self, place: tuple[int, int]) -> bool | None:
+        """True if the ends may meet at a place; None while they have met there before."""
+        if self._is_over():
+            raise RunIsOver
+        return None if place in self._met else True
 
     def _place(self) -> tuple[int, int]:
         numbers = self._incarnations.read()
         return numbers[self._route.sender.rank], numbers[self._route.receiver.rank]
 
-    def _is_new(self, place: tuple[int, int]) -> bool:
-        return place not in self._met
-
     def _has_left(self, place: tuple[int, int]) -> bool:
-        """Whether one of the ends is to be found elsewhere by now."""
-        return self._place() != place
+        """Whether one of the ends has moved on."""
+        return self._place() != place or self._is_over()
 
 
 def recovery_for(member: Member) -> Recovery:
-    """What `faults.policy` asks for with this kind of links."""
+    """The recovery that `faults.policy` and `buffers.policy` ask for."""
     if member.plan.config.faults.policy == "restart":
         return OnceForAll(member)
     return GoingBack(member) if member.plan.config.buffers.policy == "fifo" else GoingOn(member)

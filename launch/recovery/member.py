@@ -9,6 +9,7 @@ from torch.distributed import Store
 
 from greedypipe.launch.checkpoints.resume import Origin
 from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.launch.recovery.life import FIRST_LIFE, Life
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import host_name
@@ -18,15 +19,16 @@ from greedypipe.workers.telemetry.topics import FOLDER
 
 @dataclass(frozen=True)
 class Member:
-    """One process of a run, and what it shares with the others. The same in all of its attempts, but for the plan's cut.
+    """One process of a run, and what it shares with the others. The same in all attempts, except for the plan's cut.
 
     Attributes:
-        local_rank: Number of the process among those of its host; decides its GPU.
+        local_rank: Its number among the processes of its host; decides its GPU.
         store: For links and replicas; its calls may block.
-        board: Over another connection to the same store, since heartbeats must never stand behind a blocked call.
+        board: Uses another connection to the same store, so that heartbeats never queue behind a blocked call.
         status: What this process is doing.
         folder: The run's.
-        find_origin: Finds where the run begins; in rank 0 alone.
+        find_origin: Finds where the run begins; rank 0 only.
+        life: This life of the process.
     """
 
     plan: Plan
@@ -36,6 +38,7 @@ class Member:
     status: StageStatus
     folder: Path
     find_origin: Callable[[], Origin] | None = None
+    life: Life = FIRST_LIFE
 
     @classmethod
     def join(
@@ -47,22 +50,22 @@ class Member:
         *,
         folder: Path | None = None,
         find_origin: Callable[[], Origin] | None = None,
-        incarnation: int = 0,
+        life: Life = FIRST_LIFE,
     ) -> "Member":
         """The calling process as a member; blocks until rank 0 has shared the run's folder.
 
         Args:
             stores: Two connections to the run's store.
-            folder: The run's; in rank 0 alone, like `find_origin`.
-            incarnation: How often this process has been started again alone.
+            folder: Folder of the run; rank 0 only, like `find_origin`.
+            life: This life of the process.
         """
         store, board_store = stores
         board = Board(board_store, plan.placement.num_processes)
         shared = Path(board.share(FOLDER, str(folder.absolute()) if folder else None))
         seat = plan.placement.seat_of(rank)
         blocks = list(plan.placement.blocks_of(seat.stage))
-        status = StageStatus(seat, blocks, os.getpid(), host_name(), incarnation=incarnation)
-        return cls(plan, local_rank, store, board, status, shared, find_origin)
+        status = StageStatus(seat, blocks, os.getpid(), host_name(), incarnation=life.incarnation)
+        return cls(plan, local_rank, store, board, status, shared, find_origin, life)
 
     @property
     def seat(self) -> Seat:

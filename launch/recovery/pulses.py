@@ -1,10 +1,13 @@
-"""Which processes have stopped posting their status."""
+"""Which processes have stopped posting their status, and which keepers are gone."""
 
 import time
 from collections.abc import Callable, Sequence
 
 from greedypipe.workers.telemetry.activity import Activity
-from greedypipe.workers.telemetry.records import StageRow
+from greedypipe.workers.telemetry.board import Board
+from greedypipe.workers.telemetry.machine import is_alive
+from greedypipe.workers.telemetry.records import KeeperRow, StageRow
+from greedypipe.workers.telemetry.topics import KEEPER, STATUS
 
 
 class Pulses:
@@ -29,3 +32,27 @@ class Pulses:
             elif now - since > self._timeout_s and row.activity != Activity.DONE:
                 result.append(row)
         return result
+
+
+class KeptRanks:
+    """The keepers of this host's ranks (launch.recovery.keeper); they post nothing but who they are."""
+
+    def __init__(self, board: Board, host: str) -> None:
+        self._board = board
+        self._host = host
+        self._keepers: list[KeeperRow | None] = [None] * board.num_processes
+
+    def lost(self) -> KeeperRow | None:
+        """A keeper that is gone though its rank has not ended; None where there is none. Does not block."""
+        if None in self._keepers:
+            self._keepers = self._board.read(KEEPER)
+        gone = {rank: row for rank, row in enumerate(self._keepers) if row and self._is_gone(row)}
+        if not gone:
+            return None
+        # One that ends in peace says so just before, and its rank has ended before that.
+        ended = [row is not None and row.activity == Activity.DONE for row in self._board.read(STATUS)]
+        self._keepers = self._board.read(KEEPER)
+        return next((row for rank, row in gone.items() if not ended[rank] and row == self._keepers[rank]), None)
+
+    def _is_gone(self, row: KeeperRow) -> bool:
+        return row.host == self._host and row.pid > 0 and not is_alive(row.pid)

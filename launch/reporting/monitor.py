@@ -1,7 +1,10 @@
 """One process's view of all stages: reads the board and shows it, logs it, keeps the evaluations."""
 
 import contextlib
+import itertools
+import sys
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -12,23 +15,23 @@ from greedypipe.launch.reporting.status_file import write_status
 from greedypipe.launch.reporting.tables import evaluation_line
 from greedypipe.launch.reporting.trackers import Tracker
 from greedypipe.workers.evaluation import combined, is_whole
-from greedypipe.workers.jsonl import line_of, read_lines
+from greedypipe.workers.jsonl import LinesFile, salvage_lines, write_lines
 from greedypipe.workers.telemetry.board import Board
-from greedypipe.workers.telemetry.records import EvaluationPart
-from greedypipe.workers.telemetry.results import EVALUATIONS
-from greedypipe.workers.telemetry.topics import STATUS, evaluation_of
+from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.telemetry.records import Passed
+from greedypipe.workers.telemetry.results import EVALUATIONS, Evaluation
+from greedypipe.workers.telemetry.topics import PASSED, STATUS, evaluation_of
 
 REFRESH_S = 0.5
 
 
 class Monitor:
-    """Runs in one process of a run, in a thread.
-
-    Shows on the screen what every process is doing, and each evaluation, which it keeps in metrics/evaluations.jsonl.
+    """Shows on the screen what every process is doing, and each evaluation, which it also writes to
+    metrics/evaluations.jsonl. Runs in a thread of rank 0.
 
     Args:
-        folder: The run's.
-        epochs: The evaluations that are still to come (`expected_epochs`).
+        folder: Folder of the run.
+        epochs: Epochs that are still to be evaluated (`expected_epochs`).
     """
 
     def __init__(
@@ -46,10 +49,11 @@ class Monitor:
         self._screen = screen
         self._folder = folder
         self._labels = [seat.label for seat in plan.placement.seats()]
-        self._epochs = list(epochs)
-        path = folder / "metrics" / "evaluations.jsonl"
-        self.evaluations = read_lines(path, EVALUATIONS)
-        self._file = path.open("a", buffering=1)
+        self._epochs = deque(epochs)
+        self._passed: list[Passed | None] = []
+        self._path = folder / "metrics" / "evaluations.jsonl"
+        self.evaluations = salvage_lines(self._path, EVALUATIONS)
+        self._file = LinesFile(self._path)
         self._keeping = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
@@ -62,6 +66,7 @@ class Monitor:
         self._stopping.set()
         self._thread.join()
         self._step()
+        self._correct_last()
         self._screen.release()
         for tracker in self._trackers:
             tracker.close()
@@ -73,8 +78,14 @@ class Monitor:
         self._screen.release()
 
     def _run(self) -> None:
-        while not self._stopping.wait(REFRESH_S):
-            self._step()
+        try:
+            while not self._stopping.wait(REFRESH_S):
+                self._step()
+        except RuntimeError:
+            """A store that is gone is the supervisor's matter."""
+        except Exception as error:
+            reason = shown(f"{type(error).__name__}: {error}".splitlines()[0])
+            print(f"greedypipe: the display has failed, training goes on: {reason}", file=sys.stderr, flush=True)
 
     def _step(self) -> None:
         rows = self._board.read(STATUS)
@@ -94,22 +105,45 @@ class Monitor:
             self._read_evaluations()
 
     def _read_evaluations(self) -> None:
+        passed = self._board.read(PASSED)
+        if passed == self._passed:
+            return
+        self._passed = passed
+        # Nobody looks at a pass that some process has not come to the end of: it cannot be whole.
+        newest = min(one.epoch if one else -1 for one in passed)
+        for epoch in list(itertools.takewhile(lambda epoch: epoch <= newest, self._epochs)):
+            if evaluation := self._whole(epoch):
+                self._keep(evaluation)
+
+    def _keep(self, evaluation: Evaluation) -> None:
         # An earlier pass that some stage has missed will not be made up for.
-        whole = [epoch for epoch in self._epochs if self._board.is_complete(evaluation_of(epoch)) and self._is_whole(epoch)]
-        for epoch in whole:
-            evaluation = combined(self._parts(epoch))
-            self._epochs = [later for later in self._epochs if later > epoch]
-            self.evaluations.append(evaluation)
-            self._file.write(line_of(evaluation))
-            self._screen.print(evaluation_line(evaluation, self._plan.config.training.epochs))
-            for tracker in self._trackers:
-                tracker.log_evaluation(evaluation)
+        while self._epochs and self._epochs[0] <= evaluation.epoch:
+            self._epochs.popleft()
+        self.evaluations.append(evaluation)
+        self._file.append(evaluation)
+        self._show(evaluation)
 
-    def _is_whole(self, epoch: int) -> bool:
-        return is_whole(self._parts(epoch), self._plan.data.test_samples)
+    def _show(self, evaluation: Evaluation) -> None:
+        self._screen.print(evaluation_line(evaluation, self._plan.config.training.epochs))
+        for tracker in self._trackers:
+            tracker.log_evaluation(evaluation)
 
-    def _parts(self, epoch: int) -> list[EvaluationPart]:
-        return self._board.posted(evaluation_of(epoch))
+    def _correct_last(self) -> None:
+        """The last pass is repeated where a process has come back after it, and then it is the repetition that counts."""
+        last = self.evaluations[-1] if self.evaluations else None
+        if last is None or last.epoch != self._plan.config.training.epochs:
+            return
+        again = self._whole(last.epoch)
+        if again is not None and again != last:
+            self.evaluations[-1] = again
+            self._show(again)
+            with contextlib.suppress(OSError):  # a full disk must not end the run
+                write_lines(self._path, self.evaluations)
+
+    def _whole(self, epoch: int) -> Evaluation | None:
+        """The result of a pass that every process has seen all of."""
+        parts = self._board.complete(evaluation_of(epoch))
+        return combined(parts) if parts and is_whole(parts, self._plan.data.test_samples) else None
 
 
 def expected_epochs(plan: Plan, batch_id: int, evaluated: Sequence[int]) -> list[int]:

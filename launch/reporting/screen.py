@@ -1,6 +1,5 @@
 """Where a run shows itself: a terminal with one table that is redrawn, or anything else, line by line."""
 
-import sys
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,6 +7,7 @@ from typing import Protocol
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from greedypipe.launch.reporting.console import standard_output
 from greedypipe.launch.reporting.tables import live_table, progress_line
 from greedypipe.workers.telemetry.records import StageRow
 
@@ -76,9 +76,9 @@ class Lines:
 
 def make_screen(interval_s: float) -> Screen:
     """The screen of standard output: 120 columns wide where it is no terminal."""
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    console = standard_output(120)
     return Terminal(console) if console.is_terminal else Lines(console, interval_s)
 
 
 def _print(console: Console, what: RenderableType) -> None:
-    console.print(what, highlight=False, markup=False, soft_wrap=isinstance(what, str))
+    console.print(what, soft_wrap=isinstance(what, str))

@@ -7,9 +7,9 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from greedypipe.launch.reporting.summary import SUMMARY, read_summary
 from greedypipe.workers.atomic import write_atomically
 from greedypipe.workers.telemetry.records import RunStatus, StageRow
+from greedypipe.workers.telemetry.summary_file import SUMMARY, read_summary
 
 STATUS = "status.json"
 _STATUSES = TypeAdapter(RunStatus)

@@ -2,14 +2,10 @@
 
 import itertools
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
-from pydantic_core import to_json
 
 from greedypipe.pipeline.block import Block
-from greedypipe.workers.atomic import write_atomically
 from greedypipe.workers.inbox import MessageStream
 from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.memory import peak_memory_bytes
@@ -19,7 +15,6 @@ from greedypipe.workers.telemetry.results import (
     Accuracy,
     CheckpointCounts,
     Evaluation,
-    Failure,
     LinkReport,
     Prediction,
     RunEnd,
@@ -28,14 +23,11 @@ from greedypipe.workers.telemetry.results import (
 )
 from greedypipe.workers.telemetry.status import StageStatus
 
-SUMMARY = "summary.json"
-_SUMMARIES: TypeAdapter[Summary | Failure] = TypeAdapter(Summary | Failure)
-
 
 def report_stage(
-    status: StageStatus, blocks: list[Block], watch: Stopwatch, inbox: MessageStream, outbox: Sender, save_stalled_s: float
+    status: StageStatus, blocks: list[Block], watch: Stopwatch, inbox: MessageStream, outbox: Sender
 ) -> StageReport:
-    """Collects the report of the calling process."""
+    """Collects the report of the calling process, without what its files have cost."""
     stats, link, seat = inbox.stats(), asdict(outbox.stats), status.seat
     slot_bytes = inbox.slot_bytes + link.pop("slot_bytes")
     return StageReport(
@@ -67,7 +59,6 @@ def report_stage(
         dropped=stats.dropped,
         staleness_counts=stats.staleness_counts[: stats.staleness_max + 1] if stats.reads else [],
         slot_bytes=slot_bytes,
-        save_stalled_s=save_stalled_s,
         link=LinkReport(**link),
     )
 
@@ -124,26 +115,3 @@ def _own_samples_per_s(replicas: list[StageReport]) -> float:
     """What a stage's own time allows: its replicas together, as fast as the slowest of them; 0 where it has not trained."""
     slowest_s = max(report.step_time_s * report.batches for report in replicas)
     return sum(report.samples for report in replicas) / slowest_s if slowest_s else 0.0
-
-
-def write_summary(folder: Path, summary: Summary | Failure) -> None:
-    """Replaces the run's `summary.json`, without the prediction where there was none. Blocks for the disk."""
-    left_out = {"predicted"} if isinstance(summary, Summary) and summary.predicted is None else None
-    write_atomically(
-        folder / SUMMARY, to_json(summary, indent=2, exclude=left_out, inf_nan_mode="constants").decode() + "\n"
-    )
-
-
-def read_summary(folder: Path) -> Summary | Failure | None:
-    """What `write_summary` has left in a run's folder; None where there is nothing.
-
-    Raises:
-        ValueError: The file holds something else; names it.
-    """
-    path = folder / SUMMARY
-    try:
-        return _SUMMARIES.validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from greedypipe.workers.atomic import write_atomically
+from greedypipe.workers.atomic import write_record
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.phrases import range_of_blocks
 from greedypipe.workers.telemetry.records import Spans
@@ -34,7 +34,7 @@ def write_trace(
     events += sorted(_events(known), key=lambda event: event["ts"])
     lost = {seat.name: trace.lost for seat, trace in known.items() if trace.lost}
     header = {"displayTimeUnit": "ms", "otherData": {"spans_without_room": lost}}
-    write_atomically(folder / "trace.json", json.dumps(header | {"traceEvents": events}), durable=False)
+    write_record(folder / "trace.json", json.dumps(header | {"traceEvents": events}), durable=False)
 
 
 def _names(seat: Seat, blocks: Sequence[int]) -> Iterator[dict[str, Any]]:

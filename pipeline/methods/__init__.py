@@ -21,6 +21,7 @@ from greedypipe.pipeline.methods.man import MomentumAuxiliary
 from greedypipe.pipeline.methods.man_pp import ScaledMomentumAuxiliary
 from greedypipe.pipeline.methods.none import Untrained
 from greedypipe.pipeline.methods.overlap import Overlap
+from greedypipe.pipeline.methods.overlap_weights import OverlapThroughWeights
 from greedypipe.pipeline.methods.predsim import PredSim
 from greedypipe.pipeline.methods.reconstruction import Reconstruction
 from greedypipe.pipeline.methods.reconstruction_only import ReconstructionOnly
@@ -44,6 +45,7 @@ METHODS: Mapping[str, type[Method]] = {
     "dfa": DirectFeedback,
     "dtp": TargetPropagation,
     "overlap": Overlap,
+    "overlap_weights": OverlapThroughWeights,
     "late_chain": LateChain,
     "man": MomentumAuxiliary,
     "man_pp": ScaledMomentumAuxiliary,

@@ -7,6 +7,7 @@ import torch
 
 from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Network
+from greedypipe.pipeline.networks.random_backward import randomise
 from greedypipe.pipeline.networks.shapes import activation_shapes
 from greedypipe.pipeline.plugins import blamed
 from greedypipe.pipeline.randomness import derive_seed
@@ -37,6 +38,8 @@ def draw_network(model: ModelConfig, input_shape: tuple[int, int, int], num_clas
     """
     torch.manual_seed(derive_seed(seed, "network"))
     network = model.build(input_shape, num_classes)
+    if model.backward == "random":
+        randomise((*network.layers, network.classifier), seed)
     with blamed(model):
         shapes = activation_shapes(network.layers, input_shape)
     return DrawnNetwork(network, (input_shape, *shapes))

@@ -1,6 +1,7 @@
 """The interface of networks: a section of the configuration that builds its network."""
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -11,6 +12,11 @@ class ModelConfig(BaseModel, ABC, frozen=True, extra="forbid"):
     """The network that is cut into blocks."""
 
     name: str = Field(description="the network")
+    backward: Literal["exact", "random"] = Field(
+        "exact",
+        description="random: feedback alignment: convolutions and linear layers pass gradients back through fixed random "
+        "tensors in the place of their weights",
+    )
 
     @abstractmethod
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:

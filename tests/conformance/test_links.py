@@ -88,7 +88,7 @@ def test_the_receiver_sees_the_memory_format_of_the_layout(connect: Connect) -> 
     assert arrived["image"].is_contiguous() and arrived["labels"].is_contiguous()
 
 
-@pytest.mark.parametrize("rows", [1, MAX_ROWS - 1, MAX_ROWS])
+@pytest.mark.parametrize("rows", [0, 1, MAX_ROWS - 1, MAX_ROWS])
 def test_an_uneven_batch_arrives_with_its_own_number_of_rows(connect: Connect, rows: int) -> None:
     link = connect()
     for batch_id, number in enumerate((MAX_ROWS, rows)):

@@ -13,7 +13,9 @@ from torch.distributed import FileStore
 
 from benchmarks.engines.hosts import Hosts, two_hosts, why_not
 from greedypipe.launch.checkpoints.trained_network import network_state
+from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.on_host import local_run
+from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.workers.links.connect import LinkEnd
 from greedypipe.workers.links.interface import LinkConfig
 from greedypipe.workers.links.patience import Patience
@@ -110,12 +112,12 @@ def test_shared_memory_is_refused_between_hosts(tmp_path: Path) -> None:
     with two_hosts() as hosts:
         script = (
             "import sys, torch; from torch.distributed import FileStore; sys.path.insert(0, '.'); "
-            "from greedypipe.workers.links.connect import memory_of_host; "
+            "from greedypipe.workers.this_host import memory_of_host; "
             f"FileStore({str(tmp_path / 'store')!r}, -1).set('link0/place1', memory_of_host() + ' cpu')"
         )
         assert start(hosts, 1, sys.executable, "-c", script).wait(60) == 0
         store = FileStore(str(tmp_path / "store"), -1)
-        plan = local_run.make_plan(local_run.load_config(None, RUN), 2)
+        plan = make_plan(load_config(None, RUN), 2)
         end = LinkEnd(
             LinkConfig(transport="shm"),
             store,

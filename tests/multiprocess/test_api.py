@@ -15,7 +15,7 @@ from torch import nn
 import greedypipe
 from greedypipe.launch import api
 from tests.multiprocess.harness import TINY
-from tests.multiprocess.test_train_on_host import assert_all_gone, descendants
+from tests.multiprocess.started import assert_all_gone, descendants
 
 ROOT = Path(__file__).resolve().parents[2]
 CRASH = ["debug.fault=raise", "debug.fault_stage=1", "debug.fault_step=3"]
@@ -112,11 +112,11 @@ def test_a_run_that_fails_raises_its_first_cause(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.usefixtures("nobody_is_left")
-def test_interrupting_the_call_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupting_the_call_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(api, "print", interrupt, raising=False)
     with pytest.raises(KeyboardInterrupt):
         greedypipe.train(None, *TINY, "training.epochs=2000", f"run.folder={tmp_path}", stages=2)
-    assert json.loads((tmp_path / "vgg8b-digits-1" / "summary.json").read_text())["status"] == "interrupted"
+    assert json.loads((tmp_path / "vgg8b-digits-1" / "summary.json").read_text())["status"] == "stopped"

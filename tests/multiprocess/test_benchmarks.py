@@ -83,6 +83,17 @@ def test_replicas_gives_accuracies_and_counts_every_sample(tmp_path: Path, run_b
         assert 0 < runs[0]["final"] <= 1 and set(runs[0]["samples"]) == {1438}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_reuse_compares_every_limit_with_fifo(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
+    run_benchmark("reuse", "--out", str(tmp_path / "reuse"))
+    rows = {row["coupling"]: row for row in json.loads((tmp_path / "reuse.json").read_text())["rows"]}
+    assert list(rows) == ["FIFO", "max_reuse=1", "max_reuse=2", "max_reuse=0"]
+    assert rows["FIFO"]["reuse_mean"]["max"] == rows["max_reuse=1"]["reuse_mean"]["max"] == 1
+    assert rows["max_reuse=2"]["reuse_mean"]["max"] <= 2
+    assert all(0 < row["accuracy"]["median"] <= 1 for row in rows.values())
+
+
 @pytest.mark.timeout(200)
 def test_the_first_run_is_kept_as_it_was_printed(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
     run_benchmark("first_run", "--out", str(tmp_path / "first_run"))

@@ -1,12 +1,8 @@
 """`greedypipe train` without torchrun, as users type it: how it ends, whatever happens to it."""
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,36 +11,8 @@ import pytest
 from greedypipe.launch.checkpoints.trained_network import network_state
 from greedypipe.launch.on_host import local_run
 from greedypipe.launch.on_host.host_run import worst
-from greedypipe.launch.reporting.status_file import read_status
 from tests.multiprocess.harness import TINY, assert_equal_states, exported
-
-ROOT = Path(__file__).resolve().parents[2]
-LONG = [*TINY, "training.epochs=2000", "evaluation.every_epochs=2000", "checkpoint.interval_steps=5"]
-
-
-class Started:
-    """A run in a process group of its own, two stages, in the folder `run` of `parent`."""
-
-    def __init__(self, parent: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "greedypipe", "train", "--stages", "2", *arguments]
-        settings = [f"run.folder={parent}", "run.name=run"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.folder = parent / "run"
-        self.process = subprocess.Popen([*command, *settings], cwd=ROOT, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload]
-
-    def rank(self, rank: int) -> int:
-        """The process id of a rank, once a checkpoint is behind it."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if list(self.folder.glob("checkpoints/*/manifest.json")):
-                return read_status(self.folder).stages[rank].pid
-            time.sleep(0.02)
-        raise AssertionError(self.process.communicate())
-
-    def end(self) -> tuple[int, str, str]:
-        """Exit code, standard output and standard error."""
-        out, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, out, errors
+from tests.multiprocess.started import DIGITS, ROOT, TRAIN, Started
 
 
 @pytest.fixture
@@ -53,60 +21,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     runs: list[Started] = []
 
     def started(*arguments: str) -> Started:
-        runs.append(Started(tmp_path, *arguments))
+        runs.append(Started(tmp_path, TRAIN, *arguments))
         return runs[-1]
 
     yield started
     for run in runs:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(run.process.pid, signal.SIGKILL)
-        run.process.communicate()
-
-
-def descendants(ancestor: int) -> set[int]:
-    """All processes below one, the fork server and its like included."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found, size = {ancestor}, 0
-    while size < len(found):
-        size, found = len(found), found | {pid for pid, parent in parents.items() if parent in found}
-    return found - {ancestor}
-
-
-def assert_all_gone(pids: set[int]) -> None:
-    deadline = time.monotonic() + 10
-    while (left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not left, [Path(f"/proc/{pid}/cmdline").read_text() for pid in left]
-
-
-@pytest.mark.parametrize(
-    ("strike", "code", "said"),
-    [
-        (lambda run: os.killpg(run.process.pid, signal.SIGTERM), 75, "told to stop: saved"),
-        (lambda run: run.process.send_signal(signal.SIGINT), 130, "greedypipe: interrupted"),
-        (lambda run: os.kill(run.rank(1), signal.SIGKILL), 1, "greedypipe: stage 1 (blocks 2-3, process "),
-        (lambda run: run.process.kill(), -9, ""),
-    ],
-    ids=["told to stop", "Ctrl-C", "a rank is killed", "the launcher is killed"],
-)
-def test_however_it_ends_the_code_says_so_and_nobody_is_left(
-    strike: Callable[[Started], object], code: int, said: str, start: Callable[..., Started]
-) -> None:
-    run = start(*LONG)
-    run.rank(1)
-    family = descendants(run.process.pid)
-    assert len(family) >= 4, "two ranks, the fork server, and what watches over its semaphores"
-    strike(run)
-    returned, out, errors = run.end()
-    assert returned == code, errors
-    assert said in out + errors
-    assert said == "" or "Traceback" not in errors
-    assert_all_gone(family)
+        run.kill()
 
 
 @pytest.mark.slow
@@ -154,7 +74,7 @@ def test_the_worst_rank_gives_the_code(codes: list[int], code: int) -> None:
 
 
 def test_a_lone_rank_that_is_killed_is_named_by_its_launcher(start: Callable[..., Started]) -> None:
-    run = start(*LONG, "--stages", "1")
+    run = start(*DIGITS, "--stages", "1")
     os.kill(run.rank(0), signal.SIGKILL)
     code, _, errors = run.end()
     assert code == 1 and errors == "greedypipe: stage 0 was killed by signal SIGKILL\n"

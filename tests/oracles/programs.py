@@ -327,6 +327,29 @@ def late_chain(f: Modules, a: Modules, opt: Optimizers, data: Data, D: int, w: f
             x = H[k, t]
 
 
+def overlap_weights(
+    f: Modules, a: Modules, ahead: Modules, opt: Optimizers, data: Data, D: int, w: float, every: int
+) -> None:
+    """`ahead[k]` begins as a copy of the layers and the head of block k + 1."""
+    K = len(f)
+    P: Any = {}
+    for t, (image, y) in enumerate(data):
+        x = image
+        for k in range(K):
+            h = f[k](x)
+            if t % every == 0:
+                P[k, t] = [parameter.detach().clone() for parameter in (*f[k].parameters(), *a[k].parameters())]
+            loss = ce(a[k](h), y)
+            if k < K - 1:
+                if (k + 1, t - D) in P:
+                    for p, q in zip(ahead[k].parameters(), P[k + 1, t - D], strict=True):
+                        p.data.copy_(q)
+                loss = loss + w * ce(ahead[k](h), y)
+            loss.backward()
+            step(opt[k])
+            x = h.detach()
+
+
 def man(
     f: Modules,
     a: Modules,

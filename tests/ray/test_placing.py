@@ -13,7 +13,7 @@ SCRIPT = """
 import ray, sys
 sys.path.insert(0, {root!r})
 from greedypipe.launch.config.loader import load_config
-from greedypipe.launch.on_ray.gang import Gang, reserved
+from greedypipe.launch.on_ray.reservation import reserved
 from greedypipe.launch.on_ray.resources import bundles, seating
 from greedypipe.launch.planning.run_plan import make_plan
 from ray.util.placement_group import placement_group_table

@@ -144,12 +144,13 @@ def test_with_isolation_only_what_was_on_a_lost_node_is_replaced_on_another(clus
     assert_equal_states(network_state(tmp_path / "run"), exported(alone))
 
 
-@pytest.mark.parametrize("stage", [0, 1])
-def test_a_stage_that_dies_is_replaced_alone(
-    stage: int, cluster: Cluster, reference: local_run.Outcome, tmp_path: Path
+@pytest.mark.parametrize(("fault", "stage"), [("exit", 0), ("exit", 1), ("stop", 0), ("stop", 2)])
+def test_a_stage_that_dies_or_stands_still_is_replaced_alone(
+    fault: str, stage: int, cluster: Cluster, reference: local_run.Outcome, tmp_path: Path
 ) -> None:
-    faults = ["debug.fault=exit", f"debug.fault_stage={stage}", "debug.fault_step=14", "checkpoint.interval_steps=5"]
-    result = cluster.run(*RUN, *faults, "faults.policy=isolate", *to(tmp_path / "run"))
+    faults = [f"debug.fault={fault}", f"debug.fault_stage={stage}", "debug.fault_step=14", "checkpoint.interval_steps=5"]
+    recovery = ["faults.policy=isolate", "faults.heartbeat_timeout_s=3"]
+    result = cluster.run(*RUN, *faults, *recovery, *to(tmp_path / "run"))
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"started again alone: stage {stage} 1 x" in result.stdout
     assert_equal_states(network_state(tmp_path / "run"), exported(reference))

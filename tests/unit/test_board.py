@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from torch.distributed import FileStore, HashStore, Store
+from torch.distributed import FileStore, HashStore, PrefixStore, Store
 
 from greedypipe.workers.telemetry.board import Board, wait_for
 from greedypipe.workers.telemetry.records import Cause, Victim
@@ -14,6 +14,8 @@ from greedypipe.workers.telemetry.topics import (
     FOLDER,
     INCARNATION,
     ORIGIN,
+    PASSED,
+    RUN,
     STATUS,
     STOP,
     TRACE,
@@ -58,7 +60,8 @@ def test_an_entry_may_be_false_and_is_there_nevertheless(store: Store) -> None:
 def test_every_topic_has_a_name_of_its_own() -> None:
     made = [make(1) for make in (origin_of, ready_for, done_with, report_of, evaluation_of)]
     names = [
-        topic.name for topic in (STATUS, STOP, CAUSE, FOLDER, ORIGIN, INCARNATION, TRACE, CUT, checkpoint_of("1"), *made)
+        topic.name
+        for topic in (STATUS, STOP, CAUSE, FOLDER, ORIGIN, INCARNATION, TRACE, CUT, RUN, PASSED, checkpoint_of("1"), *made)
     ]
     assert len(set(names)) == len(names)
 
@@ -76,10 +79,10 @@ def test_all_rows_asks_every_entry(store: Store) -> None:
 def test_the_first_cause_stays_and_only_its_reporter_learns_that_it_was_first(store: Store) -> None:
     board = Board(store, 2)
     assert board.cause() is None
-    assert board.post_cause(1, Cause("died", "first", kill=Victim("here", 7)))
+    assert board.post_cause(1, Cause("died", "first", kill=Victim(1, 0)))
     assert not board.post_cause(0, Cause("died", "second"))
     found = board.cause()
-    assert found == Cause("died", "first", kill=Victim("here", 7), reported_by=1)
+    assert found == Cause("died", "first", kill=Victim(1, 0), reported_by=1)
     assert not board.post_cause(0, found), "one who only repeats a cause has not found it"
 
 
@@ -93,3 +96,48 @@ def test_waiting_ends_with_what_is_found_or_names_whom_it_waited_for() -> None:
     assert wait_for(lambda: next(answers), 5, lambda: "stage 1") == "there"
     with pytest.raises(TimeoutError, match=r"waited 0\.05 s for stage 1"):
         wait_for(lambda: None, 0.05, lambda: "stage 1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"no json",
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        b"[" * 10_000,
+        STATUS.write(make_row()).replace('"step":0', '"step":1' + "0" * 400).encode(),
+        STATUS.write(make_row()).replace('"step":0', '"step":"many"').encode(),
+        STATUS.write(make_row()).replace('"blocks":[0]', '"blocks":[]').encode(),
+    ],
+    ids=["no JSON", "no text", "a list", "nothing", "deep", "huge", "another type", "no blocks"],
+)
+def test_an_entry_that_cannot_be_read_counts_as_absent_and_is_reported_once_in_a_run(
+    text: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = HashStore()
+    boards = [Board(store, 2), Board(store, 2)]
+    boards[0].post(STATUS, 0, make_row())
+    PrefixStore("board", store).set("status/1", text)
+    for board in boards * 2:
+        assert board.read(STATUS)[1] is None and board.complete(STATUS) is None
+        assert not board.all_rows(STATUS, lambda row: True)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "entry under 'status/1' that cannot be read and is ignored: got " in line and len(line) < 400
+    boards[0].post(STATUS, 1, make_row())
+    assert boards[1].complete(STATUS)
+
+
+def test_a_cause_that_cannot_be_read_hides_none(capfd: pytest.CaptureFixture[str]) -> None:
+    store = HashStore()
+    PrefixStore("board", store).set("cause", "no json")
+    assert Board(store, 2).cause() is None
+    assert Board(store, 2).post_cause(1, Cause("died", "first"))
+    assert Board(store, 2).cause() == Cause("died", "first", reported_by=1)
+
+
+def test_all_agree_on_what_the_first_one_proposes(store: Store) -> None:
+    assert [Board(store, 2).agree(RUN, proposal) for proposal in ("one", "other")] == ["one", "one"]
+    PrefixStore("board", store).set("run", "[")
+    with pytest.raises(ValueError, match="holds no run that can be read"):
+        Board(store, 2).agree(RUN, "third")

@@ -1,7 +1,11 @@
 """Blocks on disk, and the saver that writes them beside the training."""
 
+import contextlib
+import hashlib
+import math
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -14,7 +18,7 @@ from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.pipeline.block import Block
 from greedypipe.workers import block_files as checkpoint
-from greedypipe.workers.block_files import FINAL, Saver, load_blocks, write_block
+from greedypipe.workers.block_files import FINAL, EndNotSaved, Saver, load_blocks, not_finite, write_block
 from greedypipe.workers.telemetry.records import Saved
 from tests.unit.tiny import differing, flat, make_block, train
 
@@ -77,7 +81,7 @@ def test_every_save_after_the_first_copies_into_the_same_memory(tmp_path: Path) 
     for step in range(3):
         train(block, range(step, step + 1))
         saver.save(str(step), [block])
-        saver._wait()
+        saver.wait()
         copies = [leaf for leaf in flat(saver._copies).values() if isinstance(leaf, torch.Tensor)]
         where.append([leaf.data_ptr() for leaf in copies])
         contents.append(load_blocks(tmp_path / str(step))[0])
@@ -94,7 +98,7 @@ def test_a_full_disk_is_told_leaves_nothing_and_does_not_hinder_the_next_save(
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
         saver.save("one", [make_block()])
-        saver._wait()
+        saver.wait()
     saver.save("two", [make_block()])
     saver.close()
     assert "No space left" in saved["one"].failure and not saved["one"].files
@@ -106,5 +110,65 @@ def test_a_full_disk_is_told_leaves_nothing_and_does_not_hinder_the_next_save(
 def test_the_end_of_a_run_must_be_saved(tmp_path: Path) -> None:
     (tmp_path / FINAL).write_text("in the way")
     saver = Saver(tmp_path, lambda name, saved: pytest.fail("told"))
-    with pytest.raises(OSError, match=FINAL):
+    with pytest.raises(EndNotSaved, match=f"{FINAL} cannot be written: "):
         saver.save_now(FINAL, [make_block()])
+
+
+class FullAfter:
+    """A file that takes so many bytes."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self._file, self._room = file, room
+
+    def write(self, data: Any) -> int:
+        self._room -= len(data)
+        if self._room < 0:
+            raise OSError(28, "No space left on device")
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("room", [0, 100, 2000])
+def test_a_disk_that_fills_up_while_a_block_is_written_is_named(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = checkpoint.replacing
+
+    @contextlib.contextmanager
+    def replacing(path: Path) -> Iterator[Any]:
+        with real(path) as file:
+            yield FullAfter(file, room)
+
+    monkeypatch.setattr(checkpoint, "replacing", replacing)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_block(tmp_path, make_block().state_dict())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_digest_is_that_of_the_file(tmp_path: Path) -> None:
+    name, digest = write_block(tmp_path, make_block().state_dict())
+    assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("where", ["layers", "method", "optimizer"])
+def test_what_is_not_finite_is_not_saved(where: str, tmp_path: Path) -> None:
+    block, (saved, tell) = make_block(), told()
+    train(block, range(1))
+    state = block.state_dict()
+    held = next(iter(state["optimizer"]["state"].values()))["momentum_buffer"] if where == "optimizer" else None
+    (next(iter(state[where].values())) if held is None else held).view(-1)[0] = math.nan
+    saver = Saver(tmp_path, tell)
+    saver.save("one", [block])
+    saver.close()
+    assert "is not finite" in saved["one"].failure and "block 0" in saved["one"].failure
+    assert not (tmp_path / "one").exists()
+    with pytest.raises(FloatingPointError, match=r"block 0: .* is not finite"):
+        saver.save_now(FINAL, [block])
+
+
+def test_a_buffer_may_be_infinite(tmp_path: Path) -> None:
+    state = make_block().state_dict()
+    assert not not_finite(state | {"layers": state["layers"] | {"mask": torch.tensor([0.0, -math.inf])}})
+    assert not_finite(state | {"layers": state["layers"] | {"mask": torch.tensor([math.nan])}}) == "mask is not finite"

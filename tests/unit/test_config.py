@@ -11,6 +11,7 @@ from greedypipe.launch.config.keys import all_keys
 from greedypipe.launch.config.loader import dump_config, load_config
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import make_plan
+from greedypipe.pipeline.networks import MODEL_FAMILY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,7 +108,10 @@ WRONG = {
         ["partition.boundaries=[conv5,conv4,conv6]"],
         "partition.boundaries must be in the network's order, got conv5, conv4, conv6",
     ),
-    "too few boundaries": (["partition.boundaries=[conv2]"], "partition.boundaries: 4 blocks have 3 boundaries, got 1"),
+    "too few boundaries": (
+        ["partition.blocks=4", "partition.boundaries=[conv2]"],
+        "partition.boundaries: 4 blocks have 3 boundaries, got 1",
+    ),
     "missing folder": (
         ["data.name=image_folder", "data.root=/nonexistent"],
         "data.root=/nonexistent is no folder; image_folder needs /nonexistent/train/CLASS/*.jpg",
@@ -228,7 +232,7 @@ def test_all_errors_are_said_at_once() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_another_network_may_be_chosen_for_a_file_and_the_files_keys_for_its_own_go(path: Path) -> None:
     assert load_config(str(path), []).model.width == 0.25
-    assert load_config(str(path), ["model.name=resnet18"]).model.model_dump() == {"name": "resnet18"}
+    assert load_config(str(path), ["model.name=resnet18"]).model == MODEL_FAMILY.choose({"name": "resnet18"})
     adam = load_config(str(path), ["optimizer.name=adam"]).optimizer
     assert (adam.name, adam.weight_decay, adam.schedule) == ("adam", 5e-4, "cosine")
 

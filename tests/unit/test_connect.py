@@ -8,12 +8,13 @@ import torch
 from torch.distributed import HashStore
 
 from greedypipe.workers.links import connect
-from greedypipe.workers.links.connect import LinkEnd, memory_of_host
+from greedypipe.workers.links.connect import LinkEnd
 from greedypipe.workers.links.gloo import ProcessGroupReceiver, ProcessGroupSender
 from greedypipe.workers.links.interface import LinkConfig
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.shared_memory import SharedMemoryReceiver, SharedMemorySender
+from greedypipe.workers.this_host import memory_of_host
 from tests.conformance.implementations import LAYOUT, SHORT_S, TIMEOUT_S
 
 CPU, META = torch.device("cpu"), torch.device("meta")

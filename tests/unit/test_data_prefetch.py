@@ -1,6 +1,10 @@
 """Loader processes: the bits of the calling process, kept between readings, ended by close."""
 
+import itertools
 import multiprocessing
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,15 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
+from greedypipe.workers.data.prefetch import FILES_PER_PROCESS
 from greedypipe.workers.data.sets.image_folder import ImageFolderConfig
 from greedypipe.workers.data.source import BatchSource, LoadedBatch
+from greedypipe.workers.lifeline import STOP_SIGNALS, start_fork_server
 
 
 @pytest.fixture(autouse=True)
 def no_process_is_left() -> Iterator[None]:
     """Has the loader processes forked from one that has imported torch: 0.1 s each instead of 3 s."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torchvision.transforms.v2", "greedypipe.workers.data.prefetch"])
+    start_fork_server(["torch", "torchvision.transforms.v2", "greedypipe.workers.data.prefetch"])
     before = children()
     yield
     assert children() == before
@@ -100,3 +105,56 @@ def test_an_undecodable_image_is_named(root: Path) -> None:
         (root / "test/dog/2.jpg").write_bytes(b"no image")
         with pytest.raises(ValueError, match=r"cannot decode the image .*2\.jpg"):
             list(source.test_batches())
+
+
+def test_a_loader_process_that_dies_is_named_at_once(root: Path) -> None:
+    others = children()
+    with open_source(root, 1) as source:
+        training = source.training_batches()
+        next(training)
+        (loader,) = children() - others
+        assert loader is not None
+        os.kill(loader, signal.SIGKILL)
+        started = time.monotonic()
+        with pytest.raises(
+            RuntimeError, match=rf"loader process {loader} was killed by signal SIGKILL before it had made batch"
+        ):
+            list(itertools.islice(training, 9))
+        assert time.monotonic() - started < 2
+
+
+def test_loader_processes_leave_signals_to_the_process_that_they_work_for(root: Path) -> None:
+    others = children()
+    with open_source(root, 2) as source:
+        training = source.training_batches()
+        next(training)
+        for loader in children() - others:
+            for number in STOP_SIGNALS:
+                os.kill(loader or 0, number)
+        assert [batch.batch_id for batch in itertools.islice(training, 20)] == list(range(1, 21))
+
+
+def test_an_error_of_a_batch_that_nobody_needs_any_more_is_not_raised(root: Path) -> None:
+    with open_source(root, 1) as source:
+        broken = root / "test/dog/2.jpg"
+        whole = broken.read_bytes()
+        broken.write_bytes(b"no image")
+        assert next(source.test_batches()).batch_id == 0
+        broken.write_bytes(whole)
+        assert [batch.batch_id for batch in source.test_batches()] == [0, 1]
+
+
+def test_a_batch_takes_nothing_from_dev_shm_and_its_memory_goes_with_it(root: Path) -> None:
+    def mapped() -> str:
+        return "".join(
+            line for line in Path("/proc/self/maps").read_text().splitlines() if "/dev/shm" in line or "memfd" in line
+        )
+
+    with open_source(root, 1) as source:
+        files = len(os.listdir("/proc/self/fd"))
+        training = source.training_batches()
+        batch = next(training)
+        assert "memfd:tensors" in mapped() and "/dev/shm" not in mapped()
+        assert len(os.listdir("/proc/self/fd")) <= files + FILES_PER_PROCESS + 1
+        del batch
+        assert "memfd:tensors" not in mapped()

@@ -33,10 +33,11 @@ def arrive(x: Tensor, layout: MessageLayout) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("encoding", ["bf16", "int8"])
+@pytest.mark.parametrize("rows", [3, 0], ids=["rows", "empty"])
 def test_what_arrives_has_the_shape_dtype_and_format_that_were_sent(
-    encoding: str, shape: tuple[int, ...], dtype: torch.dtype
+    encoding: str, shape: tuple[int, ...], dtype: torch.dtype, rows: int
 ) -> None:
-    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x = torch.randn(rows, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     arrived = arrive(x, layout_of(encoding, shape, dtype))
     assert (arrived.shape, arrived.dtype) == (x.shape, dtype)
     if len(shape) == 3:

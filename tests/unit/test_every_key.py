@@ -25,6 +25,7 @@ from greedypipe.pipeline.reference import train
 from greedypipe.workers.around.scripted_faults import FaultyBlock, SlowedBlock, slowed_link, trouble
 from greedypipe.workers.around.trace import make_tracing
 from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.ending import Stops
 from greedypipe.workers.feed import Feed, Start
 from greedypipe.workers.inbox import Delivery
 from greedypipe.workers.links.interface import DeadEnd
@@ -127,7 +128,7 @@ def feed(overrides: Sequence[str]) -> list[tuple[Kind, int]]:
         calendar_of(plan, Start()),
         plan.blueprint.task,
         spread_evaluation=False,
-        may_stop=lambda: True,
+        stops=Stops(),
         status=status,
     )
     return [(delivery.message.kind, delivery.message.batch_id) for delivery in messages]
@@ -198,6 +199,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "model.hidden": ("8", trained, []),
     "model.dropout": ("0.5", trained, []),
     "model.activation": ("leaky_relu", trained, []),
+    "model.backward": ("random", trained, ["method.name=features_replay"]),
     "model.options": ("{hidden: 9}", trained, [f"model.name={OWN_OBJECTS}:own_network"]),
     "partition.blocks": ("2", trained, []),
     "partition.boundaries": ("[fc4]", trained, ["partition.blocks=2"]),
@@ -222,6 +224,8 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "method.kernel of cdni": ("3", trained, ["method.name=cdni", *VGG]),
     "method.noise": ("0.5", trained, ["method.name=dtp"]),
     "method.rate": ("0.5", trained, ["method.name=dtp"]),
+    "method.weight of overlap_weights": ("0.9", trained, ["method.name=overlap_weights"]),
+    "method.every of overlap_weights": ("2", trained, ["method.name=overlap_weights"]),
     "method.momentum of man": ("0.5", trained, ["method.name=man"]),
     "method.every of man": ("2", trained, ["method.name=man", "method.momentum=0.5"]),
     "method.momentum of man_pp": ("0.5", trained, ["method.name=man_pp"]),
@@ -250,6 +254,8 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "optimizer.nesterov": ("true", trained, []),
     "optimizer.weight_decay": ("0.1", trained, []),
     "optimizer.options": ("{alpha: 0.5}", trained, ["optimizer.name=torch.optim:RMSprop"]),
+    "optimizer.weight_decay of nadam": ("0.1", trained, ["optimizer.name=nadam"]),
+    "auxiliary.weight_decay of nadam": ("0.1", trained, [*CRITIC, "auxiliary.name=nadam"]),
     "optimizer.clip_norm": ("0.01", trained, []),
     "optimizer.schedule": ("cosine", learning_rates, []),
     "optimizer.step_epochs": ("1", learning_rates, ["optimizer.schedule=step"]),

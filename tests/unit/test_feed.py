@@ -10,6 +10,7 @@ from greedypipe.pipeline.task import Classification
 from greedypipe.workers.data.batch import LoadedBatch
 from greedypipe.workers.data.sets.synthetic import SyntheticConfig
 from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.ending import AtOnce, Ending, Stops
 from greedypipe.workers.feed import Calendar, Feed, Start
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.placement import Seat
@@ -64,6 +65,7 @@ def make_feed(
     start: Start | None = None,
     checkpoint_steps: int = 0,
     must_stop: Callable[[], bool] = lambda: False,
+    ending: Ending | None = None,
 ) -> Feed:
     steps = source.steps_per_epoch
     return Feed(
@@ -71,9 +73,8 @@ def make_feed(
         Calendar(epochs * steps, steps, every_epochs, checkpoint_steps, start or Start()),
         Classification((1, 4, 4), num_classes),
         spread_evaluation=spread,
-        may_stop=may_stop,
+        stops=Stops(may_stop, must_stop, ending or AtOnce()),
         status=status or make_status(),
-        must_stop=must_stop,
     )
 
 
@@ -281,3 +282,26 @@ def test_a_stop_at_the_very_end_changes_nothing_and_one_behind_it_is_no_end() ->
     answers = iter([False, False])
     behind = make_feed(tiny_source(), epochs=1, may_stop=lambda: next(answers), must_stop=lambda: True, start=Start(3, 1))
     assert picture(behind) == "T3 C4 END4"
+
+
+class ComesBackOnce(AtOnce):
+    """A process dies after the first end of the stream, and is back before anybody has left."""
+
+    stays = True
+
+    def __init__(self) -> None:
+        self.ends = 0
+
+    def restarts(self) -> int:
+        return min(self.ends, 1)
+
+    def stay(self, is_needed: Callable[[], bool]) -> bool:
+        self.ends += 1
+        return is_needed()
+
+
+def test_a_stream_goes_on_and_ends_again_for_a_process_that_has_missed_its_end() -> None:
+    budget = make_feed(Numbers(2, 1), epochs=1, ending=ComesBackOnce())
+    assert picture(budget) == "T0 T1 E0 M1 END2 T2 E0 M1 END2"
+    stopped = make_feed(Numbers(2, 1), epochs=2, must_stop=lambda: True, ending=ComesBackOnce())
+    assert picture(stopped) == "C0 END0 C1 END1"

@@ -49,7 +49,7 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("delay", [0, 1, 2])
-@pytest.mark.parametrize("name", ["last_gradient", "overlap", "late_chain"])
+@pytest.mark.parametrize("name", ["last_gradient", "overlap", "overlap_weights", "late_chain"])
 def test_at_weight_0_every_bit_is_that_of_decoupled_greedy_learning(name: str, delay: int) -> None:
     assert_same(layers(trained(name, delay, weight=0)), layers(trained("cross_entropy")))
 

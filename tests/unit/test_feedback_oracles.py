@@ -1,5 +1,6 @@
 """Blocks with feedback compute what each method's own sequential program computes, bit for bit."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -192,6 +193,31 @@ def test_late_chain(weights: str, delay: int) -> None:
         programs.late_chain(own.f, own.heads, own.sgd(own.f, own.heads), data(), delay, 0.5, graphs=graphs)
 
     compare(blocks_of("late_chain", delay, weights=weights), run)
+
+
+@DELAYS
+@pytest.mark.parametrize("every", [1, 2])
+def test_overlap_through_weights(every: int, delay: int) -> None:
+    blocks = blocks_of("overlap_weights", delay, weight=0.7, every=every)
+    inner: list[Any] = [block.method for block in blocks[:-1]]
+    ahead = programs.copies([one.copy for one in inner])
+
+    def run(own: Program) -> None:
+        for module in ahead:
+            module.train()
+        programs.overlap_weights(own.f, own.heads, ahead, own.sgd(own.f, own.heads), data(), delay, 0.7, every)
+
+    compare(blocks, run)
+
+
+def test_a_copied_block_begins_as_the_next_block_begins() -> None:
+    blocks = blocks_of("overlap_weights", 1)
+    for block, following in itertools.pairwise(blocks):
+        own: Any = block.method
+        theirs = [*(layer.module for layer in following.layers), following.method.head]
+        expected = [parameter for module in theirs for parameter in module.parameters()]
+        for mine, their in zip(own.copy.parameters(), expected, strict=True):
+            assert torch.equal(mine, their)
 
 
 @DELAYS

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from greedypipe.launch.on_host.outcome import Outcome
-from greedypipe.launch.reporting.summary import write_summary
+from greedypipe.workers.telemetry.summary_file import write_summary
 from tests.records import make_summary
 
 

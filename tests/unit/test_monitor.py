@@ -2,8 +2,10 @@
 
 import io
 import json
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,10 +18,10 @@ from greedypipe.launch.reporting.screen import Lines, Screen, Terminal
 from greedypipe.launch.reporting.tables import evaluation_line, headline, live_table, progress_line, start_table
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.board import Board
-from greedypipe.workers.telemetry.records import EvaluationPart, StageRow
+from greedypipe.workers.telemetry.records import EvaluationPart, Passed, StageRow
 from greedypipe.workers.telemetry.results import Evaluation
 from greedypipe.workers.telemetry.status import StageStatus
-from greedypipe.workers.telemetry.topics import STATUS, evaluation_of
+from greedypipe.workers.telemetry.topics import PASSED, STATUS, Topic, evaluation_of
 
 TINY = ["model.width=0.1", "partition.blocks=2", "training.epochs=2"]
 
@@ -37,6 +39,12 @@ def status(stage: int, step: int = 0) -> StageStatus:
 def part_of_evaluation(stage: int, samples: int) -> EvaluationPart:
     """Of a stage of two, about half of whose samples are right in the first and three quarters in the second."""
     return EvaluationPart(1, samples, {stage: samples * (2 + stage) // 4}, samples if stage else None)
+
+
+def post_part(board: Board, stage: int, part: EvaluationPart) -> None:
+    """As a process does at the end of a pass."""
+    board.post(evaluation_of(part.epoch), stage, part)
+    board.post(PASSED, stage, Passed(part.epoch, time.time()))
 
 
 def rendered(table: object) -> str:
@@ -68,7 +76,7 @@ def watch(tmp_path: Path, plan: Plan, screen: Screen, *, evaluate: bool) -> tupl
     for stage in range(2):
         board.post(STATUS, stage, status(stage, step=5).row())
         if evaluate:
-            board.post(evaluation_of(1), stage, part_of_evaluation(stage, plan.data.test_samples))
+            post_part(board, stage, part_of_evaluation(stage, plan.data.test_samples))
     with Monitor(board, plan, tmp_path, expected_epochs(plan, 0, ()), [tracker], screen) as monitor:
         pass
     return monitor, tracker
@@ -122,11 +130,56 @@ def test_a_pass_that_a_stage_has_missed_in_part_is_no_evaluation_and_holds_up_no
     board, console = Board(HashStore(), 2), Console(file=io.StringIO(), width=140)
     for stage in range(2):
         board.post(STATUS, stage, status(stage, step=5).row())
-        board.post(evaluation_of(1), stage, part_of_evaluation(stage, plan.data.test_samples - stage))
-        board.post(evaluation_of(2), stage, replace(part_of_evaluation(stage, plan.data.test_samples), epoch=2))
+        post_part(board, stage, part_of_evaluation(stage, plan.data.test_samples - stage))
+        post_part(board, stage, replace(part_of_evaluation(stage, plan.data.test_samples), epoch=2))
     with Monitor(board, plan, tmp_path, expected_epochs(plan, 0, ()), [], Lines(console, 1000)) as monitor:
         pass
     assert [one.epoch for one in monitor.evaluations] == [2]
+
+
+class CountingBoard(Board):
+    """A board that counts what it is asked."""
+
+    reads = 0
+
+    def read(self, topic: Topic[Any]) -> list[Any]:
+        self.reads += 1
+        return super().read(topic)
+
+    def is_complete(self, topic: Topic[Any]) -> bool:
+        self.reads += 1
+        return super().is_complete(topic)
+
+
+def test_a_look_costs_the_same_however_many_evaluations_are_planned(tmp_path: Path) -> None:
+    plan, costs = make([]), []
+    for planned in (10, 10_000):
+        folder = tmp_path / str(planned)
+        (folder / "metrics").mkdir(parents=True)
+        board = CountingBoard(HashStore(), 2)
+        monitor = Monitor(board, plan, folder, range(1, planned + 1), [], Lines(Console(file=io.StringIO()), 1000))
+        for epoch in range(1, 6):
+            for stage in range(2):
+                post_part(board, stage, replace(part_of_evaluation(stage, plan.data.test_samples), epoch=epoch))
+            for _ in range(10):
+                monitor.keep_evaluations()
+        assert [one.epoch for one in monitor.evaluations] == [1, 2, 3, 4, 5]
+        costs.append(board.reads)
+    assert costs[0] == costs[1] <= 5 * 10 + 5 * 2
+
+
+def test_the_last_pass_counts_as_it_was_repeated_for_a_process_that_came_back(tmp_path: Path) -> None:
+    plan, board = make([]), Board(HashStore(), 2)
+    (tmp_path / "metrics").mkdir()
+    samples, last = plan.data.test_samples, plan.config.training.epochs
+    monitor = Monitor(board, plan, tmp_path, [last], [], Lines(Console(file=io.StringIO()), 1000))
+    with monitor:
+        for correct in (samples // 2, samples):
+            for stage in range(2):
+                post_part(board, stage, EvaluationPart(last, samples, {stage: correct}, correct if stage else None))
+            monitor.keep_evaluations()
+    assert monitor.evaluations == [Evaluation(last, [1.0, 1.0], 1.0)]
+    assert len((tmp_path / "metrics" / "evaluations.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(("console_interval_s", "lines"), [(1e-9, 1), (1000, 0)])

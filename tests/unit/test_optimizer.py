@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn, optim
 
+from greedypipe.pipeline.optimization import Optimization
 from greedypipe.pipeline.optimizer import (
     OPTIMIZER_FAMILY,
     AdamConfig,
@@ -264,3 +265,15 @@ def test_a_users_own_optimizer_that_cannot_be_built_is_refused_at_the_key(keys: 
     with pytest.raises(ValidationError, match=message) as caught:
         OPTIMIZER_FAMILY.choose({**keys, "name": f"{__name__}:{keys['name']}"})
     assert [".".join(map(str, error["loc"])) for error in caught.value.errors()] == [place]
+
+
+def test_a_schedule_that_goes_on_longer_is_right_at_its_first_step() -> None:
+    config = OPTIMIZER_FAMILY.choose({"lr": 0.1, "schedule": "cosine"})
+    short, longer, expected = (Optimization(config, [nn.Parameter(torch.zeros(1))], 4, total) for total in (8, 16, 16))
+    for one in (short, expected):
+        for _ in range(6):
+            for parameter in one.parameters:
+                parameter.grad = torch.ones(1)
+            one.advance()
+    longer.load_state_dict(short.state_dict())
+    assert longer.learning_rate == expected.learning_rate != short.learning_rate

@@ -1,17 +1,29 @@
 """Where a run begins, and what it keeps of its records."""
 
 import json
+import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from greedypipe.launch.checkpoints.manifest import Manifest, checkpoints_of, commit, name_of
-from greedypipe.launch.checkpoints.resume import AUTOMATIC, Origin, check_compatible, find_origin, resumed_plan
+from greedypipe.launch.checkpoints.resume import (
+    AUTOMATIC,
+    Origin,
+    check_compatible,
+    find_again,
+    find_origin,
+    resumed_plan,
+)
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
-from greedypipe.workers.block_files import write_block
+from greedypipe.workers.block_files import FINAL, write_block
+from greedypipe.workers.telemetry.results import Failure, RunEnd
+from greedypipe.workers.telemetry.summary_file import write_summary
+from tests.records import make_summary
 
 
 def make(tmp_path: Path, *overrides: str, stages: int = 2) -> Plan:
@@ -22,7 +34,7 @@ def make(tmp_path: Path, *overrides: str, stages: int = 2) -> Plan:
 def save(plan: Plan, run: Path, batch_id: int) -> Path:
     folder = checkpoints_of(run) / name_of(batch_id)
     blocks = [plan.blueprint.build_block(index, torch.device("cpu")) for index in range(2)]
-    files = dict(write_block(folder, block.state_dict()) for block in blocks)
+    files = dict(write_block(folder, block.state_dict() | {"turn": batch_id}) for block in blocks)
     config = plan.config.model_dump(mode="json")
     commit(folder, Manifest(batch_id, {0: batch_id, 1: batch_id}, files, None, config, {}))
     return folder
@@ -147,3 +159,93 @@ def test_a_cut_that_is_left_open_is_the_checkpoints(tmp_path: Path) -> None:
     more_blocks = make(tmp_path, "partition.boundaries=auto", "partition.blocks=3")
     assert resumed_plan(more_blocks, origin) is more_blocks
     assert resumed_plan(saved, origin) is saved
+
+
+def damage(checkpoint: Path) -> None:
+    (checkpoint / "block1.pt").write_bytes(b"")
+
+
+def test_damaged_checkpoints_are_set_aside_one_line_each_the_newest_first(tmp_path: Path) -> None:
+    plan, said, run = make(tmp_path), list[str](), tmp_path / "runs" / "mlp-digits-1"
+    saved = {batch: save(plan, run, batch) for batch in (10, 20, 30, 40)}
+    damage(saved[20])
+    (saved[30] / "manifest.json").write_bytes((saved[30] / "manifest.json").read_bytes()[:50])
+    damage(saved[40])
+    assert find_origin(AUTOMATIC, plan, None, said.append).checkpoint == saved[10]
+    *damaged, goes_on = said
+    for line, batch in zip(damaged, (40, 30, 20), strict=True):
+        assert line.startswith(f"greedypipe: {saved[batch]}") and line.endswith(f"set aside as {saved[batch].name}.damaged")
+    assert goes_on == f"goes on at batch 10 of {saved[10]}"
+    assert sorted(path.name for path in checkpoints_of(run).glob("*.damaged")) == [
+        f"{name_of(batch)}.damaged" for batch in (20, 30, 40)
+    ]
+
+
+def test_what_is_damaged_in_another_runs_folder_stays_there(tmp_path: Path) -> None:
+    plan, said = make(tmp_path), list[str]()
+    older, newer = (save(plan, tmp_path / "elsewhere", batch) for batch in (20, 50))
+    damage(newer)
+    assert find_origin(str(tmp_path / "elsewhere"), plan, None, said.append).checkpoint == older
+    assert said[0].endswith("; passed over") and newer.exists()
+
+
+def test_where_it_began_is_known_without_being_told_again(tmp_path: Path) -> None:
+    plan, said = make(tmp_path), list[str]()
+    checkpoint = save(plan, tmp_path / "elsewhere", 20)
+    first = find_origin(str(checkpoint), plan, None, lambda text: None)
+    assert find_again(plan, first.folder, said.append) == first
+    assert said == [f"goes on at batch 20 of {checkpoint}"]
+    own = save(plan, first.folder, 22)
+    assert find_again(plan, first.folder, said.append).checkpoint == own
+    for path in (own, checkpoint):
+        damage(path)
+    with pytest.raises(ConfigError, match=r"--resume: .*block1\.pt is damaged"):
+        find_again(plan, first.folder, said.append)
+
+
+def test_the_end_of_a_run_that_goes_on_becomes_an_ordinary_checkpoint(tmp_path: Path) -> None:
+    plan, run = make(tmp_path, "training.epochs=1"), tmp_path / "runs" / "mlp-digits-1"
+    save(plan, run, 23).rename(checkpoints_of(run) / FINAL)
+    longer = make(tmp_path, "training.epochs=2")
+    origin = find_origin(AUTOMATIC, longer, None, lambda text: None)
+    assert origin.checkpoint == checkpoints_of(run) / name_of(23) and origin.checkpoint.exists() and not origin.is_over
+
+
+def test_a_finished_run_is_over_once_it_has_its_figures(tmp_path: Path) -> None:
+    plan, run = make(tmp_path, "training.epochs=1"), tmp_path / "runs" / "mlp-digits-1"
+    end = save(plan, run, 23).rename(checkpoints_of(run) / FINAL)
+    for summary, is_over in ((None, False), (Failure(RunEnd.FAILED, "no"), False), (make_summary(), True)):
+        if summary:
+            write_summary(run, summary)
+        origin = find_origin(AUTOMATIC, plan, None, lambda text: None)
+        assert (origin.checkpoint, origin.is_over) == (end, is_over)
+        assert Origin.read(origin.note()) == origin
+
+
+def test_a_run_that_is_shorter_than_its_checkpoint_is_refused_in_a_line(tmp_path: Path) -> None:
+    checkpoint = save(make(tmp_path, "training.epochs=2"), tmp_path / "elsewhere", 24)
+    with pytest.raises(ConfigError) as refusal:
+        find_origin(str(checkpoint), make(tmp_path, "training.epochs=1"), None, pytest.fail)
+    assert str(refusal.value) == "training.epochs: got 1, allowed: 2 or more: the checkpoint is at step 24, 23 are an epoch"
+
+
+def test_records_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    plan, run = make(tmp_path), tmp_path / "runs" / "mlp-digits-1"
+    save(plan, run, 50)
+    write_records(run, 10, 50)
+    path = run / "metrics" / "stage0.jsonl"
+    path.write_bytes(b'\x00\xff\n{"of": 1}\n' + path.read_bytes())
+    find_origin(AUTOMATIC, plan, None, lambda text: None)
+    assert steps_of(run, 0) == [(0, 10), (0, 50)]
+
+
+def test_a_disk_that_refuses_to_trim_records_does_not_keep_a_run_from_going_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, run = make(tmp_path), tmp_path / "runs" / "mlp-digits-1"
+    save(plan, run, 50)
+    write_records(run, 10, 50)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
+    assert find_origin(AUTOMATIC, plan, None, lambda text: None).evaluated == (1, 2)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and all("keeps records of later steps: No space left on device" in line for line in said)

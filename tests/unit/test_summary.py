@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from greedypipe.launch.reporting.status_file import STATUS, read_ending, read_status, write_status
-from greedypipe.launch.reporting.summary import SUMMARY, read_summary, summarise, write_summary
+from greedypipe.launch.reporting.summary import summarise
 from greedypipe.workers.telemetry.results import (
     Accuracy,
     CheckpointCounts,
@@ -18,6 +18,7 @@ from greedypipe.workers.telemetry.results import (
     RunEnd,
     Summary,
 )
+from greedypipe.workers.telemetry.summary_file import SUMMARY, read_summary, write_summary
 from tests.records import make_report, make_row, make_summary
 
 PREDICTION = Prediction(("conv4",), (0.1, 0.2), (1, 1), 0.3, 400.0, 350.0)

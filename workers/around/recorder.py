@@ -4,9 +4,9 @@ import time
 from array import array
 from enum import IntEnum
 
-from greedypipe.workers.links.connect import memory_of_host
 from greedypipe.workers.links.messages import AnyMessage, Kind
 from greedypipe.workers.telemetry.records import Spans
+from greedypipe.workers.this_host import memory_of_host
 
 EVALUATION_SPANS = 4096
 """Room for evaluation batches among the recorded training batches; further ones are not recorded."""

@@ -54,6 +54,10 @@ class BlockShell:
         return self._block.step
 
     @property
+    def total_steps(self) -> int:
+        return self._block.total_steps
+
+    @property
     def finished(self) -> bool:
         return self._block.finished
 

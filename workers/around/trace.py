@@ -146,6 +146,9 @@ class TracedLine:
     def end(self) -> None:
         self._line.end()
 
+    def close(self) -> None:
+        self._line.close()
+
 
 class Tracing(Protocol):
     """Wraps the parts of a stage, or leaves them as they are; chosen once."""

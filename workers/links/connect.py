@@ -1,9 +1,5 @@
 """From the configuration to the two ends of a link."""
 
-import os
-import socket
-from pathlib import Path
-
 import torch
 from torch.distributed import PrefixStore, Store
 
@@ -12,6 +8,7 @@ from greedypipe.workers.links.interface import LinkConfig, Receiver, Sender
 from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.shared_memory import attach_shared_memory, serve_shared_memory
+from greedypipe.workers.this_host import memory_of_host
 
 DEADLINES = 2
 """A wire's own deadline, as a multiple of the link's. A wire that times out is closed for good, so the reader's deadline,
@@ -76,14 +73,3 @@ class LinkEnd:
         if self._config.transport == "shm":
             raise ValueError(f"link.transport: got shm, but {self._peer} shares no host memory with this stage; use gloo")
         return "gloo"
-
-
-def memory_of_host() -> str:
-    """Equal in two processes exactly when they can share memory: they run under one kernel and in one network namespace.
-
-    The namespace matters because the ends of a shared-memory link meet at an address that belongs to it.
-    """
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    if not boot.exists():
-        return f"{socket.gethostname()} {os.getpid()}"
-    return f"{boot.read_text().strip()} {os.stat('/proc/self/ns/net').st_ino}"

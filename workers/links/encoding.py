@@ -44,7 +44,7 @@ class Field(Protocol):
     """The place of one tensor in one slot, its views made once."""
 
     def write(self, tensor: Tensor) -> None:
-        """Copies a tensor of the spec's shape and dtype into the slot."""
+        """Copies a tensor of the spec's shape and dtype, with at least one row, into the slot."""
 
     def read(self) -> Tensor | EncodedTensor:
         """The stored tensor, a view of the slot."""

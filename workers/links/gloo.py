@@ -10,15 +10,16 @@ deadline is fatal, never a poll).
 import queue
 import threading
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any
 
+import torch
 from torch import Tensor
-from torch.distributed import PrefixStore, ProcessGroup, ProcessGroupGloo, Store
+from torch.distributed import PrefixStore, ProcessGroup, Store
 
+from greedypipe.workers.links.gloo_group import make_gloo_group
 from greedypipe.workers.links.interface import Received, Receiver
 from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.proof import SECRET_BYTES, Proof, check_secret
 from greedypipe.workers.links.slot_sender import PackingSender
 from greedypipe.workers.links.slots import Slot, SlotPool, new_slot
 
@@ -81,6 +82,7 @@ def connect_gloo(
     """Builds one end of a link named `link`; returns when the peer has built the other.
 
     The two compare their layouts first: gloo accepts a short message silently and aborts the process on a long one.
+    Then each proves to the other that it belongs to the run (workers.links.proof).
 
     Args:
         deadline_s: Deadline of every later operation, in seconds.
@@ -91,17 +93,41 @@ def connect_gloo(
     """
     peer = patience.peer
     store = PrefixStore(link, store)
+    proof = Proof.offer(store) if own_rank == RECEIVER else None
     store.set(f"layout{own_rank}", f"{layout.code}")
-    theirs = int(patience.read(store, f"layout{1 - own_rank}"))
-    if theirs != layout.code:
+    theirs = patience.read(store, f"layout{1 - own_rank}").decode(errors="replace")
+    if theirs != f"{layout.code}":
         ours = f"at most {layout.max_rows} rows of {layout.specs}"
-        raise ValueError(f"{peer} has another message layout (code {theirs}, here {layout.code}): {ours}")
+        raise ValueError(f"{peer} has another message layout (code {theirs[:20]}, here {layout.code}): {ours}")
+    # Only the wire may hold the group: that is how it closes it.
+    wire = Wire(make_gloo_group(store, own_rank, 2, patience=patience, deadline_s=deadline_s), own_rank, peer)
+    proof = proof or Proof.find(store, patience)
     try:
-        # torch's stubs lack its send and receive.
-        group: Any = ProcessGroupGloo(store, own_rank, 2, timedelta(seconds=deadline_s))
-    except RuntimeError as error:
-        raise ConnectionError(f"waited {deadline_s:g} s to connect to {peer}: {_first_line(error)}") from error
-    return Wire(group, own_rank, peer)
+        patience.call(lambda: _prove(wire, own_rank, proof, peer))
+    except BaseException:
+        wire.close()
+        raise
+    return wire
+
+
+def _prove(wire: Wire, own_rank: int, proof: Proof, peer: str) -> None:
+    shown = torch.zeros(SECRET_BYTES, dtype=torch.uint8)
+    if own_rank == SENDER:
+        wire.send(_as_tensor(proof.sender))
+        wire.receive(shown)
+        check_secret(_as_bytes(shown), proof.receiver, peer)
+    else:
+        wire.receive(shown)
+        check_secret(_as_bytes(shown), proof.sender, peer)
+        wire.send(_as_tensor(proof.receiver))
+
+
+def _as_tensor(secret: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(secret), dtype=torch.uint8)
+
+
+def _as_bytes(secret: Tensor) -> bytes:
+    return secret.numpy().tobytes()
 
 
 class ProcessGroupSender(PackingSender):

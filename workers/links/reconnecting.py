@@ -4,6 +4,7 @@ Only with replay, where old batches may be read again and new ones dropped. Mess
 messages sent while the receiver is away, except the end of the stream, which waits for it.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -87,8 +88,10 @@ class MendingSender(Sender):
         return True
 
     def close(self) -> None:
+        """As of any sender; but a receiver that has left needs nothing any more."""
         if link := self._link:
-            link.close()
+            with contextlib.suppress(ConnectionError):
+                link.close()
 
     def _give_up(self, link: Sender) -> None:
         self._past = self._past.plus(link.stats)

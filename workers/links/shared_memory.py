@@ -1,9 +1,10 @@
 """A link between two processes of one host: slots in shared memory, written once by the sender and read in place.
 
 The receiver creates an anonymous file in memory (memfd) that holds the slots, and passes its descriptor to the sender
-over a Unix socket. So the memory has no name that could be left behind: it is freed with the last process that has it
-open, however that process ends, and does not count against the size of /dev/shm. After that the socket carries only slot
-numbers: downstream those that hold a message, upstream those that are free again.
+over a Unix socket, once both have proved that they belong to one run (workers.links.proof). So the memory has no name that
+could be left behind: it is freed with the last process that has it open, however that process ends, and does not count
+against the size of /dev/shm. After that the socket carries only slot numbers: downstream those that hold a message, upstream
+those that are free again.
 """
 
 import contextlib
@@ -24,7 +25,9 @@ from greedypipe.workers.links.doorbell import NumberSocket
 from greedypipe.workers.links.interface import LinkStats, PollingReceiver, Received, Sender
 from greedypipe.workers.links.messages import Message, MessageLayout
 from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.proof import SECRET_BYTES, Proof, check_secret, check_user
 from greedypipe.workers.links.slots import Slot
+from greedypipe.workers.memory import available_bytes
 
 PAGE_BYTES = mmap.PAGESIZE
 GREETING = struct.Struct("=qi")
@@ -32,6 +35,9 @@ GREETING = struct.Struct("=qi")
 MANY = 1024
 TAKEN_POLL_S = 0.002
 """Interval at which a closing sender checks whether its last message has been taken: the socket has no event for that."""
+SECRET_S = 2.0
+"""How long whoever connects may take to show its secret: a sender shows it at once."""
+BACKLOG = 64
 
 
 class Ends(NamedTuple):
@@ -51,23 +57,20 @@ def serve_shared_memory(
         ValueError: The sender's messages have another layout.
     """
     peer, timeout_s = patience.peer, patience.timeout_s
+    store = PrefixStore(link, store)
+    proof = Proof.offer(store)
     # In Linux's abstract namespace: there is no file, and the address is gone with the socket.
     address = f"\0greedypipe-{uuid.uuid4().hex}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
-        listener.listen(1)
-        PrefixStore(link, store).set("address", address)
-        knock = select.poll()
-        knock.register(listener, select.POLLIN)
-        patience.wait_until(lambda: bool(knock.poll(0)))
-        connection, _ = listener.accept()
-    stride = _stride(layout)
-    file = os.memfd_create(link)
+        listener.listen(BACKLOG)
+        store.set("address", address)
+        connection = _accept(listener, proof, patience)
+    file = _new_memory(link, slots, layout)
     try:
-        os.ftruncate(file, slots * stride)
         ours = GREETING.pack(layout.code, slots)
         with _connecting(connection, peer, timeout_s):
-            socket.send_fds(connection, [ours], [file])
+            socket.send_fds(connection, [proof.receiver + ours], [file])
             theirs, _ = GREETING.unpack(connection.recv(GREETING.size, socket.MSG_WAITALL))
         _check_layout(theirs, layout, peer)
         return SharedMemoryReceiver(
@@ -81,22 +84,39 @@ def attach_shared_memory(store: Store, link: str, layout: MessageLayout, *, pati
     """Attaches to the slots of a link named `link`: the counterpart of `serve_shared_memory`. Blocks and raises as it
     does."""
     peer, timeout_s = patience.peer, patience.timeout_s
-    address = patience.read(PrefixStore(link, store), "address").decode()
+    store = PrefixStore(link, store)
+    address = patience.read(store, "address").decode()
+    proof = Proof.find(store, patience)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(address)
-    except OSError as error:
-        raise ConnectionError(f"lost {peer} while connecting: {error}") from error
     with _connecting(connection, peer, timeout_s):
-        packet, files, _, _ = socket.recv_fds(connection, GREETING.size, 1)
-        theirs, slots = GREETING.unpack(packet)
-        connection.send(GREETING.pack(layout.code, slots))
+        connection.connect(address)
+        check_user(connection, peer)
+        connection.sendall(proof.sender)
+        packet, files, _, _ = socket.recv_fds(connection, SECRET_BYTES + GREETING.size, 1)
+        check_secret(packet[:SECRET_BYTES], proof.receiver, peer)
+        theirs, slots = GREETING.unpack(packet[SECRET_BYTES:])
+        connection.sendall(GREETING.pack(layout.code, slots))
     try:
         _check_layout(theirs, layout, peer)
         ends = Ends(NumberSocket(connection, peer), _map_slots(files[0], slots, layout))
     finally:
         os.close(files[0])
     return SharedMemorySender(ends, layout, timeout_s=timeout_s, peer=peer)
+
+
+def _accept(listener: socket.socket, proof: Proof, patience: Patience) -> socket.socket:
+    """The sender's connection; strangers are turned away. Blocks; raises as `Patience.wait_until` does."""
+    knock = select.poll()
+    knock.register(listener, select.POLLIN)
+    while True:
+        patience.wait_until(lambda: bool(knock.poll(0)))
+        connection, _ = listener.accept()
+        connection.settimeout(SECRET_S)
+        with contextlib.suppress(OSError):
+            check_user(connection, patience.peer)
+            check_secret(connection.recv(SECRET_BYTES, socket.MSG_WAITALL), proof.sender, patience.peer)
+            return connection
+        connection.close()
 
 
 class SharedMemorySender(Sender):
@@ -183,6 +203,34 @@ class SharedMemoryReceiver(PollingReceiver):
 
     def close(self) -> None:
         self._socket.close()
+
+
+def slots_bytes(layout: MessageLayout, slots: int) -> int:
+    """Memory of so many slots."""
+    return slots * _stride(layout)
+
+
+def _new_memory(link: str, slots: int, layout: MessageLayout) -> int:
+    """An anonymous file in memory for the slots; returns its descriptor.
+
+    Raises:
+        MemoryError: There is not as much memory; asked before, since the kernel would end a process that uses what it does
+            not have.
+    """
+    needed, available = slots_bytes(layout, slots), available_bytes()
+    what = f"{link}: {slots} slots of {_stride(layout):,} bytes in shared memory"
+    if available is not None and needed > available:
+        raise MemoryError(f"{what}: got {available:,} bytes available on this host, needed {needed:,}")
+    try:
+        file = os.memfd_create(link)
+    except OSError as error:
+        raise MemoryError(f"{what}: {error.strerror}") from None
+    try:
+        os.ftruncate(file, needed)
+    except OSError as error:
+        os.close(file)
+        raise MemoryError(f"{what}: {error.strerror}") from None
+    return file
 
 
 def _map_slots(file: int, slots: int, layout: MessageLayout) -> list[Slot]:

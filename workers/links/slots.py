@@ -38,21 +38,24 @@ class Slot:
         kind, rows = message.kind, message.rows
         fields, used = self._open(kind, rows)
         self._header[:6] = (kind, message.batch_id, message.step, rows, self._layout.code, message.batch_rows)
-        for name, field in fields.items():
-            field.write(message.tensors[name])
+        if rows:  # a replica's part may be empty, and an encoding finds no range in nothing
+            for name, field in fields.items():
+                field.write(message.tensors[name])
         return used
 
     def unpack(self) -> AnyMessage:
         """Reads the message; its tensors are views of the slot.
 
         Raises:
-            ValueError: The sender has another layout.
+            ValueError: The sender has another layout, or this is no message of it.
         """
         kind, batch_id, step, rows, code, batch_rows = self._header[:6].tolist()
         if code != self._layout.code:
             raise ValueError(
                 f"the sender's messages have another layout (code {code}, here {self._layout.code}): {self._layout.specs}"
             )
+        if not 0 <= rows <= self._layout.max_rows:
+            raise ValueError(f"a message of {rows} rows came, the layout allows {self._layout.max_rows}")
         fields, _ = self._open(kind, rows)
         return Message(Kind(kind), batch_id, step, {name: field.read() for name, field in fields.items()}, batch_rows)
 

@@ -25,6 +25,9 @@ class Activity(StrEnum):
     DONE = "done"
 
 
+OWN_WORK = frozenset({Activity.COMPUTING, Activity.SAVE})
+"""What a stage does without waiting for another one: whoever is at it for too long hangs."""
+
 _SENTENCES = {
     Activity.STARTING: "starting",
     Activity.JOIN_REPLICAS: "waiting for the other replicas of its stage to connect",

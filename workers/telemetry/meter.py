@@ -4,13 +4,14 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, TextIO
+from typing import NamedTuple, Protocol
 
 import torch
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from greedypipe.workers.jsonl import line_of, read_lines
+from greedypipe.pipeline.no_effect import NoEffect
+from greedypipe.workers.jsonl import LinesFile, salvage_lines
 from greedypipe.workers.telemetry.results import METRICS, PassRecord, StepRecord
 
 
@@ -36,26 +37,31 @@ class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _there_is_a_trace(cls, value: int, info: ValidationInfo) -> int:
         if info.data.get("trace_batches") == 0 and value != cls.model_fields[str(info.field_name)].default:
-            raise ValueError(f"got {value}, which has no effect without logging.trace_batches")
+            raise NoEffect(f"got {value}, which has no effect without logging.trace_batches")
         return value
 
 
 class MetricsFile:
-    """Records of one process, one per line, flushed line by line so that a killed process leaves whole lines.
+    """Records of one process, one per line, each written at once so that a killed process leaves whole lines.
 
-    Appends to an existing file, for a run that resumes; its last line must be whole.
+    Appends to an existing file, for a run that resumes. A failed write costs the record, not the run
+    (workers.jsonl.LinesFile).
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        before = read_lines(path, METRICS)
+        before = salvage_lines(path, METRICS)
         self._started = time.perf_counter() - (before[-1].time_s if before else 0.0)
-        self._file: TextIO = path.open("a", buffering=1)
+        self._file = LinesFile(path)
+
+    @property
+    def lost(self) -> int:
+        """Records that could not be written."""
+        return self._file.lost
 
     def write(self, record: StepRecord | PassRecord) -> None:
         """Appends one record, with its `time_s` and `unix_s`."""
         time_s, unix_s = round(time.perf_counter() - self._started, 4), round(time.time(), 4)
-        self._file.write(line_of(replace(record, time_s=time_s, unix_s=unix_s)))
+        self._file.append(replace(record, time_s=time_s, unix_s=unix_s))
 
     def close(self) -> None:
         self._file.close()

@@ -5,9 +5,15 @@ text; reading a record (workers.telemetry.topics) turns them back.
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
 
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.activity import Activity
+
+Number = Annotated[int, Field(ge=-1, lt=2**63)]
+"""An index, a count or a process; -1 where there is none yet."""
 
 
 @dataclass(frozen=True)
@@ -21,27 +27,27 @@ class StageRow:
     """
 
     seat: Seat
-    blocks: list[int]
-    pid: int
+    blocks: Annotated[list[Number], Field(min_length=1)]
+    pid: Number
     host: str
     activity: Activity
     peer: str
-    batch_id: int
-    step: int
-    loss: dict[int, float]
-    accuracy: dict[int, float]
+    batch_id: Number
+    step: Number
+    loss: dict[Number, float]
+    accuracy: dict[Number, float]
     samples_per_s: float
     wait_input_fraction: float
     wait_output_fraction: float
     wait_feedback_fraction: float
     staleness_mean: float
     reuse_mean: float
-    incarnation: int
+    incarnation: Number
     began_unix_s: float
     finished: bool
     since: float
     name: str
-    stage: int
+    stage: Number
     doing: str
     for_s: float
     unix_s: float
@@ -49,18 +55,33 @@ class StageRow:
 
 @dataclass(frozen=True)
 class Victim:
-    """A process that does not answer, to be killed by another process on its host."""
+    """A process that does not answer, to be killed by another process on its host (launch.recovery.identity)."""
 
+    rank: Number
+    incarnation: Number
+
+
+@dataclass(frozen=True)
+class KeeperRow:
+    """The process that starts a rank again when it dies.
+
+    Attributes:
+        name: The rank in words, e.g. "stage 1".
+        pid: Its process id; 0 once it has ended without a failure.
+    """
+
+    rank: Number
+    name: str
     host: str
-    pid: int
+    pid: Number
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a run fails.
+    """Why a run ends before its time.
 
     Attributes:
-        kind: raised, died, hung or interrupted.
+        kind: raised, died, hung, refused, interrupted, or stopped before training began.
         trace: Stack trace of the exception; empty if there was none.
         kill: A process that hangs, to be killed.
         reported_by: Rank of the process that found it; filled in by the board.
@@ -70,7 +91,7 @@ class Cause:
     message: str
     trace: str = ""
     kill: Victim | None = None
-    reported_by: int = -1
+    reported_by: Number = -1
 
 
 @dataclass(frozen=True)
@@ -81,11 +102,13 @@ class Beginning:
         folder: Folder of the run, absolute.
         checkpoint: Folder of the checkpoint to begin at, absolute; empty: begin with fresh parameters.
         evaluated: Epochs that have been evaluated already.
+        is_over: Whether the run has finished already, so that nothing is left to train.
     """
 
     folder: str
     checkpoint: str
-    evaluated: tuple[int, ...] = ()
+    evaluated: tuple[Number, ...] = ()
+    is_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,10 +122,23 @@ class EvaluationPart:
         ensemble: Number of correct answers of all heads together; only in the last stage.
     """
 
-    epoch: int
-    samples: int
-    correct: dict[int, int]
-    ensemble: int | None
+    epoch: Number
+    samples: Number
+    correct: dict[Number, Number]
+    ensemble: Number | None
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The newest evaluation pass that a process has come to the end of, and has posted its part of.
+
+    Attributes:
+        epoch: Of stage 0, that the pass followed.
+        unix_s: When; tells a pass from a repetition of it.
+    """
+
+    epoch: Number
+    unix_s: float
 
 
 @dataclass(frozen=True)
@@ -116,7 +152,7 @@ class Saved:
     """
 
     files: dict[str, str] = field(default_factory=dict)
-    steps: dict[int, int] = field(default_factory=dict)
+    steps: dict[Number, Number] = field(default_factory=dict)
     failure: str = ""
 
 

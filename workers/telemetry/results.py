@@ -129,11 +129,12 @@ class StageReport:
         began_unix_s: Unix time at which its process began.
         samples: Rows that this process has trained on.
         peak_memory_bytes: See workers.memory; slots in shared memory count at both ends of their link.
-        save_stalled_s: Seconds for which checkpoints have kept it from training.
         slot_bytes: Memory of the link slots that this process has allocated, part of its peak.
         link: Figures of its link to the next stage.
         staleness_counts: Reads by staleness 0, 1, 2 and so on, up to the largest that occurred; the entry at
             buffers.stats.STALENESS_LIMIT counts all from there on.
+        save_stalled_s: Seconds for which checkpoints have kept it from training.
+        records_lost: Lines of its metrics file that could not be written.
     """
 
     stage: int
@@ -164,8 +165,9 @@ class StageReport:
     dropped: int
     staleness_counts: list[int]
     slot_bytes: int
-    save_stalled_s: float
     link: LinkReport
+    save_stalled_s: float = 0.0
+    records_lost: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 | topic         | written by                       | read by                                             |
 |---------------|----------------------------------|-----------------------------------------------------|
 | STATUS        | every supervisor, 4 times a second | supervisors, the monitor, stage 0's feed           |
-| STOP          | a process that receives SIGTERM  | supervisors                                         |
+| STOP          | a process that receives a signal | supervisors                                         |
+| KEEPER        | every keeper                     | supervisors                                         |
 | CAUSE         | the first process that finds one | supervisors, the Ray driver                         |
 | FOLDER        | rank 0                           | every process when it joins                         |
 | ORIGIN        | rank 0                           | every process when it begins                        |
@@ -16,6 +17,8 @@
 | checkpoint_of | every saver                      | the committer                                       |
 | TRACE         | every process                    | rank 0                                              |
 | CUT           | rank 0                           | every process                                       |
+| RUN           | the first process that comes     | every supervisor                                    |
+| PASSED        | every process                    | the monitor                                         |
 """
 
 from dataclasses import dataclass
@@ -24,7 +27,17 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from greedypipe.workers.telemetry.records import Beginning, Cause, EvaluationPart, Saved, Spans, StageRow
+from greedypipe.workers.telemetry.records import (
+    Beginning,
+    Cause,
+    EvaluationPart,
+    KeeperRow,
+    Number,
+    Passed,
+    Saved,
+    Spans,
+    StageRow,
+)
 from greedypipe.workers.telemetry.results import Prediction, StageReport
 
 T = TypeVar("T")
@@ -50,18 +63,22 @@ class Topic(Generic[T]):
         return self.entries.validate_json(text)
 
 
-_FLAG, _NUMBER, _TEXT = TypeAdapter(bool), TypeAdapter(int), TypeAdapter(str)
+_FLAG, _TEXT = TypeAdapter(bool), TypeAdapter(str)
+_NUMBER: TypeAdapter[int] = TypeAdapter(Number)
 _REPORT, _EVALUATION, _SAVED = TypeAdapter(StageReport), TypeAdapter(EvaluationPart), TypeAdapter(Saved)
 _BEGINNING = TypeAdapter(Beginning)
 
 STATUS: Topic[StageRow] = Topic("status", TypeAdapter(StageRow))
 STOP: Topic[bool] = Topic("stop", _FLAG)
+KEEPER: Topic[KeeperRow] = Topic("keeper", TypeAdapter(KeeperRow))
 CAUSE: Topic[Cause] = Topic("cause", TypeAdapter(Cause))
 FOLDER: Topic[str] = Topic("folder", _TEXT)
 ORIGIN: Topic[Beginning] = Topic("origin", _BEGINNING)
 INCARNATION: Topic[int] = Topic("incarnation", _NUMBER)
 TRACE: Topic[Spans] = Topic("trace", TypeAdapter(Spans))
 CUT: Topic[Prediction] = Topic("cut", TypeAdapter(Prediction))
+RUN: Topic[str] = Topic("run", _TEXT)
+PASSED: Topic[Passed] = Topic("passed", TypeAdapter(Passed))
 
 
 def origin_of(attempt: int) -> Topic[Beginning]:
@@ -89,6 +106,6 @@ def evaluation_of(epoch: int) -> Topic[EvaluationPart]:
     return Topic(f"evaluation/{epoch}", _EVALUATION)
 
 
-def checkpoint_of(name: str) -> Topic[Saved]:
-    """Every process's part of a checkpoint."""
-    return Topic(f"checkpoint/{name}", _SAVED)
+def checkpoint_of(name: str, attempt: int = 0) -> Topic[Saved]:
+    """Every process's part of a checkpoint, saved in an attempt."""
+    return Topic(f"checkpoint/{attempt}/{name}", _SAVED)

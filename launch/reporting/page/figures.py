@@ -105,10 +105,8 @@ def time_bars(run: RunRecord) -> str:
             f"{f'{share:.0%}' if share >= LEAST_LABELLED else ''}</span>"
             for name, share, colour in shares
         )
-        hosted = range_of_blocks(stage.blocks)
-        rows.append(
-            f'<div class="name">stage {stage.label} <small>{escape(hosted)}</small></div><div class="bar">{parts}</div>'
-        )
+        name = f"stage {escape(stage.label)} <small>{escape(range_of_blocks(stage.blocks))}</small>"
+        rows.append(f'<div class="name">{name}</div><div class="bar">{parts}</div>')
     if not rows:
         return '<p class="missing">No stage has recorded a training step.</p>'
     return legend((name, colour) for name, (_, colour) in SHARES.items()) + f'<div class="bars">{"".join(rows)}</div>'

@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from greedypipe.launch.reporting.summary import read_summary
 from greedypipe.workers.jsonl import read_lines
 from greedypipe.workers.telemetry.results import (
     EVALUATIONS,
@@ -20,6 +19,7 @@ from greedypipe.workers.telemetry.results import (
     StepRecord,
     Summary,
 )
+from greedypipe.workers.telemetry.summary_file import read_summary
 
 UNFINISHED = "unfinished"
 

@@ -63,7 +63,7 @@ def timeline(run: RunRecord) -> str:
     note = f"Batch {followed} is outlined{': follow it from stage to stage' if len(rows) > 1 else ''}. "
     note += "Numbers are batch_ids; waits are thin."
     if run.lost_spans:
-        note += f" There was no room for {sum(run.lost_spans.values()):,} spans of {', '.join(run.lost_spans)}."
+        note += f" There was no room for {sum(run.lost_spans.values()):,} spans of {escape(', '.join(run.lost_spans))}."
     if run.uses_gpu:
         note += " Times are the hosts': on a GPU a span shows the launching of kernels, which may run later."
     figure = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="timeline">{"".join(parts)}</svg>'
@@ -119,7 +119,7 @@ def _label(run: RunRecord, rank: int, row: int) -> str:
     middle = TOP + ROW * row + ROW / 2
     hosted = range_of_blocks(run.blocks[rank])
     return (
-        f'<text class="stage" x="0" y="{middle - 2:.1f}">stage {run.labels[rank]}</text>'
+        f'<text class="stage" x="0" y="{middle - 2:.1f}">stage {escape(run.labels[rank])}</text>'
         f'<text class="tick" x="0" y="{middle + 12:.1f}">{escape(hosted)}</text>'
     )
 

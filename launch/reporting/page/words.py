@@ -42,10 +42,11 @@ def method(run: RunRecord) -> str:
     """How it was trained, in one line."""
     blocks, stages = run.num_blocks, len(run.stages)
     slowed = run.setting("debug", "slow_factor") or 1
+    width = run.setting("model", "width")
     parts = [
         way_of_training(blocks, run.setting("buffers", "policy")),
         f"{count_of(blocks, 'block')} in {count_of(stages, 'process', 'es')}",
-        f"width {run.setting('model', 'width'):g}",
+        *([f"width {width:g}"] if isinstance(width, int | float) else []),
         f"batch {run.setting('data', 'batch_size')}",
         str(run.setting("training", "precision")),
         count_of(run.setting("training", "epochs"), "epoch"),
@@ -150,7 +151,7 @@ def seconds(value: float) -> str:
 def _stage_cells(stage: StageFigures) -> Iterable[str]:
     has_reads = stage.reuse_mean is not None
     has_parameters = stage.parameters is not None
-    yield stage.label
+    yield escape(stage.label)
     yield ", ".join(map(str, stage.blocks)) or NOTHING
     yield f"{stage.parameters:,} <small>+ {stage.head_parameters:,}</small>" if has_parameters else NOTHING
     yield _cell(stage.step_time_s, "{:.2f}", 1e3)
