@@ -18,6 +18,7 @@ from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.methods.dni import SyntheticGradients
 from greedypipe.pipeline.methods.man import LooksAhead
+from greedypipe.pipeline.methods.overlap_weights import OverlapThroughWeights
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Parts:
         synthesiser: s.
         inverse: i; 0 where the block has none, as the first has not.
         next_layer: a, the first layer of the next block.
+        next_block: n, layers and head of the next block, where the method has a copy of it.
     """
 
     layers: int
@@ -37,6 +39,7 @@ class Parts:
     synthesiser: int = 0
     inverse: int = 0
     next_layer: int = 0
+    next_block: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ FORMULAS: Mapping[str, Formula] = {
     "local_critic": Formula("3f + 4h", lambda p: 3 * p.layers + 4 * p.head),
     "last_gradient": Formula("6f + 6h", lambda p: 6 * p.layers + 6 * p.head),
     "overlap": _TWICE,
+    "overlap_weights": Formula("3f + 3h + 2n", lambda p: 3 * p.layers + 3 * p.head + 2 * p.next_block),
     "late_chain": _TWICE,
     "man": _AHEAD,
     "man_pp": _AHEAD,
@@ -110,6 +114,7 @@ def parts_of(block: Block, rows: int) -> Parts:
         synthesiser=operations(lambda: method.synthesiser(h, labels)) if isinstance(method, SyntheticGradients) else 0,
         inverse=operations(lambda: inverse(h)) if (inverse := getattr(method, "inverse", None)) else 0,
         next_layer=next_layer,
+        next_block=operations(lambda: method.copy(h)) if isinstance(method, OverlapThroughWeights) else 0,
     )
 
 

@@ -41,10 +41,11 @@ two cores, synthetic data. {setup(part["asked"]["settings"])}. Costs are those o
 {table(header, rows)}
 
 In the formulas f is a forward pass of the layers, h of the head, s of the synthesiser, i of the inverse, a of the next
-block's first layer; a backward pass counts for two. Counted are the operations of one turn by torch's formulas, of
-convolutions and matrix products alone; measured is the slowest stage's own seconds per batch, without waits. Counts exceed
-the formulas because DGL is cheaper than its own: no block wants the gradient of its input, and its first layer's backward
-pass is half as long. On a network as narrow as this, synthesisers of three 5 x 5 convolutions cost more than the blocks.
+block's first layer, n of the next block with its head; a backward pass counts for two. Counted are the operations of one
+turn by torch's formulas, of convolutions and matrix products alone; measured is the slowest stage's own seconds per batch,
+without waits. Counts exceed the formulas because DGL is cheaper than its own: no block wants the gradient of its input, and
+its first layer's backward pass is half as long. On a network as narrow as this, synthesisers of three 5 x 5 convolutions
+cost more than the blocks.
 """
 
 
