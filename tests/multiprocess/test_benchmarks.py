@@ -137,3 +137,22 @@ def test_the_first_run_is_kept_as_it_was_printed(tmp_path: Path, run_benchmark: 
     assert lines[0].startswith("epoch   1/1   accuracy ")
     assert sum(line.startswith("\N{BOX DRAWINGS LIGHT VERTICAL} ") for line in lines) == 4
     assert lines[-1] == ".../runs/vgg8b-digits-1"
+
+
+@pytest.mark.timeout(200)
+def test_feedback_is_never_faster_than_the_formula(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
+    run_benchmark("feedback", "--parts", "latency", "--out", str(tmp_path / "feedback"))
+    rows = json.loads((tmp_path / "feedback.json").read_text())["parts"]["latency"]["rows"]
+    assert [(row["delay"], row["latency_s"]) for row in rows] == [(0, 0.0), (0, 0.01), (1, 0.0), (1, 0.01)]
+    # Sleeping stages can be late on a busy machine, and never early.
+    assert all(0 < row["throughput_over_formula"]["median"] < 1.02 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_feedback_compares_methods_with_dgl(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
+    run_benchmark("feedback", "--parts", "costs", "--out", str(tmp_path / "feedback"))
+    dgl, late_chain = json.loads((tmp_path / "feedback.json").read_text())["parts"]["costs"]["rows"]
+    assert (dgl["method"], dgl["counted_over_dgl"], dgl["step_over_dgl"]["median"]) == ("cross_entropy", 1, 1)
+    assert late_chain["method"] == "late_chain" and 1.5 < late_chain["counted_over_dgl"] < 2.5
+    assert late_chain["step_over_dgl"]["median"] > 0 and all(size > 0 for size in late_chain["peak_bytes"])

@@ -4,6 +4,7 @@ from benchmarks.book.result import Result
 from benchmarks.book.results import (
     accuracy,
     faults,
+    feedback,
     first_run,
     links,
     methods,
@@ -19,6 +20,7 @@ RESULTS: tuple[Result, ...] = (
     methods.DIGITS,
     accuracy.LINK_DTYPE,
     throughput.THROUGHPUT,
+    feedback.FEEDBACK,
     faults.CAMPAIGN,
     faults.FAILURES,
     faults.CHECKPOINTS,
