@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from greedypipe.launch.api import Run, RunFailed, train
     from greedypipe.launch.config.errors import ConfigError
+    from greedypipe.pipeline.feedback import Back, Reach
     from greedypipe.pipeline.method import LocalLoss, Method, Sample, Turn
     from greedypipe.pipeline.site import Site
     from greedypipe.pipeline.task import Task
 
 __version__ = "0.2.0"
 __all__ = [
+    "Back",
     "ConfigError",
     "LocalLoss",
     "Method",
+    "Reach",
     "Run",
     "RunFailed",
     "Sample",
@@ -31,6 +34,7 @@ __all__ = [
 _MODULES = {
     "launch.api": ("Run", "RunFailed", "train"),
     "launch.config.errors": ("ConfigError",),
+    "pipeline.feedback": ("Back", "Reach"),
     "pipeline.method": ("LocalLoss", "Method", "Sample", "Turn"),
     "pipeline.site": ("Site",),
     "pipeline.task": ("Task",),

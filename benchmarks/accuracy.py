@@ -36,7 +36,7 @@ class Case:
     overrides: tuple[str, ...]
 
 
-REPLAY = ("buffers.policy=replay", "buffers.capacity=4")
+REPLAY = ("buffers.policy=replay", "buffers.max_reuse=0", "buffers.capacity=4")
 CASES = {
     "bp": Case("back-propagation, 1 process", 1, ("partition.blocks=1", "partition.boundaries=[]")),
     "fifo": Case("DGL, 4 blocks in 2 processes, FIFO", 2, ()),
@@ -126,14 +126,14 @@ def main() -> None:
     cases = ["bp", "replay-slow1"] if arguments.smoke else arguments.cases
     overrides = [*arguments.overrides, "training.epochs=1", "model.width=0.1"] if arguments.smoke else arguments.overrides
     path = arguments.out.with_suffix(".json")
-    results = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": {}}
     results |= {"title": f"{Path(arguments.config).stem}", "hardware": hardware(), "versions": versions()}
     for seed in arguments.seeds:
         for name in cases:
             runs = results["runs"].setdefault(name, {})
             if str(seed) not in runs:
                 runs[str(seed)] = run_case(CASES[name], arguments.config, overrides, seed)
-                path.write_text(json.dumps(results, indent=1) + "\n")
+                path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     plot(results, arguments.out.with_suffix(".png"))
     Console(width=170).print(table(results))
 

@@ -102,7 +102,7 @@ def main() -> None:
         "hardware": hardware(),
         "versions": versions(),
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(head | answer, indent=1) + "\n")
+    arguments.out.with_suffix(".json").write_text(json.dumps(head | answer, indent=1) + "\n", encoding="utf-8")
     sys.exit(0 if right else 1)
 
 

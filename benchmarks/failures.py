@@ -115,7 +115,7 @@ class LiveRun:
             command,
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
-            text=True,
+            encoding="utf-8",
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -127,7 +127,9 @@ class LiveRun:
 
     def wait_until_training(self) -> dict[int, int]:
         """Waits until every stage has written two records; returns the processes by rank."""
-        self.wait_for(lambda: all(path.exists() and len(path.read_text().splitlines()) >= 2 for path in self._metrics))
+        self.wait_for(
+            lambda: all(path.exists() and len(path.read_text(encoding="utf-8").splitlines()) >= 2 for path in self._metrics)
+        )
         return {_rank(pid): pid for pid in _children(self.process.pid)}
 
     def wait_for(self, condition: Callable[[], bool]) -> float:
@@ -168,11 +170,13 @@ def _strike(case: Case, run: LiveRun, pids: dict[int, int]) -> float:
 
 
 def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
 def _rank(pid: int) -> int:
-    variables = dict(item.split("=", 1) for item in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in item)
+    variables = dict(
+        item.split("=", 1) for item in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0") if "=" in item
+    )
     return int(variables["RANK"])
 
 
@@ -210,7 +214,7 @@ def main() -> None:
             "hang_s": HANG_S,
             "outcomes": outcomes,
         }
-        arguments.out.write_text(json.dumps(facts, indent=2) + "\n")
+        arguments.out.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

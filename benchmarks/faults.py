@@ -96,7 +96,7 @@ def main() -> None:
         "right": sum(one.is_right for one in results),
         "trials": [asdict(one) for one in results],
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def last_lines(overrides: Sequence[str]) -> list[str]:
             cwd=folder,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             timeout=TIMEOUT_S,
             check=True,
         )
@@ -56,7 +56,7 @@ def main() -> None:
         "versions": versions(),
         "printed": lines,
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

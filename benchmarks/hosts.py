@@ -39,13 +39,13 @@ DEFAULTS = (
     "faults.timeout_s=120",
 )
 SMALL = ("model.width=0.05", "data.batch_size=16", "data.shape=[3,8,8]", "head.name=linear")
-REPLAY = "buffers.policy=replay"
+REPLAY = ("buffers.policy=replay", "buffers.max_reuse=0")
 OURS: dict[str, tuple[str, ...]] = {
     "FIFO": (),
     "FIFO, bf16 link": ("link.dtype=bf16",),
     "FIFO, int8 link": ("link.dtype=int8",),
-    "replay": (REPLAY,),
-    "replay, int8 link": (REPLAY, "link.dtype=int8"),
+    "replay": REPLAY,
+    "replay, int8 link": (*REPLAY, "link.dtype=int8"),
 }
 Found = dict[str, list[dict[str, list[float]]]]
 """By line: of every repeat, samples per second of every stage by row."""
@@ -114,7 +114,7 @@ def main() -> None:
         "versions": versions(),
         "samples_per_s": found,
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -284,7 +284,7 @@ def main() -> None:
             "measurements": [asdict(one) for one in measurements],
         }
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        arguments.out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         plot(rows, arguments.out.with_suffix(".png"))
 
 

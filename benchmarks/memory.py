@@ -198,7 +198,7 @@ def main() -> None:
         "rows": rows,
         "runs": [asdict(peak) for peak in peaks],
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
     plot(rows, arguments.out.with_suffix(".png"))
 
 

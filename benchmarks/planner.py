@@ -111,7 +111,7 @@ def main() -> None:
         "repeats": found,
         "predicted_over_measured": {name: ratios(found, name) for name in ("rehearsed", "layers")},
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def start(command: list[str], settings: list[str], folder: Path, environment: di
     """Runs a command to its end, and reads what it was worth."""
     began_s = time.time()
     arguments = [*settings, f"run.folder={folder.parent}", f"run.name={folder.name}"]
-    done = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise RuntimeError(done.stdout + done.stderr)
     outcome = Outcome([0] * STAGES, [], folder)
@@ -139,7 +139,7 @@ def main() -> None:
         "versions": versions(),
         "repeats": found,
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

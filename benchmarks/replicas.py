@@ -82,7 +82,7 @@ def main() -> None:
         "versions": versions(),
         "runs": found,
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

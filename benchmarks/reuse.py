@@ -136,7 +136,7 @@ def main() -> None:
         "rows": rows,
         "runs": [asdict(result) for result in results],
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def _write(out: Path, name: str, answer: dict[str, Any]) -> None:
-    out.with_name(f"{out.name}_{name}.json").write_text(json.dumps(answer, indent=1) + "\n")
+    out.with_name(f"{out.name}_{name}.json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

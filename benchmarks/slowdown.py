@@ -35,10 +35,12 @@ from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.workers.telemetry.machine import hardware, versions
 
+REPLAY = ("buffers.policy=replay", "buffers.max_reuse=0")
+"""As published: a batch may be read without a limit."""
 POLICIES = {
     "1F1B": (),
     "FIFO": ("buffers.policy=fifo",),
-    **{f"replay M={size}": ("buffers.policy=replay", f"buffers.capacity={size}") for size in (1, 5, 30)},
+    **{f"replay M={size}": (*REPLAY, f"buffers.capacity={size}") for size in (1, 5, 30)},
 }
 FACTORS = (1.0, 1.2, 1.5, 2.0)
 FINE_FACTORS = [1 + step / 50 for step in range(51)]
@@ -225,7 +227,7 @@ def main() -> None:
         "rows": rows,
         "runs": [asdict(result) for result in results],
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
     plot(rows, arguments.out.with_suffix(".png"))
 
 

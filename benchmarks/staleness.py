@@ -78,7 +78,7 @@ class Case:
     def overrides(self) -> tuple[str, ...]:
         """Settings of this case alone."""
         one_block = ("partition.blocks=1", "partition.boundaries=[]") if self.order == "back-propagation" else ()
-        return (*one_block, "buffers.policy=replay", f"buffers.capacity={self.capacity}")
+        return (*one_block, "buffers.policy=replay", "buffers.max_reuse=0", f"buffers.capacity={self.capacity}")
 
     def turns(self, num_blocks: int, seed: int) -> Iterator[int]:
         """Endless block indices."""
@@ -218,7 +218,7 @@ def finished(path: Path, settings: Sequence[str], config: str | None) -> list[Re
     """The runs that a file has already, if they are of the same settings and versions."""
     if not path.exists():
         return []
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     if (found["settings"], found["config"], found["versions"]) != (list(settings), config, versions()):
         return []
     return [Result(**one | {"case": Case(**one["case"])}) for one in found["runs"]]
@@ -261,7 +261,7 @@ def _write(path: Path, config: str | None, settings: Sequence[str], results: Seq
         "rows": summarise(results),
         "runs": [asdict(one) for one in results],
     }
-    path.write_text(json.dumps(answer, indent=1) + "\n")
+    path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

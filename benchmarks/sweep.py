@@ -76,7 +76,7 @@ class OneAfterAnother:
                 "launch/run.py",
                 *_arguments(self._config, folder, settings),
             ]
-            with (folder.parent / f"{folder.name}.log").open("w") as log:
+            with (folder.parent / f"{folder.name}.log").open("w", encoding="utf-8") as log:
                 subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
 
@@ -104,7 +104,7 @@ class RayJobs:
             time.sleep(POLL_S)
             for job in [job for job in running if self._client.get_job_status(job).is_terminal()]:
                 folder = running.pop(job)
-                (folder.parent / f"{folder.name}.log").write_text(self._client.get_job_logs(job))
+                (folder.parent / f"{folder.name}.log").write_text(self._client.get_job_logs(job), encoding="utf-8")
 
     def _submit(self, folder: Path, settings: list[str]) -> str:
         words = ["python", "launch/ray_run.py", *self._stages, *_arguments(self._config, folder, settings)]
@@ -121,11 +121,15 @@ def results(runs: dict[Path, list[str]]) -> Iterator[dict[str, Any]]:
     for folder, settings in runs.items():
         row: dict[str, Any] = {"settings": settings, "folder": str(folder), "status": "no summary", "cause": ""}
         if (folder / SUMMARY).exists():
-            summary = json.loads((folder / SUMMARY).read_text())
+            summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
             row |= {key: summary.get(key, "") for key in ("status", "cause", "samples_per_s", "wall_s", "accuracy")}
         else:
             log = folder.parent / f"{folder.name}.log"
-            said = [line for line in log.read_text().splitlines() if line.startswith("greedypipe: ")] if log.exists() else []
+            said = (
+                [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("greedypipe: ")]
+                if log.exists()
+                else []
+            )
             row["cause"] = said[0].removeprefix("greedypipe: ") if said else f"see {log}"
         yield row
 
@@ -175,7 +179,7 @@ def main() -> None:
     ]
     Console(width=None if sys.stdout.isatty() else 150).print(table(rows, swept))
     answer = {"command": "python -m benchmarks.sweep " + " ".join(sys.argv[1:]), "runs": rows}
-    (arguments.out / "sweep.json").write_text(json.dumps(answer, indent=1) + "\n")
+    (arguments.out / "sweep.json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def main() -> None:
         repeats = run_section(section, 1 if arguments.smoke else arguments.repeats, errors)
         answer["sections"][section.name] = found = answer_of(section, repeats)
         console.print(rates_table(section.name, found), figures_table(found), profile_table(found))
-        arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n")
+        arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
     plot(answer, arguments.out.with_suffix(".png"))
 
 

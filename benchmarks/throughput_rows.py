@@ -70,7 +70,7 @@ def headline(case: Case, micro_batches: Sequence[int], chunk_overrides: Sequence
         _ours(SINGLE, case, 1, *ONE_BLOCK),
         *(_pipelining(name, count, case, chunk_overrides) for name in SCHEDULES for count in micro_batches),
         _ours(FIFO, case, stages),
-        _ours(REPLAY, case, stages, "buffers.policy=replay"),
+        _ours(REPLAY, case, stages, "buffers.policy=replay", "buffers.max_reuse=0"),
         *_bounds(case),
     ]
     pipelining = [row.name for row in rows if row.group == "torch pipelining"]

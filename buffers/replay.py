@@ -26,14 +26,14 @@ class BuffersConfig(BaseModel, frozen=True, extra="forbid"):
         description="fifo: every batch is read once and in order, a full buffer makes its sender wait (synchronous DGL); "
         "replay: senders never wait, batches may be read again or skipped (asynchronous DGL)",
     )
-    capacity: int = Field(4, ge=1, description="batches that each buffer holds; with replay, M in the papers")
+    capacity: int = Field(4, ge=1, le=65536, description="batches that each buffer holds; with replay, M in the papers")
     selector: Literal["least_used", "published_dgl", "newest", "uniform"] = Field(
         "least_used",
         description="policy=replay: the batch to read next: least_used: fewest reads, newest first; newest; uniform: at "
         "random; published_dgl: as the published DGL code",
     )
     max_reuse: int = Field(
-        0,
+        2,
         ge=0,
         description="policy=replay: how often one batch may be read; 0: no limit",
     )
@@ -98,7 +98,7 @@ class ReplayBuffer(Generic[T]):
     |----------------|---------------------------|-------------------------------------|--------------------------|
     | insert         | waits while full          | never waits, replaces the oldest    | read, close              |
     | insert_control | waits while full          | waits while CONTROL_CAPACITY wait   | read, close              |
-    | read           | waits while empty         | waits until the first item has come | insert*, close           |
+    | read           | waits while empty         | waits while no item may be read     | insert*, close           |
 
     Args:
         capacity: Items held at most, at least 1.

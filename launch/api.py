@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from greedypipe.launch.checkpoints.resume import Origin
@@ -23,6 +22,7 @@ from greedypipe.launch.checkpoints.trained_blocks import plain_network, plan_of,
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import dump_config
+from greedypipe.launch.config.yaml_text import write_document
 from greedypipe.launch.on_host.host_run import settle
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.recovery.exit_codes import REQUEUE
@@ -31,6 +31,7 @@ from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.exits import features, outputs
 from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.data.source import held_out_batches
+from greedypipe.workers.output import encodable
 from greedypipe.workers.telemetry.results import Failure
 from greedypipe.workers.telemetry.summary_file import read_summary
 
@@ -77,7 +78,7 @@ def train(
         RunFailed: The run has failed.
     """
     with torch.random.fork_rng(devices=[]), _as_file(config) as path:
-        plan, origin = settle(path, overrides, stages, None if resume is None else str(resume), print)
+        plan, origin = settle(path, overrides, stages, None if resume is None else os.path.expanduser(str(resume)), print)
     code, last = _launch(plan, origin)
     if code not in (0, REQUEUE):
         raise RunFailed(_cause(origin.folder) or last, origin.folder, code)
@@ -99,7 +100,7 @@ class Run:
     """
 
     def __init__(self, folder: str | Path, *overrides: str) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(os.path.expanduser(folder))
         self._overrides = overrides
         read_run(self.folder)
 
@@ -183,10 +184,10 @@ def _as_file(config: str | Path | Mapping[str, Any] | None) -> Iterator[str | No
         return
     with tempfile.TemporaryDirectory(prefix="greedypipe-") as folder:
         path = Path(folder) / "config.yaml"
-        path.write_text(yaml.safe_dump(dict(config)))
         try:
+            path.write_text(write_document(dict(config)), encoding="utf-8")
             yield str(path)
-        except ConfigError as error:
+        except ValueError as error:
             raise ConfigError(str(error).replace(str(path), "config").splitlines()) from None
 
 
@@ -203,8 +204,9 @@ def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
+        encoding="utf-8",
+        errors="replace",
+        env=environment | {"PYTHONIOENCODING": "utf-8"},
         # Its own session: an interrupt of the caller's process group reaches the run only once, from here.
         start_new_session=True,
     )
@@ -216,7 +218,7 @@ def _launch(plan: Plan, origin: Origin) -> tuple[int, str]:
             orders.write(json.dumps(order) + "\n")
             orders.flush()
             for line in printed:
-                print(line, end="", flush=True)
+                print(encodable(line, sys.stdout), end="", flush=True)
         except BaseException:
             process.send_signal(signal.SIGINT)
             printed.read()

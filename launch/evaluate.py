@@ -10,7 +10,6 @@ fitted on the `data.calibration_samples` training samples that the run has kept 
 calibrated, which the table states. Writes NAME.json and a plot, NAME.png; no file is replaced.
 """
 
-import argparse
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
-from greedypipe.launch.config.command_line import refuse
+from greedypipe.launch.config.command_line import CommandLine, command, refuse, user_path
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.reporting.console import standard_output
 from greedypipe.pipeline.block import Block
@@ -204,11 +203,16 @@ def plot(found: Findings, path: Path) -> None:
     pyplot.close(figure)
 
 
+@command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a run or of a checkpoint")
-    parser.add_argument("--data", metavar="FOLDER", help="measure on this folder instead of the run's own data.root")
-    parser.add_argument("--out", type=Path, metavar="NAME", help="write NAME.json and NAME.png (default: RUN/evaluation)")
+    parser = CommandLine(__doc__)
+    parser.add_argument("run", type=user_path, help="the folder of a run or of a checkpoint")
+    parser.add_argument(
+        "--data", type=user_path, metavar="FOLDER", help="measure on this folder instead of the run's data.root"
+    )
+    parser.add_argument(
+        "--out", type=user_path, metavar="NAME", help="write NAME.json and NAME.png (default: RUN/evaluation)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_intermixed_args()
     try:

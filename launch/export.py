@@ -9,7 +9,6 @@ RUN is the folder of a checkpoint, or of a run, whose final state is exported, o
 it, as model.heads.pt or model.heads.safetensors. model.json names the classes and says how images are prepared.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +24,7 @@ from torch import Tensor
 from greedypipe.launch.checkpoints.manifest import Manifest, parse_manifest
 from greedypipe.launch.checkpoints.trained_blocks import plain_network, plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint, heads_of, layers_of
-from greedypipe.launch.config.command_line import refuse
+from greedypipe.launch.config.command_line import CommandLine, command, refuse, user_path
 from greedypipe.workers.atomic import replacing, write_atomically
 from greedypipe.workers.block_files import load_blocks
 
@@ -37,10 +36,11 @@ PREPARATION = (
 )
 
 
+@command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a run or of a checkpoint, e.g. runs/vgg8b-digits-1")
-    parser.add_argument("--out", type=Path, required=True, help="file to write: .pt2, .pt or .safetensors")
+    parser = CommandLine(__doc__)
+    parser.add_argument("run", type=user_path, help="the folder of a run or of a checkpoint, e.g. runs/vgg8b-digits-1")
+    parser.add_argument("--out", type=user_path, required=True, help="file to write: .pt2, .pt or .safetensors")
     arguments = parser.parse_intermixed_args()
     if arguments.out.suffix not in (PROGRAM, *WRITERS):
         parser.error(f"--out: got {arguments.out}, allowed: a name that ends with {', '.join((PROGRAM, *WRITERS))}")

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 from dataclasses import asdict
-from pathlib import Path
 
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
@@ -20,7 +19,7 @@ if __name__ == "__main__" and not __package__:
 import torch
 from rich.table import Table
 
-from greedypipe.launch.config.command_line import CommandLine, refuse
+from greedypipe.launch.config.command_line import RunCommandLine, command, refuse, user_path
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
@@ -57,6 +56,7 @@ def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast
     return plan.recut(found.boundaries), found
 
 
+@command
 def main() -> None:
     arguments = _parse()
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
@@ -73,7 +73,7 @@ def main() -> None:
     console.print(plan_table(plan, found, rehearsal))
     console.print(plan_lines(plan, found, rehearsal), soft_wrap=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(as_json(found, rehearsal), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(as_json(found, rehearsal), indent=1) + "\n", encoding="utf-8")
 
 
 def as_json(found: Forecast, rehearsal: Rehearsal) -> dict[str, object]:
@@ -83,10 +83,10 @@ def as_json(found: Forecast, rehearsal: Rehearsal) -> dict[str, object]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = CommandLine(__doc__, lists_keys=False)
+    parser = RunCommandLine(__doc__, lists_keys=False)
     parser.add_argument("--stages", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)")
     parser.add_argument("--seconds", type=float, default=10.0, help="approximate length of the rehearsal (default: 10)")
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    parser.add_argument("--json", type=user_path, help="also write the numbers to this file")
     arguments = parser.parse_intermixed_args()
     if arguments.stages < 1:
         parser.error(f"--stages: got {arguments.stages}, allowed: 1 or more")
@@ -144,12 +144,11 @@ def plan_lines(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> str:
     """Figures of the whole pipeline."""
     batch = plan.config.data.batch_size
     slowest_s = max(report.step_time_s for report in rehearsal.stages)
-    bound = batch / slowest_s
     boundaries = ",".join(found.boundaries)
     lines = [
         f"imbalance epsilon (slowest / mean stage, from layers)       {found.imbalance:.3f}",
         f"head overhead alpha (sum of stages / back-propagation - 1)  {found.head_overhead:.3f}",
-        f"bound set by the slowest stage         {bound:,.0f} samples/s rehearsed, "
+        f"bound set by the slowest stage         {rehearsal.bound_samples_per_s:,.0f} samples/s rehearsed, "
         f"{found.bound_samples_per_s:,.0f} from layers",
         f"predicted throughput                   {rehearsal.samples_per_s:,.0f} samples/s rehearsed, "
         f"{found.samples_per_s:,.0f} from layers",

@@ -15,7 +15,7 @@ import sys
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
-from greedypipe.launch.config.command_line import CommandLine, refuse
+from greedypipe.launch.config.command_line import RunCommandLine, command, refuse
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.planning.run_plan import make_plan, natural_processes
@@ -25,6 +25,7 @@ from greedypipe.launch.reporting.screen import make_screen
 INSTALL = "pip install 'greedypipe[ray]'"
 
 
+@command
 def main() -> None:
     arguments = _parse()
     if importlib.util.find_spec("ray") is None:
@@ -43,9 +44,13 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = CommandLine(__doc__, lists_keys=True)
+    parser = RunCommandLine(__doc__, lists_keys=True)
     parser.add_argument("--address", help="cluster: auto, or HOST:6379 of its head (default: a new one on this machine)")
-    parser.add_argument("--num-cpus", type=int, help="CPUs of a new cluster on this machine (default: its cores)")
+    parser.add_argument(
+        "--num-cpus",
+        type=int,
+        help="CPUs of a new cluster on this machine (default: its cores, or as many as the run needs)",
+    )
     parser.add_argument("--stages", type=int, help="processes (default: one per block)")
     parser.add_resume()
     return parser.parse_intermixed_args()

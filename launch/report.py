@@ -3,22 +3,22 @@
 greedypipe report runs/vgg8b-digits-1 [--out FILE]
 """
 
-import argparse
 import sys
-from pathlib import Path
 
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
+from greedypipe.launch.config.command_line import CommandLine, command, user_path
 from greedypipe.launch.reporting.page.page import page
 from greedypipe.launch.reporting.page.record import read_run
 from greedypipe.workers.telemetry.phrases import shown
 
 
+@command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the run's folder, e.g. runs/vgg8b-digits-1")
-    parser.add_argument("--out", type=Path, help="file to write (default: report.html in that folder)")
+    parser = CommandLine(__doc__)
+    parser.add_argument("run", type=user_path, help="the run's folder, e.g. runs/vgg8b-digits-1")
+    parser.add_argument("--out", type=user_path, help="file to write (default: report.html in that folder)")
     arguments = parser.parse_intermixed_args()
     out = arguments.out or arguments.run / "report.html"
     try:

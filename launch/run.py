@@ -7,9 +7,7 @@ On a single host, `greedypipe train` does the same without torchrun.
 
 import argparse
 import functools
-import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,26 +18,30 @@ import torch
 from torch.distributed import Store
 
 from greedypipe.launch.checkpoints.resume import Origin, find_again, find_origin, say
-from greedypipe.launch.config.command_line import CommandLine
+from greedypipe.launch.config.command_line import RANKS_OF_HOST, RunCommandLine, command, refuse
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, dump_config, load_config
 from greedypipe.launch.planning.host_limits import check_host
 from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.launch.process import launcher
 from greedypipe.launch.process.environment import Environment
 from greedypipe.launch.process.rank import run_rank
 from greedypipe.launch.process.run_process import run_stage
-from greedypipe.launch.recovery.exit_codes import WRONG_CONFIGURATION
 from greedypipe.launch.recovery.life import Life
 from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.reporting.screen import make_screen
-from greedypipe.workers.telemetry.phrases import shown
 
 
+@command
 def main() -> None:
-    environment = Environment.read()
     arguments = _parse()
     try:
+        environment = Environment.read()
+        if arguments.stages not in (None, environment.world_size):
+            refuse(f"--stages: got {arguments.stages}, but the launcher has started {environment.world_size} (WORLD_SIZE)")
+        if remark := launcher.remark():
+            print(f"greedypipe: {remark}", file=sys.stderr, flush=True)
         config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
         if arguments.print_config:
             _print_on_rank_0(environment, dump_config(config).rstrip())
@@ -50,11 +52,11 @@ def main() -> None:
         if config.faults.policy == "isolate":
             environment.check_store_outlives_processes()
     except ConfigError as error:
-        _refuse(error, speaks=environment.rank == 0)
+        refuse(error)
     try:
         check_host(plan, [plan.placement.seat_of(rank) for rank in environment.ranks_here])
     except ConfigError as error:
-        _refuse(error, speaks=environment.local_rank == 0)
+        refuse(error, RANKS_OF_HOST)
     sys.exit(run_rank(plan, environment, functools.partial(_work, environment, plan, arguments.resume)))
 
 
@@ -82,13 +84,14 @@ def _begin(
     try:
         origin = find_origin(resume, plan, earlier, say)
     except ConfigError as error:
-        _refuse(error, speaks=environment.rank == 0)
+        refuse(error)
     environment.note_folder(store, origin.folder)
     return origin.folder, lambda: origin
 
 
 def _parse() -> argparse.Namespace:
-    parser = CommandLine(__doc__, lists_keys=True)
+    parser = RunCommandLine(__doc__, lists_keys=True)
+    parser.add_argument("--stages", type=int, help="processes (default, and allowed: those that were started)")
     parser.add_resume()
     parser.add_print_config()
     return parser.parse_intermixed_args()
@@ -97,17 +100,6 @@ def _parse() -> argparse.Namespace:
 def _print_on_rank_0(environment: Environment, text: str) -> None:
     if environment.rank == 0:
         print(text, flush=True)
-
-
-def _refuse(error: ConfigError, speaks: bool) -> None:
-    """Ends the process; of all processes with the same error only one prints it."""
-    if speaks:
-        for line in str(error).splitlines():
-            print(f"greedypipe: {shown(line)}", file=sys.stderr, flush=True)
-    else:
-        # The launcher ends all processes as soon as one has exited: that one must have printed by then.
-        time.sleep(2)
-    os._exit(WRONG_CONFIGURATION)
 
 
 if __name__ == "__main__":

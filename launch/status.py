@@ -5,7 +5,6 @@
 Reads status.json, which the first stage of a live run writes twice a second; works on any host that reaches the folder.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -14,9 +13,10 @@ if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
 from rich.live import Live
-from rich.table import Table
 
+from greedypipe.launch.config.command_line import CommandLine, command, user_path
 from greedypipe.launch.reporting.console import standard_output
+from greedypipe.launch.reporting.fitting import Column, FittingTable
 from greedypipe.launch.reporting.status_file import read_ending, read_status
 from greedypipe.workers.telemetry.diagnosis import judge
 from greedypipe.workers.telemetry.phrases import shown
@@ -24,10 +24,19 @@ from greedypipe.workers.telemetry.records import RunStatus
 
 REFRESH_S = 0.5
 STALE_S = 5.0
+COLUMNS = (
+    Column("stage", "left"),
+    Column("process", "left", rank=3),
+    Column("batch_id", rank=2),
+    Column("step"),
+    Column("doing", "left", rank=1, shortest=14),
+    Column("for s"),
+    Column("which means", "left", shortest=18),
+)
 
 
-def status_table(status: RunStatus, ended: str, now_s: float) -> Table:
-    """One line per process.
+def status_table(status: RunStatus, ended: str, now_s: float) -> FittingTable:
+    """One row per process.
 
     Args:
         ended: How the run has ended; empty if that is not known.
@@ -35,7 +44,7 @@ def status_table(status: RunStatus, ended: str, now_s: float) -> Table:
     age_s = now_s - status.unix_s
     ended = ended or ("no updates: the run was killed or is stopped" if age_s > STALE_S else "")
     title = f"as of {age_s:,.1f} s ago" + (f": {ended}" if ended else "")
-    table = Table("stage", "process", "batch_id", "step", "doing", "for s", "which means", title=title, title_justify="left")
+    table = FittingTable(COLUMNS, title)
     rows, labels = status.stages, status.labels
     for label, row, verdict in zip(labels, rows, judge(rows, labels, status.unix_s), strict=True):
         if row is None:
@@ -44,7 +53,7 @@ def status_table(status: RunStatus, ended: str, now_s: float) -> Table:
         table.add_row(
             label,
             f"{row.pid} on {row.host}",
-            str(row.batch_id),
+            "" if row.batch_id < 0 else str(row.batch_id),
             f"{row.step}/{status.total_steps}",
             row.doing,
             f"{row.for_s:.1f}",
@@ -53,13 +62,14 @@ def status_table(status: RunStatus, ended: str, now_s: float) -> Table:
     return table
 
 
-def _table(run: Path) -> Table:
+def _table(run: Path) -> FittingTable:
     return status_table(read_status(run), read_ending(run), time.time())
 
 
+@command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the run's folder, e.g. runs/vgg8b-digits-1")
+    parser = CommandLine(__doc__)
+    parser.add_argument("run", type=user_path, help="the run's folder, e.g. runs/vgg8b-digits-1")
     parser.add_argument("--follow", action="store_true", help="repeat until Ctrl-C")
     arguments = parser.parse_intermixed_args()
     console = standard_output(150)

@@ -12,13 +12,17 @@ import sys
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
-from greedypipe.launch.config.command_line import CommandLine, refuse
+from greedypipe.launch.config.command_line import RunCommandLine, command, refuse
 from greedypipe.launch.on_host import fork_server
+from greedypipe.launch.process import launcher
 from greedypipe.launch.recovery.exit_codes import INTERRUPTED
 
 
+@command
 def main() -> None:
     arguments = _parse()
+    if problem := launcher.copies():
+        refuse(problem)
     try:
         sys.exit(_print_config(arguments) if arguments.print_config else _train(arguments))
     except KeyboardInterrupt:
@@ -51,7 +55,7 @@ def _print_config(arguments: argparse.Namespace) -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = CommandLine(__doc__, lists_keys=True)
+    parser = RunCommandLine(__doc__, lists_keys=True)
     parser.add_argument("--stages", type=int, help="processes (default: one per block, with its replicas)")
     parser.add_resume()
     parser.add_print_config()

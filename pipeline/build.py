@@ -34,7 +34,7 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     """Length, seed and numerics of a run."""
 
     epochs: int = Field(10, ge=1, description="length of the run: epochs that every block trains for")
-    seed: int = Field(0, ge=0, description="seed of initial weights, shuffling, augmentation and dropout")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of initial weights, shuffling, augmentation and dropout")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: mixed precision with torch's autocast; activations are sent in bf16"
     )

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import inspect
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -33,7 +34,15 @@ def refusal(title: str, errors: Iterable[Refused]) -> ValidationError:
 def in_words(error: Mapping[str, Any]) -> str:
     """One of pydantic's errors: what was got, and what is allowed."""
     message = error["msg"].removeprefix("Input should be ")
-    return f"got {error['input']!r}, allowed: {message[:1].lower()}{message[1:]}"
+    return f"got {_shown(error['input'])}, allowed: {message[:1].lower()}{message[1:]}"
+
+
+def _shown(value: object) -> str:
+    """A value, shortened if somebody put a whole document there."""
+    shorten = reprlib.Repr()
+    shorten.maxstring = shorten.maxother = shorten.maxlong = 200
+    shorten.maxlist = shorten.maxdict = 20
+    return shorten.repr(value)
 
 
 def check_call(name: str, target: Any, *, positional: int = 0, keywords: Iterable[str] = ()) -> None:

@@ -18,7 +18,7 @@ NEVER = 2**31 - 1
 def reset_peak_memory() -> None:
     """Restarts the measurement where the kernel supports it (Linux, see proc(5), clear_refs)."""
     with contextlib.suppress(OSError):
-        CLEAR.write_text(RESET_PEAK)
+        CLEAR.write_text(RESET_PEAK, encoding="utf-8")
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -29,7 +29,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    lines = STATUS.read_text(encoding="utf-8").splitlines() if STATUS.exists() else []
     marks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
     return 1024 * (marks[0] if marks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
@@ -37,7 +37,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 def available_bytes() -> int | None:
     """Memory that processes of this host can still get without swapping, within this process's control groups; None where
     the kernel does not say."""
-    lines = MEMINFO.read_text().splitlines() if MEMINFO.exists() else []
+    lines = MEMINFO.read_text(encoding="utf-8").splitlines() if MEMINFO.exists() else []
     found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     return min([*found, *_left_in_groups()], default=None)
 
@@ -45,19 +45,19 @@ def available_bytes() -> int | None:
 def _left_in_groups() -> list[int]:
     """What the limits of this process's control group (version 2), and of those around it, leave."""
     left = []
-    for line in GROUPS.read_text().splitlines() if GROUPS.exists() else []:
+    for line in GROUPS.read_text(encoding="utf-8").splitlines() if GROUPS.exists() else []:
         _, _, path = line.partition("0::/")
         for group in [GROUP_ROOT / path, *(GROUP_ROOT / path).parents]:
             with contextlib.suppress(OSError, ValueError):
                 # The limit is a word where there is none.
-                limit, used = int((group / "memory.max").read_text()), int((group / "memory.current").read_text())
+                limit, used = (int((group / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
                 left.append(limit - used + _cached_bytes(group))
     return left
 
 
 def _cached_bytes(group: Path) -> int:
     """Copies of files, which the kernel drops as soon as it needs the memory."""
-    lines = (group / "memory.stat").read_text().splitlines()
+    lines = (group / "memory.stat").read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
 
 

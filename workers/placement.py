@@ -19,7 +19,7 @@ class PlacementConfig(BaseModel, frozen=True, extra="forbid"):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one, else the CPU")
     threads: int = Field(
-        1, ge=1, description="CPU threads of each process; results depend on them, not on the number of processes"
+        1, ge=1, le=1024, description="CPU threads of each process; results depend on them, not on the number of processes"
     )
     replicas: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_list)] = Field(
         (1,),

@@ -172,11 +172,12 @@ class StageWorker:
     def _finish_evaluation(self, message: Message) -> None:
         for block in self._blocks:
             self._write_metrics(block)
-        samples, correct, together = self._counts.read()
-        evaluation = EvaluationPart(message.batch_id, samples, correct, together if self._outbox.is_dead_end else None)
-        accuracies = {index: count / max(samples, 1) for index, count in correct.items()}
+        counted = self._counts.read()
+        ensemble = counted.ensemble if self._outbox.is_dead_end else None
+        evaluation = EvaluationPart(message.batch_id, counted.samples, counted.correct, ensemble, counted.loss)
+        accuracies = {index: count / max(counted.samples, 1) for index, count in counted.correct.items()}
         self._status.accuracy = accuracies
-        self._results.metrics.write(PassRecord(evaluation=evaluation.epoch, samples=samples, accuracy=accuracies))
+        self._results.metrics.write(PassRecord(evaluation=evaluation.epoch, samples=counted.samples, accuracy=accuracies))
         self._results.publish(evaluation)
         self._send(message)
 
@@ -211,6 +212,7 @@ class StageWorker:
         if loss is None:
             return
         watch, stats = self.watch, self._inbox.stats()
+        self._status.learning_rate = self._status.learning_rate | {block.index: block.learning_rate}
         self._status.loss = self._status.loss | {block.index: loss}
         self._status.samples_per_s = watch.samples_per_s
         self._status.wait_input_fraction = watch.fraction(watch.wait_input_s)

@@ -13,4 +13,4 @@ def memory_of_host() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id")
     if not boot.exists():
         return f"{socket.gethostname()} {os.getpid()}"
-    return f"{boot.read_text().strip()} {os.stat('/proc/self/ns/net').st_ino}"
+    return f"{boot.read_text(encoding='utf-8').strip()} {os.stat('/proc/self/ns/net').st_ino}"

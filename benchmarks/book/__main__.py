@@ -5,9 +5,9 @@ from benchmarks.book.pages import ROOT, pages
 
 def main() -> None:
     for path, text in pages():
-        before = path.read_text() if path.exists() else ""
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
         if text != before:
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
 
 

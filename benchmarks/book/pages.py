@@ -46,7 +46,7 @@ def pages(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
         yield root / name, text()
     for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
         if path.relative_to(root).as_posix() not in WHOLE:
-            yield path, filled(path.read_text())
+            yield path, filled(path.read_text(encoding="utf-8"))
 
 
 def filled(text: str) -> str:

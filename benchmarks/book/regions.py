@@ -5,9 +5,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from benchmarks.book.markdown import machine, percent, spread, table, versions
-from benchmarks.book.results import RESULTS, accuracy, faults, predictions
+from benchmarks.book.markdown import TO, machine, percent, spread, table, versions
+from benchmarks.book.results import RESULTS, accuracy, faults, methods, predictions
 from benchmarks.book.results.first_run import FIRST_RUN, printed
+from benchmarks.book.results.reuse import REUSE, cost_of_no_limit
+from benchmarks.methods import BACK_PROPAGATION
+from greedypipe.pipeline.methods import METHODS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -37,6 +40,13 @@ def _own_accuracy() -> str:
     return f"{found} ([conditions](results.md#{accuracy.CIFAR10.anchor}))"
 
 
+def _on_digits(method: str) -> str:
+    answer = methods.DIGITS.read()
+    found, reference = (methods.accuracy_of(answer, name) for name in (method, BACK_PROPAGATION))
+    ours = f"{methods.final(found)} on digits" if found else "all runs failed on digits"
+    return f"{ours}, back-propagation {methods.final(reference)} ([conditions](results.md#{methods.DIGITS.anchor}))"
+
+
 def _isolation() -> str:
     trials = [one for one in faults.CAMPAIGN.read()["trials"] if one["trial"]["recovery"] == "isolate"]
     again = statistics.median(one["again_s"] for one in trials if one["again_s"] is not None)
@@ -53,8 +63,13 @@ def _planner() -> str:
     return f"{spread(found, '.2f')} ([conditions](results.md#{predictions.PLANNER.anchor}))"
 
 
+def _no_limit() -> str:
+    least, most = cost_of_no_limit(REUSE.read())
+    return f"{100 * least:.1f}{TO}{100 * most:.1f} points ([conditions](results.md#{REUSE.anchor}))"
+
+
 def _example(name: str) -> str:
-    return f"```python\n{(EXAMPLES / name / f'{name}.py').read_text()}```"
+    return f"```python\n{(EXAMPLES / name / f'{name}.py').read_text(encoding='utf-8')}```"
 
 
 REGIONS: Mapping[str, Callable[[], str]] = {
@@ -63,9 +78,11 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "first run": lambda: printed(FIRST_RUN.read()),
     "first run machine": _first_run_conditions,
     "accuracy of cross_entropy": _own_accuracy,
+    **{f"digits with {name}": partial(_on_digits, name) for name in METHODS},
     "isolated restart": _isolation,
     "checkpoint cost": _checkpoint_cost,
     "predicted over measured": _planner,
+    "unlimited reuse": _no_limit,
     **{path.name: partial(_example, path.name) for path in sorted(EXAMPLES.glob("own_*"))},
 }
 """By the name in `<!-- book: NAME -->`."""

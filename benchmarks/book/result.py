@@ -36,7 +36,7 @@ class Result:
 
     def read(self) -> Answer:
         """The answer, as its benchmark wrote it."""
-        return json.loads((FOLDER / f"{self.stem}.json").read_text())
+        return json.loads((FOLDER / f"{self.stem}.json").read_text(encoding="utf-8"))
 
     @property
     def anchor(self) -> str:

@@ -161,7 +161,7 @@ def _first_record_after(folder: Path, started_s: float, stage: int | None = None
     times = [
         json.loads(line).get("unix_s", 0.0)
         for path in (folder / "metrics").glob(f"stage{'*' if stage is None else stage}.jsonl")
-        for line in path.read_text().splitlines()
+        for line in path.read_text(encoding="utf-8").splitlines()
     ]
     later = [clock - started_s for clock in times if clock > started_s]
     return min(later) if later else None

@@ -37,7 +37,7 @@ class Striker:
             if metrics.exists() and (self._folder / "status.json").exists():
                 rows = read_status(self._folder).stages
                 self.pids = [row.pid for row in rows if row]
-                if all(rows) and metrics.read_text().count("\n") >= self._trial.step:
+                if all(rows) and metrics.read_text(encoding="utf-8").count("\n") >= self._trial.step:
                     break
             time.sleep(0.005)
         if self._trial.fault not in SCRIPTED and not self._trial.strikes_itself and self.pids:

@@ -98,7 +98,9 @@ def _trained(tree: Tree, configuration: Configuration, place: Path) -> Path:
 
 def _middle_checkpoint(run: Path) -> Path:
     """The oldest one that the run has kept; none of them is its end."""
-    manifests = {path.parent: json.loads(path.read_text()) for path in run.glob("checkpoints/*/manifest.json")}
+    manifests = {
+        path.parent: json.loads(path.read_text(encoding="utf-8")) for path in run.glob("checkpoints/*/manifest.json")
+    }
     return min(manifests, key=lambda path: manifests[path]["batch_id"])
 
 

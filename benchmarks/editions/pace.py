@@ -155,7 +155,7 @@ def _rate(tree: Tree, load: Load, steps: int, warmup: int, folder: Path) -> floa
 
 def _progress(folder: Path, stage: int) -> Progress:
     """Read without this tree's types of records, which another tree need not share."""
-    lines = (folder / "metrics" / f"stage{stage}.jsonl").read_text().splitlines()
+    lines = (folder / "metrics" / f"stage{stage}.jsonl").read_text(encoding="utf-8").splitlines()
     records = [record for line in lines if "step" in (record := json.loads(line))]
     mine = [one for one in records if one["block"] == records[-1]["block"]]
     return Progress([one["step"] for one in mine], [one["unix_s"] for one in mine])

@@ -48,7 +48,7 @@ class Tree:
             cwd=self.root,
             env=inherited | {"OMP_NUM_THREADS": "1"} | environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=TIMEOUT_S,
         )
         if done.returncode:
@@ -63,7 +63,7 @@ class Tree:
             arguments: Further ones of launch/run.py.
         """
         config = folder.with_suffix(".yaml")
-        config.write_text("{}\n")
+        config.write_text("{}\n", encoding="utf-8")
         where = [f"--config={config}", f"run.folder={folder.parent}", f"run.name={folder.name}"]
         self.call([*torchrun(processes), "launch/run.py", *arguments, *where, *self._translated(settings)])
 

@@ -46,7 +46,7 @@ def why_not() -> str:
     if os.geteuid() or not shutil.which("ip") or not shutil.which("tc"):
         return "needs root and iproute2"
     name = f"gp{os.getpid()}probe"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, encoding="utf-8")
     subprocess.run(["ip", "netns", "del", name], capture_output=True)
     return made.stderr.strip()
 
@@ -100,7 +100,7 @@ def two_hosts(rate_mbit: int | None = None) -> Iterator[Hosts]:
 
 
 def _end_all(name: str) -> None:
-    found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+    found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, encoding="utf-8")
     for pid in found.stdout.split():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
@@ -111,6 +111,6 @@ def _ip(*arguments: str) -> None:
 
 
 def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -56,7 +56,7 @@ TRIALS = (
     Trial("2 stages, stage 1 sleeps, S = 2", ("conv4",), (1, 2.0)),
     Trial("3 stages, stage 1 sleeps, S = 3", ("conv3", "conv5"), (1, 3.0)),
     Trial("4 stages", ("conv2", "conv4", "conv5")),
-    Trial("replay, stage 1 sleeps, S = 2", ("conv4",), (1, 2.0), ("buffers.policy=replay",)),
+    Trial("replay, stage 1 sleeps, S = 2", ("conv4",), (1, 2.0), ("buffers.policy=replay", "buffers.max_reuse=0")),
 )
 
 
@@ -120,7 +120,7 @@ def check(folder: Path) -> dict[str, Any]:
         ValueError: The folder holds no finished run.
     """
     path = folder / "summary.json"
-    summary = json.loads(path.read_text()) if path.exists() else {}
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if summary.get("status") != "finished":
         raise ValueError(f"{folder}: got no finished run, allowed: a run's folder with summary.json")
     config = load_config(str(folder / "config.yaml"), [])

@@ -49,7 +49,7 @@ def explain(error: Mapping[str, Any], tree: Mapping[str, Any], origins: Origins)
         for key in [f"{section}.{name}" for name in keys] if keys else [section]:
             yield f"{origins.locate(key)}: unknown key{did_you_mean(key)}"
         return
-    key = _key(error["loc"])
+    key = key_of(error["loc"])
     where = origins.locate(key)
     if error["type"] == "extra_forbidden":
         yield f"{where}: unknown key{_of_another_variant(key, tree) or did_you_mean(key)}"
@@ -71,7 +71,7 @@ def did_you_mean(key: str) -> str:
     return f"; did you mean {near[0]}?" if near else "; --help lists all keys"
 
 
-def _key(location: Sequence[str | int]) -> str:
+def key_of(location: Sequence[str | int]) -> str:
     """The key at a location: section.key, followed by the option's name inside a user's own options."""
     depth = None if location[1:2] == ("options",) else 2
     return ".".join(map(str, location[:depth]))

@@ -19,7 +19,8 @@ def describe_keys() -> str:
     lines: list[str] = []
     for section, group in groupby(forms, key=lambda form: form.section):
         keys = list(group)
-        lines += ["", f"{section}: {_summary(RunConfig.model_fields[section].annotation)}"]
+        described = RunConfig.model_fields[section]
+        lines += ["", f"{section}: {described.description or _summary(described.annotation)}"]
         lines += _with_variants(section, keys) if family_of(section) else map(_line, keys)
     return "\n".join(lines)
 

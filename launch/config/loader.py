@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from greedypipe.launch.config.errors import ConfigError, Origins, did_you_mean, explain
+from greedypipe.launch.config.errors import ConfigError, Origins, did_you_mean, explain, key_of
 from greedypipe.launch.config.idle import without_idle
 from greedypipe.launch.config.keys import family_of
 from greedypipe.launch.config.numbers import impossible_numbers
 from greedypipe.launch.config.sections import RunConfig
+from greedypipe.launch.config.values import unusable
+from greedypipe.launch.config.yaml_text import read_document, read_word, write_document
 
 BUNDLED = Path(__file__).resolve().parents[2] / "configs"
 DEFAULT_CONFIG = os.path.relpath(BUNDLED / "digits.yaml")
@@ -23,6 +24,8 @@ DEFAULT_CONFIG = os.path.relpath(BUNDLED / "digits.yaml")
 def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
     """Reads a file (None: all defaults) and applies overrides of the form section.key=value, whose values are YAML.
 
+    Paths may begin with `~`, on the command line and in the file.
+
     If an override chooses another variant of a section, the file's keys for the replaced variant are dropped; so are its
     keys that an override leaves without effect.
     `digits.yaml` or `configs/digits.yaml` means the bundled file if the current folder has no such file.
@@ -30,15 +33,18 @@ def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: File, keys, types, values or their combination are wrong.
     """
-    tree = _read(Path(path)) if path else {}
+    tree = _read(Path(os.path.expanduser(path))) if path else {}
     file = copy.deepcopy(tree)
     errors = list(_apply(overrides, tree))
     origins = Origins(path or "the defaults", overrides)
+    refused = dict(unusable(tree))
+    errors += [f"{origins.locate(key)}: {problem}" for key, problem in refused.items()]
     try:
         config = RunConfig.model_validate(without_idle(tree, file))
         errors += [f"{origins.locate(key)}: {problem}" for key, problem in impossible_numbers(config.model_dump())]
     except ValidationError as error:
-        errors += [line for details in error.errors() for line in explain(details, tree, origins)]
+        found = [details for details in error.errors() if key_of(details["loc"]) not in refused]
+        errors += [line for details in found for line in explain(details, tree, origins)]
     if errors:
         raise ConfigError(errors)
     return config
@@ -46,20 +52,7 @@ def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
 
 def dump_config(config: RunConfig) -> str:
     """The resolved configuration as YAML; reading it back gives an equal RunConfig."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses duplicate keys; PyYAML itself silently keeps the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+    return write_document(config.model_dump(mode="json"))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -72,9 +65,9 @@ def _read(path: Path) -> dict[str, Any]:
         ]
         raise ConfigError([f"{path}: no such file; there are {', '.join(map(str, near))}"])
     try:
-        tree = yaml.load(found.read_text(), _StrictLoader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
+        tree = read_document(found.read_bytes())
+    except (ValueError, OSError) as error:
+        raise ConfigError([f"{path}: {error.strerror if isinstance(error, OSError) else error}"]) from None
     if not isinstance(tree or {}, dict):
         raise ConfigError([f"{path}: got a {type(tree).__name__}, allowed: sections of keys"])
     return {section: keys if keys is not None else {} for section, keys in (tree or {}).items()}
@@ -89,8 +82,8 @@ def _apply(overrides: Sequence[str], tree: dict[str, Any]) -> Iterator[str]:
             yield f"command line: got {override!r}, allowed: section.key=value" + did_you_mean(name)
             continue
         try:
-            settings[tuple(name.split("."))] = yaml.load(text, _StrictLoader)
-        except (yaml.YAMLError, ValueError):  # the latter for an integer of thousands of digits
+            settings[tuple(name.split("."))] = read_word(text)
+        except ValueError:
             yield f"command line: {name}: got {text[:60]!r}, allowed: a YAML value"
     for (section, *keys), value in settings.items():
         if keys == ["name"]:

@@ -13,7 +13,7 @@ def impossible_numbers(config: Mapping[str, Mapping[str, Any]]) -> Iterator[tupl
     """Numbers that are not finite or too large for any key: each one's section.key, and what is wrong.
 
     Args:
-        config: Sections of keys, as they were understood: "1e400" is a text to YAML and infinity to a key.
+        config: Sections of keys, as they were understood: "1e400" in quotes is a text to YAML and infinity to a key.
     """
     for section, keys in config.items():
         for name, value in keys.items():
@@ -26,10 +26,11 @@ def _problem(name: str, value: Any) -> str:
         return next(filter(None, (_problem(name, one) for one in value)), "")
     if isinstance(value, int):
         largest = LARGEST_SEED if name == "seed" else LARGEST_INTEGER
-        return f"got {_short(value)}, allowed: integers up to {largest}" if abs(value) > largest else ""
+        return f"got {_short(value)}, allowed: at most {largest:,}" if abs(value) > largest else ""
     if isinstance(value, float):
-        is_possible = math.isfinite(value) and abs(value) <= LARGEST_FRACTION
-        return "" if is_possible else f"got {value}, allowed: numbers up to {LARGEST_FRACTION:g}"
+        if not math.isfinite(value):
+            return f"got {value}, allowed: a finite number"
+        return f"got {value}, allowed: at most {LARGEST_FRACTION:,.0f}" if abs(value) > LARGEST_FRACTION else ""
     return ""
 
 

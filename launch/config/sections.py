@@ -24,6 +24,7 @@ from greedypipe.workers.feed import EvaluationConfig
 from greedypipe.workers.links.interface import LinkConfig
 from greedypipe.workers.placement import PlacementConfig
 from greedypipe.workers.telemetry.meter import LoggingConfig
+from greedypipe.workers.user_path import UserPath
 
 MOST_NAME_BYTES = 200
 """File systems take 255; names of files beside a run's folder are longer than its own."""
@@ -32,7 +33,7 @@ MOST_NAME_BYTES = 200
 class FolderConfig(BaseModel, frozen=True, extra="forbid"):
     """Where a run writes its files."""
 
-    folder: str = Field("runs", description="folder that holds all runs")
+    folder: UserPath = Field("runs", description="folder that holds all runs")
     name: str = Field("", description="name of this run's folder; empty: NETWORK-DATA-N with the next free number N")
 
     @field_validator("name")
@@ -69,7 +70,7 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
     )
     max_restarts: int = Field(3, ge=0, description="policy=isolate: restarts allowed per process before the run ends")
     timeout_s: float = Field(
-        300.0, ge=0.1, le=LONGEST_S, description="seconds that a stage waits for another before it gives up"
+        300.0, ge=1, le=LONGEST_S, description="seconds that a stage waits for another before it gives up"
     )
     heartbeat_timeout_s: float = Field(
         10.0, ge=1, le=LONGEST_S, description="seconds without a heartbeat after which a stage counts as lost"
@@ -99,7 +100,9 @@ class RayConfig(BaseModel, frozen=True, extra="forbid"):
         "STRICT_PACK: on one node or not at all; STRICT_SPREAD: on a node each or not at all",
     )
     cpus: float = Field(1.0, gt=0, description="CPUs to reserve per process; stage 0 reserves data.loader_workers more")
-    start_timeout_s: float = Field(60.0, gt=0, description="seconds to wait until these CPUs and GPUs are free")
+    start_timeout_s: float = Field(
+        60.0, gt=0, le=LONGEST_S, description="seconds to wait until these CPUs and GPUs are free"
+    )
     max_failures: int = Field(0, ge=0, description="times that a failed run is started again from its newest checkpoint")
 
 
@@ -113,7 +116,10 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     head: Annotated[HeadConfig, HEAD_FAMILY] = HEAD_FAMILY.default()
     method: Annotated[MethodConfig, METHOD_FAMILY] = METHOD_FAMILY.default()
     optimizer: Annotated[OptimizerConfig, OPTIMIZER_FAMILY] = OPTIMIZER_FAMILY.default()
-    auxiliary: Annotated[SameConfig | OptimizerConfig, AUXILIARY_FAMILY] = AUXILIARY_FAMILY.default()
+    auxiliary: Annotated[SameConfig | OptimizerConfig, AUXILIARY_FAMILY] = Field(
+        AUXILIARY_FAMILY.default(),
+        description="Optimizer of the parts of a method that learn from feedback: synthesisers, critics, inverses.",
+    )
     feedback: FeedbackConfig = FeedbackConfig()
     training: TrainingConfig = TrainingConfig()
     buffers: BuffersConfig = BuffersConfig()

@@ -8,9 +8,11 @@ import sys
 
 from greedypipe.launch.on_host import fork_server
 from greedypipe.workers.lifeline import end_with
+from greedypipe.workers.output import escape_what_cannot_be_encoded
 
 
 def main() -> None:
+    escape_what_cannot_be_encoded()
     order = json.loads(sys.stdin.readline())
     end_with(sys.stdin.fileno())
     fork_server.start(fork_server.RANKS_NEED)

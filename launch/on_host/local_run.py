@@ -43,5 +43,5 @@ def run_pipeline(
         deadline = time.monotonic() + timeout_s
         while ranks.running and (left_s := deadline - time.monotonic()) > 0:
             ranks.wait(left_s)
-    printed = [output_of(folder, rank).read_text() for rank in ranks.exit_codes]
+    printed = [output_of(folder, rank).read_text(encoding="utf-8", errors="replace") for rank in ranks.exit_codes]
     return Outcome(list(ranks.exit_codes.values()), printed, folder)

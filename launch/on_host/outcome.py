@@ -24,7 +24,7 @@ class Outcome:
     @property
     def summary(self) -> dict[str, Any]:
         """The run's summary.json, as its users read it."""
-        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
         return summary
 
     @property

@@ -3,11 +3,12 @@
 A rank then starts in a tenth of a second instead of several. To a rank everything looks as torchrun's agent would have it.
 """
 
+import contextlib
 import io
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -22,9 +23,12 @@ from greedypipe.launch.planning.host_limits import allow_open_files
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment, host_store
 from greedypipe.launch.process.rank import run_rank, run_told
+from greedypipe.launch.recovery.exit_codes import FAILED
 from greedypipe.launch.recovery.life import Life
 from greedypipe.launch.reporting.screen import make_screen
+from greedypipe.workers.errors import with_traceback
 from greedypipe.workers.lifeline import end_with_parent
+from greedypipe.workers.output import escape_what_cannot_be_encoded
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.records import Beginning
 
@@ -101,29 +105,42 @@ def output_of(folder: Path, rank: int) -> Path:
 
 
 def _run_rank(order: Order, rank: int, port: int) -> NoReturn:
-    end_with_parent()
-    # A session of its own, as torchrun gives it: Ctrl-C reaches the launcher alone, which tells the run.
-    os.setsid()
-    if order.prints_into_folder:
-        _print_into(output_of(order.folder, rank))
-    environment = Environment(rank, rank, order.num_processes, 0)
-    os.environ |= environment.variables(port)
-    torch.set_num_threads(1)
-    plan = make_plan(RunConfig.model_validate(yaml.safe_load(order.config)), order.num_processes)
-    allow_open_files(plan)
-    screen = make_screen(plan.config.logging.console_interval_s)
+    with _one_line(order, rank):
+        end_with_parent()
+        # A session of its own, as torchrun gives it: Ctrl-C reaches the launcher alone, which tells the run.
+        os.setsid()
+        if order.prints_into_folder:
+            _print_into(output_of(order.folder, rank))
+        escape_what_cannot_be_encoded()
+        environment = Environment(rank, rank, order.num_processes, 0)
+        os.environ |= environment.variables(port)
+        torch.set_num_threads(1)
+        plan = make_plan(RunConfig.model_validate(yaml.safe_load(order.config)), order.num_processes)
+        allow_open_files(plan)
+        screen = make_screen(plan.config.logging.console_interval_s)
 
-    def work(life: Life) -> int:
-        place = order.folder, order.origin
-        return run_told(plan, environment, *place, life, lambda store: screen, order.enter)
+        def work(life: Life) -> int:
+            place = order.folder, order.origin
+            return run_told(plan, environment, *place, life, lambda store: screen, order.enter)
 
-    sys.exit(run_rank(plan, environment, work))
+        sys.exit(run_rank(plan, environment, work))
+
+
+@contextlib.contextmanager
+def _one_line(order: Order, rank: int) -> Iterator[None]:
+    """Ends the process with one line where it fails before a supervisor watches over it."""
+    try:
+        yield
+    except Exception as error:
+        path = order.folder / "logs" / f"rank{rank}.traceback"
+        print(f"greedypipe: rank {rank} failed: {with_traceback(error, path)}", file=sys.stderr, flush=True)
+        sys.exit(FAILED)
 
 
 def _print_into(path: Path) -> None:
-    with path.open("w") as output:
+    with path.open("w", encoding="utf-8") as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
     for stream in (sys.stdout, sys.stderr):
         assert isinstance(stream, io.TextIOWrapper)
-        stream.reconfigure(line_buffering=True)
+        stream.reconfigure(line_buffering=True, encoding="utf-8")

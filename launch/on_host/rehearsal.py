@@ -1,6 +1,7 @@
 """A short pipeline on synthetic data of the run's own shape: what a cut really gives, with its links, on its devices."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.workers.data.sets.synthetic import SyntheticConfig
+from greedypipe.workers.telemetry.meter import LoggingConfig
 from greedypipe.workers.telemetry.results import StageReport
 
 WARMUP_STEPS, LEAST_STEPS, MOST_STEPS = 4, 12, 400
@@ -20,10 +22,23 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What the processes have measured of themselves."""
+    """What the processes have measured of themselves.
+
+    Attributes:
+        samples_per_s: Of the pipeline; never above the bound, though the bound is a mean over the whole rehearsal and this
+            is taken from the part of it in which all stages trained.
+        bound_samples_per_s: What the slowest stage allows.
+    """
 
     samples_per_s: float
+    bound_samples_per_s: float
     stages: list[StageReport]
+
+    @classmethod
+    def measured(cls, rates: Sequence[float], stages: list[StageReport], batch_size: int) -> "Rehearsal":
+        """The rehearsal of processes that have reported, by the samples per second of every stage."""
+        bound = batch_size / max(report.step_time_s for report in stages)
+        return cls(min(*rates, bound), bound, stages)
 
 
 def rehearse(plan: Plan, step_s: float, seconds: float) -> Rehearsal:
@@ -40,12 +55,14 @@ def rehearse(plan: Plan, step_s: float, seconds: float) -> Rehearsal:
     steps, ahead = min(MOST_STEPS, max(LEAST_STEPS, int(seconds / step_s))), AHEAD_STEPS * (plan.placement.num_stages - 1)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
-        config.write_text(yaml.safe_dump(_settings(plan, WARMUP_STEPS + steps + ahead, max(2, steps // 8))))
+        config.write_text(
+            yaml.safe_dump(_settings(plan, WARMUP_STEPS + steps + ahead, max(2, steps // 8))), encoding="utf-8"
+        )
         outcome = run_pipeline([], plan.placement.num_processes, Path(folder) / "run", TIMEOUT_S, config=str(config))
         if any(outcome.exit_codes):
             raise RuntimeError("the rehearsal failed:\n" + "\n".join(outcome.printed))
         rates = outcome.steady_samples_per_s(plan.config.data.batch_size, WARMUP_STEPS)
-        return Rehearsal(min(rates), outcome.reports)
+        return Rehearsal.measured(rates, outcome.reports, plan.config.data.batch_size)
 
 
 def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
@@ -61,6 +78,6 @@ def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
         augment=data.augment,
     ).model_dump(mode="json")
     tree["training"]["epochs"] = tree["evaluation"]["every_epochs"] = 1
-    tree["logging"] |= {"interval_steps": interval, "wandb": False, "tensorboard": False, "trace_batches": 0}
+    tree["logging"] = LoggingConfig(interval_steps=interval).model_dump(mode="json")
     tree["optimizer"]["warmup_steps"] = min(tree["optimizer"]["warmup_steps"], steps - 1)
     return tree

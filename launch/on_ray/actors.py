@@ -90,7 +90,8 @@ class RemoteScreen:
         self._next = 0
 
     def print(self, what: RenderableType) -> None:
-        console = PlainConsole(width=WIDTH, record=True, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the console
+        file = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed with the console
+        console = PlainConsole(width=WIDTH, record=True, file=file)
         console.print(what, soft_wrap=isinstance(what, str))
         self._store.set(str(self._next), console.export_text().rstrip("\n"))
         self._next += 1
@@ -112,6 +113,6 @@ class RemoteScreen:
 def _log_into(path: Path) -> None:
     """Redirects standard output and error to a file of the run's folder, where users look for them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

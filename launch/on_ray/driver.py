@@ -15,7 +15,7 @@ from greedypipe.launch.checkpoints.resume import Origin, find_again, find_origin
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.on_ray.gang import Ending, Gang, StartFailed
 from greedypipe.launch.on_ray.reservation import reserved, wait_until_all_answer
-from greedypipe.launch.on_ray.resources import bundles, shortage
+from greedypipe.launch.on_ray.resources import bundles, cpus_of_own_cluster, shortage
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.recovery.exit_codes import FAILED
 from greedypipe.launch.reporting.screen import Screen
@@ -30,7 +30,7 @@ def run_on_cluster(plan: Plan, address: str | None, num_cpus: int | None, resume
 
     Args:
         address: Address of the cluster; None: the job's own, or else a cluster on this machine alone with `num_cpus` CPUs.
-        num_cpus: CPUs of a cluster on this machine alone; None: its cores.
+        num_cpus: CPUs of a cluster on this machine alone; None: see `cpus_of_own_cluster`.
         resume: As in `launch.checkpoints.resume.find_origin`.
 
     Returns:
@@ -40,7 +40,7 @@ def run_on_cluster(plan: Plan, address: str | None, num_cpus: int | None, resume
         ConfigError: There is no cluster, it has too few resources or other versions, or the folder is wrong.
     """
     _check_folder(plan)
-    with _cluster(address, num_cpus):
+    with _cluster(address, num_cpus or cpus_of_own_cluster(bundles(plan, 0), len(os.sched_getaffinity(0)))):
         config = plan.config.ray
         needed = bundles(plan, ray.cluster_resources().get("GPU", 0))
         if lacking := shortage(needed, ray.nodes(), config.strategy):
@@ -100,7 +100,7 @@ def _check_folder(plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def _cluster(address: str | None, num_cpus: int | None) -> Iterator[None]:
+def _cluster(address: str | None, num_cpus: int) -> Iterator[None]:
     """Connects to a cluster, or starts one on this machine alone.
 
     Raises:

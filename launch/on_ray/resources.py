@@ -1,5 +1,6 @@
 """Which resources of a cluster the processes of a run need, and which reserved bundle each one takes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,14 @@ def bundles(plan: Plan, num_gpus: float) -> list[Bundle]:
         cpus = config.ray.cpus + (config.data.loader_workers if seat.stage == 0 else 0)
         result.append({"CPU": cpus} | ({"GPU": 1.0} if uses_gpus else {}))
     return result
+
+
+def cpus_of_own_cluster(needed: Sequence[Bundle], cores: int) -> int:
+    """CPUs that a cluster on this machine alone is given: its cores, or as many as the run reserves.
+
+    To Ray a CPU is a number: processes may share cores, as they do under torchrun.
+    """
+    return max(cores, math.ceil(sum(bundle["CPU"] for bundle in needed)))
 
 
 def shortage(needed: Sequence[Bundle], nodes: Sequence[Mapping[str, Any]], strategy: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore
 
 from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.process import launcher
 
 FOLDER = "greedypipe/folder"
 """Key that outlives a restart, unlike all others."""
@@ -30,7 +31,13 @@ class Environment:
 
     @classmethod
     def read(cls) -> "Environment":
-        """Reads torchrun's variables."""
+        """Reads torchrun's variables.
+
+        Raises:
+            ConfigError: They are left over from another launcher, which has set some of them or set them otherwise.
+        """
+        if problem := launcher.problem():
+            raise ConfigError([problem])
         return cls(
             rank=_number("RANK", 0),
             local_rank=_number("LOCAL_RANK", 0),

@@ -13,7 +13,7 @@ from greedypipe.launch.reporting.screen import Screen
 from greedypipe.launch.reporting.summary import summarise
 from greedypipe.launch.reporting.tables import end_table, headline, result_lines, start_table
 from greedypipe.launch.reporting.trace_file import write_trace
-from greedypipe.launch.reporting.trackers import make_trackers
+from greedypipe.launch.reporting.trackers import Run, make_trackers
 from greedypipe.workers.atomic import write_record
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.activity import Activity
@@ -78,11 +78,13 @@ class Leader:
 
     def _open_monitor(self, member: Member, attempt: Attempt) -> Monitor:
         plan, origin = member.plan, attempt.origin
+        member.status.now(Activity.SAVE)
         write_record(origin.folder / "config.yaml", dump_config(plan.config))
         if attempt.number == 0 and member.incarnation == 0:
             self._screen.print(headline(plan))
             self._screen.print(start_table(plan))
-        trackers = make_trackers(plan.config.logging, origin.folder, plan.config.model_dump(mode="json"))
+        settings = plan.config.model_dump(mode="json")
+        trackers = make_trackers(Run(origin.folder, settings, plan.blueprint.num_blocks, plan.config.logging))
         epochs = expected_epochs(plan, origin.batch_id, origin.evaluated)
         return Monitor(member.board, plan, origin.folder, epochs, trackers, self._screen)
 

@@ -12,8 +12,9 @@ from greedypipe.launch.recovery.member import Member
 from greedypipe.workers.ending import AtOnce, Ending
 from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.patience import GivenUp, Patience
-from greedypipe.workers.placement import Route, Seat
+from greedypipe.workers.placement import Route, Seat, stage_name
 from greedypipe.workers.telemetry.board import wait_for
+from greedypipe.workers.telemetry.records import Beginning
 from greedypipe.workers.telemetry.results import StageReport
 from greedypipe.workers.telemetry.topics import ORIGIN, Topic, report_of
 
@@ -73,9 +74,16 @@ class Attempt:
 
 
 def shared_origin(member: Member) -> Origin:
-    """Where the run begins. Rank 0 finds out and shares it; the others block until it has."""
-    find = member.find_origin
-    return Origin.read(member.board.share(ORIGIN, find().note() if find else None))
+    """Where the run begins, which rank 0 finds and all others wait for.
+
+    Raises:
+        TimeoutError: Rank 0 has not said.
+    """
+    if member.find_origin:
+        member.board.post(ORIGIN, 0, member.find_origin().note())
+    # No blocking call: heartbeats go over the same connection.
+    look: Callable[[], Beginning | None] = lambda: next(iter(member.board.posted(ORIGIN)), None)  # noqa: E731
+    return Origin.read(wait_for(look, member.timeout_s, lambda: f"{stage_name(0)} to say where to begin"))
 
 
 class OneMeeting(Meetings):

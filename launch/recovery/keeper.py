@@ -7,7 +7,6 @@ nothing but wait, and dies only for good.
 import contextlib
 import os
 import signal
-import traceback
 from collections.abc import Callable
 from multiprocessing import connection
 from types import FrameType
@@ -18,6 +17,7 @@ from greedypipe.launch.recovery.exit_codes import FAILED, INTERRUPTED, REQUEUE, 
 from greedypipe.launch.recovery.leaving import leave, say
 from greedypipe.launch.recovery.life import FIRST_LIFE, Life, Pulse
 from greedypipe.launch.recovery.stopping import hearing
+from greedypipe.workers.errors import with_traceback
 from greedypipe.workers.lifeline import STOP_SIGNALS, deaf, end_with
 
 FOR_GOOD = {0, FAILED, WRONG_CONFIGURATION, REQUEUE, INTERRUPTED}
@@ -134,8 +134,8 @@ class Keeper:
             code = self._work(life)
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else FAILED
-        except BaseException:
-            traceback.print_exc()
+        except BaseException as error:
+            say(f"greedypipe: {self._name} failed: {with_traceback(error)}")
         finally:
             leave(code)
 

@@ -36,7 +36,7 @@ class Pulse:
         os.set_blocking(self._write_end, False)
 
     def fileno(self) -> int:
-        """What becomes readable with a beat, for `multiprocessing.connection.wait`."""
+        """The descriptor that becomes readable with a beat."""
         return self._read_end
 
     def beat(self) -> None:

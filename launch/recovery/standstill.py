@@ -42,7 +42,7 @@ def write_stacks(path: Path) -> bool:
     def write() -> None:
         with contextlib.suppress(OSError):
             path.parent.mkdir(exist_ok=True)
-            with path.open("w") as file:
+            with path.open("w", encoding="utf-8") as file:
                 faulthandler.dump_traceback(file)
 
     return within(write) and path.exists()

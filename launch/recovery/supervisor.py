@@ -1,12 +1,9 @@
 """Failing well: heartbeats, the first cause of a failure, and the end of every process of a run."""
 
 import contextlib
-import json
-import os
 import secrets
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,12 +14,13 @@ from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import FaultsConfig
 from greedypipe.launch.recovery.exit_codes import ALONE, FAILED, INTERRUPTED, REQUEUE, WRONG_CONFIGURATION
 from greedypipe.launch.recovery.identity import Identity, kill_member
-from greedypipe.launch.recovery.leaving import leave, say
+from greedypipe.launch.recovery.leaving import leave, say, within
 from greedypipe.launch.recovery.pulses import KeptRanks, Pulses
 from greedypipe.launch.recovery.standstill import culprit_of, described, write_stacks
 from greedypipe.launch.recovery.stopping import RankSignals, at_once, before_training
 from greedypipe.workers.block_files import EndNotSaved
 from greedypipe.workers.data.image_files import DamagedImage
+from greedypipe.workers.errors import in_one_line, tell_torchrun, with_traceback
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.stage import InheritedFailure
 from greedypipe.workers.telemetry.activity import OWN_WORK, Activity
@@ -132,7 +130,6 @@ class Supervisor:
     def _fail(self, error: BaseException) -> NoReturn:
         # From here on the watching thread must not leave first.
         self._failing.acquire()
-        text = "" if isinstance(error, DamagedImage) else "".join(traceback.format_exception(error))
         if isinstance(error, KeyboardInterrupt):
             self._leave_with(Cause("interrupted", "interrupted"))
         if isinstance(error, ConfigError):
@@ -141,10 +138,19 @@ class Supervisor:
             self._leave_with(Cause("raised", f"{self._status.seat.name}: {error}"))
         if isinstance(error, ECHOES) and (found := self._find_cause()):
             self._leave_with(found)
-        message = f"{self._status.seat.name} failed: {type(error).__name__}: {error}"
+        message = f"{self._status.seat.name} failed: {self._reason(error)}"
         if not isinstance(error, ECHOES):
-            self._leave_alone(message, text)
-        self._leave_with(Cause("raised", message, trace=text))
+            self._leave_alone(message)
+        self._leave_with(Cause("raised", message))
+
+    def _reason(self, error: BaseException) -> str:
+        """An error in one line, with its traceback in a file unless the disk hangs."""
+        path = self._folder / "logs" / f"stage{self._status.seat.label}.traceback"
+        lines = [in_one_line(error)]
+        if isinstance(error, DamagedImage):
+            return lines[0]
+        within(lambda: lines.append(with_traceback(error, path)))
+        return lines[-1]
 
     def _refuse(self, error: ConfigError) -> NoReturn:
         """Ends a run that may not begin. Its folder may be another run's: nothing is written there."""
@@ -182,7 +188,7 @@ class Supervisor:
         except RuntimeError as error:
             reason = f"lost the rendezvous store: {str(error).splitlines()[0]}"
         except BaseException as error:
-            reason = f"cannot be supervised: {type(error).__name__}: {error}"
+            reason = f"cannot be supervised: {in_one_line(error)}"
         finally:
             if not self._closing.is_set() and self._failing.acquire(blocking=False):
                 self._leave(f"greedypipe: {name} {reason}", FAILED)
@@ -234,10 +240,10 @@ class Supervisor:
         # A disk is waited for as long as another stage is.
         return self._config.timeout_s if activity == Activity.SAVE else self._config.hang_timeout_s
 
-    def _leave_alone(self, message: str, trace: str = "") -> None:
+    def _leave_alone(self, message: str) -> None:
         """Ends this process where it comes back; returns where it does not."""
         if self._config.comes_back(self._status.incarnation):
-            self._leave(f"{trace}greedypipe: {message}; it is started again alone", ALONE)
+            self._leave(f"greedypipe: {message}; it is started again alone", ALONE)
 
     def _others_hang(self) -> Cause | None:
         for row in self._pulses.silent(self._rows):
@@ -261,7 +267,7 @@ class Supervisor:
             if cause.kill:
                 kill_member(self._run, cause.kill.rank, cause.kill.incarnation)
         note = partial(_note_cause, self._folder, end, cause.message)
-        self._leave(f"{cause.trace}greedypipe: {cause.message}", code, note)
+        self._leave(f"greedypipe: {cause.message}", code, note)
 
     def _leave(self, text: str, code: int, *last: Callable[[], object]) -> NoReturn:
         leave(code, self._stop_console, partial(say, text), *last)
@@ -279,11 +285,4 @@ def say_given_up(board: Board, seat: Seat, reason: str) -> None:
 def _note_cause(folder: Path, status: RunEnd, message: str) -> None:
     with contextlib.suppress(OSError):  # a full disk must not hide the cause
         write_summary(folder, Failure(status, message))
-        _write_error_file(message)
-
-
-def _write_error_file(message: str) -> None:
-    """Tells torchrun's agent the cause, which it otherwise looks for in the first process that it saw ending."""
-    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        details = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}
-        Path(path).write_text(json.dumps({"message": details}))
+        tell_torchrun(message)

@@ -1,4 +1,4 @@
-"""One process's view of all stages: reads the board and shows it, logs it, keeps the evaluations."""
+"""One process's view of all stages: reads the board, shows it, passes it to the trackers, and records the evaluations."""
 
 import contextlib
 import itertools
@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +19,7 @@ from greedypipe.workers.evaluation import combined, is_whole
 from greedypipe.workers.jsonl import LinesFile, salvage_lines, write_lines
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.phrases import shown
-from greedypipe.workers.telemetry.records import Passed
+from greedypipe.workers.telemetry.records import Passed, StageRow
 from greedypipe.workers.telemetry.results import EVALUATIONS, Evaluation
 from greedypipe.workers.telemetry.topics import PASSED, STATUS, evaluation_of
 
@@ -26,12 +27,13 @@ REFRESH_S = 0.5
 
 
 class Monitor:
-    """Shows on the screen what every process is doing, and each evaluation, which it also writes to
-    metrics/evaluations.jsonl. Runs in a thread of rank 0.
+    """Shows what every process is doing, and each evaluation, which it records in metrics/evaluations.jsonl.
+
+    Runs in a thread of rank 0.
 
     Args:
         folder: Folder of the run.
-        epochs: Epochs that are still to be evaluated (`expected_epochs`).
+        epochs: Epochs whose evaluation is still expected (`expected_epochs`).
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Monitor:
         self._labels = [seat.label for seat in plan.placement.seats()]
         self._epochs = deque(epochs)
         self._passed: list[Passed | None] = []
+        self._tracked: dict[int, dict[int, float]] = {}
         self._path = folder / "metrics" / "evaluations.jsonl"
         self.evaluations = salvage_lines(self._path, EVALUATIONS)
         self._file = LinesFile(self._path)
@@ -73,7 +76,7 @@ class Monitor:
         self._file.close()
 
     def release_screen(self) -> None:
-        """Shows nothing more, so that others may print; idempotent."""
+        """Stops showing anything, so that others may print; idempotent."""
         self._stopping.set()
         self._screen.release()
 
@@ -94,13 +97,20 @@ class Monitor:
         with contextlib.suppress(OSError):  # a full disk must not end the run
             write_status(self._folder, rows, self._labels, total_steps)
         self._screen.show(rows, self._labels, total_steps)
+        for row in rows:
+            if row and row.seat.replica == 0 and row.loss != self._tracked.get(row.stage, {}):
+                self._tracked[row.stage] = row.loss
+                self._track(row, rows)
+
+    def _track(self, row: StageRow, rows: Sequence[StageRow | None]) -> None:
+        """Passes on the new figures of a stage: its first replica's, with the throughput of all of them."""
+        replicas = [other for other in rows if other and other.stage == row.stage]
+        whole = replace(row, samples_per_s=sum(replica.samples_per_s for replica in replicas))
         for tracker in self._trackers:
-            for row in rows:
-                if row and row.loss and row.seat.replica == 0:
-                    tracker.log(row)
+            tracker.log(whole)
 
     def keep_evaluations(self) -> None:
-        """Writes down and shows the passes that have come to their end since the last call; any thread may call it."""
+        """Records and shows the passes that have ended since the last call; any thread may call it."""
         with self._keeping:
             self._read_evaluations()
 
@@ -125,8 +135,9 @@ class Monitor:
 
     def _show(self, evaluation: Evaluation) -> None:
         self._screen.print(evaluation_line(evaluation, self._plan.config.training.epochs))
+        best = max(known.blocks[-1] for known in self.evaluations)
         for tracker in self._trackers:
-            tracker.log_evaluation(evaluation)
+            tracker.log_evaluation(evaluation, best)
 
     def _correct_last(self) -> None:
         """The last pass is repeated where a process has come back after it, and then it is the repetition that counts."""
@@ -147,9 +158,9 @@ class Monitor:
 
 
 def expected_epochs(plan: Plan, batch_id: int, evaluated: Sequence[int]) -> list[int]:
-    """Epochs that a run evaluates which begins at `batch_id` and has `evaluated` before (workers.feed.Feed).
+    """Epochs that a run will evaluate if it starts at `batch_id` and has `evaluated` some before (workers.feed.Feed).
 
-    The last one that was due before `batch_id` may have been lost with the run that stopped there.
+    The last evaluation due before `batch_id` may have been lost with the run that stopped there.
     """
     epochs, every = plan.config.training.epochs, plan.config.evaluation.every_epochs
     due = batch_id // plan.blueprint.steps_per_epoch

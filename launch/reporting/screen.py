@@ -1,4 +1,4 @@
-"""Where a run shows itself: a terminal with one table that is redrawn, or anything else, line by line."""
+"""Where a run reports to its user: a terminal with one table that is redrawn, or anything else, line by line."""
 
 import time
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ from greedypipe.launch.reporting.tables import live_table, progress_line
 from greedypipe.workers.telemetry.records import StageRow
 
 Rows = Sequence[StageRow | None]
-"""What every process is doing, by rank; None where one has not begun."""
+"""What every process is doing, by rank; None for one that has not started."""
 
 
 class Screen(Protocol):
     """What the first process of a run shows its user."""
 
     def print(self, what: RenderableType) -> None:
-        """Adds something that stays."""
+        """Prints something that stays."""
 
     def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
-        """Brings what every process is doing up to date; called twice a second."""
+        """Updates what every process is doing; called twice a second."""
 
     def release(self) -> None:
-        """Ends what is redrawn, so that others may print; idempotent."""
+        """Stops redrawing, so that others may print; idempotent."""
 
 
 class Terminal:
@@ -36,7 +36,10 @@ class Terminal:
         self._live: Live | None = None
 
     def print(self, what: RenderableType) -> None:
-        _print(self._console, what)
+        for part in what.splitlines() if isinstance(what, str) else [what]:
+            # Lines wrap between words, but a path stays one word for whoever copies it.
+            is_path = isinstance(part, str) and part.startswith("/")
+            self._console.print(part, soft_wrap=is_path)
 
     def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
         if self._live is None:
@@ -51,10 +54,10 @@ class Terminal:
 
 
 class Lines:
-    """A line now and then, for a file or a pipe.
+    """A line from time to time, for a file or a pipe.
 
     Args:
-        interval_s: Seconds without any line after which one says how far the run is.
+        interval_s: Seconds without a line after which one reports progress.
     """
 
     def __init__(self, console: Console, interval_s: float) -> None:
@@ -64,7 +67,7 @@ class Lines:
 
     def print(self, what: RenderableType) -> None:
         self._spoken = time.monotonic()
-        _print(self._console, what)
+        self._console.print(what, soft_wrap=isinstance(what, str))
 
     def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
         if time.monotonic() - self._spoken > self._interval_s and (line := progress_line(rows, total_steps)):
@@ -75,10 +78,6 @@ class Lines:
 
 
 def make_screen(interval_s: float) -> Screen:
-    """The screen of standard output: 120 columns wide where it is no terminal."""
+    """The screen for standard output; 120 columns wide if that is not a terminal."""
     console = standard_output(120)
     return Terminal(console) if console.is_terminal else Lines(console, interval_s)
-
-
-def _print(console: Console, what: RenderableType) -> None:
-    console.print(what, soft_wrap=isinstance(what, str))

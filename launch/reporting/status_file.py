@@ -1,13 +1,14 @@
-"""The file in a run's folder that says what every process is doing."""
+"""The file in a run's folder that reports what every process is doing."""
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from greedypipe.workers.atomic import write_atomically
+from greedypipe.workers.errors import first_problem
 from greedypipe.workers.telemetry.records import RunStatus, StageRow
 from greedypipe.workers.telemetry.summary_file import SUMMARY, read_summary
 
@@ -22,20 +23,22 @@ def write_status(folder: Path, rows: Sequence[StageRow | None], labels: list[str
 
 
 def read_status(folder: Path) -> RunStatus:
-    """What `write_status` has left.
+    """Reads what `write_status` wrote.
 
     Raises:
-        ValueError: The folder holds no run that has begun.
+        ValueError: No run has started in this folder.
     """
     try:
         return _STATUSES.validate_json((folder / STATUS).read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{folder / STATUS}: {first_problem(error)}") from None
     except FileNotFoundError:
-        raise ValueError(f"{folder}: got no {STATUS}, allowed: the folder of a run that has begun") from None
+        raise ValueError(f"{folder}: got no {STATUS}, allowed: the folder of a run that has started") from None
 
 
 def read_ending(folder: Path) -> str:
-    """How the run has ended since its status.json was written: the summary's status; empty where it has not."""
+    """How the run ended after its status.json was written: the status in its summary; empty if it has not ended."""
     summary = read_summary(folder)
-    # An older summary is of the time before the run went on.
+    # A summary that is older dates from before the run was resumed.
     is_newer = summary and (folder / SUMMARY).stat().st_mtime >= (folder / STATUS).stat().st_mtime
     return summary.status if summary and is_newer else ""

@@ -1,4 +1,4 @@
-"""The figures of a finished run: what each stage reports, and what follows from all of them."""
+"""The figures of a run that has ended: what each stage reports, and what follows for the pipeline."""
 
 import itertools
 from dataclasses import asdict
@@ -27,7 +27,7 @@ from greedypipe.workers.telemetry.status import StageStatus
 def report_stage(
     status: StageStatus, blocks: list[Block], watch: Stopwatch, inbox: MessageStream, outbox: Sender
 ) -> StageReport:
-    """Collects the report of the calling process, without what its files have cost."""
+    """The report of the calling process, without what its files have cost."""
     stats, link, seat = inbox.stats(), asdict(outbox.stats), status.seat
     slot_bytes = inbox.slot_bytes + link.pop("slot_bytes")
     return StageReport(
@@ -73,19 +73,19 @@ def summarise(
     checkpoints: CheckpointCounts,
     began_at: int,
 ) -> Summary:
-    """Everything that `summary.json` holds.
+    """The content of `summary.json`.
 
     Args:
         reports: In the order of ranks.
         evaluations: In the order of epochs.
-        wall_s: Seconds of the whole run; of a resumed one, since it went on.
-        is_finished: Not told to stop before its end.
-        predicted: What was expected of the run; None where nothing was.
-        began_at: The first training batch; above 0 in a run that went on from a checkpoint.
+        wall_s: Seconds of the whole run; of a resumed one, since it was resumed.
+        is_finished: False if the run was told to stop early.
+        predicted: What the planner expected of the run; None if it was not asked.
+        began_at: The first training batch; above 0 in a run that resumed from a checkpoint.
     """
     rates = [_own_samples_per_s(stage) for stage in _by_stage(reports)]
     bound = min((rate for rate in rates if rate), default=0.0)
-    # A stage alone may be ahead of the others for a while: what counts is when all have trained on all.
+    # One stage can run ahead of the others: what counts is when every stage has trained on every batch.
     train_s = max(report.train_s for report in reports)
     measured = sum(report.samples for report in _by_stage(reports)[-1]) / train_s if train_s else 0.0
     last = evaluations[-1] if evaluations else None
@@ -112,6 +112,6 @@ def _by_stage(reports: list[StageReport]) -> list[list[StageReport]]:
 
 
 def _own_samples_per_s(replicas: list[StageReport]) -> float:
-    """What a stage's own time allows: its replicas together, as fast as the slowest of them; 0 where it has not trained."""
+    """The rate that a stage's own time allows, all replicas at the pace of the slowest; 0 if it has not trained."""
     slowest_s = max(report.step_time_s * report.batches for report in replicas)
     return sum(report.samples for report in replicas) / slowest_s if slowest_s else 0.0

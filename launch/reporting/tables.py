@@ -1,12 +1,11 @@
-"""What a run shows: the table at its start, the live table, progress lines and the table at its end."""
+"""What a run prints: the table at its start, the live table, progress lines and the table at its end."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.launch.reporting.fitting import Column, FittingTable
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.data.printable import printable
 from greedypipe.workers.telemetry.activity import Activity, sentence
@@ -14,72 +13,115 @@ from greedypipe.workers.telemetry.phrases import count_of, range_of_layers, way_
 from greedypipe.workers.telemetry.records import StageRow
 from greedypipe.workers.telemetry.results import Evaluation, RunEnd, Summary
 
+START_COLUMNS = (
+    Column("stage", "left"),
+    Column("block", "left"),
+    Column("layers", "left", shortest=14),
+    Column("parameters"),
+    Column("head", "left", rank=2),
+    Column("output", "left", rank=1),
+    Column("bytes/batch", rank=3),
+    Column("device", "left", rank=4),
+)
+LIVE_COLUMNS = (
+    Column("stage", "left"),
+    Column("block", "left"),
+    Column("step"),
+    Column("loss", width=6),
+    Column("accuracy", rank=1),
+    Column("samples/s", rank=2),
+    Column("wait in", rank=3),
+    Column("wait out", rank=4),
+    Column("wait back", rank=7),
+    Column("staleness", rank=5),
+    Column("reuse", rank=6),
+    Column("doing", "left", width=28, shortest=16),
+)
+END_COLUMNS = (
+    Column("stage", "left"),
+    Column("blocks", "left", shortest=6),
+    Column("own s/batch"),
+    Column("busy"),
+    Column("wait in"),
+    Column("wait out"),
+    Column("wait back", rank=5),
+    Column("staleness", rank=2),
+    Column("reuse", rank=3),
+    Column("dropped", rank=4),
+    Column("peak MB", rank=1),
+)
+
 MOST_CLASSES = 10
 """That are shown by name."""
 
 
-def start_table(plan: Plan) -> Table:
-    """One line per stage: what it hosts, what it sends."""
-    table = Table()
-    for name in ("stage", "block", "layers", "parameters", "head", "output", "bytes/batch", "device"):
-        table.add_column(name, justify="right" if name in ("parameters", "head", "bytes/batch") else "left")
+def start_table(plan: Plan) -> FittingTable:
+    """One row per block: the stage that hosts it, its layers, and what it sends."""
+    table = FittingTable(START_COLUMNS)
     blueprint, stages = plan.blueprint, plan.placement.num_stages
     for stage in range(stages):
-        device = _device(plan, stage)
         hosted = plan.placement.blocks_of(stage)
         for index in hosted:
             layers = blueprint.layers_of(index)
-            names = range_of_layers([layer.name for layer in layers])
-            leaves = index == hosted[-1] and stage < stages - 1
-            size = plan.layout_after(stage).slot_bytes if leaves else None
-            head = "classifier" if index == blueprint.num_blocks - 1 else plan.config.head.name
+            is_first, sends = index == hosted[0], index == hosted[-1] and stage < stages - 1
             table.add_row(
-                str(stage) if index == hosted[0] else "",
+                str(stage) if is_first else "",
                 str(index),
-                names,
+                range_of_layers([layer.name for layer in layers]),
                 f"{_parameters(layer.module for layer in layers):,}",
-                head,
+                "classifier" if index == blueprint.num_blocks - 1 else plan.config.head.name,
                 " x ".join(map(str, blueprint.shapes[index].output)),
-                "" if size is None else f"{size:,}",
-                device if index == hosted[0] else "",
+                f"{plan.layout_after(stage).slot_bytes:,}" if sends else "",
+                _device(plan, stage) if is_first else "",
             )
     return table
 
 
 def _device(plan: Plan, stage: int) -> str:
-    """The devices of a stage's replicas, were all processes on one host."""
+    """The devices of a stage's replicas if all processes run on one host."""
     devices = [str(plan.placement.device_of(seat.rank, plan.config.placement)) for seat in plan.placement.replicas_of(stage)]
     return f"{len(devices)} x {devices[0]}" if len(set(devices)) < len(devices) else " ".join(devices)
 
 
-def live_table(rows: Sequence[StageRow | None], labels: list[str], total_steps: int) -> Table:
-    """One line per process: how far it is, how well it does, what it waits for; `labels` are those of its seat."""
-    table = Table()
-    for name in ("stage", "step", "samples/s", "loss", "accuracy", "wait in", "wait out", "staleness", "reuse", "doing"):
-        # A column that changed its width with every word would make the whole table dance.
-        least = 24 if name == "doing" else None
-        table.add_column(name, justify="left" if name in ("stage", "doing") else "right", no_wrap=True, min_width=least)
+def live_table(rows: Sequence[StageRow | None], labels: list[str], total_steps: int) -> FittingTable:
+    """One row per block of every process: its progress and loss, and what the process is doing.
+
+    Args:
+        labels: Of the processes' seats, by rank.
+    """
+    table = FittingTable(LIVE_COLUMNS)
     for label, row in zip(labels, rows, strict=True):
         if row is None:
-            table.add_row(label, *[""] * 8, sentence(Activity.STARTING, ""))
+            table.add_row(label, *[""] * (len(LIVE_COLUMNS) - 2), sentence(Activity.STARTING, ""))
             continue
-        table.add_row(
-            label,
-            f"{row.step}/{total_steps}",
-            f"{row.samples_per_s:,.0f}",
-            " ".join(f"{loss:.3f}" for loss in row.loss.values()),
-            " ".join(f"{accuracy:.3f}" for accuracy in row.accuracy.values()),
-            f"{row.wait_input_fraction:.0%}",
-            f"{row.wait_output_fraction:.0%}",
-            f"{row.staleness_mean:.1f}",
-            f"{row.reuse_mean:.2f}",
-            row.doing,
-        )
+        for block in row.blocks:
+            of_process = (
+                f"{row.samples_per_s:,.0f}",
+                f"{row.wait_input_fraction:.0%}",
+                f"{row.wait_output_fraction:.0%}",
+                f"{row.wait_feedback_fraction:.0%}",
+                f"{row.staleness_mean:.1f}",
+                f"{row.reuse_mean:.2f}",
+                row.doing,
+            )
+            is_first = block == row.blocks[0]
+            table.add_row(
+                label if is_first else "",
+                str(block),
+                f"{row.step:>{len(str(total_steps))}}/{total_steps}",
+                _figure(row.loss.get(block)),
+                _figure(row.accuracy.get(block)),
+                *(of_process if is_first else ()),
+            )
     return table
 
 
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
 def progress_line(rows: Sequence[StageRow | None], total_steps: int) -> str:
-    """The live table in one line, for output that is no terminal; replicas say the same as the first of them."""
+    """The live table in one line, for output that is not a terminal; the first replica stands for all of a stage."""
     known = [row for row in rows if row and row.seat.replica == 0]
     if not known:
         return ""
@@ -91,7 +133,7 @@ def progress_line(rows: Sequence[StageRow | None], total_steps: int) -> str:
 
 
 def evaluation_line(evaluation: Evaluation, epochs: int) -> str:
-    """One evaluation: accuracy of every head, the last one being the network's own classifier."""
+    """One evaluation: the accuracy of every head, of which the last is the network's own classifier."""
     *heads, final = evaluation.blocks
     text = f"epoch {evaluation.epoch:>3}/{epochs}   accuracy {final:.4f}"
     if heads:
@@ -99,12 +141,9 @@ def evaluation_line(evaluation: Evaluation, epochs: int) -> str:
     return text
 
 
-def end_table(summary: Summary) -> Table:
-    """One line per stage: where its time went."""
-    table = Table(title="where the training time went", title_justify="left", title_style="bold")
-    names = ("stage", "blocks", "own s/batch", "busy", "wait in", "wait out", "staleness", "reuse", "dropped", "peak MB")
-    for name in names:
-        table.add_column(name, justify="left" if name in ("stage", "blocks") else "right")
+def end_table(summary: Summary) -> FittingTable:
+    """One row per process: where its time went."""
+    table = FittingTable(END_COLUMNS, title="where the training time went")
     for report in summary.stages:
         table.add_row(
             report.label,
@@ -113,16 +152,17 @@ def end_table(summary: Summary) -> Table:
             f"{report.busy_fraction:.0%}",
             f"{report.wait_input_fraction:.0%}",
             f"{report.wait_output_fraction:.0%}",
+            f"{report.wait_feedback_fraction:.0%}",
             f"{report.staleness_mean:.1f}",
             f"{report.reuse_mean:.2f}",
-            str(report.dropped),
+            f"{report.dropped:,}",
             f"{report.peak_memory_bytes / 1e6:,.0f}",
         )
     return table
 
 
 def result_lines(summary: Summary, folder: Path) -> str:
-    """What the run came to."""
+    """The result of the run, a line each."""
     return (
         f"{_stopped(summary)}{_accuracy(summary)}"
         f"trained for {summary.train_s:.1f} s at {summary.samples_per_s:,.0f} samples/s, "
@@ -134,7 +174,7 @@ def result_lines(summary: Summary, folder: Path) -> str:
 
 
 def _stopped(summary: Summary) -> str:
-    return "" if summary.status == RunEnd.FINISHED else "told to stop: saved; --resume auto goes on from here\n"
+    return "" if summary.status == RunEnd.FINISHED else "told to stop: saved; --resume auto continues from here\n"
 
 
 def _accuracy(summary: Summary) -> str:
@@ -154,7 +194,7 @@ def _predicted(summary: Summary) -> str:
         return ""
     quotient = predicted.samples_per_s / summary.samples_per_s if summary.samples_per_s else 0.0
     cut = ", ".join(predicted.boundaries)
-    return f"cut at [{cut}]; predicted {predicted.samples_per_s:,.0f} samples/s, {quotient:.2f} of the measured ones\n"
+    return f"cut at [{cut}]; predicted {predicted.samples_per_s:,.0f} samples/s, {quotient:.2f} times the measured rate\n"
 
 
 def headline(plan: Plan) -> str:

@@ -38,8 +38,10 @@ def draw_network(model: ModelConfig, input_shape: tuple[int, int, int], num_clas
     """
     torch.manual_seed(derive_seed(seed, "network"))
     network = model.build(input_shape, num_classes)
-    if model.backward == "random":
-        randomise((*network.layers, network.classifier), seed)
+    layers = (*network.layers, network.classifier)
     with blamed(model):
-        shapes = activation_shapes(network.layers, input_shape)
+        # Through the classifier as well: lazy layers get their weights here.
+        *shapes, _ = activation_shapes(layers, input_shape)
+    if model.backward == "random":
+        randomise(layers, seed)
     return DrawnNetwork(network, (input_shape, *shapes))

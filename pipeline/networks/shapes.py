@@ -11,8 +11,9 @@ from greedypipe.pipeline.networks.layer import Layer
 def activation_shapes(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Returns the shape, without N, of the output of every layer.
 
-    Runs the layers on one black image in evaluation mode: changes no statistics and draws no random number. (The meta
-    device would cost more: its first convolution makes torch import its decompositions, for a second or two.)
+    Runs the layers on one black image in evaluation mode: changes no statistics, and draws random numbers only for lazy
+    layers, which get their weights here. (The meta device would cost more: its first convolution makes torch import its
+    decompositions, for a second or two.)
 
     Args:
         layers: Consecutive layers.
@@ -31,7 +32,8 @@ def activation_shapes(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> 
                 x = layer.module(x)
         except RuntimeError as error:
             shape = tuple(x.shape[1:])
-            raise ValueError(f"layer {layer.name!r} does not accept input of shape {shape}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"layer {layer.name!r} does not accept input of shape {shape}: {reason}") from error
         if not isinstance(x, Tensor):
             raise ValueError(f"layer {layer.name!r} returned a {type(x).__name__}, allowed: a tensor")
         layer.module.train()

@@ -34,6 +34,7 @@ class ConvolutionalConfig(UnitsConfig):
     width: float = Field(
         1.0,
         gt=0,
+        le=1000,
         allow_inf_nan=False,
         description="factor on every channel count, rounded to multiples of 8, at least 8",
     )

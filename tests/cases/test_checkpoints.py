@@ -69,7 +69,7 @@ def test_a_damaged_checkpoint_does_not_hold_the_place_of_a_sound_one(tmp_path: P
     newest = checkpoints_of(folder) / name_of(20)
     os.truncate(newest / "block0.pt", 100)
     second = run(folder, *often, *struck_at(15), processes=1, goes_on=True)
-    (line,) = [line for line in lines(second) if "damaged" in line]
+    (line,) = [line for line in lines(second) if " is damaged" in line]
     assert "block0.pt is damaged" in line and line.endswith(f"set aside as {newest.name}.damaged")
     assert "the run begins anew" in second.printed[0]
     third = run(folder, *often, *struck_at(13), processes=1, goes_on=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import methods
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
@@ -29,6 +31,40 @@ def test_accuracy_keeps_every_evaluation_and_draws_the_curves(tmp_path: Path, ru
         assert 0 < summary["accuracy"]["final"] <= 1
         assert summary["command"].startswith("torchrun --nproc_per_node=")
     assert (tmp_path / "digits.png").stat().st_size > 10_000
+
+
+@pytest.mark.timeout(200)
+def test_methods_has_a_row_per_run_and_repeats_none(
+    tmp_path: Path, run_benchmark: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = ("--out", str(tmp_path / "methods.json"))
+    run_benchmark("methods", *out, "--seconds", "0")
+    assert not (tmp_path / "methods.json").exists()
+    run_benchmark("methods", *out)
+    runs = json.loads((tmp_path / "methods.json").read_text())["runs"]
+    assert [(row["method"], row["head"], row["seed"]) for row in runs] == [
+        ("back-propagation", "", 0),
+        ("cross_entropy", "mlp_sr", 0),
+        ("late_chain", "mlp_sr", 0),
+    ]
+    assert [len(row["accuracy"]["blocks"]) for row in runs] == [1, 4, 4] and not any(row["cause"] for row in runs)
+    monkeypatch.setattr(methods, "run_case", lambda *arguments: pytest.fail("run again"))
+    run_benchmark("methods", *out)
+
+
+def test_of_a_method_that_failed_the_table_says_why() -> None:
+    done = {"accuracy": {"final": 0.5, "blocks": [0.25, 0.5]}, "cause": ""}
+    failed = {"accuracy": None, "cause": "loss is not finite"}
+    rows = [{"method": "man_pp", "head": "conv", "seed": seed, **row} for seed, row in enumerate((done, failed))]
+    (summary,) = methods.summarise(rows)
+    assert summary == {
+        "method": "man_pp",
+        "head": "conv",
+        "runs": 2,
+        "final": [0.5],
+        "heads": [0.25],
+        "causes": ["loss is not finite"],
+    }
 
 
 @pytest.mark.timeout(200)
@@ -101,3 +137,22 @@ def test_the_first_run_is_kept_as_it_was_printed(tmp_path: Path, run_benchmark: 
     assert lines[0].startswith("epoch   1/1   accuracy ")
     assert sum(line.startswith("\N{BOX DRAWINGS LIGHT VERTICAL} ") for line in lines) == 4
     assert lines[-1] == ".../runs/vgg8b-digits-1"
+
+
+@pytest.mark.timeout(200)
+def test_feedback_is_never_faster_than_the_formula(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
+    run_benchmark("feedback", "--parts", "latency", "--out", str(tmp_path / "feedback"))
+    rows = json.loads((tmp_path / "feedback.json").read_text())["parts"]["latency"]["rows"]
+    assert [(row["delay"], row["latency_s"]) for row in rows] == [(0, 0.0), (0, 0.01), (1, 0.0), (1, 0.01)]
+    # Sleeping stages can be late on a busy machine, and never early.
+    assert all(0 < row["throughput_over_formula"]["median"] < 1.02 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_feedback_compares_methods_with_dgl(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
+    run_benchmark("feedback", "--parts", "costs", "--out", str(tmp_path / "feedback"))
+    dgl, late_chain = json.loads((tmp_path / "feedback.json").read_text())["parts"]["costs"]["rows"]
+    assert (dgl["method"], dgl["counted_over_dgl"], dgl["step_over_dgl"]["median"]) == ("cross_entropy", 1, 1)
+    assert late_chain["method"] == "late_chain" and 1.5 < late_chain["counted_over_dgl"] < 2.5
+    assert late_chain["step_over_dgl"]["median"] > 0 and all(size > 0 for size in late_chain["peak_bytes"])

@@ -29,10 +29,12 @@ def causes(outcome: Outcome) -> list[str]:
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_an_exception_is_said_once_and_ends_every_stage(stage: int, tmp_path: Path) -> None:
     outcome, seconds = strike("raise", stage, tmp_path)
-    assert causes(outcome) == [f"stage {stage} failed: RuntimeError: scripted fault in block {stage} at step 8"]
+    traceback = outcome.folder / "logs" / f"stage{stage}.traceback"
+    fault = f"stage {stage} failed: RuntimeError: scripted fault in block {stage} at step 8"
+    assert causes(outcome) == [f"{fault}; the traceback is in {traceback}"]
     assert outcome.exit_codes == [1, 1, 1]
     assert seconds < SOON_S
-    assert "Traceback" in outcome.printed[stage]
+    assert "Traceback" not in outcome.printed[stage] and "Traceback" in traceback.read_text()
     summary = json.loads((outcome.folder / "summary.json").read_text())
     assert summary == {"status": "failed", "cause": causes(outcome)[0]}
 

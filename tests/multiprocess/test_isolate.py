@@ -59,7 +59,7 @@ def test_fifo_gives_the_bits_of_a_run_that_was_never_struck(stage: int, uninterr
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("raise", "RuntimeError: scripted fault in block 1 at step 17; it is started again alone"),
+        ("raise", "stage1.traceback; it is started again alone"),
         ("hang", "stage1.stacks; it is started again alone"),
         ("stop", ""),
     ],

@@ -21,7 +21,7 @@ def test_a_run_that_cuts_itself_equals_one_with_the_cut_that_it_notes(tmp_path: 
     noted = load_config(str(outcome.folder / "config.yaml"), [])
     assert noted.partition.boundaries == tuple(predicted["boundaries"]) and len(predicted["boundaries"]) == 1
     assert 0 < predicted["samples_per_s"] <= predicted["bound_samples_per_s"]
-    assert "of the measured ones" in outcome.printed[0]
+    assert "times the measured rate" in outcome.printed[0]
     explicit = [*TINY, "partition.blocks=2", f"partition.boundaries=[{predicted['boundaries'][0]}]"]
     assert_equal_states(exported(run_pipeline(explicit, 1, tmp_path)), exported(outcome))
 
@@ -36,6 +36,7 @@ def test_the_plan_shows_every_stage_and_a_cut_to_use(
     text = capsys.readouterr().out
     found = json.loads((tmp_path / "plan.json").read_text())
     assert f"partition.boundaries=[{found['layers']['boundaries'][0]}]" in text
+    assert 0 < found["rehearsal"]["samples_per_s"] <= found["rehearsal"]["bound_samples_per_s"]
     assert all(word in text for word in ("epsilon", "alpha", "bound", "predicted throughput", "links (shm)"))
     assert len(found["layers"]["stage_s"]) == len(found["rehearsal"]["stages"]) == 2
     assert found["layers"]["imbalance"] >= 1 and found["rehearsal"]["samples_per_s"] > 0

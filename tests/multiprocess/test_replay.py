@@ -10,6 +10,7 @@ SLOWED = [
     "partition.blocks=3",
     "training.epochs=4",
     "buffers.policy=replay",
+    "buffers.max_reuse=0",
     "debug.slow_stage=1",
     "debug.slow_factor=3",
 ]

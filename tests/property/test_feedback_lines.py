@@ -1,12 +1,8 @@
 """Feedback never deadlocks and loses nothing: stages as threads over real links, for any cut, delays, capacities and end."""
 
-import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,23 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from greedypipe.buffers.replay import BuffersConfig
-from greedypipe.buffers.stats import BufferStats
+from benchmarks.feedback_speed.threads import CPU, Cut, ThreadedPipeline
 from greedypipe.pipeline.batch import ACTIVATION, LABELS, TensorSpec
 from greedypipe.pipeline.block import Learned
 from greedypipe.pipeline.feedback import NOTHING, Feedback, Reach, timing_of
 from greedypipe.pipeline.task import Classification
-from greedypipe.workers.inbox import FEEDBACK, Delivery, Inbox, MessageStream
-from greedypipe.workers.lines import Line, Lines, NoLine, ReceivedLine, SentLine
-from greedypipe.workers.links.inprocess import InProcessReceiver, InProcessSender, make_inprocess_link
-from greedypipe.workers.links.interface import DeadEnd, Sender
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
-from greedypipe.workers.placement import Seat
-from greedypipe.workers.stage import Results, StageWorker
-from greedypipe.workers.telemetry.meter import MetricsFile
-from greedypipe.workers.telemetry.status import StageStatus
 
-CPU, TASK, TIMEOUT_S = torch.device("cpu"), Classification((1, 1, 1), 2), 5.0
+TASK, TIMEOUT_S = Classification((1, 1, 1), 2), 5.0
 FORWARD = MessageLayout(
     1,
     {
@@ -144,95 +131,15 @@ class Fake:
         return x.clone(), torch.zeros(1, 2)
 
 
-class Stream:
-    """What stage 0 reads."""
-
-    wait_s, slot_bytes = 0.0, 0
-
-    def __init__(self, case: Case) -> None:
-        self._messages = case.messages()
-
-    def __iter__(self) -> Iterator[Delivery]:
-        return (Delivery(message, 0, 1) for message in self._messages)
-
-    def read_each_once(self) -> None: ...
-    def stats(self) -> BufferStats:
-        return BufferStats(capacity=1)
-
-    def close(self) -> None: ...
-
-
-Link = tuple[InProcessSender, InProcessReceiver]
-
-
-@dataclass
-class Pipeline:
-    """All stages of a case."""
-
-    case: Case
-    folder: Path
-    blocks: list[Fake] = field(init=False)
-    failures: list[BaseException] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.blocks = [Fake(index, self.case) for index in range(self.case.blocks)]
-
-    def run(self) -> None:
-        case, count = self.case, len(self.case.starts)
-        ahead = [link(FORWARD, case.ahead + 4) for _ in range(count - 1)]
-        back = [link(BACK, case.delays[start - 1] + 1) for start in case.starts[1:]]
-        threads = [threading.Thread(target=self._stage, args=(stage, ahead, back), daemon=True) for stage in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(3 * TIMEOUT_S)
-        assert not any(thread.is_alive() for thread in threads), "deadlock"
-        assert not self.failures, self.failures
-
-    def _stage(self, stage: int, ahead: Sequence[Link], back: Sequence[Link]) -> None:
-        try:
-            with ExitStack() as open_parts:
-                self._worker(stage, ahead, back, open_parts).run()
-        except BaseException as error:
-            self.failures.append(error)
-            raise
-
-    def _worker(self, stage: int, ahead: Sequence[Link], back: Sequence[Link], open_parts: ExitStack) -> StageWorker:
-        stop = self.case.starts[stage + 1] if stage < len(ahead) else self.case.blocks
-        blocks: list[Any] = self.blocks[self.case.starts[stage] : stop]
-        status = StageStatus(Seat(stage, stage), [block.index for block in blocks], 0, "host")
-        inbox: MessageStream = Stream(self.case)
-        before: Line = NoLine()
-        if stage:
-            inbox = self._inbox(ahead[stage - 1], self.case.ahead, stage - 1, status)
-            before = SentLine(back[stage - 1][0], blocks[0].line, 0)
-        behind: Line = NoLine()
-        if stage < len(back):
-            behind = ReceivedLine(self._inbox(back[stage], blocks[-1].timing.delay + 1, stage + 1, status, FEEDBACK), CPU)
-        outbox: Sender = ahead[stage][0] if stage < len(ahead) else DeadEnd()
-        metrics = MetricsFile(self.folder / f"{stage}.jsonl")
-        open_parts.callback(metrics.close)
-        results = Results(metrics, 99, lambda part: None, lambda batch_id: None, lambda batch_id: None)
-        lines = Lines(blocks, before, behind)
-        return StageWorker(blocks, inbox, outbox, lines, carried=[LABELS], task=TASK, status=status, results=results)
-
-    def _inbox(self, link: Link, capacity: int, upstream: int, status: StageStatus, *awaited: Any) -> Inbox:
-        keys = {"awaited": awaited[0]} if awaited else {}
-        config = BuffersConfig(capacity=capacity)
-        return Inbox(link[1], config, seed=0, status=status, upstream=f"stage {upstream}", timeout_s=TIMEOUT_S, **keys)
-
-
-def link(layout: MessageLayout, slots: int) -> Link:
-    return make_inprocess_link(layout, slots=slots, timeout_s=TIMEOUT_S)
-
-
 @settings(max_examples=60, deadline=None)
 @given(cases())
 def test_every_block_reads_about_the_batch_of_its_lag_before_and_the_run_ends(case: Case) -> None:
-    with TemporaryDirectory() as folder:
-        pipeline = Pipeline(case, Path(folder))
-        pipeline.run()
-    for block in pipeline.blocks:
+    blocks = [Fake(index, case) for index in range(case.blocks)]
+    pipeline = ThreadedPipeline(
+        Cut(blocks, case.starts), TASK, case.messages(), FORWARD, BACK, ahead=case.ahead, timeout_s=TIMEOUT_S
+    )
+    pipeline.run(3 * TIMEOUT_S)
+    for block in blocks:
         drained = block.drain_turns if not case.stops else 0
         turns = range(case.batches + drained)
         about = [turn - block.timing.lag for turn in turns] if block.timing.reads else [-1 for _ in turns]

@@ -39,7 +39,7 @@ def test_every_stage_gets_the_cut_that_stage_0_has_found() -> None:
 def test_a_stage_that_is_not_told_names_whom_it_waits_for() -> None:
     waiting = status(1)
     with pytest.raises(TimeoutError, match="for stage 0 to measure layers"):
-        settle_cut(plan(*AUTO, "faults.timeout_s=0.1"), Board(HashStore(), 2), waiting, CPU)
+        settle_cut(plan(*AUTO, "faults.timeout_s=1"), Board(HashStore(), 2), waiting, CPU)
     assert (waiting.activity, waiting.peer) == (Activity.WAIT_CUT, "stage 0")
 
 

@@ -308,6 +308,7 @@ ELSEWHERE = {
     "placement.threads": "tests/multiprocess/test_run_folder.py",
     "logging.console_interval_s": "tests/unit/test_monitor.py",
     "logging.wandb": "tests/unit/test_tracking.py",
+    **{f"logging.wandb_{key}": "tests/unit/test_tracking.py" for key in ("project", "entity", "group", "tags")},
     "logging.tensorboard": "tests/unit/test_tracking.py",
     "ray.strategy": "tests/unit/test_ray_resources.py",
     "ray.cpus": "tests/unit/test_ray_resources.py",

@@ -48,7 +48,7 @@ def test_one_that_died_when_its_part_was_done_leaves(links: str, over: Callable[
 
 
 def test_the_ends_of_a_link_never_meet_twice_at_one_place(tmp_path: Path) -> None:
-    member = make_member(["model.name=mlp", "partition.blocks=2", "faults.timeout_s=0.2"], tmp_path)
+    member = make_member(["model.name=mlp", "partition.blocks=2", "faults.timeout_s=1"], tmp_path)
     made: list[tuple[int, str]] = []
 
     def make(store: Store, patience: Patience) -> str:
@@ -66,7 +66,7 @@ def test_the_ends_of_a_link_never_meet_twice_at_one_place(tmp_path: Path) -> Non
     over = threading.Event()
     rejoin = Rejoin(member, Incarnations(member), route, route.sender, make, is_over=over.is_set)
     assert rejoin() == "end 2"
-    with pytest.raises(TimeoutError, match=r"waited 0\.2 s for stage 0 to come back"):
+    with pytest.raises(TimeoutError, match=r"waited 1 s for stage 0 to come back"):
         rejoin()
     member.board.post(INCARNATION, 0, 2)
     assert rejoin() == "end 3"
@@ -79,7 +79,7 @@ def test_the_ends_of_a_link_never_meet_twice_at_one_place(tmp_path: Path) -> Non
 
 def test_rank_0_stays_until_the_newest_incarnation_of_every_rank_has_reported(tmp_path: Path) -> None:
     plan, board = (
-        make_plan(load_config(None, ["model.name=mlp", "partition.blocks=2", "faults.timeout_s=0.2"]), 2),
+        make_plan(load_config(None, ["model.name=mlp", "partition.blocks=2", "faults.timeout_s=1"]), 2),
         Board(HashStore(), 2),
     )
     leader = Member(plan, 0, HashStore(), board, StageStatus(Seat(0, 0), [0], 0, "here"), tmp_path)
@@ -87,7 +87,7 @@ def test_rank_0_stays_until_the_newest_incarnation_of_every_rank_has_reported(tm
     ending.report(make_report(0))
     board.post(INCARNATION, RANK, 1)
     board.post(report_of(0), RANK, make_report(RANK))
-    with pytest.raises(TimeoutError, match=r"waited 0\.2 s for stage 1 to end"):
+    with pytest.raises(TimeoutError, match=r"waited 1 s for stage 1 to end"):
         ending.stay(lambda: False)
     assert ending.stay(lambda: ending.restarts() == 1), "it is needed again"
     board.post(report_of(0), RANK, make_report(RANK, restarts=1))
@@ -95,7 +95,7 @@ def test_rank_0_stays_until_the_newest_incarnation_of_every_rank_has_reported(tm
 
 
 def test_the_others_stay_until_rank_0_lets_them_go(tmp_path: Path) -> None:
-    member = make_member(["model.name=mlp", "partition.blocks=2", "faults.timeout_s=0.2"], tmp_path)
+    member = make_member(["model.name=mlp", "partition.blocks=2", "faults.timeout_s=1"], tmp_path)
     ending = Together(member, Incarnations(member))
     assert ending.stay(lambda: True)
     for rank in range(2):

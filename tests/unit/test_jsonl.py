@@ -46,7 +46,12 @@ def test_keys_of_another_version_do_no_harm(tmp_path: Path) -> None:
 
 
 def test_a_number_that_is_none_becomes_null() -> None:
-    assert json.loads(line_of(Evaluation(1, [math.nan], math.inf))) == {"epoch": 1, "blocks": [None], "ensemble": None}
+    assert json.loads(line_of(Evaluation(1, [math.nan], math.inf))) == {
+        "epoch": 1,
+        "blocks": [None],
+        "ensemble": None,
+        "losses": [],
+    }
 
 
 def test_lines_that_hold_something_else_can_be_left_out(tmp_path: Path) -> None:

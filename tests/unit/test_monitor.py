@@ -38,7 +38,9 @@ def status(stage: int, step: int = 0) -> StageStatus:
 
 def part_of_evaluation(stage: int, samples: int) -> EvaluationPart:
     """Of a stage of two, about half of whose samples are right in the first and three quarters in the second."""
-    return EvaluationPart(1, samples, {stage: samples * (2 + stage) // 4}, samples if stage else None)
+    return EvaluationPart(
+        1, samples, {stage: samples * (2 + stage) // 4}, samples if stage else None, {stage: samples * 0.5}
+    )
 
 
 def post_part(board: Board, stage: int, part: EvaluationPart) -> None:
@@ -56,14 +58,14 @@ def rendered(table: object) -> str:
 class RecordingTracker:
     def __init__(self) -> None:
         self.rows: list[tuple[int, int]] = []
-        self.evaluations: list[int] = []
+        self.evaluations: list[tuple[int, float]] = []
         self.closed = False
 
     def log(self, row: StageRow) -> None:
         self.rows.append((row.stage, row.step))
 
-    def log_evaluation(self, evaluation: Evaluation) -> None:
-        self.evaluations.append(evaluation.epoch)
+    def log_evaluation(self, evaluation: Evaluation, best: float) -> None:
+        self.evaluations.append((evaluation.epoch, best))
 
     def close(self) -> None:
         self.closed = True
@@ -118,8 +120,8 @@ def test_a_complete_evaluation_is_printed_kept_and_tracked_once(tmp_path: Path) 
     monitor, tracker = watch(tmp_path, make([]), Lines(console, 1000), evaluate=True)
     samples = make([]).data.test_samples
     accuracies = [samples * 2 // 4 / samples, samples * 3 // 4 / samples]
-    assert monitor.evaluations == [Evaluation(1, accuracies, 1.0)]
-    assert tracker.evaluations == [1] and tracker.closed and tracker.rows == [(0, 5), (1, 5)]
+    assert monitor.evaluations == [Evaluation(1, accuracies, 1.0, [0.5, 0.5])]
+    assert tracker.evaluations == [(1, accuracies[1])] and tracker.closed and tracker.rows == [(0, 5), (1, 5)]
     assert json.loads((tmp_path / "metrics" / "evaluations.jsonl").read_text()) == asdict(monitor.evaluations[0])
     assert console.file.getvalue().count(f"accuracy {accuracies[1]:.4f}") == 1  # type: ignore[attr-defined]
 
@@ -178,7 +180,7 @@ def test_the_last_pass_counts_as_it_was_repeated_for_a_process_that_came_back(tm
             for stage in range(2):
                 post_part(board, stage, EvaluationPart(last, samples, {stage: correct}, correct if stage else None))
             monitor.keep_evaluations()
-    assert monitor.evaluations == [Evaluation(last, [1.0, 1.0], 1.0)]
+    assert monitor.evaluations == [Evaluation(last, [1.0, 1.0], 1.0, [None, None])]
     assert len((tmp_path / "metrics" / "evaluations.jsonl").read_text().splitlines()) == 1
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from greedypipe.launch import ray_run
 from greedypipe.launch.config.loader import load_config
-from greedypipe.launch.on_ray.resources import bundles, seating, shortage
+from greedypipe.launch.on_ray.resources import bundles, cpus_of_own_cluster, seating, shortage
 from greedypipe.launch.planning.run_plan import make_plan
 
 TINY = ["model.width=0.1", "partition.blocks=3"]
@@ -29,6 +29,11 @@ def test_every_process_has_a_bundle_and_the_first_stage_cpus_for_its_loader() ->
 def test_a_gpu_is_asked_for_where_there_are_any_and_the_run_may_use_them(device: str, gpus: int, asks: bool) -> None:
     plan = make_plan(load_config(None, [*TINY, f"placement.device={device}"]), 3)
     assert all(("GPU" in bundle) == asks for bundle in bundles(plan, gpus))
+
+
+@pytest.mark.parametrize(("cores", "cpus"), [(2, 4), (8, 8)])
+def test_a_cluster_on_this_machine_alone_has_room_for_the_run(cores: int, cpus: int) -> None:
+    assert cpus_of_own_cluster([{"CPU": 1.5}, {"CPU": 1.0}, {"CPU": 1.0}], cores) == cpus
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greedypipe.launch.reporting.page.charts import MOST_POINTS, Axis, Series, histogram, line_chart, number, percent, ticks
-from greedypipe.launch.reporting.page.figures import rates
+from greedypipe.launch.reporting.page.figures import losses, rates
 from greedypipe.launch.reporting.page.record import Span
 from greedypipe.launch.reporting.page.style import DEPTH, SPAN_COLOURS, SPAN_WORDS, depth_colour
 from greedypipe.launch.reporting.page.timeline import choose_window
@@ -82,6 +82,31 @@ def test_throughput_goes_on_behind_a_resumption_that_counts_from_0_again() -> No
     records = [StepRecord(block=0, step=0, time_s=time, train_s=train, samples=count) for time, train, count in counted]
     clocks, found = zip(*rates(records), strict=True)
     assert clocks == pytest.approx((2.0, 2.4, 3.5)) and found == pytest.approx((200.0, 500.0, 300.0))
+
+
+def loss_records(*pairs: tuple[int, float | None]) -> list[StepRecord]:
+    return [StepRecord(block=0, step=step, loss=loss) for step, loss in pairs]
+
+
+def test_a_short_window_counts_by_its_steps() -> None:
+    """The record before an evaluation is of one step, and joins the next one."""
+    assert losses(loss_records((20, 1.0), (40, 2.0), (41, 9.0), (60, 3.0), (80, 4.0))) == [
+        (20.0, 1.0),
+        (40.0, 2.0),
+        (60.0, (9.0 + 19 * 3.0) / 20),
+        (80.0, 4.0),
+    ]
+
+
+def test_a_short_last_window_is_left_out_and_a_missing_loss_passed_over() -> None:
+    assert losses(loss_records((20, 1.0), (40, None), (60, 3.0), (61, 9.0))) == [(20.0, 1.0), (60.0, 3.0)]
+    assert losses([]) == []
+
+
+def test_a_loss_curve_is_short_and_goes_on_behind_a_resumption() -> None:
+    points = losses(loss_records(*((step, 1.0) for step in range(1, 1601))))
+    assert len(points) == MOST_POINTS and {loss for _, loss in points} == {1.0}
+    assert losses(loss_records((20, 1.0), (40, 2.0), (30, 3.0), (50, 4.0)))[-1] == (50.0, (3.0 + 20 * 4.0) / 21)
 
 
 def span(stage: int, kind: str, start_s: float, batch_id: int) -> Span:

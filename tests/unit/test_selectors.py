@@ -25,7 +25,8 @@ def pick(selector: Selector, picture: str, capacity: int = 3) -> str | None:
 
 def run(config: dict[str, Any], operations: str, seed: int = 0) -> str:
     """What a store of three gives: "A B r" inserts A and B and reads once; "-" where there is nothing to read."""
-    policy = Policy.from_config(BuffersConfig.model_validate({"policy": "replay"} | config), seed)
+    unlimited = {} if config.get("policy") == "fifo" else {"policy": "replay", "max_reuse": 0}
+    policy = Policy.from_config(BuffersConfig.model_validate(unlimited | config), seed)
     buffer: ReplayBuffer[str] = ReplayBuffer(3, policy)
     reads = []
     for operation in operations.split():

@@ -50,9 +50,14 @@ def test_a_failure_is_a_status_and_a_cause_and_nothing_else(tmp_path: Path) -> N
 
 def test_a_file_that_is_no_summary_is_named(tmp_path: Path) -> None:
     assert read_summary(tmp_path) is None
-    (tmp_path / SUMMARY).write_text('{"status": "fin')
-    with pytest.raises(ValueError, match=r"summary\.json"):
-        read_summary(tmp_path)
+    for content in ('{"status": "fin', '{"status": "finished"}'):
+        (tmp_path / SUMMARY).write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"summary\.json") as caught:
+            read_summary(tmp_path)
+        assert "\n" not in str(caught.value)
+    (tmp_path / STATUS).write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"status\.json: unix_s: Field required"):
+        read_status(tmp_path)
 
 
 def test_the_slowest_stage_is_the_bound_and_replicas_count_together() -> None:

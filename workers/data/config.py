@@ -34,7 +34,9 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
         (), description="of the pixels (bytes divided by 255) per channel, by which they are divided; []: the data set's own"
     )
     drop_last: bool = Field(False, description="leave out the smaller last training batch of an epoch")
-    loader_workers: int = Field(0, ge=0, description="processes that read batches ahead, of what is not in memory; 0: none")
+    loader_workers: int = Field(
+        0, ge=0, le=1024, description="processes that read batches ahead, of what is not in memory; 0: none"
+    )
 
     @field_validator("validation")
     @classmethod

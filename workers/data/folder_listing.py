@@ -73,7 +73,7 @@ def list_folder(root: str, test_share: float = 0.0) -> Listing:
         ValueError: One line: the layout is another one, a class has no image, train/ lacks a class of another part, or
             something in the folder can be neither read nor left out (see `folder_walk`).
     """
-    folder = Path(root).expanduser()
+    folder = Path(root)
     parts = parts_of(folder)
     is_split = TRAIN in parts and (TEST in parts or VALIDATION in parts)
     if is_split and test_share:
@@ -104,7 +104,7 @@ def list_held_out(root: str, classes: Sequence[str]) -> tuple[FolderSplit, tuple
     Raises:
         ValueError: See `list_folder`; also for a class that the network does not know.
     """
-    folder = Path(root).expanduser()
+    folder = Path(root)
     parts = parts_of(folder)
     place = parts.get(TEST) or parts.get(VALIDATION) or folder
     lister = _Lister(Walk(folder), tuple(classes))

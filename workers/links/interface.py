@@ -19,7 +19,10 @@ class LinkConfig(BaseModel, frozen=True, extra="forbid"):
         "one host, gloo elsewhere",
     )
     slots: int = Field(
-        2, ge=1, description="messages in transit on each link before its sender waits, in addition to the buffer's"
+        2,
+        ge=1,
+        le=65536,
+        description="messages in transit on each link before its sender waits, in addition to the buffer's",
     )
     dtype: Literal["same", "bf16", "int8"] = Field(
         "same",

@@ -24,7 +24,13 @@ class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
     console_interval_s: float = Field(
         5.0, gt=0, description="seconds between progress lines when the output is not a terminal"
     )
-    wandb: bool = Field(False, description="also log to Weights & Biases (needs extra 'wandb'; offline without an API key)")
+    wandb: bool = Field(
+        False, description="also log to Weights & Biases (needs extra 'wandb'; offline without an API key or a network)"
+    )
+    wandb_project: str = Field("", description="project there; empty: WANDB_PROJECT, or else greedypipe")
+    wandb_entity: str = Field("", description="user or team there; empty: WANDB_ENTITY, or else the key's owner")
+    wandb_group: str = Field("", description="group of runs there; empty: WANDB_RUN_GROUP")
+    wandb_tags: tuple[str, ...] = Field((), description="tags there, e.g. [baseline, seed 1]; empty: WANDB_TAGS")
     tensorboard: bool = Field(
         False, description="also write TensorBoard events into the run's folder (needs extra 'tensorboard')"
     )
@@ -32,6 +38,13 @@ class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
         0, ge=0, le=5000, description="training batches of each stage to record in trace.json; 0: no trace"
     )
     trace_start: int = Field(20, ge=0, description="first training batch (its batch_id) to record in the trace")
+
+    @field_validator("wandb_project", "wandb_entity", "wandb_group", "wandb_tags")
+    @classmethod
+    def _wandb_is_used(cls, value: str | tuple[str, ...], info: ValidationInfo) -> str | tuple[str, ...]:
+        if value and not info.data.get("wandb"):
+            raise ValueError(f"got {value}, which has no effect without logging.wandb=true")
+        return value
 
     @field_validator("trace_start")
     @classmethod

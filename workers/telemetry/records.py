@@ -23,6 +23,7 @@ class StageRow:
     Attributes:
         doing: `activity` and `peer` as a sentence, only for people.
         for_s: Seconds since the activity began.
+        learning_rate: Learning rate of the next step, by block index.
         unix_s: Unix time of this reading.
     """
 
@@ -51,6 +52,7 @@ class StageRow:
     doing: str
     for_s: float
     unix_s: float
+    learning_rate: dict[Number, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,12 @@ class Cause:
 
     Attributes:
         kind: raised, died, hung, refused, interrupted, or stopped before training began.
-        trace: Stack trace of the exception; empty if there was none.
         kill: A process that hangs, to be killed.
         reported_by: Rank of the process that found it; filled in by the board.
     """
 
     kind: str
     message: str
-    trace: str = ""
     kill: Victim | None = None
     reported_by: Number = -1
 
@@ -120,12 +120,14 @@ class EvaluationPart:
         samples: Number of samples that this process has seen; with replicas a part of all.
         correct: Number of correct answers of each head, by block index.
         ensemble: Number of correct answers of all heads together; only in the last stage.
+        loss: Summed loss of each head, by block index.
     """
 
     epoch: Number
     samples: Number
     correct: dict[Number, Number]
     ensemble: Number | None
+    loss: dict[Number, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

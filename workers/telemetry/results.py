@@ -3,7 +3,7 @@
 Each record is written and read as a whole; its keys are spelled out nowhere else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -75,11 +75,14 @@ class Evaluation:
         epoch: Epoch of stage 0 that the pass followed.
         blocks: Accuracy of every block's head, in the network's order, in [0, 1].
         ensemble: Accuracy of all heads together, in [0, 1].
+        losses: Mean loss of every block's head on the same samples; None where it is not finite. Empty in a file of an
+            older version.
     """
 
     epoch: int
     blocks: list[float]
     ensemble: float
+    losses: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,6 @@ class StageReport:
     busy_fraction: float
     wait_input_fraction: float
     wait_output_fraction: float
-    wait_feedback_fraction: float
     train_s: float
     hand_on_s: float
     evaluate_s: float
@@ -168,6 +170,7 @@ class StageReport:
     link: LinkReport
     save_stalled_s: float = 0.0
     records_lost: int = 0
+    wait_feedback_fraction: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ class StageStatus:
     """Mean local loss of each block, as last logged."""
     accuracy: dict[int, float] = field(default_factory=dict)
     """Accuracy of each block's head in the last evaluation."""
+    learning_rate: dict[int, float] = field(default_factory=dict)
+    """Learning rate of each block's next step, as last logged."""
     samples_per_s: float = 0.0
     wait_input_fraction: float = 0.0
     wait_output_fraction: float = 0.0

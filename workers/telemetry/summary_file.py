@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from greedypipe.workers.atomic import write_record
+from greedypipe.workers.errors import first_problem
 from greedypipe.workers.telemetry.results import Failure, Summary
 
 SUMMARY = "summary.json"
@@ -30,5 +31,5 @@ def read_summary(folder: Path) -> Summary | Failure | None:
         return _SUMMARIES.validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_problem(error)}") from None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 40
+LEFT, RIGHT, TOP, BOTTOM = 60, 14, 10, 42
 MOST_POINTS = 160
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 from itertools import pairwise
+from statistics import median_high
 
 from greedypipe.buffers.stats import STALENESS_LIMIT
-from greedypipe.launch.reporting.page.charts import Axis, Series, histogram, legend, line_chart, number, percent
+from greedypipe.launch.reporting.page.charts import MOST_POINTS, Axis, Series, histogram, legend, line_chart, number, percent
 from greedypipe.launch.reporting.page.record import RunRecord, StageFigures
 from greedypipe.launch.reporting.page.style import BUSY, SPAN_COLOURS, TOGETHER, depth_colour
 from greedypipe.workers.telemetry.phrases import range_of_blocks
@@ -48,11 +49,28 @@ def loss_figure(run: RunRecord) -> str:
     series = []
     for rank, blocks in enumerate(run.blocks):
         for block in blocks:
-            points = [
-                (record.step, record.loss) for record in run.steps[rank] if record.block == block and record.loss is not None
-            ]
+            points = losses([record for record in run.steps[rank] if record.block == block])
             series.append(Series(f"block {block}", depth_colour(block, run.num_blocks), points))
     return line_chart(series, Axis("step of the block", number, whole=True), Axis("local loss", number))
+
+
+def losses(records: list[StepRecord]) -> list[tuple[float, float]]:
+    """Steps and mean losses of one block, over windows of about equal length.
+
+    A record is the mean since the one before it, which may be of the one step before an evaluation: it counts by its steps.
+    """
+    ends = [0, *(record.step for record in records)]
+    # A run that goes on from a checkpoint counts from an earlier step again.
+    lengths = [after - before if after > before else 1 for before, after in pairwise(ends)]
+    least = max(median_high(lengths), sum(lengths) / MOST_POINTS) if lengths else 0
+    points, steps, total = [], 0, 0.0
+    for record, length in zip(records, lengths, strict=True):
+        if record.loss is not None:
+            steps, total = steps + length, total + length * record.loss
+        if steps >= least or (record is records[-1] and steps >= least / 2):
+            points.append((float(record.step), total / steps))
+            steps, total = 0, 0.0
+    return points
 
 
 def throughput_figure(run: RunRecord) -> str:
@@ -68,7 +86,7 @@ def rates(records: list[StepRecord]) -> list[tuple[float, float]]:
         counted = before if before.train_s <= after.train_s else replace(before, train_s=0.0, samples=0)
         if train_s := after.train_s - counted.train_s:
             # Not after.time_s: an evaluation or a long end without training may lie between the two.
-            points.append((before.time_s + train_s, (after.samples - counted.samples) / train_s))
+            points.append((min(before.time_s + train_s, after.time_s), (after.samples - counted.samples) / train_s))
     return points
 
 

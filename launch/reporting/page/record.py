@@ -213,7 +213,7 @@ def read_run(folder: Path) -> RunRecord:
     lines = [read_lines(files[label], METRICS) for label in labels]
     return RunRecord(
         folder=folder,
-        config=yaml.safe_load((folder / "config.yaml").read_text()),
+        config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
         summary=read_summary(folder),
         evaluations=read_lines(folder / "metrics" / "evaluations.jsonl", EVALUATIONS),
         labels=labels,
@@ -224,6 +224,6 @@ def read_run(folder: Path) -> RunRecord:
 
 def _read_trace(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: {error}") from None

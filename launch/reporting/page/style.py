@@ -45,7 +45,12 @@ small { color: var(--soft); font-weight: 400; font-size: .92em; }
 .bar { display: flex; height: 25px; border-radius: 5px; overflow: hidden; background: var(--line); }
 .bar span { color: #1b2330; font-size: 12px; line-height: 25px; text-align: center; white-space: nowrap; overflow: hidden; }
 .bar span:first-child { color: #fff; }
-.wide { overflow-x: auto; }
+/* Shades at the edges beyond which a wide table or figure can be scrolled. */
+.wide { overflow-x: auto; background:
+  linear-gradient(90deg, var(--paper) 40%, transparent) 0 0 / 36px 100% no-repeat local,
+  linear-gradient(270deg, var(--paper) 40%, transparent) 100% 0 / 36px 100% no-repeat local,
+  linear-gradient(90deg, #0002, transparent) 0 0 / 12px 100% no-repeat scroll,
+  linear-gradient(270deg, #0002, transparent) 100% 0 / 12px 100% no-repeat scroll; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .figures { width: 100%; font-size: 12.5px; }
 .figures.small { width: auto; }
@@ -63,6 +68,15 @@ code { background: #eef0f3; border-radius: 4px; padding: 1px 5px; }
 pre { background: var(--ground); border-radius: 8px; padding: 14px 18px; columns: 2; margin: 8px 0 0; }
 details { margin-top: 12px; } summary { cursor: pointer; color: var(--accent); }
 footer { color: var(--soft); font-size: 12.5px; margin-top: 18px; }
+@media (max-width: 640px) {
+  main { padding: 22px 12px 40px; } section { padding: 18px 14px; } h1 { font-size: 25px; }
+  /* Charts shrink with the page; their words should not. */
+  .pair svg .tick, .pair svg .title { font-size: 14.5px; }
+  .figures th:first-child, .figures td:first-child { position: sticky; left: 0; padding-right: 6px;
+    background: var(--paper); }
+  .bars { grid-template-columns: 1fr; gap: 3px; } .bars .bar { margin-bottom: 8px; }
+  pre { columns: 1; overflow-x: auto; }
+}
 @media print { body { background: #fff; } section, .card { break-inside: avoid; } }
 """
 

@@ -14,6 +14,7 @@ from greedypipe.workers.data.idx_files import LabelledArrays, has_idx_files, rea
 from greedypipe.workers.data.info import DataInfo, numbered
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
 from greedypipe.workers.data.sets.interface import DataSet, require_torchvision
+from greedypipe.workers.user_path import UserPath
 
 DEBIAN_FASHION_MNIST: Final = Path("/usr/share/datasets/fashion-mnist")
 CIFAR10_MEAN: Final = (0.4914, 0.4822, 0.4465)
@@ -24,7 +25,7 @@ class ArchiveConfig(DataConfig, frozen=True):
     """Published sets, downloaded by torchvision where their files are missing."""
 
     name: Literal["cifar10", "cifar100", "mnist", "fashion_mnist"]
-    root: str = Field("data", min_length=1, description="folder of the files")
+    root: UserPath = Field("data", min_length=1, description="folder of the files")
     download: bool = Field(True, description="download the files that root lacks")
 
 
@@ -39,7 +40,7 @@ class Archive(DataSet):
     def __init__(self, config: ArchiveConfig) -> None:
         super().__init__(config)
         self._name = config.name
-        self._root = Path(config.root).expanduser()
+        self._root = Path(config.root)
         self._may_download = config.download
 
     @abstractmethod

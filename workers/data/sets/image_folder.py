@@ -20,13 +20,16 @@ from greedypipe.workers.data.readers import UnchangedReader
 from greedypipe.workers.data.sets.archives import CIFAR10_MEAN, CIFAR10_STD
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
 from greedypipe.workers.data.sets.interface import DataSet, ImageStore, Reader, TestPart, require_torchvision
+from greedypipe.workers.user_path import UserPath
 
 
 class ImageFolderConfig(DataConfig, frozen=True):
     """Your own folder of images: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/), or CLASS/*.jpg with test_share."""
 
     name: Literal["image_folder"] = "image_folder"
-    root: str = Field("data", min_length=1, description="folder that holds train/ and test/ (or val/), or the class folders")
+    root: UserPath = Field(
+        "data", min_length=1, description="folder that holds train/ and test/ (or val/), or the class folders"
+    )
     test_share: float = Field(
         0, ge=0, lt=1, description="share of every class to hold out of a folder that has no test/ or val/; 0: refuse it"
     )

@@ -1,0 +1,95 @@
+"""Accuracy of every method on one budget (benchmarks.methods)."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from benchmarks.book.markdown import TO, listed, percent, table
+from benchmarks.book.result import Answer, Result
+from benchmarks.methods import BACK_PROPAGATION, BASELINES, OWN_SETTINGS, summarise
+from greedypipe.pipeline.methods import METHODS
+
+
+def final(values: Sequence[float]) -> str:
+    """Mean and range of accuracies in [0, 1]; empty where no run has come to its end."""
+    if not values:
+        return ""
+    ends = f" ({100 * min(values):.2f}{TO}{100 * max(values):.2f})" if len(values) > 1 else ""
+    return f"{percent(statistics.mean(values), 2)}{ends}"
+
+
+def accuracy_of(answer: Answer, method: str) -> Sequence[float]:
+    """Accuracies of a method's runs, with the first head."""
+    return next((row["final"] for row in summarise(answer["runs"]) if row["method"] == method), ())
+
+
+def _rows(answer: Answer) -> Iterable[tuple[str, ...]]:
+    has_heads = _has_heads(answer)
+    (reference,) = [statistics.mean(row["final"]) for row in _summaries(answer) if row["method"] == BACK_PROPAGATION]
+    for row in _summaries(answer):
+        found, is_reference = row["final"], row["method"] == BACK_PROPAGATION
+        # The sum with 0 turns a rounded -0.0 into 0.0.
+        gap = f"{round(100 * (statistics.mean(found) - reference), 2) + 0:+.2f}" if found else ""
+        name = row["method"] if is_reference else f"[`{row['method']}`](methods.md#{row['method']})"
+        head = (f"`{row['head']}`" if row["head"] else "",) if has_heads else ()
+        heads = ", ".join(percent(one) for one in row["heads"])
+        failures = row["runs"] - len(found)
+        yield name, *head, final(found) or f"{failures} of {row['runs']} runs failed", "" if is_reference else gap, heads
+
+
+def _summaries(answer: Answer) -> list[dict[str, Any]]:
+    """The baselines in front, then by accuracy."""
+    rows = summarise(answer["runs"])
+    baselines = [row for row in rows if row["method"] in BASELINES]
+    others = [row for row in rows if row["method"] not in BASELINES]
+    return baselines + sorted(others, key=lambda row: -statistics.mean(row["final"] or [0.0]))
+
+
+def _has_heads(answer: Answer) -> bool:
+    return len({row["head"] for row in answer["runs"] if row["head"]}) > 1
+
+
+def _repeats(answer: Answer) -> str:
+    counts = sorted({row["runs"] for row in summarise(answer["runs"])})
+    return f"n = {TO.join(map(str, counts))} seed{'s; means and ranges' if counts != [1] else ''}"
+
+
+def _command(stem: str, answer: Answer) -> str:
+    methods, heads = ({row[key]: None for row in answer["runs"] if row["head"]} for key in ("method", "head"))
+    seeds = sorted({row["seed"] for row in answer["runs"]})
+    some = "" if set(methods) == set(METHODS) else f"--methods {' '.join(methods)} "
+    data = "" if answer["config"] == "configs/digits.yaml" else "data.root=FOLDER "
+    return (
+        f"python -m benchmarks.methods {data}--config {answer['config']} --out benchmarks/results/{stem}.json \\\n"
+        f"    {some}--heads {' '.join(heads)} --seeds {' '.join(map(str, seeds))}"
+    )
+
+
+def _own_settings(answer: Answer) -> str:
+    """The sentence about them; groups methods with the same ones."""
+    present = {row["method"] for row in answer["runs"]}
+    methods_of: dict[str, list[str]] = {}
+    for method, settings in OWN_SETTINGS.items():
+        if method in present:
+            methods_of.setdefault(f"`{' '.join(settings)}`", []).append(f"`{method}`")
+    found = "; ".join(f"{settings} for {listed(methods)}" for settings, methods in methods_of.items())
+    return f"Fixed beforehand were {found}. " if found else ""
+
+
+def _text(answer: Answer) -> str:
+    header = ["`method.name`", "accuracy of the classifier", "against back-propagation", "heads of the blocks before"]
+    if _has_heads(answer):
+        header.insert(1, "`head.name`")
+    return f"""
+Each row has the network, cut, data, schedule and {len(answer["runs"][0]["curve"])} epochs of `{answer["config"]}`, and
+`feedback.delay=1`. Nothing was tuned for a method, and no setting was chosen by its result.
+{_own_settings(answer)}A method that ends low here may do better with settings of its own.
+
+{table(header, [*_rows(answer)])}
+
+So few seeds do not resolve small differences. The heads of methods that train layers through something else are probes.
+"""
+
+
+DIGITS = Result("methods_digits", "Every method on digits", _repeats, _text, command=partial(_command, "methods_digits"))
