@@ -131,7 +131,7 @@ def main() -> None:
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     path = arguments.out.with_suffix(".json")
     head = {"hardware": hardware(), "versions": versions()}
-    before = json.loads(path.read_text()) if path.exists() else {}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     parts = before.get("parts", {}) if all(before.get(key) == value for key, value in head.items()) else {}
     parts |= measure(arguments, parts)
     console = Console(width=150)
@@ -140,7 +140,7 @@ def main() -> None:
     if "latency" in arguments.parts:
         console.print(latency_table(parts["latency"]["rows"]))
     answer = {"command": "python -m benchmarks.feedback " + " ".join(sys.argv[1:]), **head, "parts": parts}
-    path.write_text(json.dumps(answer, indent=1) + "\n")
+    path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

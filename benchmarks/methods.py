@@ -133,7 +133,7 @@ def _write(path: Path, config: str, settings: Sequence[str], rows: Sequence[Row]
         "versions": versions(),
         "runs": list(rows),
     }
-    path.write_text(json.dumps(answer, indent=1) + "\n")
+    path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -156,7 +156,7 @@ def main() -> None:
     settings, methods, seeds = arguments.overrides, arguments.methods, arguments.seeds
     if arguments.smoke:
         settings, methods, seeds = [*settings, *SMALL], ["late_chain"], [0]
-    rows = json.loads(arguments.out.read_text())["runs"] if arguments.out.exists() else []
+    rows = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"] if arguments.out.exists() else []
     jobs = [(case, seed) for seed in seeds for case in all_cases(methods, arguments.heads)]
     known = [row["settings"] for row in rows]
     todo = [(case, seed) for case, seed in jobs if _settings(case, settings, seed) not in known]
