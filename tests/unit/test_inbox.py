@@ -150,7 +150,7 @@ def test_a_fast_producer_never_waits_for_a_reader_of_replay(connect: Connect) ->
 
 
 def test_a_reader_of_replay_goes_on_without_a_producer_unless_it_wants_each_message_once(connect: Connect) -> None:
-    pipe = connect(replay(capacity=2))
+    pipe = connect(replay(capacity=2, max_reuse=0))
     pipe.send("T0")
     messages = iter(pipe.inbox)
     assert [next(messages).reuse for _ in range(4)] == [1, 2, 3, 4]
