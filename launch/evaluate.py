@@ -83,7 +83,7 @@ class Findings:
     early_exit: list[EarlyExit]
 
 
-def evaluate(checkpoint: Path, overrides: list[str], folder: str | None = None) -> Findings:
+def evaluate(checkpoint: Path, overrides: list[str], folder: str | Path | None = None) -> Findings:
     """Measures a checkpoint's heads on the test part of the run's data, or of another folder. Blocks for the network.
 
     Raises:
@@ -113,9 +113,9 @@ def evaluate(checkpoint: Path, overrides: list[str], folder: str | None = None) 
     )
 
 
-def _other_data(own: DataConfig, folder: str) -> list[str]:
+def _other_data(own: DataConfig, folder: str | Path) -> list[str]:
     """The overrides by which a folder takes the place of the run's own data: all of it, where it is not split."""
-    return [f"data.root={json.dumps(folder)}", *(["data.test_share=0"] if hasattr(own, "test_share") else [])]
+    return [f"data.root={json.dumps(str(folder))}", *(["data.test_share=0"] if hasattr(own, "test_share") else [])]
 
 
 def _calibrate(blocks: list[Block], plan: Plan, is_optional: bool) -> tuple[list[float], int]:

@@ -25,7 +25,9 @@ def culprit_of(rows: Sequence[StageRow | None], labels: Sequence[str], rank: int
         return None
     row = rows[culprit]
     if row is None:
-        return Cause("hung", f"{stage_name(labels[culprit])} has not begun")
+        waiting = rows[rank]
+        waits = f": {waiting.name} is {waiting.doing} for {waiting.for_s:.0f} s" if waiting else ""
+        return Cause("hung", f"{stage_name(labels[culprit])} has not begun{waits}")
     if row.for_s < SLOW_S:
         return None
     return Cause("hung", f"{described(row)} stands still: {row.doing} for {row.for_s:.0f} s, batch_id {row.batch_id}")

@@ -113,7 +113,7 @@ def test_a_stage_that_dies_before_the_first_own_checkpoint_goes_on_where_the_run
 
 
 def test_a_run_that_is_alive_cannot_be_resumed(tmp_path: Path) -> None:
-    folder, slow = tmp_path / "r", ["debug.slow_stage=0", "debug.slow_factor=20", "checkpoint.interval_steps=4"]
+    folder, slow = tmp_path / "r", ["debug.slow_stage=0", "debug.slow_factor=60", "checkpoint.interval_steps=4"]
     outcomes: list[Outcome] = []
     thread = threading.Thread(target=lambda: outcomes.append(run(folder, *slow)))
     thread.start()
