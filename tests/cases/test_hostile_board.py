@@ -54,6 +54,7 @@ def attack(stores: list[Store], victim: int, seconds: float) -> None:
             time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_stage_that_stands_still_is_killed_and_no_process_that_a_row_names(
     stores: list[Store], bystander: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:

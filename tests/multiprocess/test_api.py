@@ -111,6 +111,7 @@ def test_a_run_that_fails_raises_its_first_cause(tmp_path: Path, capsys: pytest.
         unfinished.network()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nobody_is_left")
 def test_interrupting_the_call_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: object, **options: object) -> None:

@@ -28,6 +28,7 @@ SMALL = Case(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_every_row_has_a_rate_or_says_why_not(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
     run_benchmark("throughput", "--out", str(tmp_path / "throughput"))

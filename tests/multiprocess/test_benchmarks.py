@@ -91,6 +91,7 @@ def test_checkpoints_compares_runs_with_and_without(tmp_path: Path, run_benchmar
     assert results["ratio"]["median"] > 0 and 0 < results["stalled_share"]["median"] < 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_no_fault_of_a_small_campaign_loses_anything(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
     run_benchmark("faults", "--out", str(tmp_path / "faults"))
@@ -130,6 +131,7 @@ def test_reuse_compares_every_limit_with_fifo(tmp_path: Path, run_benchmark: Cal
     assert all(0 < row["accuracy"]["median"] <= 1 for row in rows.values())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_the_first_run_is_kept_as_it_was_printed(tmp_path: Path, run_benchmark: Callable[..., None]) -> None:
     run_benchmark("first_run", "--out", str(tmp_path / "first_run"))

@@ -54,8 +54,8 @@ def to_rank(rank: int, number: signal.Signals) -> Callable[[Started], None]:
 def parameters() -> Iterator[object]:
     yield pytest.param(TRAIN, to_group(signal.SIGINT), 75, SAVED, id="train-Ctrl-C", marks=slow)
     yield pytest.param(TRAIN, to_launcher(signal.SIGHUP), 75, SAVED, id="train-terminal closed", marks=slow)
-    yield pytest.param(TRAIN, to_rank(0, signal.SIGKILL), 1, KILLED, id="train-rank 0 killed")
-    yield pytest.param(TRAIN, to_launcher(signal.SIGKILL), -9, "", id="train-launcher killed")
+    yield pytest.param(TRAIN, to_rank(0, signal.SIGKILL), 1, KILLED, id="train-rank 0 killed", marks=slow)
+    yield pytest.param(TRAIN, to_launcher(signal.SIGKILL), -9, "", id="train-launcher killed", marks=slow)
     yield pytest.param(TRAIN, to_all(signal.SIGTERM), 75, SAVED, id="train-SIGTERM to all")
     yield pytest.param(TRAIN, to_rank(1, signal.SIGTERM), 75, SAVED, id="train-rank 1 told", marks=slow)
     yield pytest.param(BARE, to_launcher(signal.SIGKILL), -9, "", id="bare-killed", marks=slow)
@@ -82,7 +82,8 @@ def test_the_code_says_how_and_nobody_is_left(
     assert_all_gone(family)
 
 
-@pytest.mark.parametrize("policy", ["restart", pytest.param("isolate", marks=slow)])
+@slow
+@pytest.mark.parametrize("policy", ["restart", "isolate"])
 def test_a_run_that_is_stopped_before_it_trains_ends_at_once(policy: str, start: Start) -> None:
     run = start(TRAIN, f"faults.policy={policy}", "partition.boundaries=auto", "partition.profile_s=30")
     deadline = time.monotonic() + 30

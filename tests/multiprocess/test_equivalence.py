@@ -62,6 +62,7 @@ def test_vectors_equal_the_sequential_reference(tmp_path: Path) -> None:
     assert_equals_reference(run_pipeline(overrides, 3, tmp_path), overrides)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_compiled_blocks_equal_the_compiled_reference_and_nearly_the_eager_one(tmp_path: Path) -> None:
     overrides = [

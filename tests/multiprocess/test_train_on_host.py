@@ -73,6 +73,7 @@ def test_the_worst_rank_gives_the_code(codes: list[int], code: int) -> None:
     assert worst(codes) == code
 
 
+@pytest.mark.slow
 def test_a_lone_rank_that_is_killed_is_named_by_its_launcher(start: Callable[..., Started]) -> None:
     run = start(*DIGITS, "--stages", "1")
     os.kill(run.rank(0), signal.SIGKILL)

@@ -26,7 +26,7 @@ def test_the_last_one_of_a_chain_of_waits_is_named_with_what_it_was_doing() -> N
 
 def test_a_process_that_has_not_begun_is_named() -> None:
     cause = culprit_of([row(0, Activity.CONNECT, "stage 1"), None, None], LABELS, 0)
-    assert cause and cause.message .startswith("stage 1 has not begun: stage 0 is waiting for stage 1")
+    assert cause and cause.message.startswith("stage 1 has not begun: stage 0 is waiting for stage 1")
 
 
 def test_nobody_is_named_who_moves_or_where_a_process_waits_for_none() -> None:
