@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
@@ -23,7 +24,6 @@ from greedypipe.launch.config.command_line import RunCommandLine, command, refus
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
-from greedypipe.launch.on_host.rehearsal import Rehearsal, rehearse
 from greedypipe.launch.planning.auto_cut import Forecast, forecast, shared_cores
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
@@ -32,6 +32,9 @@ from greedypipe.pipeline.balance import processes_per_stage
 from greedypipe.workers.memory import keep_freed_memory
 from greedypipe.workers.telemetry.phrases import range_of_layers
 from greedypipe.workers.telemetry.results import LinkReport, StageReport
+
+if TYPE_CHECKING:
+    from greedypipe.launch.on_host.rehearsal import Rehearsal
 
 
 def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast]:
@@ -67,6 +70,9 @@ def main() -> None:
         plan, found = make_forecast(config, arguments.stages)
     except ValueError as error:
         refuse(error)
+    # Imported late: the help does without.
+    from greedypipe.launch.on_host.rehearsal import rehearse
+
     used = plan.placement.num_processes
     console.print(f"rehearsing with {used} processes for {arguments.seconds:g} s")
     rehearsal = rehearse(plan, plan.config.data.batch_size / found.samples_per_s, arguments.seconds)
@@ -76,7 +82,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(as_json(found, rehearsal), indent=1) + "\n", encoding="utf-8")
 
 
-def as_json(found: Forecast, rehearsal: Rehearsal) -> dict[str, object]:
+def as_json(found: Forecast, rehearsal: "Rehearsal") -> dict[str, object]:
     """All numbers that the command prints."""
     derived = {"imbalance": found.imbalance, "head_overhead": found.head_overhead}
     return {"layers": asdict(found) | derived, "rehearsal": asdict(rehearsal)}
@@ -93,7 +99,7 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-def plan_table(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> Table:
+def plan_table(plan: Plan, found: Forecast, rehearsal: "Rehearsal") -> Table:
     """One line per process: layers, time, memory, link; a replica's own time is for its part of the batch."""
     table = Table(title="the cut", title_justify="left", title_style="bold")
     names = (
@@ -128,7 +134,7 @@ def _layers(plan: Plan, block: int) -> str:
     return range_of_layers([layer.name for layer in plan.blueprint.layers_of(block)])
 
 
-def _link_cells(plan: Plan, rehearsal: Rehearsal, report: StageReport) -> list[str]:
+def _link_cells(plan: Plan, rehearsal: "Rehearsal", report: StageReport) -> list[str]:
     sent_bytes = plan.layout_after(report.stage).slot_bytes / plan.placement.replicas[report.stage]
     batches_per_s = rehearsal.samples_per_s / plan.config.data.batch_size
     send_s = _send_s(report.link)
@@ -140,7 +146,7 @@ def _send_s(link: LinkReport) -> float:
     return link.send_s / max(link.messages, 1)
 
 
-def plan_lines(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> str:
+def plan_lines(plan: Plan, found: Forecast, rehearsal: "Rehearsal") -> str:
     """Figures of the whole pipeline."""
     batch = plan.config.data.batch_size
     slowest_s = max(report.step_time_s for report in rehearsal.stages)
@@ -162,7 +168,7 @@ def plan_lines(plan: Plan, found: Forecast, rehearsal: Rehearsal) -> str:
     return "\n".join(lines)
 
 
-def _link_lines(rehearsal: Rehearsal, slowest_s: float) -> list[str]:
+def _link_lines(rehearsal: "Rehearsal", slowest_s: float) -> list[str]:
     """Whether sending a message takes longer than the slowest stage's work on it."""
     sending = [report.link for report in rehearsal.stages if report.stage < rehearsal.stages[-1].stage]
     if not sending:

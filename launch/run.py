@@ -25,12 +25,7 @@ from greedypipe.launch.planning.host_limits import check_host
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.process import launcher
 from greedypipe.launch.process.environment import Environment
-from greedypipe.launch.process.rank import run_rank
-from greedypipe.launch.process.run_process import run_stage
 from greedypipe.launch.recovery.life import Life
-from greedypipe.launch.recovery.member import Member
-from greedypipe.launch.recovery.stopping import RankSignals
-from greedypipe.launch.reporting.screen import make_screen
 
 
 @command
@@ -57,11 +52,19 @@ def main() -> None:
         check_host(plan, [plan.placement.seat_of(rank) for rank in environment.ranks_here])
     except ConfigError as error:
         refuse(error, RANKS_OF_HOST)
+    # Imported late: what only prints the configuration or its keys does without.
+    from greedypipe.launch.process.rank import run_rank
+
     sys.exit(run_rank(plan, environment, functools.partial(_work, environment, plan, arguments.resume)))
 
 
 def _work(environment: Environment, plan: Plan, resume: str | None, life: Life) -> int:
     """Runs one process of the run; under a keeper, in its child, also after a restart."""
+    from greedypipe.launch.process.run_process import run_stage
+    from greedypipe.launch.recovery.member import Member
+    from greedypipe.launch.recovery.stopping import RankSignals
+    from greedypipe.launch.reporting.screen import make_screen
+
     with RankSignals(speaks=environment.rank == 0) as signals:
         stores = environment.connect(2, plan.config.faults.timeout_s)
         folder = find = None
