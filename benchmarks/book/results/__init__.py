@@ -3,6 +3,7 @@
 from benchmarks.book.result import Result
 from benchmarks.book.results import (
     accuracy,
+    editions,
     faults,
     feedback,
     first_run,
@@ -20,6 +21,7 @@ RESULTS: tuple[Result, ...] = (
     methods.DIGITS,
     accuracy.LINK_DTYPE,
     throughput.THROUGHPUT,
+    editions.AGAINST,
     feedback.FEEDBACK,
     faults.CAMPAIGN,
     faults.FAILURES,
