@@ -11,20 +11,20 @@ features) and the inputs of `lag` batches. The head is a probe. Not for deep con
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from greedypipe.pipeline.ends import OUTPUTS, SendsOutputGradient, gradient_of_outputs
-from greedypipe.pipeline.feedback import Back, Reach
+from greedypipe.pipeline.ends import OUTPUTS, EndsWithOutputGradient
+from greedypipe.pipeline.feedback import Reach
 from greedypipe.pipeline.kept import INPUT
-from greedypipe.pipeline.method import Method, MethodConfig, Turn
+from greedypipe.pipeline.method import MethodConfig, Turn
 from greedypipe.pipeline.randomness import derive_seed
 from greedypipe.pipeline.site import Site
 
 
-class DirectFeedback(Method):
+class DirectFeedback(EndsWithOutputGradient):
     """The last block's error through a fixed random matrix."""
 
     class Config(MethodConfig):
@@ -43,14 +43,6 @@ class DirectFeedback(Method):
         self.matrix: Tensor
         # The seed gives it again, so checkpoints do without it.
         self.register_buffer("matrix", feedback_matrix(site), persistent=False)
-
-    @classmethod
-    def at_end(cls, site: Site, **keys: Any) -> Method:
-        return SendsOutputGradient(site)
-
-    @classmethod
-    def sends(cls, site: Site) -> tuple[Back, ...]:
-        return gradient_of_outputs(site)
 
     def probe(self) -> Iterable[nn.Parameter]:
         return self.head.parameters()

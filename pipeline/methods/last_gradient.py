@@ -9,21 +9,21 @@ Travels back: the gradient of the last block's outputs, [N, classes], passed on 
 forward and backward of block and head, and the inputs of `lag` batches. No result with delay has been published.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from greedypipe.pipeline.ends import OUTPUTS, SendsOutputGradient, gradient_of_outputs
-from greedypipe.pipeline.feedback import Back, Reach
+from greedypipe.pipeline.ends import OUTPUTS, EndsWithOutputGradient
+from greedypipe.pipeline.feedback import Reach
 from greedypipe.pipeline.kept import INPUT
-from greedypipe.pipeline.method import Method, MethodConfig, Sample, Turn
+from greedypipe.pipeline.method import MethodConfig, Sample, Turn
 from greedypipe.pipeline.site import Site
 from greedypipe.pipeline.trunk import frozen_statistics
 
 
-class LastGradient(Method):
+class LastGradient(EndsWithOutputGradient):
     """The local gradient mixed with that of the network's last outputs."""
 
     class Config(MethodConfig):
@@ -39,14 +39,6 @@ class LastGradient(Method):
     def __init__(self, site: Site, weight: float) -> None:
         super().__init__(site)
         self._weight = weight
-
-    @classmethod
-    def at_end(cls, site: Site, **keys: Any) -> Method:
-        return SendsOutputGradient(site)
-
-    @classmethod
-    def sends(cls, site: Site) -> tuple[Back, ...]:
-        return gradient_of_outputs(site)
 
     def learn(self, turn: Turn) -> Tensor | None:
         if turn.old and turn.feedback:

@@ -18,12 +18,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from greedypipe.pipeline.feedback import Back, Reach
-from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss, Turn
+from greedypipe.pipeline.ends import SendsParameters, SentParameters, parts_for
+from greedypipe.pipeline.feedback import Back, Feedback, Reach
+from greedypipe.pipeline.method import Method, MethodConfig, Turn
+from greedypipe.pipeline.networks.layer import Layer
 from greedypipe.pipeline.networks.shapes import activation_shapes
 from greedypipe.pipeline.site import Shapes, Site
-
-PARAMETERS = "parameters"
 
 
 class MomentumAuxiliary(Method):
@@ -44,18 +44,17 @@ class MomentumAuxiliary(Method):
 
     def __init__(self, site: Site, momentum: float, every: int) -> None:
         super().__init__(_site_behind_next_layer(site))
-        next_layer = site.later_layers[0].module
-        self.head = LooksAhead(next_layer, self.head, is_scaled=self.is_scaled)
-        self._sent = FirstLayer(site, every)
+        self.head = LooksAhead(_first(site.following.layers), self.head, is_scaled=self.is_scaled)
+        self._sent = SentParameters([_first(site.layers)], every)
         self._kept_share = momentum**every
 
     @classmethod
     def at_end(cls, site: Site, **keys: Any) -> Method:
-        return SendsFirstLayer(site, keys["every"])
+        return SendsParameters(site, SentParameters([_first(site.layers)], keys["every"]))
 
     @classmethod
     def sends(cls, site: Site) -> tuple[Back, ...]:
-        return (Back(PARAMETERS, (FirstLayer(site).size,), torch.float32, per_row=False),)
+        return SentParameters([_first(site.layers)]).back()
 
     def frozen(self) -> Iterable[nn.Parameter]:
         return self.head.average.parameters()
@@ -66,15 +65,13 @@ class MomentumAuxiliary(Method):
         loss = self.task.loss(self.head(turn.fresh.h), turn.fresh.labels)
         turn.backward(loss)
         if turn.feedback:
-            self._follow(turn.feedback[PARAMETERS][0])
+            self._follow(turn.feedback)
         return loss.detach()
 
     @torch.no_grad()
-    def _follow(self, flat: Tensor) -> None:
-        parameters = list(self.head.average.parameters())
-        parts = flat.split([parameter.numel() for parameter in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.mul_(self._kept_share).add_(part.view_as(parameter), alpha=1 - self._kept_share)
+    def _follow(self, feedback: Feedback) -> None:
+        for parameter, part in parts_for(list(self.head.average.parameters()), feedback):
+            parameter.mul_(self._kept_share).add_(part, alpha=1 - self._kept_share)
 
 
 class LooksAhead(nn.Module):
@@ -94,32 +91,13 @@ class LooksAhead(nn.Module):
         return outputs
 
 
-class FirstLayer:
-    """The parameters of a block's first layer, as they go to the block before every `every` turns."""
-
-    def __init__(self, site: Site, every: int = 1) -> None:
-        self._parameters = tuple(site.layers[0].module.parameters())
-        self._every = every
-        self.size = sum(parameter.numel() for parameter in self._parameters)
-
-    def put_into(self, turn: Turn) -> None:
-        """Puts a copy of them into what goes back in this turn, where one is due."""
-        if turn.number % self._every == 0:
-            turn.back[PARAMETERS] = torch.cat([one.detach().reshape(-1) for one in self._parameters])[None]
-
-
-class SendsFirstLayer(TaskLoss):
-    """The last block: sends the parameters of its first layer."""
-
-    def __init__(self, site: Site, every: int) -> None:
-        super().__init__(site)
-        self._sent = FirstLayer(site, every)
-
-    def learn(self, turn: Turn) -> Tensor:
-        self._sent.put_into(turn)
-        return super().learn(turn)
+def _first(layers: tuple[Layer, ...]) -> nn.Sequential:
+    """The first layer that has parameters, behind those that stand before it, such as a pool."""
+    count = next((number for number, layer in enumerate(layers, 1) if layer.has_parameters), len(layers))
+    return nn.Sequential(*(layer.module for layer in layers[:count]))
 
 
 def _site_behind_next_layer(site: Site) -> Site:
-    shape = activation_shapes(site.later_layers[:1], site.shapes.output)[0]
+    layers = site.following.layers
+    shape = activation_shapes(layers[: len(_first(layers))], site.shapes.output)[-1]
     return replace(site, shapes=Shapes(site.shapes.input, shape))

@@ -11,19 +11,18 @@ both.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from greedypipe.pipeline.ends import SendsParameters, SentParameters, parts_for
 from greedypipe.pipeline.feedback import Back, Reach
-from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss, Turn
+from greedypipe.pipeline.method import Method, MethodConfig, Turn
 from greedypipe.pipeline.randomness import derive_seed
 from greedypipe.pipeline.site import Site
-
-PARAMETERS = "parameters"
 
 
 class OverlapThroughWeights(Method):
@@ -42,17 +41,17 @@ class OverlapThroughWeights(Method):
         super().__init__(site)
         self.copy = copied_block(site.following)
         self._weight = weight
-        self._sent = AllParameters(site, self.head, every)
+        self._sent = _sent_of(site, self.head, every)
 
     @classmethod
     def at_end(cls, site: Site, **keys: Any) -> Method:
-        return SendsAllParameters(site, keys["every"])
+        return SendsParameters(site, _sent_of(site, site.make_head(site), keys["every"]))
 
     @classmethod
     def sends(cls, site: Site) -> tuple[Back, ...]:
         with torch.device("meta"):
             head = site.make_head(site)
-        return (Back(PARAMETERS, (AllParameters(site, head).size,), torch.float32, per_row=False),)
+        return _sent_of(site, head).back()
 
     def frozen(self) -> Iterable[nn.Parameter]:
         return self.copy.parameters()
@@ -61,38 +60,18 @@ class OverlapThroughWeights(Method):
         assert turn.fresh is not None
         self._sent.put_into(turn)
         if turn.feedback:
-            _load(list(self.copy.parameters()), turn.feedback[PARAMETERS][0])
+            with torch.no_grad():
+                for parameter, part in parts_for(list(self.copy.parameters()), turn.feedback):
+                    parameter.copy_(part)
         h, labels = turn.fresh.h, turn.fresh.labels
         loss = self.task.loss(self.head(h), labels)
         turn.backward(loss + self._weight * self.task.loss(self.copy(h), labels) if self._weight else loss)
         return loss.detach()
 
 
-class AllParameters:
-    """The parameters of a block's layers and head, as they go to the block before every `every` turns."""
-
-    def __init__(self, site: Site, head: nn.Module, every: int = 1) -> None:
-        modules = (*(layer.module for layer in site.layers), head)
-        self._parameters = tuple(parameter for module in modules for parameter in module.parameters())
-        self._every = every
-        self.size = sum(parameter.numel() for parameter in self._parameters)
-
-    def put_into(self, turn: Turn) -> None:
-        """Puts a copy of them into what goes back in this turn, if one is due."""
-        if turn.number % self._every == 0:
-            turn.back[PARAMETERS] = torch.cat([one.detach().reshape(-1) for one in self._parameters])[None]
-
-
-class SendsAllParameters(TaskLoss):
-    """The last block: sends the parameters of its layers and of the classifier."""
-
-    def __init__(self, site: Site, every: int) -> None:
-        super().__init__(site)
-        self._sent = AllParameters(site, self.head, every)
-
-    def learn(self, turn: Turn) -> Tensor:
-        self._sent.put_into(turn)
-        return super().learn(turn)
+def _sent_of(site: Site, head: nn.Module, every: int = 1) -> SentParameters:
+    """Of a block's layers and head."""
+    return SentParameters((*(layer.module for layer in site.layers), head), every)
 
 
 def copied_block(site: Site) -> nn.Sequential:
@@ -103,10 +82,3 @@ def copied_block(site: Site) -> nn.Sequential:
         torch.manual_seed(derive_seed(site.seed, "head", site.index))
         head = copy.deepcopy(site.make_head(site))
     return nn.Sequential(*layers, head).requires_grad_(False)
-
-
-@torch.no_grad()
-def _load(parameters: Sequence[nn.Parameter], flat: Tensor) -> None:
-    parts = flat.split([parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.copy_(part.view_as(parameter))

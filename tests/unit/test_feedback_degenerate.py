@@ -14,6 +14,7 @@ from greedypipe.pipeline.feedback import FeedbackConfig
 from greedypipe.pipeline.methods import METHODS
 from greedypipe.pipeline.networks.vgg import VggConfig
 from greedypipe.pipeline.optimizer import AdamConfig, SgdConfig
+from greedypipe.pipeline.partition import PartitionConfig
 from tests.oracles import programs
 from tests.unit.test_feedback_oracles import Program, data
 from tests.unit.tiny import head, make_blocks, method
@@ -163,3 +164,12 @@ def test_no_graph_of_parameters_that_go_on_is_kept(name: str) -> None:
         for state in block.state_dict()["kept"]:
             assert state["output"] is None or not state["output"].requires_grad
             assert not any(value.requires_grad for value in state["kept"].values())
+
+
+@pytest.mark.parametrize("name", ["man", "man_pp", "overlap_weights"])
+def test_the_next_block_may_begin_with_a_layer_without_parameters(name: str) -> None:
+    """What comes back is of its first layer that has some, and a head looks through those before it."""
+    cut = PartitionConfig(blocks=3, boundaries=("pool1", "pool2"))
+    made = make_blocks(partition=cut, model=VggConfig(width=0.1), method=method(name), training=TrainingConfig(epochs=3))
+    reference.train(made, data(4))
+    assert [block.step for block in made] == [4] * 3
