@@ -203,7 +203,7 @@ def headline(plan: Plan) -> str:
     shape = " x ".join(map(str, data.input_shape))
     return (
         f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.evaluated_samples:,} images {shape}), "
-        f"{way_of_training(plan.blueprint.num_blocks, config.buffers.policy)}, "
+        f"{way_of_training(plan.blueprint.num_blocks, config.method.name, config.buffers.policy)}, "
         f"{count_of(plan.blueprint.num_blocks, 'block')} in {count_of(plan.placement.num_processes, 'process', 'es')}, "
         f"batch {config.data.batch_size}, "
         f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.steps_per_epoch} steps\n"

@@ -16,6 +16,7 @@ from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.reporting.monitor import Monitor, expected_epochs
 from greedypipe.launch.reporting.screen import Lines, Screen, Terminal
 from greedypipe.launch.reporting.tables import evaluation_line, headline, live_table, progress_line, start_table
+from greedypipe.pipeline.methods import METHOD_FAMILY
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.records import EvaluationPart, Passed, StageRow
@@ -90,6 +91,8 @@ def test_the_start_table_shows_layers_parameters_shapes_and_bytes_on_the_link() 
     assert "conv1 .. conv3" in text and "classifier" in text and "mlp_sr" in text
     assert f"{plan.layout_after(0).slot_bytes:,}" in text
     assert "DGL, fifo links, 2 blocks in 2 processes" in headline(plan)
+    late = plan.config.model_copy(update={"method": METHOD_FAMILY.choose({"name": "late_chain"})})
+    assert "late_chain, fifo links, 2 blocks in 2 processes" in headline(replace(plan, config=late))
 
 
 def test_one_block_is_called_back_propagation() -> None:

@@ -22,13 +22,16 @@ def range_of_layers(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
 
 
-def way_of_training(num_blocks: int, policy: str) -> str:
+def way_of_training(num_blocks: int, method: str, policy: str) -> str:
     """How a network of `num_blocks` blocks is trained.
 
     Args:
+        method: Value of `method.name`.
         policy: Value of `buffers.policy`.
     """
-    return "back-propagation" if num_blocks == 1 else f"DGL, {policy} links"
+    if num_blocks == 1:
+        return "back-propagation"
+    return f"{'DGL' if method == 'cross_entropy' else method}, {policy} links"
 
 
 def shown(text: object) -> str:

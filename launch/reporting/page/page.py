@@ -42,7 +42,7 @@ def _learning(run: RunRecord) -> str:
         _figure("Accuracy on the held-out part", figures.accuracy_figure(run)),
         _figure("Local loss in training", figures.loss_figure(run)),
     ]
-    lead = "Every block learns from its own head's loss alone; the last head is the network's classifier."
+    lead = "Every block has a head and learns by its method; the last head is the network's classifier."
     return _section("Learning", f'<div class="pair">{"".join(pair)}</div>', lead if run.num_blocks > 1 else "")
 
 

@@ -44,7 +44,7 @@ def method(run: RunRecord) -> str:
     slowed = run.setting("debug", "slow_factor") or 1
     width = run.setting("model", "width")
     parts = [
-        way_of_training(blocks, run.setting("buffers", "policy")),
+        way_of_training(blocks, run.setting("method", "name"), run.setting("buffers", "policy")),
         f"{count_of(blocks, 'block')} in {count_of(stages, 'process', 'es')}",
         *([f"width {width:g}"] if isinstance(width, int | float) else []),
         f"batch {run.setting('data', 'batch_size')}",
