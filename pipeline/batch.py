@@ -32,11 +32,10 @@ class Batch:
         batch_id: Number of the batch in the stream of stage 0.
         labels: Targets of the task, [N, ...].
         extras: Further tensors by name, each [N, ...]; at least those that the block's method needs.
-        share: Fraction of the whole batch that these rows are, in (0, 1]: weight of their gradient where other replicas
-            have the remaining rows.
+        batch_rows: Rows of the whole batch, where other replicas have the remaining ones; 0: these are all.
     """
 
     batch_id: int
     labels: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    share: float = 1.0
+    batch_rows: int = 0

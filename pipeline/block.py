@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.feedback import NOTHING, Feedback, Timing
+from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Timing
 from greedypipe.pipeline.kept import GRAPH, KeptSamples
 from greedypipe.pipeline.method import Method
 from greedypipe.pipeline.optimization import Optimizations
+from greedypipe.pipeline.parts import WHOLE, Join, Part, as_it_is
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.sample import Sample, Turn
 from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.trunk import Generator, Trunk
 
-Combine = Callable[[Sequence[nn.Parameter], float], None]
-"""Turns the gradients of parameters over a share of a batch's rows into those over the whole batch."""
+Combine = Callable[[Sequence[nn.Parameter]], None]
+"""Turns the gradients of parameters by some rows of a batch into those by all of them."""
 
 
-def _keep_gradients(parameters: Sequence[nn.Parameter], share: float) -> None:
+def _keep_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """No-op: without replicas a block sees all rows of a batch."""
 
 
@@ -34,7 +35,7 @@ class Learned(NamedTuple):
     """
 
     loss: Tensor | None
-    back: Feedback
+    back: Entry
 
 
 class Block:
@@ -48,6 +49,7 @@ class Block:
         optimizations: Optimizers over the parameters of layers and method, schedules, and step budget.
         precision: Dtype and memory layout.
         seed: Seed of the run.
+        sends_rows: Whether what it sends has a row for each sample of a batch.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Block:
         precision: Precision,
         seed: int,
         device: torch.device,
+        sends_rows: bool = True,
     ) -> None:
         self.site = site
         self.index = site.index
@@ -69,11 +72,13 @@ class Block:
         """Training batches whose activation the block has computed."""
         self.step = 0
         """Optimizer steps of the layers."""
-        self.line: deque[Feedback] = deque([NOTHING] * site.timing.delay_before, maxlen=site.timing.delay_before)
+        self.line: deque[Entry] = deque([NOTHING] * site.timing.delay_before, maxlen=site.timing.delay_before)
         """Entries on the line to the block before that it has not yet taken, if both blocks are at the same turn."""
+        self._sends_rows = sends_rows
         self._saved_layers = (*site.layers, site.classifier) if site.classifier else site.layers
         self._generator = Generator(device, seed, site.index)
-        self._trunk = Trunk(site.layers, precision, self._generator, device)
+        self.trunk = Trunk(site.layers, precision, self._generator, device)
+        """The layers as one module."""
         self._optimizations = optimizations
         self._combine: Combine = _keep_gradients
         self._fresh: Sample | None = None
@@ -82,7 +87,7 @@ class Block:
         self._wants_input_gradient = timing.sends and method.input_gradient
         self._has_graph = method.trains_layers and (timing.lag == 0 or method.fresh_graph)
         self._copies_weights = timing.lag > 0 and GRAPH in keeps
-        self._kept = KeptSamples(keeps, timing.lag, self._trunk, wants_input_gradient=self._wants_input_gradient)
+        self._kept = KeptSamples(keeps, timing.lag, self.trunk, wants_input_gradient=self._wants_input_gradient)
 
     @property
     def shapes(self) -> Shapes:
@@ -117,7 +122,7 @@ class Block:
     @property
     def num_parameters(self) -> int:
         """Parameters of the layers, without the method's."""
-        return sum(parameter.numel() for parameter in self._trunk.module.parameters())
+        return sum(parameter.numel() for parameter in self.trunk.module.parameters())
 
     @property
     def num_head_parameters(self) -> int:
@@ -146,11 +151,11 @@ class Block:
         self._set_training(True)
         self._generator.sow("forward", self.turn)
         x = x.detach().requires_grad_(self._wants_input_gradient)
-        weights = self._trunk.copied_weights() if self._copies_weights else None
+        weights = self.trunk.copied_weights() if self._copies_weights else None
         with torch.set_grad_enabled(self._has_graph):
-            h = self._trunk.run(x) if weights is None else self._trunk.run_with(weights, x)
+            h = self.trunk.run(x) if weights is None else self.trunk.run_with(weights, x)
         self._fresh = Sample(
-            batch.labels, batch.extras, self.turn, batch.share, input=x, output=h, weights=weights, trunk=self._trunk
+            batch.labels, batch.extras, self.turn, batch.batch_rows, input=x, output=h, weights=weights, trunk=self.trunk
         )
         self.turn += 1
         return h.detach()
@@ -179,18 +184,18 @@ class Block:
         turn = Turn(number, fresh, self._old(fresh, feedback, number), feedback)
         with self.precision.autocast(self.device, caches=False):
             loss = self.method.learn(turn)
-        self._combine(self._optimizations.parameters, fresh.share if fresh else 1.0)
+        self._combine(self._optimizations.parameters)
         if fresh:
             self._kept.add(fresh)
         self._learned = number + 1
         self.step += self._optimizations.advance()
-        return Learned(loss, self._sent(turn.back))
+        return Learned(loss, self._sent(turn))
 
     @torch.no_grad()
     def pass_through(self, x: Tensor) -> Tensor:
         """The activation in evaluation mode, without learning; changes no state."""
         self._set_training(False)
-        return self._trunk.run(x)
+        return self.trunk.run(x)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,7 +210,7 @@ class Block:
         Results differ from eager ones in the last bits, as kernels are fused; they do not depend on hosting.
         """
         # With dynamic shapes the second block of a process would get other kernels than it gets in a process of its own.
-        self._trunk.module.compile(dynamic=False)
+        self.trunk.module.compile(dynamic=False)
         self.method.compile(dynamic=False)
 
     def become_replica(self, number: int, combine: Combine) -> None:
@@ -216,13 +221,16 @@ class Block:
 
     def statistics(self) -> list[Tensor]:
         """Buffers of layers and method, such as the running statistics of batch normalisation."""
-        return [*self._trunk.module.buffers(), *self.method.buffers()]
+        return [*self.trunk.module.buffers(), *self.method.buffers()]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, join: Join = as_it_is) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to continue bit-exactly; tensors are references, not copies.
 
         `layers` uses the ordinary network's parameter names, so that it is independent of the partition. `parameters`
         names the optimizer's numbered parameters; those of the method begin with `method.`.
+
+        Args:
+            join: Called, in a fixed order, with everything that has the rows of a batch, to make it that of whole batches.
         """
         return {
             "index": self.index,
@@ -234,20 +242,25 @@ class Block:
             "method": self.method.state_dict(),
             "parameters": self._parameter_names(),
             **self._optimizations.state_dict(),
-            "kept": self._kept.state_dict(),
-            "line": [dict(entry) for entry in self.line],
+            "kept": self._kept.state_dict(join),
+            "line": [entry.state_dict(join if self._sends_rows else as_it_is) for entry in self.line],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the `state_dict` of a block with the same layers and method; takes ownership of its tensors."""
+    def load_state_dict(self, state: dict[str, Any], part: Part = WHOLE) -> None:
+        """Restores the `state_dict` of a block with the same layers and method; takes ownership of its tensors.
+
+        Args:
+            part: What of every batch this block has, where other replicas have the rest.
+        """
         for layer in self._saved_layers:
             layer.module.load_state_dict({key: state["layers"][layer.qualified(key)] for key in layer.module.state_dict()})
         self.method.load_state_dict(state["method"])
         self._optimizations.load_state_dict(state)
         self.turn, self.step, self._learned = state["turn"], state["step"], state["learned"]
         self._set_training(True)
-        self._kept.load_state_dict(state["kept"])
-        self.line = deque(state["line"], maxlen=self.timing.delay_before)
+        self._kept.load_state_dict(state["kept"], part)
+        sent = part if self._sends_rows else WHOLE
+        self.line = deque((Entry.restored(entry, sent) for entry in state["line"]), maxlen=self.timing.delay_before)
 
     def layer_state(self) -> dict[str, Tensor]:
         """Parameters and statistics of the layers, and of the classifier, under the ordinary network's names."""
@@ -261,17 +274,19 @@ class Block:
             return fresh if feedback else None
         return self._kept.due_in(number)
 
-    def _sent(self, back: Feedback) -> Feedback:
+    def _sent(self, turn: Turn) -> Entry:
         """What goes to the block before, in the layout that it has after a link too."""
         if not self.timing.sends:
             return NOTHING
-        entry = {name: self.precision.canonical(tensor.detach()) for name, tensor in back.items()}
+        about = turn.old if self.timing.passes_on else turn.fresh
+        tensors = {name: self.precision.canonical(tensor.detach()) for name, tensor in turn.back.items()}
+        entry = Entry(tensors, about.batch_rows if about and self._sends_rows else 0)
         self.line.append(entry)
         return entry
 
     def _set_training(self, mode: bool) -> None:
-        if self._trunk.module.training != mode:
-            self._trunk.module.train(mode)
+        if self.trunk.module.training != mode:
+            self.trunk.module.train(mode)
             self.method.train(mode)
 
     def _parameter_names(self) -> list[str]:

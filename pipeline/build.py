@@ -14,7 +14,7 @@ from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedba
 from greedypipe.pipeline.heads import build_head
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss
-from greedypipe.pipeline.methods import build_method, method_class
+from greedypipe.pipeline.methods import build_method, keys_of, method_class
 from greedypipe.pipeline.networks.drawn import DrawnNetwork, draw_network
 from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
@@ -129,6 +129,11 @@ class Blueprint:
         return self._method_class.reach is not Reach.NONE
 
     @property
+    def unshared(self) -> str:
+        """Why replicas cannot share the batches of blocks that learn by this method; empty where they can."""
+        return self._method_class.unshared(**keys_of(self.sections.method))
+
+    @property
     def keeps_batches(self) -> bool:
         """Whether blocks run batches again, or keep their graphs, when feedback on them comes."""
         return self.has_feedback and any(self._delays)
@@ -136,6 +141,10 @@ class Blueprint:
     def sends(self, index: int) -> tuple[Back, ...]:
         """What block `index` sends to the block before it; nothing from the first."""
         return self._method_class.sends(self._site(index)) if index and self.has_feedback else ()
+
+    def sends_rows(self, index: int) -> bool:
+        """Whether what block `index` sends has a row for each sample of a batch."""
+        return all(back.per_row for back in self.sends(index))
 
     def zero_feedback(self, index: int, rows: int, device: torch.device) -> Feedback:
         """What block `index` reads in a turn, all zeros, for a batch of so many rows; empty where it reads nothing."""
@@ -162,7 +171,9 @@ class Blueprint:
                 _to_channels_last(module)
         _forbid_writing_into_input(site.layers)
         optimizations = self._optimizations_of(site, method)
-        block = Block(site, method, optimizations, self.precision, self.sections.training.seed, device)
+        block = Block(
+            site, method, optimizations, self.precision, self.sections.training.seed, device, self.sends_rows(index)
+        )
         if self.sections.training.compile == "inductor":
             block.compile()
         return block

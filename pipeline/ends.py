@@ -15,12 +15,12 @@ GRADIENT, OUTPUTS, LOSSES, PARAMETERS = "gradient", "outputs", "losses", "parame
 
 def gradient_of_input(site: Site) -> tuple[Back, ...]:
     """A gradient of the block's input, [N, *shapes.input], in the dtype of activations."""
-    return (Back(GRADIENT, site.shapes.input, is_gradient=True),)
+    return (Back(GRADIENT, site.shapes.input),)
 
 
 def gradient_of_outputs(site: Site) -> tuple[Back, ...]:
     """The gradient of the last block's outputs, [N, classes], in fp32."""
-    return (Back(OUTPUTS, (site.task.outputs,), torch.float32, is_gradient=True),)
+    return (Back(OUTPUTS, (site.task.outputs,), torch.float32),)
 
 
 class SendsInputGradient(TaskLoss):
@@ -44,7 +44,7 @@ class SendsOutputGradient(TaskLoss):
         outputs = self.head(turn.fresh.h).float()
         loss = self.task.loss(outputs, turn.fresh.labels)
         with torch.autocast(outputs.device.type, enabled=False):
-            (gradient,) = torch.autograd.grad(loss, outputs, retain_graph=True)
+            (gradient,) = torch.autograd.grad(turn.fresh.as_part(loss), outputs, retain_graph=True)
             outputs.backward(gradient)
         turn.back[OUTPUTS] = gradient
         return loss.detach()

@@ -5,19 +5,56 @@ entry in, which may be empty, and block k takes one out. So in turn t block k re
 t - delay, whoever hosts the two.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, BeforeValidator, Field
 from torch import Tensor
 
+from greedypipe.pipeline.parts import WHOLE, Join, Part, as_it_is
+
 Feedback = Mapping[str, Tensor]
-"""One entry of a line, tensors by name; empty: nothing has come, or nothing is to go."""
-NOTHING: Feedback = MappingProxyType({})
+"""What a block reads in one turn, tensors by name; empty: nothing has come."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry(Feedback):
+    """One entry of a line, as a block has put it in; empty: nothing is to go.
+
+    Attributes:
+        batch_rows: Rows of the whole batch that it is about, where other replicas have the rest of the rows; 0: it has all,
+            or none, as parameters have.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    batch_rows: int = 0
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def state_dict(self, join: Join = as_it_is) -> dict[str, Tensor]:
+        """The entry about the whole batch, as a file holds it."""
+        return {name: join(tensor, self.batch_rows) for name, tensor in self.tensors.items()}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Tensor], part: Part = WHOLE) -> "Entry":
+        """What one replica sends of the entry that a file holds."""
+        if part == WHOLE:
+            return cls(state)
+        batch_rows = max((len(tensor) for tensor in state.values()), default=0)
+        return cls({name: part.of(tensor) for name, tensor in state.items()}, batch_rows)
+
+
+NOTHING = Entry()
 
 
 class Reach(StrEnum):
@@ -33,20 +70,18 @@ class Reach(StrEnum):
 
 @dataclass(frozen=True)
 class Back:
-    """A tensor that travels to the block before.
+    """A tensor that travels to the block before. Gradients are those of the loss averaged over the whole batch.
 
     Attributes:
         shape: Without the first dimension, which counts the rows of the batch, or is 1 where `per_row` is False.
         dtype: None: that of activations.
         per_row: Whether it has a row for each sample; parameters do not.
-        is_gradient: Whether it is a gradient of the loss averaged over the batch, so that its scale depends on the rows.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype | None = None
     per_row: bool = True
-    is_gradient: bool = False
 
 
 def _as_list(value: Any) -> Any:
@@ -88,6 +123,7 @@ class Timing:
         delay: Empty entries that the line behind it starts with.
         delay_before: Empty entries that the line before it starts with.
         lag: Age of the batch that the entry it reads is about, in turns.
+        passes_on: Whether the entry it puts in is about that batch too; otherwise about the fresh one.
     """
 
     reads: bool = False
@@ -95,6 +131,7 @@ class Timing:
     delay: int = 0
     delay_before: int = 0
     lag: int = 0
+    passes_on: bool = False
 
 
 WITHOUT_FEEDBACK = Timing()
@@ -113,4 +150,5 @@ def timing_of(index: int, reach: Reach, delays: tuple[int, ...]) -> Timing:
         delay=delay,
         delay_before=delays[index - 1] if index else 0,
         lag=delay if reach is Reach.NEXT else sum(delays[index:]),
+        passes_on=reach is Reach.LAST and not is_last,
     )

@@ -1,9 +1,12 @@
 """The batches of one block on which feedback is still due."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
+from greedypipe.pipeline.parts import WHOLE, Join, Part, as_it_is
 from greedypipe.pipeline.sample import Sample
 from greedypipe.pipeline.trunk import Trunk
 
@@ -44,16 +47,22 @@ class KeptSamples:
             return self._samples.popleft()
         return None
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        """All that `load_state_dict` needs; tensors are references."""
-        return [_state_of(sample) for sample in self._samples]
+    def state_dict(self, join: Join = as_it_is) -> list[dict[str, Any]]:
+        """All that `load_state_dict` needs, of whole batches; tensors that nothing is joined to are references."""
+        return [_state_of(sample, join) for sample in self._samples]
 
-    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
-        """Restores what `state_dict` returned; graphs are made again, bit for bit."""
-        self._samples = deque(self._restored(state) for state in states)
+    def load_state_dict(self, states: Sequence[dict[str, Any]], part: Part = WHOLE) -> None:
+        """Restores this part of the batches that `state_dict` returned; graphs are made again, bit for bit."""
+        self._samples = deque(self._restored(state, part) for state in states)
 
-    def _restored(self, state: dict[str, Any]) -> Sample:
-        sample = Sample(**state, trunk=self._trunk)
+    def _restored(self, state: dict[str, Any], part: Part) -> Sample:
+        sample = Sample(
+            turn=state["turn"],
+            batch_rows=0 if part == WHOLE else len(state["labels"]),
+            weights=state["weights"],
+            trunk=self._trunk,
+            **_with_rows(state, part.of),
+        )
         if sample.input is not None and self._wants_input_gradient:
             sample.input = sample.input.detach().requires_grad_()
         if sample.weights is not None:
@@ -62,15 +71,26 @@ class KeptSamples:
         return sample
 
 
-def _state_of(sample: Sample) -> dict[str, Any]:
+def _state_of(sample: Sample, join: Join) -> dict[str, Any]:
     has_graph = sample.weights is not None
-    return {
+    rows = {
         "labels": sample.labels,
-        "extras": dict(sample.extras),
-        "turn": sample.turn,
-        "share": sample.share,
-        "kept": dict(sample.kept),
+        "extras": sample.extras,
+        "kept": sample.kept,
         "input": None if sample.input is None else sample.input.detach(),
         "output": None if sample.output is None or has_graph else sample.output,
+    }
+    return {
+        **_with_rows(rows, lambda tensor: join(tensor, sample.batch_rows)),
+        "turn": sample.turn,
         "weights": {name: weight.detach() for name, weight in sample.weights.items()} if sample.weights else None,
+    }
+
+
+def _with_rows(state: Mapping[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """What has rows in the state of a batch, each tensor changed."""
+    single = {name: state[name] if state[name] is None else change(state[name]) for name in ("labels", "input", "output")}
+    return {
+        **single,
+        **{name: {key: change(one) for key, one in state[name].items()} for name in ("extras", "kept")},
     }

@@ -66,6 +66,12 @@ class Method(nn.Module, ABC):
         """What the block at `site`, the last one included, sends to the block before it. Draws no random number."""
         return ()
 
+    @classmethod
+    def unshared(cls, **keys: Any) -> str:
+        """Why several replicas cannot share a batch, each with some of its rows, as the end of a sentence; empty where they
+        can."""
+        return ""
+
     def auxiliary(self) -> Iterable[nn.Parameter]:
         """Parameters with an optimizer of their own, which section `auxiliary` describes."""
         return ()
@@ -90,7 +96,7 @@ class Method(nn.Module, ABC):
         """The head learns the task from the detached activation; returns its loss, detached."""
         loss = self.task.loss(self.head(sample.h.detach()), sample.labels)
         with torch.autocast(loss.device.type, enabled=False):
-            loss.backward()
+            sample.as_part(loss).backward()
         return loss.detach()
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.feedback import NOTHING, Feedback
+from greedypipe.pipeline.feedback import NOTHING, Entry
 from greedypipe.pipeline.order import Act, turn_order
 
 
@@ -46,7 +46,7 @@ def train(
     return losses
 
 
-def _learn(blocks: Sequence[Block], lines: list[deque[Feedback]], position: int, *, drains: bool = False) -> Tensor | None:
+def _learn(blocks: Sequence[Block], lines: list[deque[Entry]], position: int, *, drains: bool = False) -> Tensor | None:
     block = blocks[position]
     feedback = lines[position].popleft() if block.timing.reads else NOTHING
     loss, back = block.learn(feedback, drains=drains)

@@ -18,7 +18,7 @@ class Sample:
         labels: Targets of the task, [N, ...].
         extras: What else the method needs, by name, each [N, ...]: "image" is the network's input in fp32.
         turn: The block's turn in which the batch was fresh.
-        share: These rows as a share of the whole batch, where other replicas have the rest.
+        batch_rows: Rows of the whole batch, where other replicas have the remaining ones; 0: these are all.
         kept: What the method wants to find again when feedback on the batch comes, by name; without graphs.
         input: Input of the block, [N, *shapes.input], without a graph of earlier blocks; None once it is not kept.
         output: Activation of the block, [N, *shapes.output]; None once it is not kept.
@@ -29,7 +29,7 @@ class Sample:
     labels: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     turn: int = 0
-    share: float = 1.0
+    batch_rows: int = 0
     kept: dict[str, Tensor] = field(default_factory=dict)
     input: Tensor | None = None
     output: Tensor | None = None
@@ -48,6 +48,11 @@ class Sample:
         the method leaves them alone; of an earlier batch without one."""
         assert self.output is not None, "the method's `keeps` has no 'output'"
         return self.output
+
+    def as_part(self, mean: Tensor) -> Tensor:
+        """A mean over these rows as their part of the mean over the whole batch: of a loss in this form the gradients of all
+        replicas add up to those of the batch. `Turn.backward` does so by itself. Without replicas it is the mean."""
+        return mean * (len(self.labels) / self.batch_rows) if self.batch_rows else mean
 
     def replay(self, rows: int | None = None) -> Tensor:
         """The activation at the present weights, with a new graph; dropout as in the batch's own turn, running statistics
@@ -116,7 +121,8 @@ class Turn:
         number: Turns of the block before this one.
         fresh: The batch whose activation the block has just computed; None in the turns behind the end of the stream.
         old: The batch that `feedback` is about: `fresh` itself where feedback comes without delay; None where there is none.
-        feedback: What the next block has sent; empty where nothing has come.
+        feedback: What the next block has sent; empty where nothing has come. Gradients are those of the loss averaged over
+            the whole batch.
         back: Filled by the method: what goes to the block before, by the names of its `sends`; empty: nothing goes.
     """
 
@@ -126,7 +132,14 @@ class Turn:
     feedback: Mapping[str, Tensor] = field(default_factory=dict)
     back: dict[str, Tensor] = field(default_factory=dict)
 
-    def backward(self, loss: Tensor, *, keep_graph: bool = False) -> None:
-        """Adds the gradients of a 0-dim loss; outside of autocast, as torch advises."""
+    def backward(self, loss: Tensor, *, about: Sample | None = None, keep_graph: bool = False) -> None:
+        """Adds the gradients of a 0-dim loss averaged over the rows of a batch; outside of autocast, as torch advises.
+
+        Args:
+            about: That batch; None: the fresh one.
+            keep_graph: Whether the same graph is wanted once more.
+        """
+        sample = about or self.fresh
+        assert sample is not None, "a loss of no batch"
         with torch.autocast(loss.device.type, enabled=False):
-            loss.backward(retain_graph=keep_graph)
+            sample.as_part(loss).backward(retain_graph=keep_graph)

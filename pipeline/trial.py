@@ -20,8 +20,8 @@ ROWS = 4
 def try_out(blueprint: Blueprint) -> None:
     """Has every block compute the activation, the outputs and the loss of one batch of noise, on copies of the layers.
 
-    Does nothing where network, head and method are greedypipe's. Computes no gradients, and leaves the blueprint and the
-    random number generator as they were.
+    Does nothing where network, head and method are greedypipe's. Leaves the blueprint and the random number generator as they
+    were.
 
     Raises:
         ValueError: One line: the user's code raises something, or what it returns has the wrong form.
@@ -40,22 +40,23 @@ def try_out(blueprint: Blueprint) -> None:
             batch = Batch(0, labels, extras)
             x = _activation(sections, block, x, batch)
             _check_outputs(sections, block, x)
-            sample = Sample(batch.labels, extras, input=x, output=x.detach().requires_grad_())
+            sample = Sample(batch.labels, extras, input=x, output=x.detach().requires_grad_(), trunk=block.trunk)
             _check_learning(sections, block, sample)
 
 
 class _TrialTurn(Turn):
-    """Looks at the loss instead of following it back."""
+    """Looks at the loss before it is followed back."""
 
     def __init__(self, fresh: Sample, part: BaseModel) -> None:
         super().__init__(0, fresh)
         self.part = part
 
-    def backward(self, loss: Tensor, *, keep_graph: bool = False) -> None:
+    def backward(self, loss: Tensor, *, about: Sample | None = None, keep_graph: bool = False) -> None:
         if not _is_number(loss):
             _refuse(self.part, f"got the loss {_form(loss)}, allowed: float32 []")
         if not loss.requires_grad:
             _refuse(self.part, "got a loss that depends on no parameter and not on the activation: it was detached")
+        super().backward(loss, about=about, keep_graph=keep_graph)
 
 
 def _activation(sections: Sections, block: Block, x: Tensor, batch: Batch) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from greedypipe.pipeline.block import Block
 from greedypipe.workers.atomic import reason_of, replacing
 from greedypipe.workers.telemetry.records import Saved
 
@@ -64,23 +63,23 @@ class Saver:
         self.stalled_s = 0.0
         """Seconds that calls of `save` have blocked."""
 
-    def save(self, name: str, blocks: Sequence[Block]) -> None:
-        """Starts saving the blocks as they are; blocks while the previous checkpoint is still being written."""
+    def save(self, name: str, states: Sequence[dict[str, Any]]) -> None:
+        """Starts saving the states of blocks as they are; blocks while the previous checkpoint is still being written."""
         started = time.perf_counter()
         self.wait()
-        self._copies = copied([block.state_dict() for block in blocks], self._copies)
+        self._copies = copied(list(states), self._copies)
         self._last = self._executor.submit(self._try_to_write, name, self._copies)
         self.stalled_s += time.perf_counter() - started
 
-    def save_now(self, name: str, blocks: Sequence[Block]) -> None:
-        """Saves the blocks in the calling thread; blocks for the disk.
+    def save_now(self, name: str, states: Sequence[dict[str, Any]]) -> None:
+        """Saves the states of blocks in the calling thread; blocks for the disk.
 
         Raises:
             EndNotSaved: The files could not be written.
             FloatingPointError: A block is not finite.
         """
         try:
-            saved = self._write(name, [block.state_dict() for block in blocks])
+            saved = self._write(name, states)
         except OSError as error:
             raise EndNotSaved(f"{self._root / name} cannot be written: {reason_of(error)}") from error
         self._report(name, saved)

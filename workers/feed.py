@@ -4,7 +4,6 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from pydantic import BaseModel, Field
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from greedypipe.buffers.stats import BufferStats
 from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS
+from greedypipe.pipeline.parts import WHOLE, Part
 from greedypipe.pipeline.task import Task
 from greedypipe.workers.data.source import BatchSource, LoadedBatch
 from greedypipe.workers.ending import Stops
@@ -88,7 +88,7 @@ class Feed:
 
     Args:
         spread_evaluation: Whether evaluation batches take turns with training batches.
-        part: Begin and end of this replica's rows, as shares of every batch.
+        part: What this replica has of every batch.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Feed:
         spread_evaluation: bool,
         stops: Stops,
         status: StageStatus,
-        part: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1)),
+        part: Part = WHOLE,
     ) -> None:
         self._source = source
         self._calendar = calendar
@@ -117,7 +117,7 @@ class Feed:
     def __iter__(self) -> Iterator[Delivery]:
         for message in self._messages():
             self._status.now(Activity.COMPUTING)
-            yield Delivery(message.part(*self._part), 0, 1)
+            yield Delivery(message.part(self._part), 0, 1)
             self._status.now(Activity.WAIT_DATA)
 
     def read_each_once(self) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from greedypipe.pipeline.feedback import NOTHING, Feedback
+from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback
 from greedypipe.workers.around.shell import AnyBlock
 from greedypipe.workers.inbox import Delivery, MessageStream
 from greedypipe.workers.links.interface import Sender
@@ -20,7 +20,7 @@ class Line(Protocol):
     def wait_s(self) -> float:
         """Seconds that `get` has waited for another stage."""
 
-    def put(self, entry: Feedback, batch_id: int) -> None:
+    def put(self, entry: Entry, batch_id: int) -> None:
         """Adds an entry; `batch_id` is that of the turn."""
 
     def get(self) -> Feedback:
@@ -38,7 +38,7 @@ class NoLine:
 
     wait_s = 0.0
 
-    def put(self, entry: Feedback, batch_id: int) -> None:
+    def put(self, entry: Entry, batch_id: int) -> None:
         pass
 
     def get(self) -> Feedback:
@@ -60,10 +60,10 @@ class LocalLine:
 
     wait_s = 0.0
 
-    def __init__(self, entries: Sequence[Feedback]) -> None:
+    def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = deque(entries)
 
-    def put(self, entry: Feedback, batch_id: int) -> None:
+    def put(self, entry: Entry, batch_id: int) -> None:
         self._entries.append(entry)
 
     def get(self) -> Feedback:
@@ -88,14 +88,14 @@ class SentLine:
 
     wait_s = 0.0
 
-    def __init__(self, sender: Sender, entries: Sequence[Feedback], batch_id: int) -> None:
+    def __init__(self, sender: Sender, entries: Sequence[Entry], batch_id: int) -> None:
         self._sender = sender
         for position, entry in enumerate(entries):
             self.put(entry, batch_id - len(entries) + position)
 
-    def put(self, entry: Feedback, batch_id: int) -> None:
+    def put(self, entry: Entry, batch_id: int) -> None:
         kind = Kind.FEEDBACK if entry else Kind.NO_FEEDBACK
-        self._sender.send(Message(kind, batch_id, tensors=entry))
+        self._sender.send(Message(kind, batch_id, tensors=entry.tensors, batch_rows=entry.batch_rows))
 
     def get(self) -> Feedback:
         raise AssertionError("this end of the line is the sender's")
@@ -125,7 +125,7 @@ class ReceivedLine:
     def wait_s(self) -> float:
         return self._inbox.wait_s
 
-    def put(self, entry: Feedback, batch_id: int) -> None:
+    def put(self, entry: Entry, batch_id: int) -> None:
         raise AssertionError("this end of the line is the receiver's")
 
     def get(self) -> Feedback:
@@ -166,7 +166,7 @@ class Lines:
         """The entry that the block at a position reads in this turn."""
         return self._lines[position + 1].get()
 
-    def put(self, position: int, entry: Feedback, batch_id: int) -> None:
+    def put(self, position: int, entry: Entry, batch_id: int) -> None:
         """Puts what the block at a position sends in this turn on the line before it."""
         self._lines[position].put(entry, batch_id)
 

@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, BeforeValidator, Field
+
+from greedypipe.pipeline.parts import WHOLE, Part
 
 
 def _as_list(value: Any) -> Any:
@@ -61,29 +63,29 @@ class Seat:
         """Whether this is the replica that saves the stage's blocks."""
         return self.replica == 0
 
+    @property
+    def part(self) -> Part:
+        """What this process has of every batch."""
+        return part_of(self.replica, self.replicas)
+
+
+def part_of(replica: int, replicas: int) -> Part:
+    """What one of several replicas has of every batch."""
+    return Part(Fraction(replica, replicas), Fraction(replica + 1, replicas)) if replicas > 1 else WHOLE
+
 
 @dataclass(frozen=True)
 class Route:
-    """A path of activations from one process to one of the next stage.
-
-    Attributes:
-        begin: Where the route's part of the sender's rows begins, as a share of them; `end` likewise.
-    """
+    """A path from one process to one of a neighbouring stage, for a part of every batch."""
 
     sender: Seat
     receiver: Seat
-    begin: Fraction
-    end: Fraction
-
-    @property
-    def share(self) -> Fraction:
-        """The route's rows as a share of a whole batch."""
-        return (self.end - self.begin) / self.sender.replicas
+    part: Part
 
     @property
     def back(self) -> "Route":
         """The way of feedback about the same rows, from the receiver to the sender."""
-        return Route(self.receiver, self.sender, Fraction(0), Fraction(1))
+        return Route(self.receiver, self.sender, self.part)
 
 
 @dataclass(frozen=True)
@@ -157,20 +159,30 @@ class Placement:
         """The seats of a stage's processes."""
         return [seat for seat in self.seats() if seat.stage == stage]
 
-    def part_of(self, seat: Seat) -> tuple[Fraction, Fraction]:
-        """Begin and end of a replica's rows, as shares of a whole batch."""
-        return Fraction(seat.replica, seat.replicas), Fraction(seat.replica + 1, seat.replicas)
-
     def routes_after(self, stage: int) -> list[Route]:
         """All routes from a stage to the next one: between replicas whose rows overlap."""
         routes = []
         for sender, receiver in itertools.product(self.replicas_of(stage), self.replicas_of(stage + 1)):
-            ours, theirs = self.part_of(sender), self.part_of(receiver)
-            begin, end = max(ours[0], theirs[0]), min(ours[1], theirs[1])
-            if begin < end:
-                within = [share * sender.replicas - sender.replica for share in (begin, end)]
-                routes.append(Route(sender, receiver, *within))
+            ours, theirs = sender.part, receiver.part
+            common = Part(max(ours.begin, theirs.begin), min(ours.end, theirs.end))
+            if common.begin < common.end:
+                routes.append(Route(sender, receiver, common))
         return routes
+
+    def routes_before(self, stage: int, *, have_rows: bool) -> list[Route]:
+        """All routes of feedback from a stage to the one before.
+
+        Args:
+            have_rows: Whether feedback has rows, which go back the way that they came. Otherwise all replicas have the
+                same, and each receiver takes all of it from one of them.
+        """
+        routes = [route.back for route in self.routes_after(stage - 1)]
+        if have_rows:
+            return routes
+        first: dict[Seat, Route] = {}
+        for route in routes:
+            first.setdefault(route.receiver, replace(route, part=route.sender.part))
+        return list(first.values())
 
     @staticmethod
     def device_of(local_rank: int, config: PlacementConfig) -> torch.device:

@@ -16,7 +16,8 @@ from greedypipe.pipeline.feedback import NOTHING, Feedback
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.links.gloo_group import make_gloo_group
 from greedypipe.workers.links.patience import Patience
-from greedypipe.workers.placement import Seat
+from greedypipe.workers.placement import Seat, part_of
+from greedypipe.workers.state_rows import joined_state, packed, room_for, rows_of, unpacked
 
 
 class Replicas(Protocol):
@@ -27,6 +28,10 @@ class Replicas(Protocol):
 
     def agree(self, wish: bool) -> bool:
         """Whether `wish` is true in any replica. All replicas must call this equally often; blocks until all have."""
+
+    def states(self, blocks: Sequence[Block]) -> list[dict[str, Any]]:
+        """What a checkpoint holds of these blocks; empty in all replicas but the first. All replicas must call this behind
+        the same batch; blocks until their rows have come together."""
 
     def close(self) -> None:
         """Leaves the group; idempotent."""
@@ -40,6 +45,9 @@ class Unreplicated:
 
     def agree(self, wish: bool) -> bool:
         return wish
+
+    def states(self, blocks: Sequence[Block]) -> list[dict[str, Any]]:
+        return [block.state_dict() for block in blocks]
 
     def close(self) -> None:
         pass
@@ -74,6 +82,26 @@ class DataParallel:
             self._group.allreduce([self._flag], largest).wait()
         return bool(self._flag.item())
 
+    def states(self, blocks: Sequence[Block]) -> list[dict[str, Any]]:
+        """Replicas are equal but for the rows that they have of batches on which feedback is due, and of what is on its way
+        back: those go to the first one, which saves."""
+        with self.waiting():
+            if self._seat.leads_stage:
+                return [self._joined(block) for block in blocks]
+            for block in blocks:
+                if rows := rows_of(block):
+                    self._group.send([packed(rows)], 0, 0).wait()
+            return []
+
+    def _joined(self, block: Block) -> dict[str, Any]:
+        rows, others = rows_of(block), []
+        for number in range(1, self._seat.replicas if rows else 1):
+            part = part_of(number, self._seat.replicas)
+            data = room_for(rows, part)
+            self._group.recv([data], number, 0).wait()
+            others.append(list(unpacked(data, rows, part)))
+        return joined_state(block, rows, others) if others else block.state_dict()
+
     def close(self) -> None:
         self._group = None
 
@@ -83,16 +111,15 @@ class DataParallel:
             for tensor in tensors:
                 self._group.broadcast([tensor], dist.BroadcastOptions()).wait()
 
-    def _sum_gradients(self, parameters: Sequence[nn.Parameter], share: float) -> None:
-        """Replaces the gradients of a mean over a replica's rows, which are this share of a batch, by those of the mean over
-        the whole batch. Blocks until all replicas have come here.
+    def _sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replaces gradients by their sums over all replicas. Blocks until all of them have come here.
 
         DistributedDataParallel gives the same bits, but bears neither two backward passes of one step nor a kept graph.
         """
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not gradients:
             return
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).mul_(share)
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         self._group.allreduce([flat], dist.AllreduceOptions()).wait()
         parts = flat.split([gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):

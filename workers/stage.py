@@ -245,4 +245,4 @@ class StageWorker:
 
 def _batch_of(message: Message) -> Batch:
     extras = {name: tensor for name, tensor in message.tensors.items() if name not in (ACTIVATION, LABELS)}
-    return Batch(message.batch_id, message.tensors[LABELS], extras, message.share)
+    return Batch(message.batch_id, message.tensors[LABELS], extras, message.batch_rows)

@@ -18,7 +18,7 @@ from benchmarks.engines.timing import spread
 from benchmarks.feedback_speed.threads import CPU, Cut, Link, ThreadedPipeline
 from greedypipe.pipeline.batch import ACTIVATION, LABELS, TensorSpec
 from greedypipe.pipeline.block import Learned
-from greedypipe.pipeline.feedback import NOTHING, Feedback, Reach, timing_of
+from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Reach, timing_of
 from greedypipe.pipeline.task import Classification
 from greedypipe.workers.links.inprocess import InProcessReceiver, InProcessSender, Passage
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
@@ -120,12 +120,12 @@ class Sleeper:
     def __init__(self, index: int, setting: Setting) -> None:
         self.index = index
         self.timing = timing_of(index, Reach.NEXT, (setting.delay,) * (setting.stages - 1))
-        self.line: deque[Feedback] = deque([NOTHING] * self.timing.delay_before)
+        self.line: deque[Entry] = deque([NOTHING] * self.timing.delay_before)
         self.turn = self.step = 0
         self.ended: list[float] = []
         """When each turn was over."""
         self._seconds = setting.turn_s
-        self._result = {"result": torch.zeros(1, 2)} if self.timing.sends else NOTHING
+        self._result = Entry({"result": torch.zeros(1, 2)}) if self.timing.sends else NOTHING
 
     def forward(self, x: Tensor, batch: Any) -> Tensor:
         time.sleep(self._seconds * FORWARD_SHARE)

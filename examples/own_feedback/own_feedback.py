@@ -42,5 +42,5 @@ class LearnsFromNext(Method):
         if turn.old and turn.feedback:
             own = functional.log_softmax(self.head(turn.old.h.detach()).float(), 1)
             theirs = functional.softmax(turn.feedback["outputs"], 1)
-            turn.backward(self._weight * functional.kl_div(own, theirs, reduction="batchmean"))
+            turn.backward(self._weight * functional.kl_div(own, theirs, reduction="batchmean"), about=turn.old)
         return loss.detach()

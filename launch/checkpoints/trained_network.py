@@ -9,6 +9,7 @@ from torch import Tensor
 
 from greedypipe.launch.checkpoints.manifest import MANIFEST, newest_valid, read_manifest
 from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.parts import WHOLE, Part
 from greedypipe.pipeline.recut import transferred_state
 from greedypipe.workers.block_files import block_file, load_blocks, read_block
 
@@ -39,8 +40,11 @@ def network_state(path: Path) -> dict[str, Tensor]:
     return layers_of(load_blocks(find_checkpoint(path)))
 
 
-def restore(blocks: Sequence[Block], checkpoint: Path) -> list[Block]:
+def restore(blocks: Sequence[Block], checkpoint: Path, part: Part = WHOLE) -> list[Block]:
     """Gives blocks what a checkpoint holds of their layers and, where it has one behind the same layer, of their head.
+
+    Args:
+        part: What of every batch these blocks have, where other replicas have the rest.
 
     Returns:
         Those whose head is fresh, since the checkpoint was cut elsewhere.
@@ -51,7 +55,7 @@ def restore(blocks: Sequence[Block], checkpoint: Path) -> list[Block]:
     saved, fresh = load_blocks(checkpoint), []
     for block in blocks:
         state, head_is_fresh = transferred_state(block, saved)
-        block.load_state_dict(state)
+        block.load_state_dict(state, part)
         fresh += [block] * head_is_fresh
     return fresh
 

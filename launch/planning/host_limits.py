@@ -63,7 +63,7 @@ def _memory_problems(plan: Plan, seats: list[Seat]) -> Iterator[str]:
     """Whether the slots of the links into these processes fit into the memory that is left."""
     slots = plan.config.buffers.capacity + SLOTS_BEYOND_BUFFER + plan.config.link.slots
     needed = sum(
-        slots_bytes(plan.layout_after(route.sender.stage, route.share), slots)
+        slots_bytes(plan.layout_after(route.sender.stage, route.part.share), slots)
         for edge in range(plan.placement.num_stages - 1)
         for route in plan.placement.routes_after(edge)
         if route.receiver in seats

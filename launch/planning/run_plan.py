@@ -21,7 +21,7 @@ from greedypipe.pipeline.trial import try_out
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.links.messages import MessageLayout
-from greedypipe.workers.placement import Placement
+from greedypipe.workers.placement import Placement, Route
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,17 @@ class Plan:
         """Names of the tensors that a training message from `stage` has besides the activation; empty for the last stage."""
         return self.edges[stage].carried if stage < len(self.edges) else ()
 
-    def layout_before(self, stage: int) -> MessageLayout | None:
-        """What travels from `stage`, which is not the first, back to the stage before; None: nothing."""
-        return layout_back(self.blueprint, self.placement.blocks_of(stage)[0], self.config.data.batch_size)
+    def layout_before(self, stage: int, share: Fraction = Fraction(1)) -> MessageLayout | None:
+        """What travels from `stage`, which is not the first, back to the stage before, over a link that carries this share
+        of every batch; None: nothing."""
+        return layout_back(self.blueprint, self.placement.blocks_of(stage)[0], self.config.data.batch_size, share)
+
+    def routes_before(self, stage: int) -> list[Route]:
+        """The routes of feedback from `stage` to the stage before; empty where there is none."""
+        first = self.placement.blocks_of(stage)[0]
+        if stage == 0 or not self.blueprint.sends(first):
+            return []
+        return self.placement.routes_before(stage, have_rows=self.blueprint.sends_rows(first))
 
     def recut(self, boundaries: tuple[str, ...]) -> "Plan":
         """The same network with the same number of blocks, cut at these layers; () cuts evenly.

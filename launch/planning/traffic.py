@@ -48,8 +48,9 @@ def edges(blueprint: Blueprint, placement: Placement, link: LinkConfig, batch_si
     )
 
 
-def layout_back(blueprint: Blueprint, block: int, batch_size: int) -> MessageLayout | None:
-    """What block `block` sends to the block before it, where that is hosted elsewhere; None: nothing."""
+def layout_back(blueprint: Blueprint, block: int, batch_size: int, share: Fraction = Fraction(1)) -> MessageLayout | None:
+    """What block `block` sends to the block before it, where that is hosted elsewhere, over a link that carries this share
+    of every batch; None: nothing."""
     sent = blueprint.sends(block)
     if not sent:
         return None
@@ -63,7 +64,7 @@ def layout_back(blueprint: Blueprint, block: int, batch_size: int) -> MessageLay
         )
         for back in sent
     )
-    rows = batch_size if all(back.per_row for back in sent) else 1
+    rows = math.ceil(batch_size * share) if blueprint.sends_rows(block) else 1
     return MessageLayout(rows, {Kind.FEEDBACK: specs})
 
 

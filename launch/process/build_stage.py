@@ -16,7 +16,6 @@ from greedypipe.launch.process.connect_edges import StageLinks
 from greedypipe.launch.recovery.attempt import Attempt
 from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.reporting.summary import report_stage
-from greedypipe.pipeline.block import Block
 from greedypipe.workers.around.scripted_faults import trouble
 from greedypipe.workers.around.shell import AnyBlock
 from greedypipe.workers.around.trace import Tracing, make_tracing
@@ -124,7 +123,7 @@ class Stage:
 
         def save(batch_id: int) -> None:
             self._status.now(Activity.SAVE)
-            parts.saver.save(name_of(batch_id), self._saved_blocks)
+            parts.saver.save(name_of(batch_id), self._replicas.states(self._blocks))
             self._status.now(Activity.COMPUTING)
             expect(name_of(batch_id), batch_id)
 
@@ -165,7 +164,7 @@ class Stage:
         self.last_checkpoint = FINAL if self.is_finished else name_of(ended_at)
         if self.is_finished and not self._has_saved_end:
             if not self._origin.is_own_end:
-                saver.save_now(FINAL, self._saved_blocks)
+                saver.save_now(FINAL, self._replicas.states(self._blocks))
             self._has_saved_end = True
             expect(FINAL, ended_at)
 
@@ -174,11 +173,6 @@ class Stage:
         timeout_s, attempt = self._plan.config.faults.timeout_s, self._attempt
         return join_replicas(self._seat, attempt.store, self._device, timeout_s, attempt.is_over)
 
-    @property
-    def _saved_blocks(self) -> list[Block]:
-        """The blocks to save: replicas are equal, so only the first one saves."""
-        return self._blocks if self._seat.leads_stage else []
-
     def _load(self) -> None:
         """Loads this stage's blocks from the origin's checkpoint."""
         if not self._origin.checkpoint:
@@ -186,7 +180,7 @@ class Stage:
         if self._origin.is_own_end:
             restore_own(self._blocks, self._origin.checkpoint)
             return
-        for block in restore(self._blocks, self._origin.checkpoint):
+        for block in restore(self._blocks, self._origin.checkpoint, self._seat.part):
             last = block.layers[-1].name
             print(f"block {block.index}: fresh head, none of the checkpoint's stands behind {last}", file=sys.stderr)
 
@@ -245,7 +239,7 @@ class Stage:
                 ending=self._attempt.ending,
             ),
             status=self._status,
-            part=self._plan.placement.part_of(self._seat),
+            part=self._seat.part,
         )
 
     def _publish(self, part: EvaluationPart) -> None:

@@ -31,6 +31,7 @@ class StageLinks:
         self._seat = status.seat
         self._device = device
         self._link = plan.config.link
+        self._own = self._seat.part
 
     def receiver(self, slots: int) -> Receiver:
         """The receiver of whole messages, or of this replica's part of them; blocks until all senders have connected."""
@@ -46,31 +47,38 @@ class StageLinks:
             [
                 Branch(
                     slowed_link(self._sender(route, self._forward(route)), self._seat.stage, self._plan.config.debug),
-                    route.begin,
-                    route.end,
+                    route.part,
                 )
                 for route in routes
                 if route.sender == self._seat
-            ]
+            ],
+            self._own,
         )
 
     def _forward(self, route: Route) -> MessageLayout:
-        return self._plan.layout_after(route.sender.stage, route.share)
+        return self._plan.layout_after(route.sender.stage, route.part.share)
 
     def back_sender(self) -> Sender | None:
-        """The sender of feedback to the stage before; None where nothing travels back there. Blocks until it has come."""
-        if self._seat.stage == 0 or (layout := self._plan.layout_before(self._seat.stage)) is None:
+        """The sender of feedback to the stage before; None where this process sends none there. Blocks until all of the
+        processes that it goes to have come."""
+        routes = [route for route in self._plan.routes_before(self._seat.stage) if route.sender == self._seat]
+        if not routes:
             return None
-        (route,) = self._plan.placement.routes_after(self._seat.stage - 1)
-        return self._sender(route.back, layout)
+        return split([Branch(self._sender(route, self._backward(route)), route.part) for route in routes], self._own)
 
     def back_receiver(self, slots: int) -> Receiver | None:
         """The receiver of the next stage's feedback; None where there is none. Blocks until that stage has come."""
-        following = self._seat.stage + 1
-        if following == self._plan.placement.num_stages or (layout := self._plan.layout_before(following)) is None:
+        if self._seat.stage + 1 == self._plan.placement.num_stages:
             return None
-        (route,) = self._plan.placement.routes_after(self._seat.stage)
-        return self._receiver(route.back, slots, layout)
+        routes = [route for route in self._plan.routes_before(self._seat.stage + 1) if route.receiver == self._seat]
+        if not routes:
+            return None
+        return join([self._receiver(route, slots, self._backward(route)) for route in routes])
+
+    def _backward(self, route: Route) -> MessageLayout:
+        layout = self._plan.layout_before(route.sender.stage, route.part.share)
+        assert layout is not None, "a route of feedback without any"
+        return layout
 
     def _receiver(self, route: Route, slots: int, layout: MessageLayout) -> Receiver:
         self._status.now(Activity.CONNECT, route.sender.name)

@@ -1,7 +1,7 @@
 """Methods: how one block learns. One file each, and one line in the table."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import field_validator
 
@@ -81,9 +81,14 @@ def method_class(config: MethodConfig) -> type[Method]:
     return METHODS[config.name]
 
 
+def keys_of(config: MethodConfig) -> dict[str, Any]:
+    """What `at_end` and `unshared` of the class are given besides the place of the block."""
+    return config.options if isinstance(config, OwnMethod) else config.model_dump(exclude={"name"})
+
+
 def build_method(config: MethodConfig, site: Site) -> Method:
     """Builds the method of one block, drawing the initial weights of its parts from torch's global generator."""
-    keys = config.options if isinstance(config, OwnMethod) else config.model_dump(exclude={"name"})
+    keys = keys_of(config)
     if site.is_last:
         return method_class(config).at_end(site, **keys)
     if isinstance(config, OwnMethod):

@@ -55,7 +55,7 @@ class SyntheticGradients(EndsWithInputGradient):
         if turn.old and turn.feedback:
             guess = self.synthesiser(turn.old.h.detach(), turn.old.labels).float()
             error = (guess - turn.feedback[GRADIENT].float()).square().sum() / len(guess)
-            turn.backward(error)
+            turn.backward(error, about=turn.old)
         return loss
 
     def _follow(self, turn: Turn, fresh: Sample) -> Tensor:

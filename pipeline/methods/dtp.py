@@ -78,7 +78,7 @@ class TargetPropagation(Method):
         if self.inverse:
             with torch.no_grad():
                 turn.back[TARGET] = (old.x.detach() + (self.inverse(target) - self.inverse(h))).to(old.x.dtype)
-        turn.backward(_distance(h, target))
+        turn.backward(_distance(h, target), about=old)
 
 
 class SendsTarget(TaskLoss):
@@ -94,7 +94,8 @@ class SendsTarget(TaskLoss):
         assert turn.fresh is not None
         loss = super().learn(turn)
         if (gradient := turn.fresh.take_input_gradient()) is not None:
-            turn.back[TARGET] = turn.fresh.x.detach() - self._rate * len(turn.fresh.labels) * gradient
+            rows = turn.fresh.batch_rows or len(turn.fresh.labels)
+            turn.back[TARGET] = turn.fresh.x.detach() - self._rate * rows * gradient
         return loss
 
 

@@ -54,7 +54,7 @@ class LastGradient(EndsWithOutputGradient):
         outputs = self.head(fresh.h).float()
         loss = self.task.loss(outputs, fresh.labels)
         with torch.autocast(outputs.device.type, enabled=False):
-            (own,) = torch.autograd.grad(loss, outputs, retain_graph=True)
+            (own,) = torch.autograd.grad(fresh.as_part(loss), outputs, retain_graph=True)
             outputs.backward(own if self._weight == 0 else (1 - self._weight) * own + self._weight * last)
         return loss.detach()
 

@@ -58,6 +58,12 @@ class LateChain(EndsWithInputGradient):
     def at_end(cls, site: Site, **keys: Any) -> Method:
         return SendsSomeInputGradients(site, keys["rows"])
 
+    @classmethod
+    def unshared(cls, **keys: Any) -> str:
+        return (
+            "" if keys["rows"] == 1 else "with method.rows below 1 some of them would have no rows that gradients come for"
+        )
+
     def learn(self, turn: Turn) -> Tensor | None:
         loss = self._learn_own(turn, turn.fresh) if turn.fresh else None
         if turn.old and turn.feedback:

@@ -48,7 +48,7 @@ class LocalCritic(Method):
         loss = self._follow(turn, turn.fresh) if turn.fresh else None
         if turn.old and turn.feedback:
             own = self._losses(turn.old.h.detach(), turn.old)
-            turn.backward((own - turn.feedback[LOSSES]).abs().mean())
+            turn.backward((own - turn.feedback[LOSSES]).abs().mean(), about=turn.old)
         return loss
 
     def _follow(self, turn: Turn, fresh: Sample) -> Tensor:
@@ -57,7 +57,7 @@ class LocalCritic(Method):
         losses = self._losses(leaf, fresh)
         loss = losses.mean()
         with torch.autocast(leaf.device.type, enabled=False):
-            (gradient,) = torch.autograd.grad(loss, leaf)
+            (gradient,) = torch.autograd.grad(fresh.as_part(loss), leaf)
             # Without delay the next line's `old` is this batch, whose graph nobody needs: its activation is detached.
             fresh.h.backward(gradient)
         turn.back[LOSSES] = losses.detach()

@@ -89,7 +89,10 @@ def test_a_wait_for_feedback_is_named(tmp_path: Path) -> None:
         (["feedback.delay=2"], "feedback.delay: got [2], which has no effect with method.name=cross_entropy"),
         (["method.name=ddg", "feedback.delay=[1,1]"], "feedback.delay: got 2 numbers, allowed: one number, or one for each"),
         (["method.name=ddg", "buffers.policy=replay"], "method.name: got ddg with buffers.policy=replay, allowed: fifo"),
-        (["method.name=ddg", "placement.replicas=2"], "placement.replicas: got 2 with method.name=ddg, allowed: 1"),
+        (
+            ["method.name=late_chain", "method.rows=0.5", "placement.replicas=2"],
+            "placement.replicas: got 2 with method.name=late_chain, allowed: 1: with method.rows below 1",
+        ),
         (["method.name=ddg", "training.compile=inductor"], "training.compile: got inductor with method.name=ddg"),
         (["method.name=late_chain", "method.rows=0.5", "method.weights=stashed"], "method.rows: got 0.5 with"),
     ],

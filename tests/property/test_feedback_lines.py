@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.feedback_speed.threads import CPU, Cut, ThreadedPipeline
 from greedypipe.pipeline.batch import ACTIVATION, LABELS, TensorSpec
 from greedypipe.pipeline.block import Learned
-from greedypipe.pipeline.feedback import NOTHING, Feedback, Reach, timing_of
+from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Reach, timing_of
 from greedypipe.pipeline.task import Classification
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
 
@@ -110,7 +110,7 @@ class Fake:
         self.timing = timing_of(index, case.reach, case.delays)
         self.relays = case.reach is Reach.LAST
         self.drain_turns = self.timing.lag if case.drains else 0
-        self.line: deque[Feedback] = deque([NOTHING] * self.timing.delay_before)
+        self.line: deque[Entry] = deque([NOTHING] * self.timing.delay_before)
         self.finished = False
         self.turn = self.step = self.learned = 0
         self.read: list[int | None] = []
@@ -125,7 +125,7 @@ class Fake:
         sent = about if self.relays and self.timing.reads else self.learned
         self.learned += 1
         is_empty = sent is None or not self.timing.sends
-        return Learned(None, NOTHING if is_empty else {"about": torch.tensor([float(sent or 0)])})
+        return Learned(None, NOTHING if is_empty else Entry({"about": torch.tensor([float(sent or 0)])}))
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.clone(), torch.zeros(1, 2)

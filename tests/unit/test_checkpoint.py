@@ -38,7 +38,7 @@ def told() -> tuple[dict[str, Saved], Any]:
 def test_the_saved_blocks_are_the_whole_network_under_its_own_names(num_blocks: int, tmp_path: Path) -> None:
     built, expected = blocks(num_blocks)
     saver = Saver(tmp_path / "checkpoints", lambda name, saved: None)
-    saver.save_now(FINAL, built)
+    saver.save_now(FINAL, [block.state_dict() for block in built])
     saver.close()
     state = layers_of(load_blocks(tmp_path / "checkpoints" / FINAL))
     assert list(state) == list(expected)
@@ -66,7 +66,7 @@ def test_what_is_saved_is_the_block_as_it_was_when_asked(tmp_path: Path, monkeyp
     monkeypatch.setattr(checkpoint, "write_block", lambda *call: (may_write.wait(10), write(*call))[1])
     saved, tell = told()
     saver = Saver(tmp_path, tell)
-    saver.save("one", [block])
+    saver.save("one", [block.state_dict()])
     train(block, range(2, 4))
     may_write.set()
     saver.close()
@@ -80,7 +80,7 @@ def test_every_save_after_the_first_copies_into_the_same_memory(tmp_path: Path) 
     where, contents = [], []
     for step in range(3):
         train(block, range(step, step + 1))
-        saver.save(str(step), [block])
+        saver.save(str(step), [block.state_dict()])
         saver.wait()
         copies = [leaf for leaf in flat(saver._copies).values() if isinstance(leaf, torch.Tensor)]
         where.append([leaf.data_ptr() for leaf in copies])
@@ -97,9 +97,9 @@ def test_a_full_disk_is_told_leaves_nothing_and_does_not_hinder_the_next_save(
     saver = Saver(tmp_path, tell)
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
-        saver.save("one", [make_block()])
+        saver.save("one", [make_block().state_dict()])
         saver.wait()
-    saver.save("two", [make_block()])
+    saver.save("two", [make_block().state_dict()])
     saver.close()
     assert "No space left" in saved["one"].failure and not saved["one"].files
     assert list((tmp_path / "one").iterdir()) == []
@@ -111,7 +111,7 @@ def test_the_end_of_a_run_must_be_saved(tmp_path: Path) -> None:
     (tmp_path / FINAL).write_text("in the way")
     saver = Saver(tmp_path, lambda name, saved: pytest.fail("told"))
     with pytest.raises(EndNotSaved, match=f"{FINAL} cannot be written: "):
-        saver.save_now(FINAL, [make_block()])
+        saver.save_now(FINAL, [make_block().state_dict()])
 
 
 class FullAfter:
@@ -160,12 +160,12 @@ def test_what_is_not_finite_is_not_saved(where: str, tmp_path: Path) -> None:
     held = next(iter(state["optimizer"]["state"].values()))["momentum_buffer"] if where == "optimizer" else None
     (next(iter(state[where].values())) if held is None else held).view(-1)[0] = math.nan
     saver = Saver(tmp_path, tell)
-    saver.save("one", [block])
+    saver.save("one", [block.state_dict()])
     saver.close()
     assert "is not finite" in saved["one"].failure and "block 0" in saved["one"].failure
     assert not (tmp_path / "one").exists()
     with pytest.raises(FloatingPointError, match=r"block 0: .* is not finite"):
-        saver.save_now(FINAL, [block])
+        saver.save_now(FINAL, [block.state_dict()])
 
 
 def test_a_buffer_may_be_infinite(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def rounds_of_profile(overrides: Sequence[str]) -> int:
 def compiles(overrides: Sequence[str]) -> list[bool]:
     """Whether layers and method of a block have a compiled call; nothing is compiled before the first one."""
     block = plan_of(overrides).blueprint.build_block(0, torch.device("cpu"))
-    return [module._compiled_call_impl is not None for module in (block._trunk.module, block.method)]
+    return [module._compiled_call_impl is not None for module in (block.trunk.module, block.method)]
 
 
 def learning_rates(overrides: Sequence[str]) -> list[float]:

@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
+from greedypipe.pipeline.parts import Part
 from greedypipe.workers.links.gather import PolledJoinedReceiver, join
 from greedypipe.workers.links.inprocess import make_inprocess_link
 from greedypipe.workers.links.interface import PollingReceiver, Received
@@ -12,7 +13,7 @@ from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.links.scatter import Branch, SplitSender, split
 from tests.conformance.implementations import LAYOUT
 
-HALVES = [(Fraction(0), Fraction(1, 2)), (Fraction(1, 2), Fraction(1))]
+HALVES = [Part(Fraction(0), Fraction(1, 2)), Part(Fraction(1, 2), Fraction(1))]
 EVALUATED = Message(Kind.EVALUATED, 3)
 
 
@@ -51,36 +52,41 @@ class Polled(PollingReceiver):
 @pytest.mark.parametrize("rows", [1, 5, LAYOUT.max_rows])
 def test_what_was_split_is_joined_in_order(rows: int) -> None:
     senders, receivers = links(2)
-    sender = SplitSender([Branch(one, *half) for one, half in zip(senders, HALVES, strict=True)])
+    sender = SplitSender([Branch(one, half) for one, half in zip(senders, HALVES, strict=True)])
     joined = join(receivers)
     sent = batch(7, rows)
     for message in (sent, EVALUATED, batch(8, 2)):
         sender.send(message)
     got = joined.receive().message
-    assert (got.kind, got.batch_id, got.step, got.rows, got.share) == (Kind.TRAIN, 7, 5, rows, 1.0)
+    assert (got.kind, got.batch_id, got.step, got.rows, got.batch_rows) == (Kind.TRAIN, 7, 5, rows, 0)
     assert all(torch.equal(got.tensors[name], tensor) for name, tensor in sent.tensors.items())
     assert joined.receive().message == EVALUATED
     assert joined.receive().message.batch_id == 8
     assert sender.stats.messages == 6 and sender.stats.transport == "inprocess"
 
 
-def test_a_part_of_a_part_knows_its_share_of_the_batch() -> None:
+def test_a_part_of_a_part_is_that_of_the_batch_and_knows_its_size() -> None:
     (sender,), (receiver,) = links(1)
-    half = batch(0, 4).part(Fraction(1, 2), Fraction(1))
-    split([Branch(sender, Fraction(0), Fraction(1))]).send(half)
-    assert receiver.receive().message.share == 0.5
-    assert half.part(Fraction(0), Fraction(1, 2)).share == 0.25
+    whole = batch(0, 5)
+    half = whole.part(HALVES[1])
+    split([Branch(sender, HALVES[1])], HALVES[1]).send(half)
+    got = receiver.receive().message
+    assert (got.rows, got.batch_rows) == (3, 5)
+    quarter = Part(Fraction(1, 2), Fraction(3, 4))
+    again, directly = half.part(quarter, HALVES[1]), whole.part(quarter)
+    assert (again.rows, again.batch_rows) == (directly.rows, directly.batch_rows) == (1, 5)
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in directly.tensors.items())
 
 
 def test_one_link_alone_is_left_as_it_is() -> None:
     (sender,), (receiver,) = links(1)
-    assert split([Branch(sender, Fraction(0), Fraction(1))]) is sender
+    assert split([Branch(sender)]) is sender
     assert join([receiver]) is receiver
 
 
 def test_parts_that_come_one_after_the_other_are_kept_until_all_are_there() -> None:
     whole = batch(0, 4)
-    parts = [whole.part(*half) for half in HALVES]
+    parts = [whole.part(half) for half in HALVES]
     first, second = Polled(parts[0]), Polled(None, parts[1])
     joined = join([first, second])
     assert isinstance(joined, PolledJoinedReceiver)

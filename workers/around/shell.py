@@ -7,7 +7,7 @@ from torch import Tensor
 
 from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.block import Block, Learned
-from greedypipe.pipeline.feedback import NOTHING, Feedback, Timing
+from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Timing
 from greedypipe.pipeline.networks.layer import Layer
 
 
@@ -42,7 +42,7 @@ class BlockShell:
         return self._block.drain_turns
 
     @property
-    def line(self) -> Sequence[Feedback]:
+    def line(self) -> Sequence[Entry]:
         return self._block.line
 
     @property

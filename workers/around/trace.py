@@ -9,7 +9,7 @@ from torch import Tensor
 from greedypipe.buffers.stats import BufferStats
 from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.block import Learned
-from greedypipe.pipeline.feedback import NOTHING, Feedback
+from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback
 from greedypipe.workers.around.recorder import (
     EVALUATION_SPANS,
     MOST_SPANS,
@@ -133,7 +133,7 @@ class TracedLine:
     def wait_s(self) -> float:
         return self._line.wait_s
 
-    def put(self, entry: Feedback, batch_id: int) -> None:
+    def put(self, entry: Entry, batch_id: int) -> None:
         self._line.put(entry, batch_id)
 
     def get(self) -> Feedback:

@@ -1,11 +1,9 @@
 """Messages on a link: a fixed header and tensors, in a layout that both ends agree on."""
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from fractions import Fraction
 from typing import Generic, TypeGuard
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from greedypipe.pipeline.batch import TensorSpec
+from greedypipe.pipeline.parts import WHOLE, Part
 from greedypipe.workers.links.encoding import ENCODINGS, EncodedTensor, Encoding
 
 TensorT_co = TypeVar("TensorT_co", bound=Tensor | EncodedTensor, covariant=True, default=Tensor)
@@ -68,19 +67,18 @@ class Message(Generic[TensorT_co]):
         """Samples in the message; 0 without tensors."""
         return next((tensor.shape[0] for tensor in self.tensors.values()), 0)
 
-    @property
-    def share(self: "Message") -> float:
-        """The message's samples as a share of the whole batch."""
-        return self.rows / self.batch_rows if self.batch_rows else 1.0
+    def part(self: "Message", part: Part, own: Part = WHOLE) -> "Message":
+        """The message with the rows of one part of the batch, as views.
 
-    def part(self: "Message", begin: Fraction, end: Fraction) -> "Message":
-        """The message with the rows from share `begin` to share `end`, as views; adjacent parts neither overlap nor leave
-        gaps."""
-        if begin == 0 and end == 1:
+        Args:
+            own: What of the batch this message has, which that part lies in.
+        """
+        if part == own:
             return self
-        rows = slice(math.floor(self.rows * begin), math.floor(self.rows * end))
+        batch_rows = self.batch_rows or self.rows
+        rows = part.rows(batch_rows, own.begin)
         tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
-        return Message(self.kind, self.batch_id, self.step, tensors, self.batch_rows or self.rows)
+        return Message(self.kind, self.batch_id, self.step, tensors, batch_rows)
 
     def to(self, device: torch.device) -> "Message":
         """The message with its tensors decoded and on `device`; the message itself if they are already.

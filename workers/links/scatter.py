@@ -2,29 +2,32 @@
 
 import functools
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import NamedTuple
 
+from greedypipe.pipeline.parts import WHOLE, Part
 from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Message
 
 
 class Branch(NamedTuple):
-    """A link, and the range of rows that it carries, as shares of this process's rows."""
+    """A link, and the part of every batch that it carries."""
 
     sender: Sender
-    begin: Fraction
-    end: Fraction
+    part: Part = WHOLE
 
 
 class SplitSender(Sender):
     """Sends each replica its rows of every batch, and messages without rows to all replicas.
 
     Waits for room at each replica in turn: since replicas step together, the one with the least room decides.
+
+    Args:
+        own: What of every batch this process has.
     """
 
-    def __init__(self, branches: Sequence[Branch]) -> None:
+    def __init__(self, branches: Sequence[Branch], own: Part = WHOLE) -> None:
         self._branches = branches
+        self._own = own
 
     @property
     def stats(self) -> LinkStats:
@@ -37,8 +40,8 @@ class SplitSender(Sender):
         return sum(branch.sender.wait_room_s for branch in self._branches)
 
     def send(self, message: Message) -> None:
-        for sender, begin, end in self._branches:
-            sender.send(message.part(begin, end))
+        for sender, part in self._branches:
+            sender.send(message.part(part, self._own))
 
     def close(self) -> None:
         for branch in self._branches:
@@ -49,6 +52,6 @@ class SplitSender(Sender):
             branch.sender.abandon()
 
 
-def split(branches: Sequence[Branch]) -> Sender:
+def split(branches: Sequence[Branch], own: Part = WHOLE) -> Sender:
     """One sender for all branches: the link itself if there is only one."""
-    return branches[0].sender if len(branches) == 1 else SplitSender(branches)
+    return branches[0].sender if len(branches) == 1 else SplitSender(branches, own)
