@@ -20,8 +20,8 @@ ROWS = 4
 def try_out(blueprint: Blueprint) -> None:
     """Has every block compute the activation, the outputs and the loss of one batch of noise, on copies of the layers.
 
-    Does nothing where network, head and method are greedypipe's. Leaves the blueprint and the random number generator as they
-    were.
+    Does nothing where network, head and method are greedypipe's. Leaves the blueprint and the random number generator as
+    they were.
 
     Raises:
         ValueError: One line: the user's code raises something, or what it returns has the wrong form.

@@ -78,9 +78,6 @@ def feedback_problems(config: RunConfig, blueprint: Blueprint, placement: Placem
             f"method.name: got {method} with buffers.policy=replay, allowed: fifo: its feedback answers every batch once, "
             "and replay drops and repeats batches"
         )
-    sent = (blueprint.sends(index) for index in range(1, blueprint.num_blocks))
-    if any(len({back.per_row for back in backs}) > 1 for backs in sent):
-        yield f"method.name: got {method}, which sends both tensors with and without rows, allowed: one kind (Back.per_row)"
     if placement and max(placement.replicas) > 1 and (reason := blueprint.unshared):
         yield f"placement.replicas: got {max(placement.replicas)} with method.name={method}, allowed: 1: {reason}"
     if config.training.compile != "none" and blueprint.keeps_batches:

@@ -1,4 +1,4 @@
-"""Feedback where several processes share the batches of a stage: what one process would give, whatever interrupts the run."""
+"""Feedback where several processes share a stage: what one process would give, whatever interrupts the run."""
 
 from pathlib import Path
 

@@ -101,9 +101,9 @@ class Replicated:
 
     @classmethod
     def of(cls, overrides: Sequence[str], replicas: Sequence[int]) -> "Replicated":
-        config = load_config(None, [*overrides, f"placement.replicas={list(replicas)}"])
-        plans = [make_plan(config, sum(replicas)) for _ in range(sum(replicas))]
-        seats = plans[0].placement.seats()
+        plan = make_plan(load_config(None, [*overrides, f"placement.replicas={list(replicas)}"]), sum(replicas))
+        seats = list(plan.placement.seats())
+        plans = [plan.redrawn() for _ in seats]
         blocks = [
             [plan.blueprint.build_block(index, CPU) for index in plan.placement.blocks_of(seat.stage)]
             for plan, seat in zip(plans, seats, strict=True)
