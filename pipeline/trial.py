@@ -38,9 +38,9 @@ def try_out(blueprint: Blueprint) -> None:
             extras = {name: tensor for name, tensor in {IMAGE: images}.items() if name in trial.needs(index)}
             block = trial.build_block(index, torch.device("cpu"))
             batch = Batch(0, labels, extras)
-            x = _activation(sections, block, x, batch)
+            given, x = x, _activation(sections, block, x, batch)
             _check_outputs(sections, block, x)
-            sample = Sample(batch.labels, extras, input=x, output=x.detach().requires_grad_(), trunk=block.trunk)
+            sample = Sample(batch.labels, extras, input=given, output=x.detach().requires_grad_(), trunk=block.trunk)
             _check_learning(sections, block, sample)
 
 

@@ -326,3 +326,16 @@ def test_what_own_code_needs_comes_from_greedypipe_itself() -> None:
     assert found["LocalLoss"] is LocalLoss
     with pytest.raises(AttributeError, match="module 'greedypipe' has no attribute 'LocalLos'"):
         _ = greedypipe.LocalLos
+
+
+@pytest.mark.parametrize("name", ["late_chain", "dtp", "dni"])
+def test_methods_with_feedback_are_tried_on_a_network_of_ones_own(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They follow gradients back, and run the layers on other inputs, in their first turn already."""
+    layers = (
+        "nn.Conv2d(1, 4, 3, padding=1)",
+        "nn.Conv2d(4, 8, 3, padding=1)",
+        "nn.Sequential(nn.Flatten(), nn.Linear(512, 10))",
+    )
+    planned(tmp_path, monkeypatch, NETWORK, network(*layers), f"{METHOD}={name}", "data.name=digits")
