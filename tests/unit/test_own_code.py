@@ -105,7 +105,7 @@ WHERE_IT_IS_SAID: dict[str, tuple[str, str, str]] = {
     "a loss that fails": (
         METHOD,
         "class Mine(LocalLoss):\n    def loss(self, sample):\n        return sample.x.view(-1, 7).mean()",
-        "method.name=own:Mine: RuntimeError: shape '[-1, 7]' is invalid for input of size 1536 (own.py:6)",
+        "method.name=own:Mine: RuntimeError: shape '[-1, 7]' is invalid for input of size 256 (own.py:6)",
     ),
     "a loss that needs what does not travel": (
         METHOD,
