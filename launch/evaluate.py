@@ -34,10 +34,9 @@ from greedypipe.pipeline.exits import EarlyExit, calibration_error, collect, ear
 from greedypipe.workers.atomic import reason_of, replacing, write_atomically
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.info import DataInfo
-from greedypipe.workers.data.printable import some
 from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.data.source import BatchSource, LoadedBatch, held_out_batches
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import shown, some
 
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.01)
 """Above 1 no sample leaves early."""
