@@ -14,7 +14,7 @@ from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedba
 from greedypipe.pipeline.heads import build_head
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss
-from greedypipe.pipeline.methods import build_method, method_class
+from greedypipe.pipeline.methods import build_method, method_class, needs_of
 from greedypipe.pipeline.networks.drawn import DrawnNetwork, draw_network
 from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
@@ -121,7 +121,7 @@ class Blueprint:
 
     def needs(self, index: int) -> frozenset[str]:
         """Names of what the method of block `index` needs of a batch besides its input."""
-        return (TaskLoss if index == self.num_blocks - 1 else self._method_class).needs
+        return TaskLoss.needs if index == self.num_blocks - 1 else needs_of(self.sections.method)
 
     @property
     def has_feedback(self) -> bool:

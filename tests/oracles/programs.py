@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 Data = Sequence[tuple[Tensor, Tensor]]
 Modules = Sequence[nn.Module]
 Optimizers = Sequence[torch.optim.Optimizer]
+Loss = Callable[[Tensor, Tensor], Tensor]
 ce = functional.cross_entropy
 
 
@@ -268,7 +269,8 @@ def dtp(
                     step(other)
 
 
-def overlap(f: Modules, a: Modules, opt: Optimizers, data: Data, D: int, w: float) -> None:
+def overlap(f: Modules, local: Sequence[Loss], opt: Optimizers, data: Data, D: int, w: float) -> None:
+    """`local[k]` gives the own loss of block k by its activation and the labels."""
     K = len(f)
     X: Any = {}
     G: Any = {}
@@ -277,7 +279,7 @@ def overlap(f: Modules, a: Modules, opt: Optimizers, data: Data, D: int, w: floa
         for k in range(K):
             X[k, t] = x = leaf(x)
             h = f[k](x)
-            ce(a[k](h), y).backward()
+            local[k](h, y).backward()
             G[k - 1, t], x.grad = x.grad, None
             b = t - D
             if k < K - 1 and b >= 0:

@@ -218,6 +218,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "method.options": ("{scale: 0.5}", trained, [f"method.name={OWN_OBJECTS}:OwnMethod"]),
     "method.weight of last_gradient": ("0.9", trained, ["method.name=last_gradient"]),
     "method.weight of overlap": ("0.9", trained, ["method.name=overlap"]),
+    "method.local": ("{name: predsim}", trained, ["method.name=overlap"]),
     "method.first_block": ("false", trained, ["method.name=overlap"]),
     "method.weight of late_chain": ("0.9", trained, ["method.name=late_chain"]),
     "method.weights": ("stashed", trained, ["method.name=late_chain"]),
