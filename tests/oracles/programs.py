@@ -59,6 +59,22 @@ def dgl(f: Modules, a: Modules, opt: Optimizers, data: Data) -> None:
             x = h.detach()
 
 
+def greedy(f: Modules, a: Modules, opt: Optimizers, data: Data, S: int) -> None:
+    """One block after another, each for S batches."""
+    for t, (image, y) in enumerate(data):
+        x = image
+        for k in range(len(f)):
+            if t < k * S:
+                break
+            if t < (k + 1) * S:
+                f[k].train()
+                ce(a[k](f[k](x)), y).backward()
+                step(opt[k])
+                break
+            with torch.no_grad():
+                x = f[k].eval()(x)
+
+
 def back_propagation(f: Modules, a: Modules, opt: Optimizers, data: Data) -> None:
     for x, y in data:
         for module in f:

@@ -154,7 +154,7 @@ WRONG = {
     ),
     "own loss of overlap without a gradient for the layers": (
         ["method.name=overlap", "method.local.name=none"],
-        "command line: method.local.name: unknown local loss 'none', nearest is 'cross_entropy'; allowed: cross_entropy, predsim",
+        "command line: method.local.name: unknown local loss 'none', nearest is 'cross_entropy'; allowed: cross_entropy",
     ),
     "impossible value of the own loss": (
         ["method.name=overlap", "method.local.name=predsim", "method.local.beta=2"],

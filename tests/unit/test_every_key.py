@@ -266,6 +266,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "optimizer.milestones": ("[1]", learning_rates, ["optimizer.schedule=multistep", "optimizer.milestones=[2]"]),
     "optimizer.gamma": ("0.5", learning_rates, ["optimizer.schedule=step", "optimizer.step_epochs=1"]),
     "optimizer.warmup_steps": ("2", learning_rates, []),
+    "training.schedule": ("one_by_one", planned, []),
     "training.epochs": ("2", planned, []),
     "training.seed": ("1", trained, []),
     "training.precision": ("bf16", trained, []),
