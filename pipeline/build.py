@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import nn
 
+from greedypipe.pipeline.accumulation import make_optimization
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedback, FeedbackConfig, Reach, timing_of
 from greedypipe.pipeline.heads import build_head
@@ -198,7 +199,7 @@ class Blueprint:
         configs = {"auxiliary": self.sections.auxiliary or self.sections.optimizer, "probe": self.sections.optimizer}
 
         def optimization(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimization:
-            return Optimization(config, parameters, self.steps_per_epoch, self.block_steps)
+            return make_optimization(config, parameters, self.steps_per_epoch, self.block_steps)
 
         return Optimizations(
             optimization(self.sections.optimizer, main),

@@ -79,5 +79,7 @@ def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
     ).model_dump(mode="json")
     tree["training"]["epochs"] = tree["evaluation"]["every_epochs"] = 1
     tree["logging"] = LoggingConfig(interval_steps=interval).model_dump(mode="json")
-    tree["optimizer"]["warmup_steps"] = min(tree["optimizer"]["warmup_steps"], steps - 1)
+    optimizer = tree["optimizer"]
+    optimizer["accumulate_batches"] = min(optimizer["accumulate_batches"], steps)
+    optimizer["warmup_steps"] = min(optimizer["warmup_steps"], steps // optimizer["accumulate_batches"] - 1)
     return tree

@@ -106,8 +106,11 @@ def schedule_problems(config: RunConfig, blueprint: Blueprint) -> Iterator[str]:
 
 def length_problems(config: RunConfig, steps_per_epoch: int) -> Iterator[str]:
     """Settings that do not fit into the run's length."""
-    total = config.training.epochs * steps_per_epoch
-    if config.optimizer.warmup_steps >= total:
+    batches, accumulated = config.training.epochs * steps_per_epoch, config.optimizer.accumulate_batches
+    total = batches // accumulated
+    if not total:
+        yield f"optimizer.accumulate_batches: got {accumulated}, allowed: at most the run's {batches} batches"
+    elif config.optimizer.warmup_steps >= total:
         yield (
             f"optimizer.warmup_steps: got {config.optimizer.warmup_steps}, allowed: below the run's {total} steps "
             f"({config.training.epochs} epochs of {steps_per_epoch})"
