@@ -7,7 +7,7 @@ import torch
 
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import load_config
-from greedypipe.launch.plan import make_forecast
+from greedypipe.launch.planning.best_cut import make_forecast
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.pipeline import reference
 from greedypipe.pipeline.block import Block
