@@ -21,7 +21,8 @@ class AccumulatingOptimization(Optimization):
     ) -> None:
         super().__init__(config, parameters, steps_per_epoch, total_steps)
         self._every = config.accumulate_batches
-        self._forget()
+        self._batches = 0
+        self._sums: list[Tensor | None] = [None] * len(self.parameters)
 
     def advance(self) -> bool:
         """Adds the gradients to those of earlier batches; where they are enough, as `Optimization.advance` with the mean."""
@@ -52,7 +53,7 @@ class AccumulatingOptimization(Optimization):
 
     def _forget(self) -> None:
         self._batches = 0
-        self._sums: list[Tensor | None] = [None] * len(self.parameters)
+        self._sums = [None] * len(self.parameters)
 
 
 def make_optimization(

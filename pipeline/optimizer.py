@@ -26,7 +26,7 @@ _SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
-    """Optimizer and learning-rate schedule of each block; epochs are counted in the block's own steps."""
+    """Optimizer and learning-rate schedule of each block; epochs are counted in the block's own batches."""
 
     name: str = Field(description="the update rule")
     lr: float = Field(0.1, gt=0, description="initial learning rate, after any warm-up")

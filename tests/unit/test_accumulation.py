@@ -17,7 +17,7 @@ from greedypipe.pipeline.optimizer import SgdConfig
 from greedypipe.pipeline.recut import transferred_state
 from tests.oracles import programs
 from tests.unit.test_feedback_oracles import LR, Program, data
-from tests.unit.tiny import MLP, differing, head, learned, make_blocks, method
+from tests.unit.tiny import differing, head, learned, make_blocks, method
 
 BATCHES = 9
 
@@ -43,19 +43,6 @@ def test_a_step_follows_the_mean_gradient_of_so_many_batches() -> None:
         assert not differing(block.method.head.state_dict(), program.heads[k].state_dict())
     program.assert_equals_blocks()
     assert [(block.turn, block.step) for block in blocks] == [(BATCHES, 2)] * 3
-
-
-def test_two_batches_give_the_step_of_both_together() -> None:
-    """Of a network without statistics over the batch, within rounding."""
-    (first, second) = data(2)
-    both = [(torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]]))]
-    apart = make_blocks(2, model=MLP, optimizer=SgdConfig(accumulate_batches=2))
-    together = make_blocks(2, model=MLP, optimizer=SgdConfig())
-    reference.train(apart, [first, second])
-    reference.train(together, both)
-    expected = learned(together)
-    for name, value in learned(apart).items():
-        torch.testing.assert_close(value, expected[name])
 
 
 @pytest.mark.parametrize("name", ["features_replay", "local_critic"])
