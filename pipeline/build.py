@@ -155,6 +155,11 @@ class Blueprint:
         """Whether blocks run batches again, or keep their graphs, when feedback on them comes."""
         return self.has_feedback and any(self._delays)
 
+    @property
+    def answers_batches(self) -> bool:
+        """Whether what travels back is about the rows of a batch, as parameters are not."""
+        return any(back.per_row for index in range(1, self.num_blocks) for back in self.sends(index))
+
     def sends(self, index: int) -> tuple[Back, ...]:
         """What block `index` sends to the block before it; nothing from the first."""
         return self._method_class.sends(self._site(index)) if index and self.has_feedback else ()

@@ -74,10 +74,15 @@ def feedback_problems(config: RunConfig, blueprint: Blueprint, placement: Placem
     method = config.method.name
     if not blueprint.has_feedback:
         return
-    if config.buffers.policy == "replay":
+    if config.buffers.policy == "replay" and blueprint.answers_batches:
         yield (
             f"method.name: got {method} with buffers.policy=replay, allowed: fifo: its feedback answers every batch once, "
             "and replay drops and repeats batches"
+        )
+    elif config.buffers.policy == "replay" and config.faults.policy == "isolate":
+        yield (
+            f"faults.policy: got isolate with method.name={method} and buffers.policy=replay, allowed: restart: feedback "
+            "for a stage that is away has nowhere to go"
         )
     if placement and max(placement.replicas) > 1:
         yield (
