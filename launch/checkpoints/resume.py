@@ -28,7 +28,7 @@ from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
 from greedypipe.workers.atomic import reason_of, write_atomically
 from greedypipe.workers.block_files import FINAL
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import shown
 from greedypipe.workers.telemetry.records import Beginning
 from greedypipe.workers.telemetry.results import RunEnd, Summary
 from greedypipe.workers.telemetry.summary_file import read_summary

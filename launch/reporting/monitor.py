@@ -17,8 +17,8 @@ from greedypipe.launch.reporting.tables import evaluation_line
 from greedypipe.launch.reporting.trackers import Tracker
 from greedypipe.workers.evaluation import combined, is_whole
 from greedypipe.workers.jsonl import LinesFile, salvage_lines, write_lines
+from greedypipe.workers.output import shown
 from greedypipe.workers.telemetry.board import Board
-from greedypipe.workers.telemetry.phrases import shown
 from greedypipe.workers.telemetry.records import Passed, StageRow
 from greedypipe.workers.telemetry.results import EVALUATIONS, Evaluation
 from greedypipe.workers.telemetry.topics import PASSED, STATUS, evaluation_of

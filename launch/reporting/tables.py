@@ -7,7 +7,7 @@ from typing import Any
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.reporting.fitting import Column, FittingTable
 from greedypipe.workers.data.info import DataInfo
-from greedypipe.workers.data.printable import printable
+from greedypipe.workers.output import printable
 from greedypipe.workers.telemetry.activity import Activity, sentence
 from greedypipe.workers.telemetry.phrases import count_of, range_of_layers, way_of_training
 from greedypipe.workers.telemetry.records import StageRow
