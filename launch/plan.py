@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from greedypipe.launch.on_host.rehearsal import Rehearsal
     from greedypipe.launch.planning.auto_cut import Forecast
     from greedypipe.launch.planning.run_plan import Plan
-    from greedypipe.workers.telemetry.results import LinkReport, StageReport
+    from greedypipe.workers.telemetry.results import StageReport
 
 
 @command
@@ -59,7 +59,10 @@ def main() -> None:
 def as_json(found: "Forecast", rehearsal: "Rehearsal") -> dict[str, object]:
     """All numbers that the command prints."""
     derived = {"imbalance": found.imbalance, "head_overhead": found.head_overhead}
-    return {"layers": asdict(found) | derived, "rehearsal": asdict(rehearsal)}
+    numbers: dict[str, object] = {"layers": asdict(found) | derived, "rehearsal": asdict(rehearsal)}
+    if pace := rehearsal.feedback:
+        numbers["feedback"] = {"needed_delays": pace.needed_delays, "share_of_bound": pace.share_of_bound}
+    return numbers
 
 
 def _parse() -> argparse.Namespace:
@@ -87,7 +90,8 @@ def plan_table(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal") -> Table
         "send ms",
         "needs MB/s",
     )
-    for name in names:
+    pace = rehearsal.feedback
+    for name in (*names, *(["full-speed delay"] if pace else [])):
         table.add_column(name, justify="left" if name in names[:2] else "right")
     for report in rehearsal.stages:
         stage = report.stage
@@ -100,6 +104,7 @@ def plan_table(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal") -> Table
             f"{report.peak_memory_bytes / 1e6:,.0f}",
             f"{report.slot_bytes / 1e6:,.0f}",
             *([""] * 3 if last else _link_cells(plan, rehearsal, report)),
+            *([f"{pace.needed_delays[stage]:.2f}"] if pace and not last else []),
         )
     return table
 
@@ -111,13 +116,8 @@ def _layers(plan: "Plan", block: int) -> str:
 def _link_cells(plan: "Plan", rehearsal: "Rehearsal", report: "StageReport") -> list[str]:
     sent_bytes = plan.layout_after(report.stage).slot_bytes / plan.placement.replicas[report.stage]
     batches_per_s = rehearsal.samples_per_s / plan.config.data.batch_size
-    send_s = _send_s(report.link)
+    send_s = report.link.message_s
     return [f"{sent_bytes / 1e6:.2f}", f"{1e3 * send_s:.2f}", f"{sent_bytes * batches_per_s / 1e6:,.0f}"]
-
-
-def _send_s(link: "LinkReport") -> float:
-    """Seconds per message, without waits."""
-    return link.send_s / max(link.messages, 1)
 
 
 def plan_lines(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal") -> str:
@@ -134,6 +134,7 @@ def plan_lines(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal") -> str:
         f"{found.samples_per_s:,.0f} from layers",
         f"back-propagation in one process        {batch / found.back_propagation_s:,.0f} samples/s from layers",
         *_link_lines(rehearsal, slowest_s),
+        *_feedback_lines(rehearsal),
     ]
     if found.boundaries:
         use = f"to use it: partition.blocks={plan.blueprint.num_blocks} partition.boundaries=[{boundaries}]"
@@ -142,12 +143,23 @@ def plan_lines(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal") -> str:
     return "\n".join(lines)
 
 
+def _feedback_lines(rehearsal: "Rehearsal") -> list[str]:
+    """Which delay of feedback would cost no speed, and what the configured one costs."""
+    if (pace := rehearsal.feedback) is None:
+        return []
+    return [
+        f"feedback: a message and its answer take {1e3 * max(pace.round_trip_s):.2f} ms at most: full speed needs "
+        f"feedback.delay of {max(pace.needed_delays):.2f} here; the configured {', '.join(map(str, pace.delays))} allows "
+        f"{pace.share_of_bound:.1%} of the bound"
+    ]
+
+
 def _link_lines(rehearsal: "Rehearsal", slowest_s: float) -> list[str]:
     """Whether sending a message takes longer than the slowest stage's work on it."""
     sending = [report.link for report in rehearsal.stages if report.stage < rehearsal.stages[-1].stage]
     if not sending:
         return []
-    slowest_send_s = max(_send_s(link) for link in sending)
+    slowest_send_s = max(link.message_s for link in sending)
     verdict = "binds: use link.dtype or cut elsewhere" if slowest_send_s > slowest_s else "does not bind"
     return [
         f"links ({sending[0].transport}): a message takes {1e3 * slowest_send_s:.2f} ms at most, "

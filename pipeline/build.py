@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import nn
 
+from greedypipe.pipeline.accumulation import make_optimization
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedback, FeedbackConfig, Reach, timing_of
 from greedypipe.pipeline.heads import build_head
@@ -159,6 +160,11 @@ class Blueprint:
         """Whether blocks run batches again, or keep their graphs, when feedback on them comes."""
         return self.has_feedback and any(self._delays)
 
+    @property
+    def answers_batches(self) -> bool:
+        """Whether what travels back is about the rows of a batch, as parameters are not."""
+        return any(back.per_row for index in range(1, self.num_blocks) for back in self.sends(index))
+
     def sends(self, index: int) -> tuple[Back, ...]:
         """What block `index` sends to the block before it; nothing from the first."""
         return self._method_class.sends(self._site(index)) if index and self.has_feedback else ()
@@ -208,7 +214,7 @@ class Blueprint:
         configs = {"auxiliary": self.sections.auxiliary or self.sections.optimizer, "probe": self.sections.optimizer}
 
         def optimization(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimization:
-            return Optimization(config, parameters, self.steps_per_epoch, self.block_steps)
+            return make_optimization(config, parameters, self.steps_per_epoch, self.block_steps)
 
         return Optimizations(
             optimization(self.sections.optimizer, main),

@@ -13,7 +13,8 @@ class Optimization:
 
     Args:
         parameters: What is trained, in an order that every process agrees on.
-        total_steps: Step budget of the run.
+        steps_per_epoch: Batches of an epoch.
+        total_steps: Batches of the run.
     """
 
     def __init__(

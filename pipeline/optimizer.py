@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
@@ -25,7 +26,7 @@ _SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
-    """Optimizer and learning-rate schedule of each block; epochs are counted in the block's own steps."""
+    """Optimizer and learning-rate schedule of each block; epochs are counted in the block's own batches."""
 
     name: str = Field(description="the update rule")
     lr: float = Field(0.1, gt=0, description="initial learning rate, after any warm-up")
@@ -42,6 +43,9 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
     gamma: float = Field(0.2, gt=0, le=1, description="schedule=step or multistep: factor of each decay")
     warmup_steps: int = Field(
         0, ge=0, description="steps in which the learning rate first rises linearly from lr/100; 0: none"
+    )
+    accumulate_batches: int = Field(
+        1, ge=1, description="batches whose mean gradient makes one step; warm-up counts steps, other schedules epochs"
     )
 
     @abstractmethod
@@ -155,18 +159,24 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
 def build_schedule(
     config: OptimizerConfig, optimizer: optim.Optimizer, steps_per_epoch: int, total_steps: int
 ) -> lr_scheduler.LambdaLR:
-    """Builds the schedule; it is advanced once per step and, unlike in the published DGL code, keeps the momentum."""
+    """Builds the schedule; it is advanced once per step and, unlike in the published DGL code, keeps the momentum.
+
+    Args:
+        steps_per_epoch: Batches of an epoch, of which `accumulate_batches` make a step.
+        total_steps: Batches of the run.
+    """
     warmup = config.warmup_steps
+    an_epoch, all_of_them = Fraction(steps_per_epoch, config.accumulate_batches), total_steps // config.accumulate_batches
 
     def factor(step: int) -> float:
         if step < warmup:
-            return _decay(config, step, steps_per_epoch, total_steps) * (0.01 + 0.99 * step / warmup)
-        return _decay(config, step, steps_per_epoch, total_steps)
+            return _decay(config, step, an_epoch, all_of_them) * (0.01 + 0.99 * step / warmup)
+        return _decay(config, step, an_epoch, all_of_them)
 
     return lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def _decay(config: OptimizerConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
+def _decay(config: OptimizerConfig, step: int, steps_per_epoch: Fraction, total_steps: int) -> float:
     match config.schedule:
         case "step":
             return config.gamma ** (step // (config.step_epochs * steps_per_epoch))

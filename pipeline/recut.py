@@ -40,6 +40,7 @@ def transferred_state(block: Block, saved: Sequence[State]) -> tuple[dict[str, A
         "optimizer": _optimizer(own, slowest, sources, head),
         "schedule": slowest["schedule"],
         "others": head["others"] if head else {},
+        **_accumulated(own, saved),
         **_in_flight(own, saved),
     }, head is None
 
@@ -47,11 +48,23 @@ def transferred_state(block: Block, saved: Sequence[State]) -> tuple[dict[str, A
 def _in_flight(own: State, saved: Sequence[State]) -> dict[str, Any]:
     """Batches that feedback is due on, and feedback on its way, are those of the same block with the same layers, in front
     of and behind the same neighbours; with another cut they are dropped, and blocks begin as at the start of a run."""
-    index = own["index"]
-    same = saved[index] if index < len(saved) else None
-    if same is None or list(same["layers"]) != list(own["layers"]) or len(same["line"]) != len(own["line"]):
+    same = _same(own, saved)
+    if same is None or len(same["line"]) != len(own["line"]):
         return {"kept": [], "line": own["line"]}
     return {"kept": same["kept"], "line": same["line"]}
+
+
+def _accumulated(own: State, saved: Sequence[State]) -> dict[str, Any]:
+    """Gradients on the way to a step are those of the same block with the same head; with another cut they are dropped."""
+    same = _same(own, saved)
+    return {"accumulated": same["accumulated"]} if same and _has_head_of(own, same) and "accumulated" in same else {}
+
+
+def _same(own: State, saved: Sequence[State]) -> State | None:
+    """The saved block of the same place with the same layers."""
+    index = own["index"]
+    same = saved[index] if index < len(saved) else None
+    return same if same and list(same["layers"]) == list(own["layers"]) else None
 
 
 def _check(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

@@ -114,6 +114,10 @@ class Inbox:
             has_ended = has_ended or message.kind == Kind.END
             read.done()
 
+    def poll(self) -> Read[Received] | None:
+        """What could be read next, if anything has come; the reader calls `done`. Never waits."""
+        return self._buffer.try_read()
+
     def read_each_once(self) -> None:
         """Called once the stage has finished: forwarding a batch twice would only cost the other stages time."""
         self._buffer.cap_reuse(1)

@@ -8,8 +8,8 @@ import torch
 
 from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback
 from greedypipe.workers.around.shell import AnyBlock
-from greedypipe.workers.inbox import Delivery, MessageStream
-from greedypipe.workers.links.interface import Sender
+from greedypipe.workers.inbox import Delivery, Inbox, MessageStream
+from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Kind, Message
 
 
@@ -19,6 +19,14 @@ class Line(Protocol):
     @property
     def wait_s(self) -> float:
         """Seconds that `get` has waited for another stage."""
+
+    @property
+    def stats(self) -> LinkStats | None:
+        """Figures of the link that entries are sent over; None where this end sends none over a link."""
+
+    @property
+    def age_mean(self) -> float | None:
+        """Mean age of what `get` has found, in turns; None where it is the line's delay."""
 
     def put(self, entry: Entry, batch_id: int) -> None:
         """Adds an entry; `batch_id` is that of the turn."""
@@ -37,6 +45,7 @@ class NoLine:
     """No feedback: nothing is put in, and what is taken out is empty."""
 
     wait_s = 0.0
+    stats = age_mean = None
 
     def put(self, entry: Entry, batch_id: int) -> None:
         pass
@@ -59,6 +68,7 @@ class LocalLine:
     """
 
     wait_s = 0.0
+    stats = age_mean = None
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = deque(entries)
@@ -87,11 +97,16 @@ class SentLine:
     """
 
     wait_s = 0.0
+    age_mean = None
 
     def __init__(self, sender: Sender, entries: Sequence[Entry], batch_id: int) -> None:
         self._sender = sender
         for position, entry in enumerate(entries):
             self.put(entry, batch_id - len(entries) + position)
+
+    @property
+    def stats(self) -> LinkStats:
+        return self._sender.stats
 
     def put(self, entry: Entry, batch_id: int) -> None:
         kind = Kind.FEEDBACK if entry else Kind.NO_FEEDBACK
@@ -116,6 +131,8 @@ class ReceivedLine:
         device: Of the block that takes the entries.
     """
 
+    stats = None
+
     def __init__(self, inbox: MessageStream, device: torch.device) -> None:
         self._inbox = inbox
         self._deliveries: Iterator[Delivery] = iter(inbox)
@@ -124,6 +141,10 @@ class ReceivedLine:
     @property
     def wait_s(self) -> float:
         return self._inbox.wait_s
+
+    @property
+    def age_mean(self) -> float | None:
+        return None
 
     def put(self, entry: Entry, batch_id: int) -> None:
         raise AssertionError("this end of the line is the receiver's")
@@ -141,6 +162,57 @@ class ReceivedLine:
 
     def close(self) -> None:
         pass
+
+
+class SentNewest(SentLine):
+    """As `SentLine`, to a stage that takes the newest entry whenever it likes: empty ones are not sent.
+
+    Args:
+        block: Which puts entries in.
+    """
+
+    def __init__(self, sender: Sender, block: AnyBlock) -> None:
+        self._block = block
+        super().__init__(sender, block.line, block.turn)
+
+    def put(self, entry: Entry, batch_id: int) -> None:
+        if entry:
+            self._sender.send(Message(Kind.FEEDBACK, batch_id, self._block.turn, entry))
+
+
+class ReceivedNewest(ReceivedLine):
+    """The end of a line from another stage whose newest entry counts, once, and which nobody waits for.
+
+    Args:
+        inbox: What has been received; keeps the newest entry alone.
+        block: Which takes the entries.
+    """
+
+    def __init__(self, inbox: Inbox, device: torch.device, block: AnyBlock) -> None:
+        super().__init__(inbox, device)
+        self._newest = inbox
+        self._block = block
+        self._turn = block.turn
+        self._found = self._ages = 0
+
+    @property
+    def age_mean(self) -> float | None:
+        """Turns by which the block that sent an entry was behind the one that took it, on average; below 0: ahead."""
+        return self._ages / self._found if self._found else None
+
+    def get(self) -> Feedback:
+        if self._block.turn == self._turn:
+            return NOTHING  # the block has finished, and learns nothing
+        self._turn = self._block.turn
+        if (read := self._newest.poll()) is None:
+            return NOTHING
+        message = read.item.message.to(self._device)
+        assert message.kind == Kind.FEEDBACK, f"{message.kind.name} came where feedback was due"
+        self._found += 1
+        self._ages += self._turn - message.step
+        entry = {name: tensor.clone() for name, tensor in message.tensors.items()}
+        read.done()
+        return entry
 
 
 class Lines:

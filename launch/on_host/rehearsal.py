@@ -2,13 +2,14 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from greedypipe.launch.on_host.local_run import run_pipeline
+from greedypipe.launch.planning.feedback_delay import FeedbackPace, feedback_pace
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.workers.data.sets.synthetic import SyntheticConfig
 from greedypipe.workers.telemetry.meter import LoggingConfig
@@ -28,11 +29,13 @@ class Rehearsal:
         samples_per_s: Of the pipeline; never above the bound, though the bound is a mean over the whole rehearsal and this
             is taken from the part of it in which all stages trained.
         bound_samples_per_s: What the slowest stage allows.
+        feedback: What feedback between stages allows; None where nothing travels back.
     """
 
     samples_per_s: float
     bound_samples_per_s: float
     stages: list[StageReport]
+    feedback: FeedbackPace | None = None
 
     @classmethod
     def measured(cls, rates: Sequence[float], stages: list[StageReport], batch_size: int) -> "Rehearsal":
@@ -62,7 +65,8 @@ def rehearse(plan: Plan, step_s: float, seconds: float) -> Rehearsal:
         if any(outcome.exit_codes):
             raise RuntimeError("the rehearsal failed:\n" + "\n".join(outcome.printed))
         rates = outcome.steady_samples_per_s(plan.config.data.batch_size, WARMUP_STEPS)
-        return Rehearsal.measured(rates, outcome.reports, plan.config.data.batch_size)
+        measured = Rehearsal.measured(rates, outcome.reports, plan.config.data.batch_size)
+        return replace(measured, feedback=feedback_pace(plan, outcome.reports))
 
 
 def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
@@ -79,5 +83,7 @@ def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
     ).model_dump(mode="json")
     tree["training"]["epochs"] = tree["evaluation"]["every_epochs"] = 1
     tree["logging"] = LoggingConfig(interval_steps=interval).model_dump(mode="json")
-    tree["optimizer"]["warmup_steps"] = min(tree["optimizer"]["warmup_steps"], steps - 1)
+    optimizer = tree["optimizer"]
+    optimizer["accumulate_batches"] = min(optimizer["accumulate_batches"], steps)
+    optimizer["warmup_steps"] = min(optimizer["warmup_steps"], steps // optimizer["accumulate_batches"] - 1)
     return tree

@@ -74,10 +74,15 @@ def feedback_problems(config: RunConfig, blueprint: Blueprint, placement: Placem
     method = config.method.name
     if not blueprint.has_feedback:
         return
-    if config.buffers.policy == "replay":
+    if config.buffers.policy == "replay" and blueprint.answers_batches:
         yield (
             f"method.name: got {method} with buffers.policy=replay, allowed: fifo: its feedback answers every batch once, "
             "and replay drops and repeats batches"
+        )
+    elif config.buffers.policy == "replay" and config.faults.policy == "isolate":
+        yield (
+            f"faults.policy: got isolate with method.name={method} and buffers.policy=replay, allowed: restart: feedback "
+            "for a stage that is away has nowhere to go"
         )
     if placement and max(placement.replicas) > 1 and (reason := blueprint.unshared):
         yield f"placement.replicas: got {max(placement.replicas)} with method.name={method}, allowed: 1: {reason}"
@@ -103,8 +108,11 @@ def schedule_problems(config: RunConfig, blueprint: Blueprint) -> Iterator[str]:
 
 def length_problems(config: RunConfig, steps_per_epoch: int) -> Iterator[str]:
     """Settings that do not fit into the run's length."""
-    total = config.training.epochs * steps_per_epoch
-    if config.optimizer.warmup_steps >= total:
+    batches, accumulated = config.training.epochs * steps_per_epoch, config.optimizer.accumulate_batches
+    total = batches // accumulated
+    if not total:
+        yield f"optimizer.accumulate_batches: got {accumulated}, allowed: at most the run's {batches} batches"
+    elif config.optimizer.warmup_steps >= total:
         yield (
             f"optimizer.warmup_steps: got {config.optimizer.warmup_steps}, allowed: below the run's {total} steps "
             f"({config.training.epochs} epochs of {steps_per_epoch})"

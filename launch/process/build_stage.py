@@ -24,7 +24,7 @@ from greedypipe.workers.data.source import BatchSource
 from greedypipe.workers.ending import Stops
 from greedypipe.workers.feed import Calendar, Feed, Start
 from greedypipe.workers.inbox import FEEDBACK, SLOTS_BEYOND_BUFFER, Inbox, MessageStream
-from greedypipe.workers.lines import Line, Lines, NoLine, ReceivedLine, SentLine
+from greedypipe.workers.lines import Line, Lines, NoLine, ReceivedLine, ReceivedNewest, SentLine, SentNewest
 from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.placement import stage_name
 from greedypipe.workers.replicas import Replicas, join_replicas
@@ -35,6 +35,8 @@ from greedypipe.workers.telemetry.records import EvaluationPart, Passed, Saved
 from greedypipe.workers.telemetry.results import StageReport
 from greedypipe.workers.telemetry.topics import PASSED, STATUS, TRACE, checkpoint_of, evaluation_of
 
+NEWEST = BuffersConfig(policy="replay", capacity=1, selector="newest", max_reuse=1)
+"""What is kept of feedback that answers no batch, where nobody waits: the newest entry, read once."""
 Expect = Callable[[str, int], None]
 """Called with the name and the batch_id of every checkpoint that this stage saves."""
 
@@ -152,7 +154,9 @@ class Stage:
         self._save_end(parts.saver, ended_at, expect)
         if spans := parts.tracing.spans():
             self._board.post(TRACE, self._seat.rank, spans)
-        report = report_stage(self._status, self._blocks, self._worker.watch, parts.inbox, parts.outbox)
+        report = report_stage(
+            self._status, self._blocks, self._worker.watch, parts.inbox, parts.outbox, parts.before, parts.behind
+        )
         self._report = replace(report, save_stalled_s=parts.saver.stalled_s, records_lost=parts.metrics.lost)
         self._attempt.ending.report(self._report)
 
@@ -204,17 +208,22 @@ class Stage:
         if (sender := links.back_sender()) is None:
             return NoLine()
         open_parts.callback(sender.abandon)
-        return SentLine(sender, self._blocks[0].line, self._origin.batch_id)
+        first = self._blocks[0]
+        if self._plan.config.buffers.policy == "replay":
+            return SentNewest(sender, first)
+        return SentLine(sender, first.line, self._origin.batch_id)
 
     def _line_behind(self, links: StageLinks, open_parts: ExitStack) -> Line:
-        """The line from the next stage, whose inbox holds one entry more than its delay, so that it never waits for room."""
-        capacity = self._blocks[-1].timing.delay + 1
-        if (receiver := links.back_receiver(capacity + SLOTS_BEYOND_BUFFER)) is None:
+        """The line from the next stage, whose inbox holds one entry more than its delay, so that it never waits for room;
+        with replay the newest one alone."""
+        config, last = self._plan.config, self._blocks[-1]
+        replay = config.buffers.policy == "replay"
+        buffer = NEWEST if replay else BuffersConfig(policy="fifo", capacity=last.timing.delay + 1)
+        if (receiver := links.back_receiver(buffer.capacity + SLOTS_BEYOND_BUFFER)) is None:
             return NoLine()
-        config = self._plan.config
         inbox = Inbox(
             receiver,
-            BuffersConfig(policy="fifo", capacity=capacity),
+            buffer,
             seed=config.training.seed,
             status=self._status,
             upstream=stage_name(self._stage + 1),
@@ -222,7 +231,7 @@ class Stage:
             awaited=FEEDBACK,
         )
         open_parts.callback(inbox.close)
-        return ReceivedLine(inbox, self._device)
+        return ReceivedNewest(inbox, self._device, last) if replay else ReceivedLine(inbox, self._device)
 
     def _make_feed(self) -> Feed:
         config, replay = self._plan.config, self._plan.config.buffers.policy == "replay"

@@ -1,13 +1,14 @@
 """The figures of a run that has ended: what each stage reports, and what follows for the pipeline."""
 
 import itertools
-from dataclasses import asdict
+from dataclasses import fields
 
 import torch
 
 from greedypipe.pipeline.block import Block
 from greedypipe.workers.inbox import MessageStream
-from greedypipe.workers.links.interface import Sender
+from greedypipe.workers.lines import Line
+from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.memory import peak_memory_bytes
 from greedypipe.workers.telemetry.machine import hardware, versions
 from greedypipe.workers.telemetry.meter import Stopwatch
@@ -25,11 +26,17 @@ from greedypipe.workers.telemetry.status import StageStatus
 
 
 def report_stage(
-    status: StageStatus, blocks: list[Block], watch: Stopwatch, inbox: MessageStream, outbox: Sender
+    status: StageStatus,
+    blocks: list[Block],
+    watch: Stopwatch,
+    inbox: MessageStream,
+    outbox: Sender,
+    before: Line,
+    behind: Line,
 ) -> StageReport:
     """The report of the calling process, without what its files have cost."""
-    stats, link, seat = inbox.stats(), asdict(outbox.stats), status.seat
-    slot_bytes = inbox.slot_bytes + link.pop("slot_bytes")
+    stats, seat = inbox.stats(), status.seat
+    slot_bytes = inbox.slot_bytes + outbox.stats.slot_bytes
     return StageReport(
         stage=seat.stage,
         replica=seat.replica,
@@ -59,8 +66,14 @@ def report_stage(
         dropped=stats.dropped,
         staleness_counts=stats.staleness_counts[: stats.staleness_max + 1] if stats.reads else [],
         slot_bytes=slot_bytes,
-        link=LinkReport(**link),
+        link=_link_report(outbox.stats),
+        back=_link_report(before.stats) if before.stats else None,
+        feedback_age_mean=behind.age_mean,
     )
+
+
+def _link_report(stats: LinkStats) -> LinkReport:
+    return LinkReport(**{field.name: getattr(stats, field.name) for field in fields(LinkReport)})
 
 
 def summarise(

@@ -21,6 +21,7 @@ VARIANTS = {
     "dropout": ["model.dropout=0.2"],
     "predsim and adam": ["method.name=predsim", "optimizer.name=adam", "optimizer.lr=1e-3"],
     "clipped cosine": ["optimizer.clip_norm=0.5", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"],
+    "accumulated": ["optimizer.accumulate_batches=5", "method.name=features_replay"],
     "no room to spare": ["buffers.capacity=1", "link.slots=1"],
     **{name: [f"method.name={name}"] for name in METHODS if name not in ("cross_entropy", "predsim")},
 }

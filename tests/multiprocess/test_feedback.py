@@ -83,6 +83,17 @@ def test_a_wait_for_feedback_is_named(tmp_path: Path) -> None:
     assert "stage 0 waited 2 s for feedback of stage 1, last batch_id 3" in said, said
 
 
+def test_with_replay_parameters_come_back_whenever_they_come(tmp_path: Path) -> None:
+    """A slower next stage is behind, and nobody waits for it; each process sends what two blocks exchange within it."""
+    slow = ["debug.slow_stage=1", "debug.slow_factor=3", "buffers.policy=replay", "training.epochs=2"]
+    outcome = run_pipeline([*FOUR, *slow, "method.name=man", "feedback.delay=2"], 2, tmp_path)
+    assert outcome.exit_codes == [0, 0], outcome.printed
+    before, behind = outcome.reports
+    assert before.wait_feedback_fraction == 0 and before.batches == behind.batches == 24
+    assert before.feedback_age_mean is not None and before.feedback_age_mean > 0
+    assert behind.feedback_age_mean is None and behind.back is not None and 0 < behind.back.messages <= 25
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
@@ -92,6 +103,10 @@ def test_a_wait_for_feedback_is_named(tmp_path: Path) -> None:
         (
             ["method.name=late_chain", "method.rows=0.5", "placement.replicas=2"],
             "placement.replicas: got 2 with method.name=late_chain, allowed: 1: with method.rows below 1",
+        ),
+        (
+            ["method.name=man", "buffers.policy=replay", "faults.policy=isolate"],
+            "faults.policy: got isolate with method.name=man and buffers.policy=replay, allowed: restart",
         ),
         (["method.name=ddg", "training.compile=inductor"], "training.compile: got inductor with method.name=ddg"),
         (["method.name=late_chain", "method.rows=0.5", "method.weights=stashed"], "method.rows: got 0.5 with"),

@@ -29,18 +29,22 @@ def test_a_run_that_cuts_itself_equals_one_with_the_cut_that_it_notes(tmp_path: 
 def test_the_plan_shows_every_stage_and_a_cut_to_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    written = ["--json", str(tmp_path / "plan.json")]
     monkeypatch.setattr(
-        sys, "argv", ["launch/plan.py", "--stages", "2", "--seconds", "0.1", "--json", str(tmp_path / "plan.json"), *AUTO]
+        sys, "argv", ["launch/plan.py", "--stages", "2", "--seconds", "0.1", *written, *AUTO, "method.name=overlap"]
     )
     plan.main()
     text = capsys.readouterr().out
     found = json.loads((tmp_path / "plan.json").read_text())
     assert f"partition.boundaries=[{found['layers']['boundaries'][0]}]" in text
     assert 0 < found["rehearsal"]["samples_per_s"] <= found["rehearsal"]["bound_samples_per_s"]
-    assert all(word in text for word in ("epsilon", "alpha", "bound", "predicted throughput", "links (shm)"))
+    assert all(word in text for word in ("epsilon", "alpha", "bound", "predicted throughput", "links (shm)", "feedback:"))
     assert len(found["layers"]["stage_s"]) == len(found["rehearsal"]["stages"]) == 2
     assert found["layers"]["imbalance"] >= 1 and found["rehearsal"]["samples_per_s"] > 0
     assert found["rehearsal"]["stages"][1]["slot_bytes"] > 0
+    (needed,) = found["feedback"]["needed_delays"]
+    assert needed > 1 and f"feedback.delay of {needed:.2f} here" in text
+    assert found["rehearsal"]["feedback"]["delays"] == [1] and 0 < found["feedback"]["share_of_bound"] <= 1
 
 
 def test_processes_beyond_the_blocks_become_replicas_of_the_slowest_stage(

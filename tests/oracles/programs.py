@@ -59,6 +59,20 @@ def dgl(f: Modules, a: Modules, opt: Optimizers, data: Data) -> None:
             x = h.detach()
 
 
+def accumulated_dgl(f: Modules, a: Modules, opt: Optimizers, data: Data, n: int) -> None:
+    """A step follows the mean gradient of n batches."""
+    for t, (x, y) in enumerate(data):
+        for k in range(len(f)):
+            h = f[k](x)
+            ce(a[k](h), y).backward()
+            if t % n == n - 1:
+                for parameter in (*f[k].parameters(), *a[k].parameters()):
+                    assert parameter.grad is not None
+                    parameter.grad = parameter.grad / n
+                step(opt[k])
+            x = h.detach()
+
+
 def greedy(f: Modules, a: Modules, opt: Optimizers, data: Data, S: int) -> None:
     """One block after another, each for S batches."""
     for t, (image, y) in enumerate(data):

@@ -133,6 +133,14 @@ class TracedLine:
     def wait_s(self) -> float:
         return self._line.wait_s
 
+    @property
+    def stats(self) -> LinkStats | None:
+        return self._line.stats
+
+    @property
+    def age_mean(self) -> float | None:
+        return self._line.age_mean
+
     def put(self, entry: Entry, batch_id: int) -> None:
         self._line.put(entry, batch_id)
 

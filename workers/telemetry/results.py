@@ -121,6 +121,11 @@ class LinkReport:
     wait_room_s: float
     dropped: int
 
+    @property
+    def message_s(self) -> float:
+        """Seconds per message, without waits."""
+        return self.send_s / max(self.messages, 1)
+
 
 @dataclass(frozen=True)
 class StageReport:
@@ -134,6 +139,8 @@ class StageReport:
         peak_memory_bytes: See workers.memory; slots in shared memory count at both ends of their link.
         slot_bytes: Memory of the link slots that this process has allocated, part of its peak.
         link: Figures of its link to the next stage.
+        back: Likewise of its link to the stage before, where feedback travels; None: nothing does.
+        feedback_age_mean: Mean age, in turns, of the feedback that it has read with replay; None: it is that of the delay.
         staleness_counts: Reads by staleness 0, 1, 2 and so on, up to the largest that occurred; the entry at
             buffers.stats.STALENESS_LIMIT counts all from there on.
         save_stalled_s: Seconds for which checkpoints have kept it from training.
@@ -171,6 +178,8 @@ class StageReport:
     save_stalled_s: float = 0.0
     records_lost: int = 0
     wait_feedback_fraction: float = 0.0
+    back: LinkReport | None = None
+    feedback_age_mean: float | None = None
 
 
 @dataclass(frozen=True)
