@@ -145,6 +145,13 @@ def test_keys_that_only_one_of_run_and_checkpoint_has_are_not_compared(tmp_path:
         check_compatible(Manifest(20, {}, {}, None, config, {}), plan.config)
 
 
+def test_keys_without_effect_are_not_compared(tmp_path: Path) -> None:
+    plan = make(tmp_path, "optimizer.schedule=constant")
+    config = plan.config.model_dump(mode="json")
+    config["optimizer"]["gamma"] = 0.1
+    check_compatible(Manifest(20, {}, {}, None, config, {}), plan.config)
+
+
 def test_a_run_may_be_longer_and_elsewhere_and_cut_anew(tmp_path: Path) -> None:
     checkpoint = save(make(tmp_path), tmp_path / "elsewhere", 20)
     other = make(tmp_path, "training.epochs=99", "partition.blocks=4", "buffers.policy=replay", stages=1)
