@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from greedypipe.buffers.selectors import Entry, Selector, capped, least_used, newest, oldest, published_dgl, uniform
 from greedypipe.buffers.stats import BufferStats
@@ -42,7 +43,8 @@ class BuffersConfig(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _only_replay_uses_it(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("policy") == "fifo" and value != cls.model_fields[str(info.field_name)].default:
-            raise ValueError(f"got {value!r}, which has no effect with buffers.policy=fifo; it needs buffers.policy=replay")
+            why = f"got {value!r}, which has no effect with buffers.policy=fifo; it needs buffers.policy=replay"
+            raise PydanticCustomError("no_effect", "{why}", {"why": why})
         return value
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from greedypipe.pipeline.no_effect import NoEffect
+from greedypipe.pipeline.no_effect import no_effect
 from greedypipe.pipeline.options import refusal
 from greedypipe.pipeline.own_code import OwnCodeError
 from greedypipe.pipeline.plugins import Family, Own
@@ -58,7 +58,7 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
         key, schedule = str(info.field_name), info.data.get("schedule")
         if schedule and schedule not in _SCHEDULES[key] and value != cls.model_fields[key].default:
             needed = " or ".join(_SCHEDULES[key])
-            raise NoEffect(f"got {value!r}, which has no effect with optimizer.schedule={schedule}; it needs {needed}")
+            raise no_effect(f"got {value!r}, which has no effect with optimizer.schedule={schedule}; it needs {needed}")
         if key == "milestones" and schedule == "multistep" and not value:
             raise ValueError("got no epochs, but optimizer.schedule=multistep needs some, e.g. [150, 225]")
         return value
@@ -76,7 +76,7 @@ class SgdConfig(OptimizerConfig):
     @classmethod
     def _nesterov_needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
         if nesterov and info.data.get("momentum") == 0:
-            raise NoEffect("got true, which needs optimizer.momentum above 0")
+            raise no_effect("got true, which needs optimizer.momentum above 0")
         return nesterov
 
     def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:

@@ -5,7 +5,7 @@ import difflib
 import inspect
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, LiteralString
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -16,8 +16,8 @@ Refused = tuple[tuple[str, ...], Any, str]
 """Location below the validated value, input, and message."""
 
 
-def refusal(title: str, errors: Iterable[Refused]) -> ValidationError:
-    """A validation error with one line for each of `errors`.
+def refusal(title: str, errors: Iterable[Refused], kind: LiteralString = "refused") -> ValidationError:
+    """A validation error with one line for each of `errors`, of one type.
 
     Raised inside a validator, it reports every line at its own location.
     """
@@ -25,7 +25,7 @@ def refusal(title: str, errors: Iterable[Refused]) -> ValidationError:
         title,
         [
             # The message is passed as context: pydantic formats the template, and a user's input may contain braces.
-            InitErrorDetails(type=PydanticCustomError("refused", "{reason}", {"reason": text}), loc=location, input=got)
+            InitErrorDetails(type=PydanticCustomError(kind, "{reason}", {"reason": text}), loc=location, input=got)
             for location, got, text in errors
         ],
     )

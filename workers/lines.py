@@ -177,7 +177,7 @@ class SentNewest(SentLine):
 
     def put(self, entry: Entry, batch_id: int) -> None:
         if entry:
-            self._sender.send(Message(Kind.FEEDBACK, batch_id, self._block.turn, entry))
+            self._sender.send(Message(Kind.FEEDBACK, batch_id, self._block.turn, entry.tensors))
 
 
 class ReceivedNewest(ReceivedLine):

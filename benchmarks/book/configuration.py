@@ -21,7 +21,8 @@ training: {epochs: 15}
   `data.drop_last=true`. Overrides win over the file. Quote values with brackets or spaces for your shell.
 * Everything that is wrong is reported before anything starts, one line each: file or command line, key, what it got, what is
   allowed, and the nearest known key. The exit code is 2.
-* A key that has no effect with the other keys must keep its default, so that a typo in a choice cannot pass unnoticed.
+* A key that has no effect with the other keys must keep its default, so that a typo in a choice cannot pass unnoticed; one
+  that an override makes idle is dropped, as is one in the `config.yaml` of a run whose defaults were other ones.
 * A run writes its resolved configuration to `config.yaml` in its folder, and `--print-config` prints it without running.
 """
 SECTION = re.compile(r"^(\w+): (.*)\n", re.MULTILINE)

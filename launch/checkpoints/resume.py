@@ -23,6 +23,7 @@ from greedypipe.launch.checkpoints.retention import renamed, set_aside
 from greedypipe.launch.checkpoints.run_folder import BEGINNING, claim_folder, newest_folder
 from greedypipe.launch.checkpoints.trim_records import forget_records, keep_evaluations, keep_metrics
 from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.config.idle import without_idle
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
@@ -213,13 +214,14 @@ def _checkpoint_of(path: Path, say: Callable[[str], None]) -> tuple[Path, Manife
 def check_compatible(manifest: Manifest, config: RunConfig) -> None:
     """Raises ConfigError with a line for every key of FIXED sections that differs from the checkpoint's.
 
-    If a section has another variant, only its name is reported, since its keys differ.
+    If a section has another variant, only its name is reported, since its keys differ. Keys that had no effect may differ.
     """
     now: dict[str, dict[str, Any]] = config.model_dump(mode="json")
     fixed, free = (FIXED, FREE) if config.training.schedule == "together" else (FIXED_IN_TURN, FREE_IN_TURN)
+    before = without_idle(manifest.config, manifest.config)
     lines = [
         f"{section}.{key}: got {value!r}, the checkpoint has {saved.get(key)!r}: it cannot go on from there"
-        for section, saved in ((section, manifest.config.get(section, {})) for section in fixed)
+        for section, saved in ((section, before.get(section, {})) for section in fixed)
         for key, value in _comparable(now[section], saved).items()
         if key not in free.get(section, ()) and saved.get(key) != value
     ]

@@ -11,6 +11,7 @@ from torch import nn
 from greedypipe.launch.checkpoints.manifest import parse_manifest
 from greedypipe.launch.checkpoints.trained_network import restore
 from greedypipe.launch.config.errors import ConfigError
+from greedypipe.launch.config.idle import without_idle
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import Plan, make_plan
@@ -26,7 +27,9 @@ def plan_of(checkpoint: Path, overrides: Sequence[str]) -> Plan:
         ConfigError: An override is wrong; or the data are missing, where the checkpoint is too old to describe them.
     """
     manifest = parse_manifest(checkpoint)
-    saved = RunConfig.model_validate(manifest.config).model_dump(mode="json", exclude={"debug"})
+    saved = RunConfig.model_validate(without_idle(manifest.config, manifest.config)).model_dump(
+        mode="json", exclude={"debug"}
+    )
     own = [f"{section}.{key}={json.dumps(value)}" for section, keys in saved.items() for key, value in keys.items()]
     return make_plan(load_config(None, [*own, *overrides]), 1, manifest.data)
 

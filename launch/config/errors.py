@@ -7,6 +7,7 @@ from typing import Any
 
 from greedypipe.launch.config.keys import OWN, all_keys, family_of, is_nested, names_with
 from greedypipe.launch.config.sections import RunConfig
+from greedypipe.pipeline.no_effect import NO_EFFECT
 from greedypipe.pipeline.options import in_words
 
 _RENAMED: Mapping[str, str] = MappingProxyType(
@@ -53,7 +54,7 @@ def explain(error: Mapping[str, Any], tree: Mapping[str, Any], origins: Origins)
     where = origins.locate(key)
     if error["type"] == "extra_forbidden":
         yield f"{where}: unknown key{_of_another_variant(key, tree) or did_you_mean(key)}"
-    elif error["type"] in ("value_error", "refused"):
+    elif error["type"] in ("value_error", "refused", NO_EFFECT):
         yield f"{where}: {error['msg'].removeprefix('Value error, ')}"
     else:
         hint = "; put it in quotes" if error["type"] == "string_type" else ""

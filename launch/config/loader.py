@@ -27,7 +27,7 @@ def load_config(path: str | None, overrides: Sequence[str]) -> RunConfig:
     Paths may begin with `~`, on the command line and in the file.
 
     If an override chooses another variant of a section, the file's keys for the replaced variant are dropped; so are its
-    keys that an override leaves without effect.
+    keys that an override leaves without effect, and those of a run's own file that had none (launch.config.idle).
     `digits.yaml` or `configs/digits.yaml` means the bundled file if the current folder has no such file.
 
     Raises:

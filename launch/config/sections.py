@@ -12,7 +12,7 @@ from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import MethodConfig
 from greedypipe.pipeline.methods import METHOD_FAMILY, method_class
 from greedypipe.pipeline.networks import MODEL_FAMILY, ModelConfig
-from greedypipe.pipeline.no_effect import NoEffect
+from greedypipe.pipeline.no_effect import NO_EFFECT, no_effect
 from greedypipe.pipeline.optimizer import AUXILIARY_FAMILY, OPTIMIZER_FAMILY, OptimizerConfig, SameConfig
 from greedypipe.pipeline.options import refusal
 from greedypipe.pipeline.partition import PartitionConfig
@@ -83,7 +83,7 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _restarts_are_single(cls, value: int, info: ValidationInfo) -> int:
         if info.data.get("policy") == "restart" and value != cls.model_fields[str(info.field_name)].default:
-            raise NoEffect(f"got {value}, which has no effect with faults.policy=restart; it needs faults.policy=isolate")
+            raise no_effect(f"got {value}, which has no effect with faults.policy=restart; it needs faults.policy=isolate")
         return value
 
     def comes_back(self, incarnation: int) -> bool:
@@ -152,7 +152,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         method = info.data.get("method")
         if method and feedback != FeedbackConfig() and method_class(method).reach is Reach.NONE:
             problem = f"got {list(feedback.delay)}, which has no effect with method.name={method.name}: nothing travels back"
-            raise refusal("feedback", [(("delay",), feedback.delay, problem)])
+            raise refusal("feedback", [(("delay",), feedback.delay, problem)], NO_EFFECT)
         return feedback
 
     @field_validator("placement")

@@ -155,6 +155,13 @@ def test_where_blocks_train_one_after_another_cut_and_length_are_those_of_the_ch
     assert keys == ["training.epochs", "partition.blocks"]
 
 
+def test_keys_without_effect_are_not_compared(tmp_path: Path) -> None:
+    plan = make(tmp_path, "optimizer.schedule=constant")
+    config = plan.config.model_dump(mode="json")
+    config["optimizer"]["gamma"] = 0.1
+    check_compatible(Manifest(20, {}, {}, None, config, {}), plan.config)
+
+
 def test_a_run_may_be_longer_and_elsewhere_and_cut_anew(tmp_path: Path) -> None:
     checkpoint = save(make(tmp_path), tmp_path / "elsewhere", 20)
     other = make(tmp_path, "training.epochs=99", "partition.blocks=4", "buffers.policy=replay", stages=1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.block import Learned
 from greedypipe.pipeline.feedback import NOTHING, Feedback
-from greedypipe.pipeline.no_effect import NoEffect
+from greedypipe.pipeline.no_effect import no_effect
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Message
@@ -40,7 +40,7 @@ class DebugConfig(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _slows_some_stage(cls, value: float, info: ValidationInfo) -> float:
         if info.data.get("slow_stage") == -1 and value != cls.model_fields[str(info.field_name)].default:
-            raise NoEffect(f"got {value!r}, which slows nothing without debug.slow_stage")
+            raise no_effect(f"got {value!r}, which slows nothing without debug.slow_stage")
         return value
 
 

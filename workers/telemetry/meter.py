@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from greedypipe.pipeline.no_effect import NoEffect
+from greedypipe.pipeline.no_effect import no_effect
 from greedypipe.workers.jsonl import LinesFile, salvage_lines
 from greedypipe.workers.telemetry.results import METRICS, PassRecord, StepRecord
 
@@ -43,14 +43,14 @@ class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _wandb_is_used(cls, value: str | tuple[str, ...], info: ValidationInfo) -> str | tuple[str, ...]:
         if value and not info.data.get("wandb"):
-            raise ValueError(f"got {value}, which has no effect without logging.wandb=true")
+            raise no_effect(f"got {value}, which has no effect without logging.wandb=true")
         return value
 
     @field_validator("trace_start")
     @classmethod
     def _there_is_a_trace(cls, value: int, info: ValidationInfo) -> int:
         if info.data.get("trace_batches") == 0 and value != cls.model_fields[str(info.field_name)].default:
-            raise NoEffect(f"got {value}, which has no effect without logging.trace_batches")
+            raise no_effect(f"got {value}, which has no effect without logging.trace_batches")
         return value
 
 
