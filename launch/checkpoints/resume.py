@@ -40,6 +40,9 @@ ANEW = "nothing to resume: the run begins anew"
 FIXED = ("data", "model", "head", "method", "optimizer", "auxiliary", "feedback", "training")
 """Sections that a resumed run must share with the checkpoint's."""
 FREE = {"training": {"epochs", "compile"}, "data": {"root", "download", "loader_workers", "memory_limit_mb"}}
+FIXED_IN_TURN = (*FIXED, "partition")
+FREE_IN_TURN = FREE | {"training": {"compile"}, "partition": {"profile_s"}}
+"""Where blocks train one after another, cut and epochs decide which one a batch is for."""
 
 
 @dataclass(frozen=True)
@@ -215,11 +218,12 @@ def check_compatible(manifest: Manifest, config: RunConfig) -> None:
     """
     now: dict[str, dict[str, Any]] = config.model_dump(mode="json")
     before = without_idle(manifest.config, manifest.config)
+    fixed, free = (FIXED, FREE) if config.training.schedule == "together" else (FIXED_IN_TURN, FREE_IN_TURN)
     lines = [
         f"{section}.{key}: got {value!r}, the checkpoint has {saved.get(key)!r}: it cannot go on from there"
-        for section, saved in ((section, before.get(section, {})) for section in FIXED)
+        for section, saved in ((section, before.get(section, {})) for section in fixed)
         for key, value in _comparable(now[section], saved).items()
-        if key not in FREE.get(section, ()) and saved.get(key) != value
+        if key not in free.get(section, ()) and saved.get(key) != value
     ]
     if lines:
         raise ConfigError(lines)

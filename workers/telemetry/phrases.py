@@ -22,13 +22,15 @@ def range_of_layers(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
 
 
-def way_of_training(num_blocks: int, method: str, policy: str) -> str:
+def way_of_training(num_blocks: int, method: str, policy: str, schedule: str | None) -> str:
     """How a network of `num_blocks` blocks is trained.
 
     Args:
         method: Value of `method.name`.
         policy: Value of `buffers.policy`.
+        schedule: Value of `training.schedule`; None in runs from before there was one.
     """
     if num_blocks == 1:
         return "back-propagation"
-    return f"{'DGL' if method == 'cross_entropy' else method}, {policy} links"
+    name = "DGL" if method == "cross_entropy" else method
+    return f"{name}{', one block after another' if schedule == 'one_by_one' else ''}, {policy} links"
