@@ -217,8 +217,8 @@ def check_compatible(manifest: Manifest, config: RunConfig) -> None:
     If a section has another variant, only its name is reported, since its keys differ. Keys that had no effect may differ.
     """
     now: dict[str, dict[str, Any]] = config.model_dump(mode="json")
-    fixed, free = (FIXED, FREE) if config.training.schedule == "together" else (FIXED_IN_TURN, FREE_IN_TURN)
     before = without_idle(manifest.config, manifest.config)
+    fixed, free = (FIXED, FREE) if config.training.schedule == "together" else (FIXED_IN_TURN, FREE_IN_TURN)
     lines = [
         f"{section}.{key}: got {value!r}, the checkpoint has {saved.get(key)!r}: it cannot go on from there"
         for section, saved in ((section, before.get(section, {})) for section in fixed)

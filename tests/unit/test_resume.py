@@ -145,6 +145,13 @@ def test_keys_that_only_one_of_run_and_checkpoint_has_are_not_compared(tmp_path:
         check_compatible(Manifest(20, {}, {}, None, config, {}), plan.config)
 
 
+def test_keys_without_effect_are_not_compared(tmp_path: Path) -> None:
+    plan = make(tmp_path, "optimizer.schedule=constant")
+    config = plan.config.model_dump(mode="json")
+    config["optimizer"]["gamma"] = 0.1
+    check_compatible(Manifest(20, {}, {}, None, config, {}), plan.config)
+
+
 def test_where_blocks_train_one_after_another_cut_and_length_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     in_turn = "training.schedule=one_by_one"
     saved = Manifest(20, {}, {}, None, make(tmp_path, in_turn).config.model_dump(mode="json"), {})
@@ -153,13 +160,6 @@ def test_where_blocks_train_one_after_another_cut_and_length_are_those_of_the_ch
         check_compatible(saved, make(tmp_path, in_turn, "training.epochs=99", "partition.blocks=3").config)
     keys = [line.partition(":")[0] for line in str(caught.value).splitlines()]
     assert keys == ["training.epochs", "partition.blocks"]
-
-
-def test_keys_without_effect_are_not_compared(tmp_path: Path) -> None:
-    plan = make(tmp_path, "optimizer.schedule=constant")
-    config = plan.config.model_dump(mode="json")
-    config["optimizer"]["gamma"] = 0.1
-    check_compatible(Manifest(20, {}, {}, None, config, {}), plan.config)
 
 
 def test_a_run_may_be_longer_and_elsewhere_and_cut_anew(tmp_path: Path) -> None:
