@@ -102,7 +102,7 @@ def evaluate(checkpoint: Path, overrides: list[str], folder: str | Path | None =
     counts = tests.labels.bincount(minlength=trained.num_classes).tolist()
     return Findings(
         checkpoint=str(checkpoint),
-        data=" ".join([measured_on.name, getattr(measured_on, "root", "")]).strip(),
+        data=" ".join([measured_on.name, getattr(measured_on, "root", getattr(measured_on, "file", ""))]).strip(),
         class_samples=dict(zip(trained.classes, counts, strict=True)),
         notes=[*part.notes, *([] if folder else _changes(trained, len(part.store)))],
         test_samples=len(tests.labels),
@@ -115,7 +115,8 @@ def evaluate(checkpoint: Path, overrides: list[str], folder: str | Path | None =
 
 def _other_data(own: DataConfig, folder: str | Path) -> list[str]:
     """The overrides by which a folder takes the place of the run's own data: all of it, where it is not split."""
-    return [f"data.root={json.dumps(str(folder))}", *(["data.test_share=0"] if hasattr(own, "test_share") else [])]
+    key = "file" if hasattr(own, "file") else "root"
+    return [f"data.{key}={json.dumps(str(folder))}", *(["data.test_share=0"] if hasattr(own, "test_share") else [])]
 
 
 def _calibrate(blocks: list[Block], plan: Plan, is_optional: bool) -> tuple[list[float], int]:

@@ -27,6 +27,7 @@ from greedypipe.launch.checkpoints.trained_network import find_checkpoint, heads
 from greedypipe.launch.config.command_line import CommandLine, command, refuse, user_path
 from greedypipe.workers.atomic import replacing, write_atomically
 from greedypipe.workers.block_files import load_blocks
+from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.telemetry.phrases import shown
 
 PREPARATION = (
@@ -94,7 +95,7 @@ def _description(manifest: Manifest, out: Path, heads: Path | None) -> dict[str,
         "mean": data.mean,
         "std": data.std,
         "full_scale": data.full_scale,
-        "preparation": PREPARATION if data.full_scale == 255 else ("float32 [N, channels, height, width] as it is",),
+        "preparation": _preparation(data),
         "train_samples": data.train_samples,
         "validation_samples": data.validation_samples,
         "test_samples": data.test_samples,
@@ -102,6 +103,15 @@ def _description(manifest: Manifest, out: Path, heads: Path | None) -> dict[str,
         "fingerprint": data.fingerprint,
         "accuracy_on": part,
     }
+
+
+def _preparation(data: DataInfo) -> tuple[str, ...]:
+    if data.has_images and data.full_scale == 255:
+        return PREPARATION
+    shape = f"float32 [N, {', '.join(map(str, data.input_shape))}]"
+    if data.mean == (0.0,) * len(data.mean) and data.std == (1.0,) * len(data.std):
+        return (f"{shape} as it is",)
+    return (f"divide by full_scale, subtract mean and divide by std, per channel; {shape}",)
 
 
 def _write_program(checkpoint: Path, path: Path) -> None:

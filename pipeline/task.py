@@ -26,10 +26,9 @@ class Task(ABC):
     outputs: int
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """[C, H, W] of an image that stage 0 receives."""
-        channels, height, width = self.input.shape
-        return channels, height, width
+    def image_shape(self) -> tuple[int, ...]:
+        """[C, H, W] of an image that stage 0 receives; [C, T] of a signal, [F] of a vector."""
+        return self.input.shape
 
     @property
     @abstractmethod
@@ -50,10 +49,10 @@ class Task(ABC):
 
 
 class Classification(Task):
-    """One of `num_classes` classes for each image.
+    """One of `num_classes` classes for each sample.
 
     Args:
-        input_shape: [C, H, W] of an image.
+        input_shape: [C, H, W] of an image, [C, T] of a signal, [F] of a vector.
         num_classes: Number of logits.
     """
 

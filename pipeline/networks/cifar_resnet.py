@@ -64,9 +64,9 @@ class CifarResnetConfig(ConvolutionalConfig):
 
     name: Literal["resnet20", "resnet32", "resnet56", "resnet110"] = "resnet110"
 
-    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> Network:
         channels = scale_channels(16, self.width)
-        layers = [_stem(input_shape[0], channels, self.activation)]
+        layers = [_stem(self.image_shape(input_shape)[0], channels, self.activation)]
         for stage, stage_channels in enumerate((16, 32, 64), start=1):
             out_channels = scale_channels(stage_channels, self.width)
             for index in range(CIFAR_RESNETS[self.name]):

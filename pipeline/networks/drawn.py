@@ -19,7 +19,7 @@ class DrawnNetwork:
 
     Attributes:
         network: Layers and classifier; blocks train these very modules.
-        shapes: Shape of an image, then of every layer's output, without the batch dimension.
+        shapes: Shape of a sample, then of every layer's output, without the batch dimension.
     """
 
     network: Network
@@ -30,11 +30,11 @@ class DrawnNetwork:
         return DrawnNetwork(copy.deepcopy(self.network), self.shapes)
 
 
-def draw_network(model: ModelConfig, input_shape: tuple[int, int, int], num_classes: int, seed: int) -> DrawnNetwork:
+def draw_network(model: ModelConfig, input_shape: tuple[int, ...], num_classes: int, seed: int) -> DrawnNetwork:
     """Draws the initial weights of all layers in one stream, derived from the run's `seed`; reseeds torch's generator.
 
     Raises:
-        ValueError: The network is impossible, or does not accept such images.
+        ValueError: The network is impossible, or does not accept such samples.
     """
     torch.manual_seed(derive_seed(seed, "network"))
     network = model.build(input_shape, num_classes)

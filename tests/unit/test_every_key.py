@@ -4,10 +4,12 @@ import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, patch
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,6 +64,15 @@ def trained(overrides: Sequence[str]) -> str:
         for value in (*block.layer_state().values(), *block.method.state_dict().values()):
             digest.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else repr(value).encode())
     return digest.hexdigest()
+
+
+def trained_on_arrays(overrides: Sequence[str]) -> str:
+    """As `trained`, on images of noise from a file."""
+    images = np.random.default_rng(0).integers(0, 256, (96, 1, 8, 8), dtype=np.uint8)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.npz"
+        np.savez(path, x_train=images, y_train=np.arange(96) % 2, x_test=images[:4], y_test=np.arange(4) % 2)
+        return trained([*overrides, f"data.file={path}"])
 
 
 def planned(overrides: Sequence[str]) -> Any:
@@ -188,12 +199,15 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "data.name": ("synthetic", planned, []),
     "data.batch_size": ("16", planned, []),
     "data.augment": ("none", trained, []),
+    "data.augment of arrays": ("crop", trained_on_arrays, ["data.name=arrays"]),
     "data.calibration_samples": ("100", planned, []),
     "data.drop_last": ("true", planned, []),
     "data.validation": ("0.1", planned, []),
     "data.mean": ("[0.5]", trained, []),
     "data.std": ("[0.5]", trained, []),
+    "data.set_seed": ("1", planned, ["data.name=mnist_1d"]),
     "data.shape": ("[2,4,4]", planned, ["data.name=synthetic"]),
+    "data.classes of glyphs": ("11", planned, ["data.name=glyphs", "data.classes=10"]),
     "data.classes": ("3", planned, SYNTHETIC),
     "data.samples": ("50", planned, SYNTHETIC),
     "model.name": ("basic_cnn", trained, []),
@@ -296,6 +310,9 @@ ELSEWHERE = {
     "data.channels": "tests/unit/test_data_config.py",
     "data.test_share": "tests/unit/test_data_folder.py",
     "data.options": "tests/unit/test_data_own.py",
+    "data.file": "tests/unit/test_data_arrays.py",
+    "data.keys": "tests/unit/test_data_arrays.py",
+    "data.class_samples": "tests/unit/test_data_arrays.py",
     "data.loader_workers": "tests/unit/test_data_prefetch.py",
     "data.memory_limit_mb": "tests/unit/test_data_loading.py",
     "run.folder": "test_the_folder_keys_say_where_a_run_writes",

@@ -55,10 +55,11 @@ def _random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], full_scale: float = 255.0) -> Tensor:
-    """Maps [N, C, H, W] to float32 (images / full_scale - mean) / std, with one mean and one std per channel.
+    """Maps samples to float32 (images / full_scale - mean) / std, with one mean and one std per channel, the first dimension
+    behind N; or with one of each for all.
 
     May write into float32 `images`. Of uint8 it makes the same bits as torchvision's ToTensor followed by Normalize.
     """
-    mean_C11 = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
-    std_C11 = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
-    return images.to(torch.float32).div_(full_scale).sub_(mean_C11).div_(std_C11)
+    per_channel = (-1, *[1] * (images.dim() - 2))
+    means, stds = (torch.tensor(values, dtype=torch.float32).view(per_channel) for values in (mean, std))
+    return images.to(torch.float32).div_(full_scale).sub_(means).div_(stds)

@@ -14,7 +14,7 @@ from greedypipe.workers.data.sets.interface import Reader
 
 @dataclass(frozen=True, eq=False)
 class LoadedBatch:
-    """Normalised images float32 [rows, C, H, W] and classes int64 [rows], on CPU, owned by the receiver."""
+    """Normalised samples float32 [rows, *shape] and their classes int64 [rows], on CPU, owned by the receiver."""
 
     batch_id: int
     images: Tensor

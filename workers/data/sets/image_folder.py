@@ -80,14 +80,16 @@ class ImageFolder(DataSet):
     def load_test_for(self, trained: DataInfo) -> TestPart:
         """See `DataSet.load_test_for`; needs no training part, and brings images to the network's shape. Without test/ and
         val/, and without `test_share`, all images of the folder are the test part."""
-        if trained.input_shape[0] not in (1, 3) or trained.full_scale != 255:
+        if not trained.has_images or trained.input_shape[0] not in (1, 3) or trained.full_scale != 255:
             raise ValueError("data.name: got image_folder, allowed: data of the kind on which the network was trained")
+        channels, height, width = trained.input_shape
+        shape = channels, height, width
         if self._folder.test_share:
             found = self._listing
             labels = label_map(found.classes, trained.classes)
-            return TestPart(FolderImages(found.test, trained.input_shape), labels, found.notes)
+            return TestPart(FolderImages(found.test, shape), labels, found.notes)
         split, notes = list_held_out(self._folder.root, trained.classes)
-        return TestPart(FolderImages(split, trained.input_shape), torch.arange(trained.num_classes), notes)
+        return TestPart(FolderImages(split, shape), torch.arange(trained.num_classes), notes)
 
     @cached_property
     def _listing(self) -> Listing:

@@ -9,7 +9,8 @@ from greedypipe.workers.data.sets.interface import ImageStore, Reader
 
 
 class InMemoryImages(ImageStore):
-    """Decoded images: `images` uint8 or float32 [N, C, H, W] contiguous, `labels` int64 [N], both on CPU."""
+    """Decoded samples: `images` uint8 or float32 [N, C, H, W] (signals [N, C, T], vectors [N, F]), contiguous, and `labels`
+    int64 [N], both on CPU."""
 
     is_in_memory = True
     classes: tuple[str, ...] = ()
@@ -17,7 +18,7 @@ class InMemoryImages(ImageStore):
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         assert images.dtype in (torch.uint8, torch.float32), images.dtype
-        assert images.dim() == 4 and images.is_contiguous(), images.shape
+        assert images.dim() in (2, 3, 4) and images.is_contiguous(), images.shape
         assert labels.dtype == torch.int64 and labels.shape == images.shape[:1], labels.shape
         self.images = images
         self.labels = labels

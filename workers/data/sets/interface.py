@@ -132,6 +132,9 @@ class DataSet(ABC):
                 suit the number of training samples.
         """
         self.check_presence()
+        if self._config.augment != "none" and not self._info.has_images:
+            shape = " x ".join(map(str, self._info.input_shape))
+            raise ValueError(f"data.augment: got {self._config.augment}, allowed: none, for samples {shape}: no images")
         _check_batches(self._config, self._info.train_samples)
         return self._info
 
