@@ -37,6 +37,8 @@ PREPARATION = (
     "divide by full_scale, subtract mean and divide by std, per channel; float32 [N, channels, height, width]",
 )
 
+GREY = "put 0.299 red + 0.587 green + 0.114 blue in all three channels"
+
 
 @command
 def main() -> None:
@@ -95,7 +97,8 @@ def _description(manifest: Manifest, out: Path, heads: Path | None) -> dict[str,
         "mean": data.mean,
         "std": data.std,
         "full_scale": data.full_scale,
-        "preparation": _preparation(data),
+        "pretext": manifest.config["data"].get("pretext", "none"),
+        "preparation": _preparation(data, manifest.config["data"].get("pretext", "none")),
         "train_samples": data.train_samples,
         "validation_samples": data.validation_samples,
         "test_samples": data.test_samples,
@@ -105,9 +108,9 @@ def _description(manifest: Manifest, out: Path, heads: Path | None) -> dict[str,
     }
 
 
-def _preparation(data: DataInfo) -> tuple[str, ...]:
+def _preparation(data: DataInfo, pretext: str) -> tuple[str, ...]:
     if data.has_images and data.full_scale == 255:
-        return PREPARATION
+        return (*PREPARATION[:-1], GREY, PREPARATION[-1]) if pretext == "grey" else PREPARATION
     shape = f"float32 [N, {', '.join(map(str, data.input_shape))}]"
     if data.mean == (0.0,) * len(data.mean) and data.std == (1.0,) * len(data.std):
         return (f"{shape} as it is",)

@@ -124,6 +124,11 @@ class Blueprint:
         return (TaskLoss if index == self.num_blocks - 1 else self._method_class).needs
 
     @property
+    def wanted_views(self) -> int:
+        """Views of every sample that some block needs."""
+        return self._method_class.views if self.num_blocks > 1 else 1
+
+    @property
     def has_feedback(self) -> bool:
         """Whether anything travels back."""
         return self._method_class.reach is not Reach.NONE

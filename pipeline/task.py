@@ -19,11 +19,15 @@ class Task(ABC):
         input: Tensor that stage 0 receives.
         target: Tensor that outputs are compared with.
         outputs: Number of outputs of a head for each target.
+        views: Rows of a training batch that show one sample: they are neighbours, rows views * i to views * i + views - 1.
+        extras: What training batches carry besides labels and image.
     """
 
     input: TensorSpec
     target: TensorSpec
     outputs: int
+    views: int = 1
+    extras: tuple[TensorSpec, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -110,7 +110,7 @@ class StageWorker:
             now, waits = time.perf_counter(), self._waits()
             seconds = now - clock
             if training:
-                self.watch.count_training(seconds, waits.since(waited), message.rows)
+                self.watch.count_training(seconds, waits.since(waited), message.rows // self._task.views)
             elif message.kind == Kind.TRAIN:
                 self.watch.hand_on_s += seconds
             else:

@@ -76,6 +76,8 @@ def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
         batch_size=data.batch_size,
         drop_last=True,
         augment=data.augment,
+        views=data.views,
+        pretext=data.pretext,
     ).model_dump(mode="json")
     tree["training"]["epochs"] = tree["evaluation"]["every_epochs"] = 1
     tree["logging"] = LoggingConfig(interval_steps=interval).model_dump(mode="json")

@@ -19,6 +19,7 @@ from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.task import Classification
 from greedypipe.pipeline.trial import try_out
 from greedypipe.workers.data.info import DataInfo
+from greedypipe.workers.data.pretexts.registry import PRETEXTS
 from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.placement import Placement
@@ -124,6 +125,7 @@ def natural_processes(config: RunConfig) -> int:
 
 def _draw(config: RunConfig, data: DataInfo) -> Blueprint:
     task = Classification(data.input_shape, data.num_classes)
+    task.views, task.extras = config.data.views, PRETEXTS[config.data.pretext].extras(data)
     return Blueprint(config.sections(), task, _steps_per_epoch(config, data))
 
 

@@ -2,11 +2,13 @@
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Network
+from greedypipe.pipeline.networks.patches import build_in_patches
 from greedypipe.pipeline.networks.random_backward import randomise
 from greedypipe.pipeline.networks.shapes import activation_shapes
 from greedypipe.pipeline.plugins import blamed
@@ -37,7 +39,8 @@ def draw_network(model: ModelConfig, input_shape: tuple[int, ...], num_classes: 
         ValueError: The network is impossible, or does not accept such samples.
     """
     torch.manual_seed(derive_seed(seed, "network"))
-    network = model.build(input_shape, num_classes)
+    build = partial(build_in_patches, model) if model.patches else model.build
+    network = build(input_shape, num_classes)
     layers = (*network.layers, network.classifier)
     with blamed(model):
         # Through the classifier as well: lazy layers get their weights here.

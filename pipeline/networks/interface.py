@@ -18,6 +18,10 @@ class ModelConfig(BaseModel, ABC, frozen=True, extra="forbid"):
         "tensors in the place of their weights",
     )
 
+    patches: int = Field(
+        0, ge=0, description="side of overlapping patches, half of it apart, that the network sees each on its own; 0: none"
+    )
+
     @abstractmethod
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> Network:
         """Builds the network on the default device, initialised from torch's global generator: seed that first.

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 PADDING_DIVISOR = 8
+LEAST_AREA = 0.75
+"""The smallest part of an image that a resized crop shows, as a share of its area."""
 
 
 def padding(height: int) -> int:
@@ -52,6 +55,26 @@ def _random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     flipped = images.numpy().copy()
     flipped[mirrored] = flipped[mirrored, :, :, ::-1]
     return torch.from_numpy(flipped)
+
+
+def resized_crop(image: Tensor, draws: Sequence[float]) -> Tensor:
+    """Cuts out a part of an image, of its own proportions, and enlarges it to the image's size (bilinear, no antialiasing).
+
+    Args:
+        image: uint8 or float32 [C, H, W].
+        draws: Three numbers in [0, 1): for the part's area, from LEAST_AREA to 1 of the image's, and for its place.
+
+    Returns:
+        [C, H, W] of the same type, contiguous; bytes are rounded.
+    """
+    area, down, right = draws
+    scale = (LEAST_AREA + (1 - LEAST_AREA) * area) ** 0.5
+    size = image.shape[1:]
+    height, width = (max(1, round(side * scale)) for side in size)
+    top, left = int(down * (size[0] - height + 1)), int(right * (size[1] - width + 1))
+    part = image[None, :, top : top + height, left : left + width]
+    enlarged = interpolate(part.float(), size, mode="bilinear", align_corners=False)[0]
+    return enlarged if image.is_floating_point() else enlarged.round_().to(image.dtype)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], full_scale: float = 255.0) -> Tensor:

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-Augment = Literal["none", "crop", "crop_flip"]
+Augment = Literal["none", "crop", "crop_flip", "resized_crop", "resized_crop_flip"]
+PretextName = Literal["none", "rotation", "grey", "mask"]
 
 
 class DataConfig(BaseModel, frozen=True, extra="forbid"):
@@ -15,7 +16,16 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     augment: Augment = Field(
         "crop",
         description="random change of the training images: crop: move by up to height // 8 pixels (RandomResizedCrop for "
-        "a folder above memory_limit_mb); crop_flip: also mirror half of them, which is wrong for digits",
+        "a folder above memory_limit_mb); resized_crop: enlarge a part, three quarters of the area or more; ..._flip: also "
+        "mirror half of them, which is wrong for digits",
+    )
+    views: Literal[1, 2, 4] = Field(
+        1, description="differently augmented views of every sample in a training batch, for contrastive methods"
+    )
+    pretext: PretextName = Field(
+        "none",
+        description="what the network sees in place of the image, with a target without labels: rotation: turned by quarter "
+        "turns (views=4: by all four); grey: without colours; mask: with a square blotted out",
     )
     validation: float = Field(
         0,

@@ -12,7 +12,7 @@ from greedypipe.pipeline.own_code import blaming, top_package
 from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
 from greedypipe.workers.data.config import Augment
 from greedypipe.workers.data.image_files import as_grey_or_rgb, channels_first
-from greedypipe.workers.data.readers import PaddedCropReader
+from greedypipe.workers.data.readers import augmented
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
 from greedypipe.workers.data.sets.interface import ImageStore, Reader
 
@@ -84,9 +84,8 @@ class DatasetImages(ImageStore):
         return self.read(indices, "as stored")
 
     def training_reader(self, augment: Augment, seed: int) -> Reader:
-        """As the Dataset gives it, or moved by a few pixels; see `ImageStore.training_reader`."""
-        reader = SampleReader(self, seed)
-        return reader if augment == "none" else PaddedCropReader(reader, seed, flip=augment == "crop_flip")
+        """As the Dataset gives it, or changed further; see `ImageStore.training_reader`."""
+        return augmented(SampleReader(self, seed), augment, seed)
 
     def read(self, indices: Tensor, *randomness: int | str) -> tuple[Tensor, Tensor]:
         """Reads samples; what the Dataset draws is a function of `randomness` and the sample.

@@ -9,13 +9,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from greedypipe.workers.data.batch import LoadedBatch, NumberedBatches
+from greedypipe.pipeline.randomness import derive_seed
+from greedypipe.workers.data.batch import NumberedBatches
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder, split_training
 from greedypipe.workers.data.prefetch import PrefetchedBatches
+from greedypipe.workers.data.pretexts.interface import LoadedBatch
+from greedypipe.workers.data.pretexts.registry import PRETEXTS
 from greedypipe.workers.data.readers import UnchangedReader
-from greedypipe.workers.data.sets.interface import ImageStore, TestPart
+from greedypipe.workers.data.sets.interface import ImageStore, Reader, TestPart
 from greedypipe.workers.data.sets.registry import open_data
 
 __all__ = ["BatchSource", "LoadedBatch", "held_out_batches"]
@@ -50,10 +53,11 @@ class BatchSource:
                 f"expected {expected} and {info.test_samples}: delete the files and get them again"
             )
         self._info, self._batch_size = info, config.batch_size
+        self._pretext = PRETEXTS[config.pretext](info, seed, config.views)
         trained_on, calibrating, validating = split_training(len(train), config.calibration_samples, validation)
         order = SubsetOrder(ShuffledOrder(len(trained_on), config.batch_size, config.drop_last, seed), trained_on)
         self._steps_per_epoch = order.num_batches
-        self._training = NumberedBatches(order, train.training_reader(config.augment, seed), info)
+        self._training = NumberedBatches(order, _views(train, config, seed), info, self._pretext.training)
         self._calibration = self._unchanged(train, calibrating)
         self._test = self._evaluation = self._unchanged(test)
         if validation:
@@ -70,7 +74,7 @@ class BatchSource:
         """Batches of a part as it is stored, or of these of its samples."""
         chosen = torch.arange(len(store)) if samples is None else samples
         order = SubsetOrder(SequentialOrder(len(chosen), self._batch_size), chosen)
-        return NumberedBatches(order, UnchangedReader(store), self._info)
+        return NumberedBatches(order, [UnchangedReader(store)], self._info, self._pretext.evaluation)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -119,9 +123,16 @@ class BatchSource:
         self.close()
 
 
+def _views(store: ImageStore, config: DataConfig, seed: int) -> list[Reader]:
+    """How each view of a sample is read in training; the first as if it were the only one."""
+    seeds = [seed, *(derive_seed(seed, "view", view) for view in range(1, config.views))]
+    return [store.training_reader(config.augment, one) for one in seeds]
+
+
 def held_out_batches(config: DataConfig, part: TestPart, trained: DataInfo) -> Iterator[LoadedBatch]:
     """Makes the batches of a test part once, normalised and labelled as a network expects that was trained on `trained`."""
     order = SequentialOrder(len(part.store), config.batch_size)
-    batches = NumberedBatches(order, UnchangedReader(part.store), trained)
+    pretext = PRETEXTS[config.pretext](trained, seed=0, views=1)
+    batches = NumberedBatches(order, [UnchangedReader(part.store)], trained, pretext.evaluation)
     for batch in batches.read(range(len(batches))):
         yield replace(batch, labels=part.labels.index_select(0, batch.labels))

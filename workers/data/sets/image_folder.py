@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
+from greedypipe.workers.data.augment import LEAST_AREA
 from greedypipe.workers.data.config import Augment, DataConfig
 from greedypipe.workers.data.folder_listing import FolderSplit, Listing, list_folder, list_held_out
 from greedypipe.workers.data.folder_shape import Shape, sample_shape
@@ -145,7 +146,7 @@ class FolderImages(ImageStore):
 
     def training_reader(self, augment: Augment, seed: int) -> Reader:
         """Unchanged or cut at random; see `ImageStore.training_reader`."""
-        return UnchangedReader(self) if augment == "none" else ResizedCropReader(self, seed, flip=augment == "crop_flip")
+        return UnchangedReader(self) if augment == "none" else StreamedCropReader(self, seed, augment)
 
     def labels(self, indices: Tensor) -> Tensor:
         """Classes of samples, int64 [rows]."""
@@ -160,17 +161,19 @@ class FolderImages(ImageStore):
         return decode(self._split.path(index), self.shape[0])
 
 
-class ResizedCropReader:
-    """Cuts a part of random size and aspect out of every image of a folder, as is usual for ImageNet."""
+class StreamedCropReader:
+    """Cuts a part of random size out of every image of a folder: of any aspect, as is usual for ImageNet, or a square of
+    LEAST_AREA or more."""
 
-    def __init__(self, store: FolderImages, seed: int, flip: bool) -> None:
+    def __init__(self, store: FolderImages, seed: int, augment: Augment) -> None:
         transforms = require_torchvision("torchvision.transforms.v2")
         self._store = store
         self._seed = seed
+        part = {"scale": (LEAST_AREA, 1.0), "ratio": (1.0, 1.0)} if augment.startswith("resized") else {}
         self._transform = transforms.Compose(
             [
-                transforms.RandomResizedCrop(store.shape[1:], antialias=True),
-                transforms.RandomHorizontalFlip(0.5 if flip else 0.0),
+                transforms.RandomResizedCrop(store.shape[1:], antialias=True, **part),
+                transforms.RandomHorizontalFlip(0.5 if augment.endswith("_flip") else 0.0),
             ]
         )
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from greedypipe.workers.data.config import Augment
-from greedypipe.workers.data.readers import PaddedCropReader, UnchangedReader
+from greedypipe.workers.data.readers import UnchangedReader, augmented
 from greedypipe.workers.data.sets.interface import ImageStore, Reader
 
 
@@ -32,6 +32,5 @@ class InMemoryImages(ImageStore):
         return self.images.index_select(0, indices), self.labels.index_select(0, indices)
 
     def training_reader(self, augment: Augment, seed: int) -> Reader:
-        """Unchanged or moved by a few pixels; see `ImageStore.training_reader`."""
-        unchanged = UnchangedReader(self)
-        return unchanged if augment == "none" else PaddedCropReader(unchanged, seed, flip=augment == "crop_flip")
+        """See `ImageStore.training_reader`."""
+        return augmented(UnchangedReader(self), augment, seed)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from greedypipe.workers.data.config import Augment, DataConfig
 from greedypipe.workers.data.info import DataInfo, label_map
+from greedypipe.workers.data.pretexts.registry import PRETEXTS
 
 
 class Reader(Protocol):
@@ -132,11 +133,22 @@ class DataSet(ABC):
                 suit the number of training samples.
         """
         self.check_presence()
-        if self._config.augment != "none" and not self._info.has_images:
-            shape = " x ".join(map(str, self._info.input_shape))
-            raise ValueError(f"data.augment: got {self._config.augment}, allowed: none, for samples {shape}: no images")
+        self._check_changes()
         _check_batches(self._config, self._info.train_samples)
         return self._info
+
+    def _check_changes(self) -> None:
+        """Raises ValueError, one line, for changes that such samples do not bear."""
+        config, shape = self._config, " x ".join(map(str, self._info.input_shape))
+        if config.augment != "none" and not self._info.has_images:
+            raise ValueError(f"data.augment: got {config.augment}, allowed: none, for samples {shape}: no images")
+        if objection := PRETEXTS[config.pretext].objection(self._info):
+            raise ValueError(f"data.pretext: got {config.pretext}, allowed: none, for samples {shape}: {objection}")
+        # Views that are equal teach nothing. A user's own Dataset may make them differ by itself.
+        if config.views > 1 and config.augment == "none" and config.pretext in ("none", "grey") and ":" not in config.name:
+            raise ValueError(
+                f"data.views: got {config.views} with data.augment=none, allowed: 1: the views of a sample would be equal"
+            )
 
     @cached_property
     def _info(self) -> DataInfo:
