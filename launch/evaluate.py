@@ -1,6 +1,7 @@
 """Measures a trained network's exits: accuracy of every head and of the ensemble, and early exit.
 
     greedypipe evaluate RUN [--data FOLDER] [--out NAME] [section.key=value ...]
+    greedypipe evaluate RUN --difficulty FILE.npy
 
 RUN is the folder of a run or of a checkpoint. The heads are measured on the test part of the run's data or, with --data, of
 another folder, whose classes are matched by name; a folder without test/ or val/ is taken whole.
@@ -8,6 +9,9 @@ another folder, whose classes are matched by name; a folder without test/ or val
 Early exit answers at the first head that is confident enough. Confidences are calibrated with a temperature per head,
 fitted on the `data.calibration_samples` training samples that the run has kept back. If it has kept none, they are not
 calibrated, which the table states. Writes NAME.json and a plot, NAME.png; no file is replaced.
+
+With --difficulty nothing is measured: it writes how hard the network finds each training sample, the loss of its last head,
+as float32, for another run with data.order=curriculum and data.difficulty=FILE.npy.
 """
 
 import itertools
@@ -19,6 +23,7 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
+import numpy as np
 import torch
 from rich.table import Table
 from torch import Tensor
@@ -111,6 +116,27 @@ def evaluate(checkpoint: Path, overrides: list[str], folder: str | Path | None =
         ensemble_accuracy=tests.ensemble_accuracy,
         early_exit=[early_exit(tests, temperatures, costs, threshold) for threshold in THRESHOLDS],
     )
+
+
+def write_difficulties(checkpoint: Path, overrides: list[str], file: Path) -> int:
+    """Writes the loss of a checkpoint's last head for every training sample of the run's data, in their order, as they are
+    stored: float32 [N], by numpy. Blocks for the network.
+
+    Returns:
+        How many samples there are.
+
+    Raises:
+        ValueError: One line: the data are missing, or the file exists already or cannot be written.
+    """
+    if file.suffix != ".npy" or file.exists():
+        raise ValueError(f"--difficulty: got {file}, allowed: the name of a new file that ends with .npy")
+    plan = plan_of(checkpoint, overrides)
+    with BatchSource(plan.config.data, plan.config.training.seed, plan.data) as source:
+        found = collect(trained_blocks(plan, checkpoint), _pairs(source.stored_training_batches()))
+    losses = plan.blueprint.task.loss(found.logits[-1], found.labels, "none")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.save(file, losses.float().cpu().numpy(), allow_pickle=False)
+    return len(losses)
 
 
 def _other_data(own: DataConfig, folder: str | Path) -> list[str]:
@@ -214,9 +240,16 @@ def main() -> None:
     parser.add_argument(
         "--out", type=user_path, metavar="NAME", help="write NAME.json and NAME.png (default: RUN/evaluation)"
     )
+    parser.add_argument(
+        "--difficulty", type=user_path, metavar="FILE.npy", help="write the training samples' losses there, and nothing else"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_intermixed_args()
     try:
+        if arguments.difficulty:
+            count = write_difficulties(find_checkpoint(arguments.run), arguments.overrides, arguments.difficulty)
+            print(shown(f"{arguments.difficulty}: the losses of {count:,} training samples"))
+            return
         out = _free_name(arguments.run, arguments.out)
         found = evaluate(find_checkpoint(arguments.run), arguments.overrides, arguments.data)
     except (ValueError, ConnectionError) as error:

@@ -81,5 +81,6 @@ def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
     ).model_dump(mode="json")
     tree["training"]["epochs"] = tree["evaluation"]["every_epochs"] = 1
     tree["logging"] = LoggingConfig(interval_steps=interval).model_dump(mode="json")
-    tree["optimizer"]["warmup_steps"] = min(tree["optimizer"]["warmup_steps"], steps - 1)
+    tree["optimizer"]["warmup_steps"] = min(plan.config.optimizer.warmup(plan.blueprint.steps_per_epoch), steps - 1)
+    tree["optimizer"]["warmup_epochs"] = 0
     return tree

@@ -8,6 +8,7 @@ import torch
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig, sharing_problems
 from greedypipe.pipeline.build import Blueprint
+from greedypipe.pipeline.codecs import objection
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.placement import Placement
 
@@ -87,11 +88,23 @@ def feedback_problems(config: RunConfig, blueprint: Blueprint, placement: Placem
         yield f"training.compile: got {config.training.compile} with method.name={method}, allowed: none: it keeps batches"
 
 
+def codec_problems(config: RunConfig, blueprint: Blueprint, placement: Placement | None) -> Iterator[str]:
+    """What the codec of outputs cannot be combined with."""
+    codec = config.codec
+    if codec.name != "none" and placement and (most := max(placement.replicas)) > 1:
+        yield f"placement.replicas: got {most} with codec.name={codec.name}, allowed: 1: each would learn a codebook of its own"
+    for index in range(blueprint.num_blocks - 1):
+        if reason := objection(codec, blueprint.shapes[index].output):
+            yield f"codec.name: got {codec.name}, allowed: none: block {index}: {reason}"
+
+
 def length_problems(config: RunConfig, steps_per_epoch: int) -> Iterator[str]:
     """Settings that do not fit into the run's length."""
     total = config.training.epochs * steps_per_epoch
-    if config.optimizer.warmup_steps >= total:
+    warmup = config.optimizer.warmup(steps_per_epoch)
+    if warmup >= total:
+        key = "warmup_steps" if config.optimizer.warmup_steps else "warmup_epochs"
         yield (
-            f"optimizer.warmup_steps: got {config.optimizer.warmup_steps}, allowed: below the run's {total} steps "
+            f"optimizer.{key}: got {getattr(config.optimizer, key)}, allowed: below the run's {total} steps "
             f"({config.training.epochs} epochs of {steps_per_epoch})"
         )

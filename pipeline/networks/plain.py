@@ -35,6 +35,7 @@ class BasicCnnConfig(ConvolutionalConfig):
             width=self.width,
             dropout=self.dropout,
             activation=self.activation,
+            padding=self.padding,
         )
         fc1 = linear_layer(
             "fc1", math.prod(shape), FC_FEATURES, batch_norm=False, dropout=self.dropout, activation=self.activation

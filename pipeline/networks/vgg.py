@@ -53,6 +53,7 @@ class VggConfig(ConvolutionalConfig):
             width=self.width,
             dropout=self.dropout,
             activation=self.activation,
+            padding=self.padding,
         )
         features = math.prod(shape)
         if vgg.fc_features:

@@ -191,6 +191,7 @@ def silent(overrides: Sequence[str]) -> int:
 VGG = ("model.name=vgg8b", "model.width=0.1")
 CRITIC = ["method.name=local_critic"]
 CRITIC_SGD = [*CRITIC, "auxiliary.name=sgd"]
+QUANTISED = ["codec.name=vq", "codec.codes=8"]
 SYNTHETIC = ["data.name=synthetic", "data.shape=[1,4,4]"]
 
 # key: (changed value, what it governs, overrides under which it means something). A key that variants have in several
@@ -218,6 +219,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "model.patches": ("4", trained, VGG),
     "model.hidden": ("8", trained, []),
     "model.dropout": ("0.5", trained, []),
+    "model.padding": ("circular", trained, VGG),
     "model.activation": ("leaky_relu", trained, []),
     "model.backward": ("random", trained, ["method.name=features_replay"]),
     "model.options": ("{hidden: 9}", trained, [f"model.name={OWN_OBJECTS}:own_network"]),
@@ -267,6 +269,8 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
         [*CRITIC_SGD, "auxiliary.schedule=multistep", "auxiliary.milestones=[2]"],
     ),
     "auxiliary.gamma": ("0.5", auxiliary_rates, [*CRITIC_SGD, "auxiliary.schedule=step", "auxiliary.step_epochs=1"]),
+    "auxiliary.peak": ("0.5", auxiliary_rates, [*CRITIC_SGD, "auxiliary.schedule=one_cycle"]),
+    "auxiliary.warmup_epochs": ("1", auxiliary_rates, CRITIC_SGD),
     "auxiliary.warmup_steps": ("2", auxiliary_rates, CRITIC_SGD),
     "optimizer.name": ("adamw", trained, []),
     "optimizer.lr": ("0.01", trained, []),
@@ -281,6 +285,8 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "optimizer.step_epochs": ("1", learning_rates, ["optimizer.schedule=step"]),
     "optimizer.milestones": ("[1]", learning_rates, ["optimizer.schedule=multistep", "optimizer.milestones=[2]"]),
     "optimizer.gamma": ("0.5", learning_rates, ["optimizer.schedule=step", "optimizer.step_epochs=1"]),
+    "optimizer.peak": ("0.5", learning_rates, ["optimizer.schedule=one_cycle"]),
+    "optimizer.warmup_epochs": ("1", learning_rates, []),
     "optimizer.warmup_steps": ("2", learning_rates, []),
     "training.epochs": ("2", planned, []),
     "training.seed": ("1", trained, []),
@@ -291,6 +297,10 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "buffers.capacity": ("2", reads, []),
     "buffers.selector": ("newest", reads, ["buffers.policy=replay"]),
     "buffers.max_reuse": ("1", reads, ["buffers.policy=replay"]),
+    "codec.name": ("vq", trained, []),
+    "codec.codes": ("16", trained, QUANTISED),
+    "codec.groups": ("2", trained, QUANTISED),
+    "codec.decay": ("0.5", trained, QUANTISED),
     "link.dtype": ("int8", planned, []),
     "evaluation.every_epochs": ("3", feed, []),
     "checkpoint.interval_steps": ("2", feed, []),
@@ -306,6 +316,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "faults.heartbeat_timeout_s": ("3", silent, []),
 }
 
+CURRICULUM_KEYS = ("order", "difficulty", "pacing_start", "pacing_growth", "pacing_steps")
 ELSEWHERE = {
     "data.root": "tests/unit/test_data_folder.py",
     "data.download": "tests/unit/test_data_sets.py",
@@ -313,6 +324,7 @@ ELSEWHERE = {
     "data.channels": "tests/unit/test_data_config.py",
     "data.test_share": "tests/unit/test_data_folder.py",
     "data.options": "tests/unit/test_data_own.py",
+    **{f"data.{key}": "tests/unit/test_curriculum.py" for key in CURRICULUM_KEYS},
     "data.file": "tests/unit/test_data_arrays.py",
     "data.keys": "tests/unit/test_data_arrays.py",
     "data.class_samples": "tests/unit/test_data_arrays.py",

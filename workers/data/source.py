@@ -12,8 +12,9 @@ from torch import Tensor
 from greedypipe.pipeline.randomness import derive_seed
 from greedypipe.workers.data.batch import NumberedBatches
 from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.curriculum import curriculum_of, read_difficulties
 from greedypipe.workers.data.info import DataInfo
-from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder, split_training
+from greedypipe.workers.data.order import Order, SequentialOrder, ShuffledOrder, SubsetOrder, split_training
 from greedypipe.workers.data.prefetch import PrefetchedBatches
 from greedypipe.workers.data.pretexts.interface import LoadedBatch
 from greedypipe.workers.data.pretexts.registry import PRETEXTS
@@ -55,10 +56,10 @@ class BatchSource:
         self._info, self._batch_size = info, config.batch_size
         self._pretext = PRETEXTS[config.pretext](info, seed, config.views)
         trained_on, calibrating, validating = split_training(len(train), config.calibration_samples, validation)
-        order = SubsetOrder(ShuffledOrder(len(trained_on), config.batch_size, config.drop_last, seed), trained_on)
+        order = _order(config, trained_on, len(train), seed)
         self._steps_per_epoch = order.num_batches
         self._training = NumberedBatches(order, _views(train, config, seed), info, self._pretext.training)
-        self._calibration = self._unchanged(train, calibrating)
+        self._calibration, self._whole = self._unchanged(train, calibrating), self._unchanged(train)
         self._test = self._evaluation = self._unchanged(test)
         if validation:
             self._evaluation = self._unchanged(train, validating)
@@ -102,6 +103,10 @@ class BatchSource:
         """Makes what no training batch holds, once, as stored: `data.calibration_samples` samples."""
         return self._calibration.read(range(len(self._calibration)))
 
+    def stored_training_batches(self) -> Iterator[LoadedBatch]:
+        """Makes all training samples once, as stored and in their order, those that are kept back included."""
+        return self._whole.read(range(len(self._whole)))
+
     def evaluation_batches(self) -> Iterator[LoadedBatch]:
         """Returns what a run is evaluated on once, as stored, batch_id from 0: the validation part where there is one, else
         the test part. One reading at a time."""
@@ -121,6 +126,13 @@ class BatchSource:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _order(config: DataConfig, trained_on: Tensor, samples: int, seed: int) -> Order:
+    """The order of the samples that are trained on, of so many in all."""
+    if config.order == "shuffled":
+        return SubsetOrder(ShuffledOrder(len(trained_on), config.batch_size, config.drop_last, seed), trained_on)
+    return curriculum_of(config, trained_on, read_difficulties(config, samples), seed)
 
 
 def _views(store: ImageStore, config: DataConfig, seed: int) -> list[Reader]:

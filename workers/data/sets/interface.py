@@ -1,5 +1,6 @@
 """What a data set is to the rest: its description, whether it can be loaded, and the two parts that it loads."""
 
+import hashlib
 import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from greedypipe.workers.data.config import Augment, DataConfig
+from greedypipe.workers.data.curriculum import read_difficulties
 from greedypipe.workers.data.info import DataInfo, label_map
 from greedypipe.workers.data.pretexts.registry import PRETEXTS
 
@@ -162,8 +164,13 @@ class DataSet(ABC):
         if kept_back >= whole.train_samples:
             key = "data.calibration_samples" + (" and data.validation" if validation else "")
             raise ValueError(f"{key}: got {kept_back}, allowed: below {whole.train_samples}")
+        fingerprint = whole.fingerprint
+        if config.order != "shuffled":
+            ranks = read_difficulties(config, whole.train_samples)
+            fingerprint += f" {hashlib.sha256(ranks.numpy().tobytes()).hexdigest()}"
         return replace(
             whole,
+            fingerprint=fingerprint,
             train_samples=whole.train_samples - kept_back,
             validation_samples=validation or whole.validation_samples,
             mean=_per_channel("mean", config.mean, whole.mean),
