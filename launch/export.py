@@ -63,6 +63,8 @@ def export(checkpoint: Path, out: Path) -> None:
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     manifest = parse_manifest(checkpoint)
+    if (codec := manifest.config.get("codec", {}).get("name", "none")) != "none" and out.suffix != PROGRAM:
+        raise ValueError(f"--out: got {out}, allowed: .pt2 for a network with codec.name={codec}, which parameters lack")
     heads = None
     if out.suffix == PROGRAM:
         _write_program(checkpoint, out)

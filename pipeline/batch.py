@@ -13,12 +13,20 @@ ROTATION, MASK = "rotation", "mask"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor's name, its shape without the batch dimension, its dtype and its memory layout."""
+    """A tensor's name, its shape without the batch dimension, its dtype and its memory layout.
+
+    `per_row=False`: it has one row, whatever the batch has.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     channels_last: bool = False
+    per_row: bool = True
+
+    def rows_of(self, rows: int) -> int:
+        """Its rows in a batch of so many."""
+        return rows if self.per_row else 1
 
     @property
     def channels(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from greedypipe.pipeline.batch import Batch
+from greedypipe.pipeline.codecs import Codec, PlainCodec
 from greedypipe.pipeline.feedback import NOTHING, Feedback, Timing
 from greedypipe.pipeline.kept import GRAPH, KeptSamples
 from greedypipe.pipeline.method import Method
@@ -48,6 +49,7 @@ class Block:
         optimizations: Optimizers over the parameters of layers and method, schedules, and step budget.
         precision: Dtype and memory layout.
         seed: Seed of the run.
+        codec: What becomes of its activations before the next block sees them; None: nothing.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Block:
         precision: Precision,
         seed: int,
         device: torch.device,
+        codec: Codec | None = None,
     ) -> None:
         self.site = site
         self.index = site.index
@@ -72,6 +75,7 @@ class Block:
         self.line: deque[Feedback] = deque([NOTHING] * site.timing.delay_before, maxlen=site.timing.delay_before)
         """Entries on the line to the block before that it has not yet taken, if both blocks are at the same turn."""
         self._saved_layers = (*site.layers, site.classifier) if site.classifier else site.layers
+        self.codec: Codec = codec or PlainCodec()
         self._generator = Generator(device, seed, site.index)
         self._trunk = Trunk(site.layers, precision, self._generator, device)
         self._optimizations = optimizations
@@ -137,9 +141,9 @@ class Block:
             batch: Labels and further tensors of the same rows; must stay unchanged until `learn` returns.
 
         Returns:
-            The activation [N, *shapes.output] in the precision's dtype and layout, detached: computed with the weights
-            before this step's update, in evaluation mode once the block has finished. It must be neither modified nor
-            kept beyond `learn`.
+            The activation [N, *shapes.output] in the precision's dtype and layout, detached, as the codec gives it out:
+            computed with the weights before this step's update, in evaluation mode once the block has finished. It must be
+            neither modified nor kept beyond `learn`.
         """
         if self.finished:
             return self.pass_through(x)
@@ -153,7 +157,7 @@ class Block:
             batch.labels, batch.extras, self.turn, batch.share, input=x, output=h, weights=weights, trunk=self._trunk
         )
         self.turn += 1
-        return h.detach()
+        return self.codec.give_out(h.detach(), learns=True)
 
     def learn(self, feedback: Feedback = NOTHING, *, drains: bool = False) -> Learned:
         """Has the method learn from the batch of the last `forward`, and makes one optimizer step.
@@ -190,14 +194,16 @@ class Block:
     def pass_through(self, x: Tensor) -> Tensor:
         """The activation in evaluation mode, without learning; changes no state."""
         self._set_training(False)
-        return self._trunk.run(x)
+        return self.codec.give_out(self._trunk.run(x))
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Activation, and the head's outputs [N, classes] (fp32), in evaluation mode; changes no state."""
-        activation = self.pass_through(x)
+        self._set_training(False)
+        activation = self._trunk.run(x)
         with self.precision.autocast(self.device):
-            return activation, self.method.head(activation).float()
+            outputs = self.method.head(activation).float()
+        return self.codec.give_out(activation), outputs
 
     def compile(self) -> None:
         """Compiles layers and method with torch.compile, each as a whole, at their first call.
@@ -236,6 +242,7 @@ class Block:
             **self._optimizations.state_dict(),
             "kept": self._kept.state_dict(),
             "line": [dict(entry) for entry in self.line],
+            "codec": self.codec.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -248,6 +255,7 @@ class Block:
         self._set_training(True)
         self._kept.load_state_dict(state["kept"])
         self.line = deque(state["line"], maxlen=self.timing.delay_before)
+        self.codec.load_state_dict(state.get("codec", {}))
 
     def layer_state(self) -> dict[str, Tensor]:
         """Parameters and statistics of the layers, and of the classifier, under the ordinary network's names."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.codecs import CodecConfig, Form, build_codec, form_of
 from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedback, FeedbackConfig, Reach, timing_of
 from greedypipe.pipeline.heads import build_head
 from greedypipe.pipeline.heads.head import HeadConfig
@@ -56,6 +57,7 @@ class Sections:
     training: TrainingConfig
     feedback: FeedbackConfig = DEFAULT_FEEDBACK
     auxiliary: OptimizerConfig | None = None
+    codec: CodecConfig = CodecConfig()
 
 
 class Blueprint:
@@ -142,6 +144,10 @@ class Blueprint:
         """What block `index` sends to the block before it; nothing from the first."""
         return self._method_class.sends(self._site(index)) if index and self.has_feedback else ()
 
+    def form(self, index: int) -> Form:
+        """How the activation of block `index` travels."""
+        return form_of(self.sections.codec, self.shapes[index].output, self.precision)
+
     def zero_feedback(self, index: int, rows: int, device: torch.device) -> Feedback:
         """What block `index` reads in a turn, all zeros, for a batch of so many rows; empty where it reads nothing."""
         if index == self.num_blocks - 1:
@@ -167,7 +173,9 @@ class Blueprint:
                 _to_channels_last(module)
         _forbid_writing_into_input(site.layers)
         optimizations = self._optimizations_of(site, method)
-        block = Block(site, method, optimizations, self.precision, self.sections.training.seed, device)
+        seed = self.sections.training.seed
+        codec = build_codec(self.sections.codec, site, self.precision, seed, device)
+        block = Block(site, method, optimizations, self.precision, seed, device, codec)
         if self.sections.training.compile == "inductor":
             block.compile()
         return block

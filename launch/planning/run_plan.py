@@ -8,6 +8,7 @@ from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.checks import (
     Problems,
+    codec_problems,
     feedback_problems,
     isolation_problems,
     length_problems,
@@ -79,6 +80,7 @@ class Plan:
         placement = problems.attempt(Placement, replicas, self.blueprint.num_blocks)
         problems.add(placement_problems(config, self.data, placement) if placement else ())
         problems.add(feedback_problems(config, self.blueprint, placement))
+        problems.add(codec_problems(config, self.blueprint, placement))
         problems.refuse()
         assert placement
         return replace(self, config=config, placement=placement)
@@ -108,6 +110,7 @@ def make_plan(config: RunConfig, num_processes: int, data: DataInfo | None = Non
     problems.add(isolation_problems(config, device) if device else ())
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
     problems.add(feedback_problems(config, blueprint, placement) if blueprint else ())
+    problems.add(codec_problems(config, blueprint, placement) if blueprint else ())
     lacking = list(unknown_needs(blueprint)) if blueprint else []
     problems.add(lacking)
     if blueprint and not lacking:

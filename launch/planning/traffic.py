@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS, MASK, ROTATION, TensorSpec
 from greedypipe.pipeline.build import Blueprint
+from greedypipe.pipeline.codecs import Form
 from greedypipe.pipeline.task import Task
 from greedypipe.workers.links.interface import LinkConfig
 from greedypipe.workers.links.messages import Kind, MessageLayout
@@ -30,6 +31,7 @@ class Edge:
         batch_rows: Rows of a whole batch.
         specs: The tensors of every kind of message.
         encodings: Encoding by tensor name, as in `MessageLayout`.
+        form: How the activation travels.
     """
 
     sender: int
@@ -37,10 +39,13 @@ class Edge:
     batch_rows: int
     specs: Mapping[Kind, tuple[TensorSpec, ...]]
     encodings: Mapping[str, str]
+    form: Form
 
     def layout(self, share: Fraction = Fraction(1)) -> MessageLayout:
         """The layout of a link that carries this share of every batch."""
-        return MessageLayout(math.ceil(self.batch_rows * share), self.specs, self.encodings)
+        parts = tuple(spec.name for spec in self.form.specs)
+        joins = {} if parts == (ACTIVATION,) else {ACTIVATION: (parts, self.form.decode)}
+        return MessageLayout(math.ceil(self.batch_rows * share), self.specs, self.encodings, joins)
 
 
 def edges(blueprint: Blueprint, placement: Placement, link: LinkConfig, batch_size: int) -> tuple[Edge, ...]:
@@ -80,7 +85,7 @@ def bytes_after(blueprint: Blueprint, link: LinkConfig, batch_size: int) -> tupl
     layouts = (
         MessageLayout(
             batch_size * blueprint.task.views,
-            {Kind.TRAIN: (_activation(blueprint, block), target)},
+            {Kind.TRAIN: (*blueprint.form(block).specs, target)},
             {ACTIVATION: link.dtype},
         )
         for block in range(blueprint.num_blocks)
@@ -107,22 +112,17 @@ def unknown_needs(blueprint: Blueprint) -> Iterator[str]:
 
 
 def _edge(blueprint: Blueprint, stage: int, block: int, link: LinkConfig, batch_size: int) -> Edge:
-    task, activation = blueprint.task, _activation(blueprint, block)
+    task, form = blueprint.task, blueprint.form(block)
     needed = frozenset[str]().union(*(blueprint.needs(later) for later in range(block + 1, blueprint.num_blocks)))
     carried = tuple(sorted(needed))
     known = _needables(task)
     specs = {
-        Kind.TRAIN: (activation, *(known[name] for name in carried)),
-        Kind.EVALUATE: (activation, task.target, task.ensemble),
+        Kind.TRAIN: (*form.specs, *(known[name] for name in carried)),
+        Kind.EVALUATE: (*form.specs, task.target, task.ensemble),
     }
-    return Edge(stage, carried, batch_size * task.views, specs, {ACTIVATION: link.dtype})
+    return Edge(stage, carried, batch_size * task.views, specs, {ACTIVATION: link.dtype}, form)
 
 
 def _needables(task: Task) -> Mapping[str, TensorSpec]:
     """All tensors that a block's method may need besides its input, by name."""
     return {LABELS: task.target, IMAGE: task.input, **{spec.name: spec for spec in task.extras}}
-
-
-def _activation(blueprint: Blueprint, block: int) -> TensorSpec:
-    precision, shape = blueprint.precision, blueprint.shapes[block].output
-    return TensorSpec(ACTIVATION, shape, precision.activation_dtype, precision.channels_last)

@@ -21,6 +21,7 @@ VARIANTS = {
     "dropout": ["model.dropout=0.2"],
     "predsim and adam": ["method.name=predsim", "optimizer.name=adam", "optimizer.lr=1e-3"],
     "views and masks": ["method.name=reconstruction", "data.pretext=mask", "data.views=2", "data.augment=resized_crop"],
+    "vector-quantised": ["codec.name=vq", "codec.codes=32", "codec.groups=2"],
     "clipped cosine": ["optimizer.clip_norm=0.5", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"],
     "no room to spare": ["buffers.capacity=1", "link.slots=1"],
     **{name: [f"method.name={name}"] for name in METHODS if name not in ("cross_entropy", "predsim")},
