@@ -124,6 +124,7 @@ def test_a_method_imports_what_methods_are_made_of_and_no_other_place_names_one(
         "pipeline.kept",
         "pipeline.trunk",
         "pipeline.ends",
+        "pipeline.precision",
         "pipeline.randomness",
         "torch",
         "pydantic",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from greedypipe.pipeline.method import LocalLoss, MethodConfig, Sample
+from greedypipe.pipeline.precision import without_autocast
 from greedypipe.pipeline.site import Site
 
 
@@ -48,7 +49,7 @@ class PredSim(LocalLoss):
 def _similarity(rows: Tensor) -> Tensor:
     """Cosine similarity [N, N] of the mean-centred rows [N, F]."""
     centred = functional.normalize(rows - rows.mean(1, keepdim=True), dim=1, eps=1e-8)
-    with torch.autocast(rows.device.type, enabled=False):
+    with without_autocast(rows.device):
         return centred @ centred.T
 
 
