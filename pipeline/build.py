@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.codecs import CodecConfig, Form, build_codec, form_of
+from greedypipe.pipeline.codecs import NO_CODEC, CodecConfig, Form, build_codec, form_of
 from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedback, FeedbackConfig, Reach, timing_of
 from greedypipe.pipeline.heads import build_head
 from greedypipe.pipeline.heads.head import HeadConfig
@@ -57,7 +57,7 @@ class Sections:
     training: TrainingConfig
     feedback: FeedbackConfig = DEFAULT_FEEDBACK
     auxiliary: OptimizerConfig | None = None
-    codec: CodecConfig = CodecConfig()
+    codec: CodecConfig = NO_CODEC
 
 
 class Blueprint:

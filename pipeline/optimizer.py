@@ -65,7 +65,6 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
             raise ValueError("got no epochs, but optimizer.schedule=multistep needs some, e.g. [150, 225]")
         return value
 
-
     @field_validator("warmup_epochs")
     @classmethod
     def _one_length(cls, value: float, info: ValidationInfo) -> float:

@@ -136,7 +136,9 @@ class StageWorker:
             x = block.forward(x, batch)
             if block is self._blocks[-1]:
                 tensors = {name: message.tensors[name] for name in self._carried}
-                self._send(Message(Kind.TRAIN, message.batch_id, block.step, {**tensors, **block.codec.packed}, message.batch_rows))
+                self._send(
+                    Message(Kind.TRAIN, message.batch_id, block.step, {**tensors, **block.codec.packed}, message.batch_rows)
+                )
         self._status.step = self._blocks[0].turn
         if not self._status.finished and all(block.finished for block in self._blocks):
             self._status.finished = True

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from greedypipe.buffers.replay import BuffersConfig
-from greedypipe.pipeline.codecs import CodecConfig
 from greedypipe.pipeline.build import Sections, TrainingConfig
+from greedypipe.pipeline.codecs import CodecConfig
 from greedypipe.pipeline.feedback import FeedbackConfig, Reach
 from greedypipe.pipeline.heads import HEAD_FAMILY
 from greedypipe.pipeline.heads.head import HeadConfig

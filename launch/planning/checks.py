@@ -92,7 +92,7 @@ def codec_problems(config: RunConfig, blueprint: Blueprint, placement: Placement
     """What the codec of outputs cannot be combined with."""
     codec = config.codec
     if codec.name != "none" and placement and (most := max(placement.replicas)) > 1:
-        yield f"placement.replicas: got {most} with codec.name={codec.name}, allowed: 1: each would learn a codebook of its own"
+        yield f"placement.replicas: got {most} with codec.name={codec.name}, allowed: 1: each would learn its own codebook"
     for index in range(blueprint.num_blocks - 1):
         if reason := objection(codec, blueprint.shapes[index].output):
             yield f"codec.name: got {codec.name}, allowed: none: block {index}: {reason}"

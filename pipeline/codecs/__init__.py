@@ -13,7 +13,7 @@ from greedypipe.pipeline.no_effect import NoEffect
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.site import Site
 
-__all__ = ["Codec", "CodecConfig", "Form", "PlainCodec", "build_codec", "form_of", "objection"]
+__all__ = ["NO_CODEC", "Codec", "CodecConfig", "Form", "PlainCodec", "build_codec", "form_of", "objection"]
 
 
 class CodecConfig(BaseModel, frozen=True, extra="forbid"):
@@ -33,6 +33,10 @@ class CodecConfig(BaseModel, frozen=True, extra="forbid"):
         if info.data.get("name") == "none" and value != cls.model_fields[str(info.field_name)].default:
             raise NoEffect(f"got {value}, which has no effect with codec.name=none; it needs vq")
         return value
+
+
+NO_CODEC = CodecConfig()
+"""Outputs stay as they are."""
 
 
 def objection(config: CodecConfig, shape: tuple[int, ...]) -> str:

@@ -1,9 +1,9 @@
 """Vector-quantised outputs, after the quantised replay of Belilovsky et al. (2106.06401), whose quantiser is not published.
 
-Every position of a map (token, vector) is replaced by the nearest vector of a codebook, in each group of channels by one of its
-own. The codebook follows the outputs by exponential averages (van den Oord et al., NeurIPS 2017, 1711.00937, appendix A.1).
-Numbers of vectors travel, and with every message the codebook that they mean: a message may be read late, or twice, and its
-receiver keeps no state.
+Every position of a map (token, vector) is replaced by the nearest vector of a codebook, in each group of channels by one of
+its own. The codebook follows the outputs by exponential averages (van den Oord et al., NeurIPS 2017, 1711.00937, appendix
+A.1). Numbers of vectors travel, and with every message the codebook that they mean: it may be read late, or twice, and
+its receiver keeps no state.
 """
 
 from collections.abc import Mapping
@@ -84,7 +84,8 @@ class VectorQuantiser(Codec):
     """The codec of one block.
 
     The codebook begins with vectors of the first batch, chosen by the seed; where it has room for all of them, that batch is
-    given out exactly. It is used first and follows afterwards, by averages of how many vectors chose a code and of their sum.
+    given out exactly. It is used first and follows afterwards, by averages of how many vectors chose a code, and of their
+    sum.
 
     Args:
         seed: Of the run, and the block's index.
@@ -126,7 +127,9 @@ class VectorQuantiser(Codec):
         """See `Codec.load_state_dict`."""
         if not state or state["book"].shape != self._form.specs[1].shape:
             return
-        self._book, self._counts, self._sums = (state[name].to(self._device, copy=True) for name in ("book", "counts", "sums"))
+        self._book, self._counts, self._sums = (
+            state[name].to(self._device, copy=True) for name in ("book", "counts", "sums")
+        )
 
     def _first(self, vectors: Tensor) -> Tensor:
         """Vectors of a batch, in their order; again from the first where there are too few."""

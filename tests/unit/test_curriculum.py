@@ -57,7 +57,13 @@ def test_the_hardest_come_first_where_that_is_asked_for(tmp_path: Path) -> None:
     difficulties = np.random.default_rng(0).permutation(100).astype(np.float32)
     np.save(path, difficulties)
     for name, expected in (("curriculum", range(10)), ("anti_curriculum", range(90, 100))):
-        keys = [f"data.order={name}", f"data.difficulty={path}", "data.pacing_start=0.1", "data.pacing_growth=2", "data.pacing_steps=9"]
+        keys = [
+            f"data.order={name}",
+            f"data.difficulty={path}",
+            "data.pacing_start=0.1",
+            "data.pacing_growth=2",
+            "data.pacing_steps=9",
+        ]
         source = BatchSource(load_config(None, [*CONFIG, *keys]).data, 0)
         pixels = {image.numpy().tobytes(): index for index, image in enumerate(_stored(source))}
         drawn = {int(difficulties[pixels[image.numpy().tobytes()]]) for image in source.training_batch(0).images}

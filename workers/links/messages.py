@@ -138,7 +138,8 @@ class MessageLayout:
     def field_sizes(self, kind: Kind, rows: int) -> list[tuple[TensorSpec, int]]:
         """The tensors of a message of `rows` rows, in order, each with its size in bytes, aligned."""
         return [
-            (spec, _aligned(self.encoding_of(spec).size_bytes(spec, spec.rows_of(rows)))) for spec in self.specs.get(kind, ())
+            (spec, _aligned(self.encoding_of(spec).size_bytes(spec, spec.rows_of(rows))))
+            for spec in self.specs.get(kind, ())
         ]
 
     def encoding_of(self, spec: TensorSpec) -> Encoding:
