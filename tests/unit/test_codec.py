@@ -153,7 +153,7 @@ def test_a_thirtieth_of_the_bytes_travels_on_digits() -> None:
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["codec.groups=3"], "codec.name: got vq, allowed: none: block 0: groups=3 do not divide"),
+        (["codec.groups=5"], "codec.name: got vq, allowed: none: block 0: groups=5 do not divide"),
         (["link.dtype=int8"], "link.dtype: got int8, which has no effect with codec.name=vq"),
         (["placement.replicas=[1,2]"], "placement.replicas: got 2 with codec.name=vq, allowed: 1"),
         (["codec.name=none"], "codec.codes: got 16, which has no effect with codec.name=none; it needs vq"),
