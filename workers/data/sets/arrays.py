@@ -17,6 +17,7 @@ from greedypipe.workers.data.sets.in_memory import InMemoryImages
 from greedypipe.workers.data.sets.interface import DataSet
 from greedypipe.workers.user_path import UserPath
 
+ARRAYS: Final = ("x_train", "y_train", "x_test", "y_test")
 CLASS_NAMES: Final = "classes"
 """The array of names of the classes, in the order of the labels, where a file has one."""
 
@@ -26,16 +27,17 @@ class ArraysConfig(DataConfig, frozen=True):
 
     name: Literal["arrays"] = "arrays"
     file: UserPath = Field("data.npz", min_length=1, description="the .npz file; no pickled objects are read from it")
-    keys: tuple[str, str, str, str] = Field(
-        ("x_train", "y_train", "x_test", "y_test"),
-        description="names of its arrays: training samples, their labels, test samples, their labels",
+    keys: tuple[str, ...] = Field(
+        (),
+        description="names of its arrays: training samples, their labels, test samples, their labels; []: x_train, y_train, "
+        "x_test, y_test",
     )
     augment: Augment = Field("none", description="random change of the training images; signals and vectors have none")
 
     @field_validator("keys")
     @classmethod
     def _keys_differ(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(keys)) != len(keys):
+        if keys and (len(keys) != len(ARRAYS) or len(set(keys)) != len(keys)):
             raise ValueError(f"got {list(keys)}, allowed: four different names")
         return keys
 
@@ -54,7 +56,7 @@ class Arrays(DataSet):
         super().__init__(config)
         self._path = Path(config.file)
         self._key = f"data.file={printable(config.file)}"
-        self._names = config.keys
+        self._names = config.keys or ARRAYS
 
     def check_presence(self) -> None:
         """See `DataSet.check_presence`; reads the archive's directory alone."""
