@@ -15,10 +15,11 @@ from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedba
 from greedypipe.pipeline.heads import build_head
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss
-from greedypipe.pipeline.methods import build_method, method_class
+from greedypipe.pipeline.methods import build_method, method_class, needs_of
 from greedypipe.pipeline.networks.drawn import DrawnNetwork, draw_network
 from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
+from greedypipe.pipeline.one_by_one import BlockInItsPart
 from greedypipe.pipeline.optimization import Optimization, Optimizations
 from greedypipe.pipeline.optimizer import OptimizerConfig
 from greedypipe.pipeline.partition import Partition, PartitionConfig, make_partition
@@ -35,6 +36,11 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     """Length, seed and numerics of a run."""
 
     epochs: int = Field(10, ge=1, description="length of the run: epochs that every block trains for")
+    schedule: Literal["together", "one_by_one"] = Field(
+        "together",
+        description="together: all blocks train at once; one_by_one: a block trains when those before it have, and these "
+        "stand still, so that the run has as many times the epochs as blocks",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of initial weights, shuffling, augmentation and dropout")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: mixed precision with torch's autocast; activations are sent in bf16"
@@ -101,10 +107,10 @@ class Blueprint:
 
     def for_trials(self) -> "Blueprint":
         """The same cut of copied layers, whose blocks may be trained in any way and for any time: this one's stay as they
-        are. They are not compiled, and do not finish; feedback has one delay for all, the largest, whatever the number of
-        blocks of another cut.
+        are. They are not compiled, train together, and do not finish; feedback has one delay for all, the largest, whatever
+        the number of blocks of another cut.
         """
-        training = self.sections.training.model_copy(update={"compile": "none"})
+        training = self.sections.training.model_copy(update={"compile": "none", "schedule": "together"})
         feedback = FeedbackConfig(delay=(max(self.sections.feedback.delay),))
         sections = replace(self.sections, training=training, feedback=feedback)
         return Blueprint(sections, self.task, ENDLESS, self._drawn.copy())
@@ -114,8 +120,23 @@ class Blueprint:
         return self.partition.num_blocks
 
     @property
+    def is_one_by_one(self) -> bool:
+        """Whether blocks train one after another."""
+        return self.sections.training.schedule == "one_by_one"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the stream: those of every block, one after another where blocks train so."""
+        return self.sections.training.epochs * (self.num_blocks if self.is_one_by_one else 1)
+
+    @property
     def total_steps(self) -> int:
-        """Steps of every block over the run."""
+        """Training batches of the stream."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def block_steps(self) -> int:
+        """Training batches that every block learns from."""
         return self.sections.training.epochs * self.steps_per_epoch
 
     def layers_of(self, index: int) -> tuple[Layer, ...]:
@@ -123,7 +144,7 @@ class Blueprint:
 
     def needs(self, index: int) -> frozenset[str]:
         """Names of what the method of block `index` needs of a batch besides its input."""
-        return (TaskLoss if index == self.num_blocks - 1 else self._method_class).needs
+        return TaskLoss.needs if index == self.num_blocks - 1 else needs_of(self.sections.method)
 
     @property
     def wanted_views(self) -> int:
@@ -173,9 +194,9 @@ class Blueprint:
                 _to_channels_last(module)
         _forbid_writing_into_input(site.layers)
         optimizations = self._optimizations_of(site, method)
-        seed = self.sections.training.seed
+        kind, seed = BlockInItsPart if self.is_one_by_one else Block, self.sections.training.seed
         codec = build_codec(self.sections.codec, site, self.precision, seed, device)
-        block = Block(site, method, optimizations, self.precision, seed, device, codec)
+        block = kind(site, method, optimizations, self.precision, seed, device, codec)
         if self.sections.training.compile == "inductor":
             block.compile()
         return block
@@ -189,7 +210,7 @@ class Blueprint:
         configs = {"auxiliary": self.sections.auxiliary or self.sections.optimizer, "probe": self.sections.optimizer}
 
         def optimization(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimization:
-            return Optimization(config, parameters, self.steps_per_epoch, self.total_steps)
+            return Optimization(config, parameters, self.steps_per_epoch, self.block_steps)
 
         return Optimizations(
             optimization(self.sections.optimizer, main),

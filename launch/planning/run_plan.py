@@ -13,6 +13,7 @@ from greedypipe.launch.planning.checks import (
     isolation_problems,
     length_problems,
     placement_problems,
+    schedule_problems,
 )
 from greedypipe.launch.planning.traffic import Edge, edges, layout_back, unknown_needs
 from greedypipe.pipeline.build import Blueprint
@@ -111,6 +112,7 @@ def make_plan(config: RunConfig, num_processes: int, data: DataInfo | None = Non
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
     problems.add(feedback_problems(config, blueprint, placement) if blueprint else ())
     problems.add(codec_problems(config, blueprint, placement) if blueprint else ())
+    problems.add(schedule_problems(config, blueprint) if blueprint else ())
     lacking = list(unknown_needs(blueprint)) if blueprint else []
     problems.add(lacking)
     if blueprint and not lacking:

@@ -29,11 +29,13 @@ TINY = ("data.name=digits", "data.batch_size=32", "model.name=vgg8b", "model.wid
 FOUR = (*TINY, "partition.blocks=4", "model.dropout=0.2")
 """Four blocks with dropout and batch normalisation."""
 STEPS = 4
-METHOD_NAMES = [f"method.name={name}" for name in (*METHODS, "own_method:Focal")]
+OVERLAP = [f"method.name=overlap method.local.name={name}" for name in ("reconstruction", "own_method:Focal")]
+"""Over a loss that needs more than labels, and over a user's own."""
+METHOD_NAMES = [*(f"method.name={name}" for name in (*METHODS, "own_method:Focal")), *OVERLAP]
 HEAD_NAMES = [f"head.name={name}" for name in (*HEADS, "own_head:conv_head")]
 
 every_method = pytest.mark.parametrize("variant", METHOD_NAMES)
-WITH_FEEDBACK = [f"method.name={name}" for name, one in METHODS.items() if one.reach is not Reach.NONE]
+WITH_FEEDBACK = [f"method.name={name}" for name, one in METHODS.items() if one.reach is not Reach.NONE] + OVERLAP
 LOCAL = [name for name in METHOD_NAMES if name not in WITH_FEEDBACK]
 every_local_method = pytest.mark.parametrize("variant", LOCAL)
 every_local_variant = pytest.mark.parametrize("variant", [*LOCAL, *HEAD_NAMES])
@@ -48,7 +50,7 @@ def _examples_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan_of(variant: str, processes: int = 1, overrides: Sequence[str] = FOUR) -> Plan:
-    return make_plan(load_config(None, [*overrides, variant]), processes)
+    return make_plan(load_config(None, [*overrides, *variant.split()]), processes)
 
 
 def blocks_of(plan: Plan, stage: int = 0) -> list[Block]:

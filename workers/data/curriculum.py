@@ -14,7 +14,7 @@ from torch import Tensor
 
 from greedypipe.pipeline.randomness import derive_seed
 from greedypipe.workers.data.config import DataConfig
-from greedypipe.workers.data.printable import printable
+from greedypipe.workers.output import printable
 
 CURRICULUM, ANTI_CURRICULUM = "curriculum", "anti_curriculum"
 

@@ -12,9 +12,9 @@ from greedypipe.workers.data.config import Augment, DataConfig
 from greedypipe.workers.data.described import described
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.data.own_samples import in_memory, samples_of
-from greedypipe.workers.data.printable import printable, some
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
 from greedypipe.workers.data.sets.interface import DataSet
+from greedypipe.workers.output import printable, some
 from greedypipe.workers.user_path import UserPath
 
 ARRAYS: Final = ("x_train", "y_train", "x_test", "y_test")
