@@ -23,11 +23,11 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
-import numpy as np
 import torch
 from rich.table import Table
 from torch import Tensor
 
+from greedypipe.launch.checkpoints.difficulties import write_difficulties
 from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
 from greedypipe.launch.config.command_line import CommandLine, command, end, refuse, user_path
@@ -116,27 +116,6 @@ def evaluate(checkpoint: Path, overrides: list[str], folder: str | Path | None =
         ensemble_accuracy=tests.ensemble_accuracy,
         early_exit=[early_exit(tests, temperatures, costs, threshold) for threshold in THRESHOLDS],
     )
-
-
-def write_difficulties(checkpoint: Path, overrides: list[str], file: Path) -> int:
-    """Writes the loss of a checkpoint's last head for every training sample of the run's data, in their order, as they are
-    stored: float32 [N], by numpy. Blocks for the network.
-
-    Returns:
-        How many samples there are.
-
-    Raises:
-        ValueError: One line: the data are missing, or the file exists already or cannot be written.
-    """
-    if file.suffix != ".npy" or file.exists():
-        raise ValueError(f"--difficulty: got {file}, allowed: the name of a new file that ends with .npy")
-    plan = plan_of(checkpoint, overrides)
-    with BatchSource(plan.config.data, plan.config.training.seed, plan.data) as source:
-        found = collect(trained_blocks(plan, checkpoint), _pairs(source.stored_training_batches()))
-    losses = plan.blueprint.task.loss(found.logits[-1], found.labels, "none")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.save(file, losses.float().cpu().numpy(), allow_pickle=False)
-    return len(losses)
 
 
 def _other_data(own: DataConfig, folder: str | Path) -> list[str]:
