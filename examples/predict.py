@@ -25,6 +25,8 @@ def prepare(path: str, about: dict) -> torch.Tensor:
     if image.has_transparency_data:
         drawing = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", drawing.size, "white"), drawing)
+    if about.get("pretext") == "grey":
+        image = image.convert("L")
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         scale = max(height / image.height, width / image.width)

@@ -1,6 +1,7 @@
 """Measures a trained network's exits: accuracy of every head and of the ensemble, and early exit.
 
     greedypipe evaluate RUN [--data FOLDER] [--out NAME] [section.key=value ...]
+    greedypipe evaluate RUN --difficulty FILE.npy
 
 RUN is the folder of a run or of a checkpoint. The heads are measured on the test part of the run's data or, with --data, of
 another folder, whose classes are matched by name; a folder without test/ or val/ is taken whole.
@@ -8,6 +9,9 @@ another folder, whose classes are matched by name; a folder without test/ or val
 Early exit answers at the first head that is confident enough. Confidences are calibrated with a temperature per head,
 fitted on the `data.calibration_samples` training samples that the run has kept back. If it has kept none, they are not
 calibrated, which the table states. Writes NAME.json and a plot, NAME.png; no file is replaced.
+
+With --difficulty nothing is measured: it writes how hard the network finds each training sample, the loss of its last head,
+as float32, for another run with data.order=curriculum and data.difficulty=FILE.npy.
 """
 
 import itertools
@@ -23,6 +27,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from greedypipe.launch.checkpoints.difficulties import write_difficulties
 from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
 from greedypipe.launch.config.command_line import CommandLine, command, end, refuse, user_path
@@ -102,7 +107,7 @@ def evaluate(checkpoint: Path, overrides: list[str], folder: str | Path | None =
     counts = tests.labels.bincount(minlength=trained.num_classes).tolist()
     return Findings(
         checkpoint=str(checkpoint),
-        data=" ".join([measured_on.name, getattr(measured_on, "root", "")]).strip(),
+        data=" ".join([measured_on.name, getattr(measured_on, "root", getattr(measured_on, "file", ""))]).strip(),
         class_samples=dict(zip(trained.classes, counts, strict=True)),
         notes=[*part.notes, *([] if folder else _changes(trained, len(part.store)))],
         test_samples=len(tests.labels),
@@ -115,7 +120,8 @@ def evaluate(checkpoint: Path, overrides: list[str], folder: str | Path | None =
 
 def _other_data(own: DataConfig, folder: str | Path) -> list[str]:
     """The overrides by which a folder takes the place of the run's own data: all of it, where it is not split."""
-    return [f"data.root={json.dumps(str(folder))}", *(["data.test_share=0"] if hasattr(own, "test_share") else [])]
+    key = "file" if hasattr(own, "file") else "root"
+    return [f"data.{key}={json.dumps(str(folder))}", *(["data.test_share=0"] if hasattr(own, "test_share") else [])]
 
 
 def _calibrate(blocks: list[Block], plan: Plan, is_optional: bool) -> tuple[list[float], int]:
@@ -214,9 +220,16 @@ def main() -> None:
     parser.add_argument(
         "--out", type=user_path, metavar="NAME", help="write NAME.json and NAME.png (default: RUN/evaluation)"
     )
+    parser.add_argument(
+        "--difficulty", type=user_path, metavar="FILE.npy", help="write the training samples' losses there, and nothing else"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_intermixed_args()
     try:
+        if arguments.difficulty:
+            count = write_difficulties(find_checkpoint(arguments.run), arguments.overrides, arguments.difficulty)
+            print(shown(f"{arguments.difficulty}: the losses of {count:,} training samples"))
+            return
         out = _free_name(arguments.run, arguments.out)
         found = evaluate(find_checkpoint(arguments.run), arguments.overrides, arguments.data)
     except (ValueError, ConnectionError) as error:

@@ -27,6 +27,7 @@ from greedypipe.launch.checkpoints.trained_network import find_checkpoint, heads
 from greedypipe.launch.config.command_line import CommandLine, command, refuse, user_path
 from greedypipe.workers.atomic import replacing, write_atomically
 from greedypipe.workers.block_files import load_blocks
+from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.output import shown
 
 PREPARATION = (
@@ -35,6 +36,8 @@ PREPARATION = (
     "shrink or enlarge it (bilinear) until it just covers height x width, and cut out the centre",
     "divide by full_scale, subtract mean and divide by std, per channel; float32 [N, channels, height, width]",
 )
+
+GREY = "put 0.299 red + 0.587 green + 0.114 blue in all three channels"
 
 
 @command
@@ -60,6 +63,8 @@ def export(checkpoint: Path, out: Path) -> None:
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     manifest = parse_manifest(checkpoint)
+    if (codec := manifest.config.get("codec", {}).get("name", "none")) != "none" and out.suffix != PROGRAM:
+        raise ValueError(f"--out: got {out}, allowed: .pt2 for a network with codec.name={codec}, which parameters lack")
     heads = None
     if out.suffix == PROGRAM:
         _write_program(checkpoint, out)
@@ -94,7 +99,8 @@ def _description(manifest: Manifest, out: Path, heads: Path | None) -> dict[str,
         "mean": data.mean,
         "std": data.std,
         "full_scale": data.full_scale,
-        "preparation": PREPARATION if data.full_scale == 255 else ("float32 [N, channels, height, width] as it is",),
+        "pretext": manifest.config["data"].get("pretext", "none"),
+        "preparation": _preparation(data, manifest.config["data"].get("pretext", "none")),
         "train_samples": data.train_samples,
         "validation_samples": data.validation_samples,
         "test_samples": data.test_samples,
@@ -102,6 +108,15 @@ def _description(manifest: Manifest, out: Path, heads: Path | None) -> dict[str,
         "fingerprint": data.fingerprint,
         "accuracy_on": part,
     }
+
+
+def _preparation(data: DataInfo, pretext: str) -> tuple[str, ...]:
+    if data.has_images and data.full_scale == 255:
+        return (*PREPARATION[:-1], GREY, PREPARATION[-1]) if pretext == "grey" else PREPARATION
+    shape = f"float32 [N, {', '.join(map(str, data.input_shape))}]"
+    if data.mean == (0.0,) * len(data.mean) and data.std == (1.0,) * len(data.std):
+        return (f"{shape} as it is",)
+    return (f"divide by full_scale, subtract mean and divide by std, per channel; {shape}",)
 
 
 def _write_program(checkpoint: Path, path: Path) -> None:

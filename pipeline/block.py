@@ -1,41 +1,22 @@
 """A block: consecutive layers with their method, optimizer and schedule; the unit of gradient isolation."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Timing
+from greedypipe.pipeline.codecs import Codec, PlainCodec
+from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Learned, Timing
 from greedypipe.pipeline.kept import GRAPH, KeptSamples
 from greedypipe.pipeline.method import Method
 from greedypipe.pipeline.optimization import Optimizations
-from greedypipe.pipeline.parts import WHOLE, Join, Part, as_it_is
+from greedypipe.pipeline.parts import WHOLE, Combine, Join, Part, as_it_is, keep_gradients
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.sample import Sample, Turn
 from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.trunk import Generator, Trunk
-
-Combine = Callable[[Sequence[nn.Parameter]], None]
-"""Turns the gradients of parameters by some rows of a batch into those by all of them."""
-
-
-def _keep_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """No-op: without replicas a block sees all rows of a batch."""
-
-
-class Learned(NamedTuple):
-    """What comes out of one turn of a block.
-
-    Attributes:
-        loss: The local loss before the update, 0-dim fp32, detached, on the block's device; None where there is none.
-        back: What goes to the block before, by name; empty: nothing.
-    """
-
-    loss: Tensor | None
-    back: Entry
 
 
 class Block:
@@ -50,6 +31,7 @@ class Block:
         precision: Dtype and memory layout.
         seed: Seed of the run.
         sends_rows: Whether what it sends has a row for each sample of a batch.
+        codec: What becomes of its activations before the next block sees them; None: nothing.
     """
 
     def __init__(
@@ -61,6 +43,7 @@ class Block:
         seed: int,
         device: torch.device,
         sends_rows: bool = True,
+        codec: Codec | None = None,
     ) -> None:
         self.site = site
         self.index = site.index
@@ -76,11 +59,12 @@ class Block:
         """Entries on the line to the block before that it has not yet taken, if both blocks are at the same turn."""
         self._sends_rows = sends_rows
         self._saved_layers = (*site.layers, site.classifier) if site.classifier else site.layers
+        self.codec: Codec = codec or PlainCodec()
         self._generator = Generator(device, seed, site.index)
         self.trunk = Trunk(site.layers, precision, self._generator, device)
         """The layers as one module."""
         self._optimizations = optimizations
-        self._combine: Combine = _keep_gradients
+        self._combine: Combine = keep_gradients
         self._fresh: Sample | None = None
         self._learned = 0
         timing, keeps = site.timing, method.keeps
@@ -142,9 +126,9 @@ class Block:
             batch: Labels and further tensors of the same rows; must stay unchanged until `learn` returns.
 
         Returns:
-            The activation [N, *shapes.output] in the precision's dtype and layout, detached: computed with the weights
-            before this step's update, in evaluation mode once the block has finished. It must be neither modified nor
-            kept beyond `learn`.
+            The activation [N, *shapes.output] in the precision's dtype and layout, detached, as the codec gives it out:
+            computed with the weights before this step's update, in evaluation mode once the block has finished. It must be
+            neither modified nor kept beyond `learn`.
         """
         if self.finished:
             return self.pass_through(x)
@@ -158,7 +142,7 @@ class Block:
             batch.labels, batch.extras, self.turn, batch.batch_rows, input=x, output=h, weights=weights, trunk=self.trunk
         )
         self.turn += 1
-        return h.detach()
+        return self.codec.give_out(h.detach(), learns=True)
 
     def learn(self, feedback: Feedback = NOTHING, *, drains: bool = False) -> Learned:
         """Has the method learn from the batch of the last `forward`, and makes one optimizer step.
@@ -195,14 +179,16 @@ class Block:
     def pass_through(self, x: Tensor) -> Tensor:
         """The activation in evaluation mode, without learning; changes no state."""
         self._set_training(False)
-        return self.trunk.run(x)
+        return self.codec.give_out(self.trunk.run(x))
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Activation, and the head's outputs [N, classes] (fp32), in evaluation mode; changes no state."""
-        activation = self.pass_through(x)
+        self._set_training(False)
+        activation = self.trunk.run(x)
         with self.precision.autocast(self.device):
-            return activation, self.method.head(activation).float()
+            outputs = self.method.head(activation).float()
+        return self.codec.give_out(activation), outputs
 
     def compile(self) -> None:
         """Compiles layers and method with torch.compile, each as a whole, at their first call.
@@ -244,6 +230,7 @@ class Block:
             **self._optimizations.state_dict(),
             "kept": self._kept.state_dict(join),
             "line": [entry.state_dict(join if self._sends_rows else as_it_is) for entry in self.line],
+            "codec": self.codec.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], part: Part = WHOLE) -> None:
@@ -261,6 +248,7 @@ class Block:
         self._kept.load_state_dict(state["kept"], part)
         sent = part if self._sends_rows else WHOLE
         self.line = deque((Entry.restored(entry, sent) for entry in state["line"]), maxlen=self.timing.delay_before)
+        self.codec.load_state_dict(state.get("codec", {}))
 
     def layer_state(self) -> dict[str, Tensor]:
         """Parameters and statistics of the layers, and of the classifier, under the ordinary network's names."""

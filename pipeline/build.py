@@ -11,6 +11,7 @@ from torch import nn
 
 from greedypipe.pipeline.accumulation import make_optimization
 from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.codecs import NO_CODEC, CodecConfig, Form, build_codec, form_of
 from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedback, FeedbackConfig, Reach, timing_of
 from greedypipe.pipeline.heads import build_head
 from greedypipe.pipeline.heads.head import HeadConfig
@@ -63,6 +64,7 @@ class Sections:
     training: TrainingConfig
     feedback: FeedbackConfig = DEFAULT_FEEDBACK
     auxiliary: OptimizerConfig | None = None
+    codec: CodecConfig = NO_CODEC
 
 
 class Blueprint:
@@ -146,6 +148,11 @@ class Blueprint:
         return TaskLoss.needs if index == self.num_blocks - 1 else needs_of(self.sections.method)
 
     @property
+    def wanted_views(self) -> int:
+        """Views of every sample that some block needs."""
+        return self._method_class.views if self.num_blocks > 1 else 1
+
+    @property
     def has_feedback(self) -> bool:
         """Whether anything travels back."""
         return self._method_class.reach is not Reach.NONE
@@ -173,6 +180,10 @@ class Blueprint:
         """Whether what block `index` sends has a row for each sample of a batch."""
         return all(back.per_row for back in self.sends(index))
 
+    def form(self, index: int) -> Form:
+        """How the activation of block `index` travels."""
+        return form_of(self.sections.codec, self.shapes[index].output, self.precision)
+
     def zero_feedback(self, index: int, rows: int, device: torch.device) -> Feedback:
         """What block `index` reads in a turn, all zeros, for a batch of so many rows; empty where it reads nothing."""
         if index == self.num_blocks - 1:
@@ -198,9 +209,9 @@ class Blueprint:
                 _to_channels_last(module)
         _forbid_writing_into_input(site.layers)
         optimizations = self._optimizations_of(site, method)
-        kind = BlockInItsPart if self.is_one_by_one else Block
-        seed = self.sections.training.seed
-        block = kind(site, method, optimizations, self.precision, seed, device, self.sends_rows(index))
+        kind, seed = BlockInItsPart if self.is_one_by_one else Block, self.sections.training.seed
+        codec = build_codec(self.sections.codec, site, self.precision, seed, device)
+        block = kind(site, method, optimizations, self.precision, seed, device, self.sends_rows(index), codec)
         if self.sections.training.compile == "inductor":
             block.compile()
         return block

@@ -8,7 +8,7 @@ t - delay, whoever hosts the two.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, BeforeValidator, Field
@@ -55,6 +55,18 @@ class Entry(Feedback):
 
 
 NOTHING = Entry()
+
+
+class Learned(NamedTuple):
+    """What comes out of one turn of a block.
+
+    Attributes:
+        loss: The local loss before the update, 0-dim fp32, detached, on the block's device; None where there is none.
+        back: What goes to the block before, by name; empty: nothing.
+    """
+
+    loss: Tensor | None
+    back: Entry
 
 
 class Reach(StrEnum):

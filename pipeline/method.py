@@ -34,7 +34,9 @@ class Method(nn.Module, ABC):
     are checked against the nested `Config` if the class has one, else against the signature of the constructor.
 
     Attributes:
-        needs: Names of the tensors that messages must carry as far as this block: "labels", "image".
+        needs: Names of the tensors that messages must carry as far as this block: "labels", "image", and with the pretext
+            task of that name "rotation" or "mask".
+        views: Views of every sample that a training batch must have at least; `site.task.views` says how many it has.
         reach: What feedback the method lives on; without any, nothing travels back.
         relays: Whether what it sends depends on what it has read, so that the last feedback of the stream is passed on.
         drains: Whether layers learn from feedback alone, so that they wait for the last one at the end of the stream.
@@ -48,6 +50,7 @@ class Method(nn.Module, ABC):
 
     Config: ClassVar[type[MethodConfig]]
     needs: ClassVar[frozenset[str]] = frozenset({LABELS})
+    views: ClassVar[int] = 1
     reach: ClassVar[Reach] = Reach.NONE
     relays: bool = False
     drains: bool = False

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.block import Block, Learned
-from greedypipe.pipeline.feedback import NOTHING, Feedback
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.feedback import NOTHING, Feedback, Learned
 
 
 class BlockInItsPart(Block):
@@ -45,4 +45,4 @@ class BlockInItsPart(Block):
 
     def _nothing(self, rows: int) -> Tensor:
         zeros = torch.zeros(rows, *self.shapes.output, dtype=self.precision.activation_dtype, device=self.device)
-        return self.precision.canonical(zeros)
+        return self.codec.give_out(self.precision.canonical(zeros))

@@ -20,7 +20,7 @@ from greedypipe.pipeline.plugins import Family, Own
 _WEIGHT_DECAY = Field(5e-4, ge=0, description="L2 penalty on the parameters (adamw, nadam: decoupled from the gradient)")
 
 _SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"step_epochs": ("step",), "milestones": ("multistep",), "gamma": ("step", "multistep")}
+    {"step_epochs": ("step",), "milestones": ("multistep",), "gamma": ("step", "multistep"), "peak": ("one_cycle",)}
 )
 """The schedules that use a key."""
 
@@ -31,22 +31,28 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
     name: str = Field(description="the update rule")
     lr: float = Field(0.1, gt=0, description="initial learning rate, after any warm-up")
     clip_norm: float = Field(0.0, ge=0, description="largest norm of a block's gradient, head included; 0: no clipping")
-    schedule: Literal["constant", "step", "multistep", "cosine"] = Field(
+    schedule: Literal["constant", "step", "multistep", "cosine", "one_cycle"] = Field(
         "constant",
         description="constant; step: multiply by gamma every step_epochs; multistep: at each of milestones; "
-        "cosine: fall to 0 over the run",
+        "cosine: fall to 0 over the run; one_cycle: rise from lr/25 to lr, then fall to lr/250000",
     )
     step_epochs: int = Field(15, ge=1, description="schedule=step: epochs between decays")
     milestones: tuple[int, ...] = Field(
         (), validate_default=True, description="schedule=multistep: epochs after which to decay, e.g. [150, 225]"
     )
     gamma: float = Field(0.2, gt=0, le=1, description="schedule=step or multistep: factor of each decay")
+    peak: float = Field(0.3, gt=0, lt=1, description="schedule=one_cycle: share of the run in which the learning rate rises")
     warmup_steps: int = Field(
         0, ge=0, description="steps in which the learning rate first rises linearly from lr/100; 0: none"
     )
+    warmup_epochs: float = Field(0, ge=0, le=1e6, description="the same in epochs, in place of warmup_steps")
     accumulate_batches: int = Field(
         1, ge=1, description="batches whose mean gradient makes one step; warm-up counts steps, other schedules epochs"
     )
+
+    def warmup(self, batches_per_epoch: int) -> int:
+        """Steps in which the learning rate first rises."""
+        return self.warmup_steps or round(self.warmup_epochs * batches_per_epoch / self.accumulate_batches)
 
     @abstractmethod
     def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
@@ -61,6 +67,13 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
             raise no_effect(f"got {value!r}, which has no effect with optimizer.schedule={schedule}; it needs {needed}")
         if key == "milestones" and schedule == "multistep" and not value:
             raise ValueError("got no epochs, but optimizer.schedule=multistep needs some, e.g. [150, 225]")
+        return value
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _one_length(cls, value: float, info: ValidationInfo) -> float:
+        if value and (steps := info.data.get("warmup_steps")):
+            raise ValueError(f"got {value:g} with warmup_steps={steps}, allowed: one of the two")
         return value
 
 
@@ -165,28 +178,41 @@ def build_schedule(
         steps_per_epoch: Batches of an epoch, of which `accumulate_batches` make a step.
         total_steps: Batches of the run.
     """
-    warmup = config.warmup_steps
+    warmup = config.warmup(steps_per_epoch)
     an_epoch, all_of_them = Fraction(steps_per_epoch, config.accumulate_batches), total_steps // config.accumulate_batches
 
     def factor(step: int) -> float:
-        if step < warmup:
-            return _decay(config, step, an_epoch, all_of_them) * (0.01 + 0.99 * step / warmup)
-        return _decay(config, step, an_epoch, all_of_them)
+        decayed = _decay(config, step, an_epoch, all_of_them, warmup)
+        return decayed * (0.01 + 0.99 * step / warmup) if step < warmup else decayed
 
     return lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def _decay(config: OptimizerConfig, step: int, steps_per_epoch: Fraction, total_steps: int) -> float:
+def _decay(config: OptimizerConfig, step: int, steps_per_epoch: Fraction, total_steps: int, warmup: int) -> float:
     match config.schedule:
         case "step":
             return config.gamma ** (step // (config.step_epochs * steps_per_epoch))
         case "multistep":
             return config.gamma ** sum(step >= epoch * steps_per_epoch for epoch in config.milestones)
         case "cosine":
-            progress = max(0, step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-            return (1 + math.cos(math.pi * progress)) / 2
+            return _cosine(max(0, step - warmup) / max(1, total_steps - warmup))
+        case "one_cycle":
+            return _one_cycle(step, config.peak * total_steps - 1, total_steps - 1)
         case _:
             return 1.0
+
+
+def _cosine(progress: float) -> float:
+    """From 1 to 0."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def _one_cycle(step: int, peak_step: float, last_step: int) -> float:
+    """Smith and Topin, 1708.07120, with cosines as in torch's OneCycleLR; the momentum stays as it is."""
+    first, last = 1 / 25, 1 / 25e4
+    if step <= peak_step:
+        return 1 + (first - 1) * _cosine(step / peak_step if peak_step else 1.0)
+    return last + (1 - last) * _cosine(min(1.0, (step - peak_step) / max(last_step - peak_step, 1e-9)))
 
 
 class SameConfig(BaseModel, frozen=True, extra="forbid"):

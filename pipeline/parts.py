@@ -1,11 +1,11 @@
 """What one of several replicas has of every batch, and how that becomes the whole batch again."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Part(NamedTuple):
@@ -38,3 +38,11 @@ Join = Callable[[Tensor, int], Tensor]
 def as_it_is(tensor: Tensor, batch_rows: int) -> Tensor:
     """The tensor itself: without replicas it is that of the whole batch."""
     return tensor
+
+
+Combine = Callable[[Sequence[nn.Parameter]], None]
+"""Turns the gradients of parameters by some rows of a batch into those by all of them."""
+
+
+def keep_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """No-op: without replicas a block sees all rows of a batch."""

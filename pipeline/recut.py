@@ -41,6 +41,7 @@ def transferred_state(block: Block, saved: Sequence[State]) -> tuple[dict[str, A
         "schedule": slowest["schedule"],
         "others": head["others"] if head else {},
         **_accumulated(own, saved),
+        "codec": next((state.get("codec", {}) for state in saved if state["last_layer"] == own["last_layer"]), {}),
         **_in_flight(own, saved),
     }, head is None
 

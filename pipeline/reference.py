@@ -1,7 +1,7 @@
 """The pipeline in one loop and one process: the oracle that every other way of running must equal bit for bit."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,17 +11,19 @@ from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.feedback import NOTHING, Entry
 from greedypipe.pipeline.order import Act, turn_order
 
+Loaded = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Mapping[str, Tensor]]
+"""A training batch: images, labels, and extras if there are any."""
 
-def train(
-    blocks: Sequence[Block], batches: Iterable[tuple[Tensor, Tensor]], *, stream_ends: bool = True
-) -> list[list[float]]:
+
+def train(blocks: Sequence[Block], batches: Iterable[Loaded], *, stream_ends: bool = True) -> list[list[float]]:
     """Trains all blocks on every batch, in the network's order (Belilovsky et al., ICML 2020, Algorithm 1).
 
     Methods that live on feedback learn, at the end, from what is left of it.
 
     Args:
         blocks: The whole network, in order.
-        batches: Pairs of images [N, C, H, W] and labels [N] on the blocks' device.
+        batches: Images [N, C, H, W] and labels [N] on the blocks' device, and extras by name where a method needs more of a
+            batch than the image.
         stream_ends: Whether no batch follows; otherwise feedback stays on its way, and another call goes on from here.
 
     Returns:
@@ -30,9 +32,9 @@ def train(
     losses = []
     lines = [deque(after.line) for after in blocks[1:]]
     order = turn_order([block.timing for block in blocks])
-    for batch_id, (images, labels) in enumerate(batches):
-        x, row = images, [float("nan")] * len(blocks)
-        batch = Batch(batch_id, labels, {IMAGE: images})
+    for batch_id, (x, labels, *extras) in enumerate(batches):
+        row = [float("nan")] * len(blocks)
+        batch = Batch(batch_id, labels, {IMAGE: x, **(extras[0] if extras else {})})
         for act, position in order:
             if act is Act.FORWARD:
                 x = blocks[position].forward(x, batch)

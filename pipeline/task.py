@@ -19,17 +19,20 @@ class Task(ABC):
         input: Tensor that stage 0 receives.
         target: Tensor that outputs are compared with.
         outputs: Number of outputs of a head for each target.
+        views: Rows of a training batch that show one sample: they are neighbours, rows views * i to views * i + views - 1.
+        extras: What training batches carry besides labels and image.
     """
 
     input: TensorSpec
     target: TensorSpec
     outputs: int
+    views: int = 1
+    extras: tuple[TensorSpec, ...] = ()
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """[C, H, W] of an image that stage 0 receives."""
-        channels, height, width = self.input.shape
-        return channels, height, width
+    def image_shape(self) -> tuple[int, ...]:
+        """[C, H, W] of an image that stage 0 receives; [C, T] of a signal, [F] of a vector."""
+        return self.input.shape
 
     @property
     @abstractmethod
@@ -50,10 +53,10 @@ class Task(ABC):
 
 
 class Classification(Task):
-    """One of `num_classes` classes for each image.
+    """One of `num_classes` classes for each sample.
 
     Args:
-        input_shape: [C, H, W] of an image.
+        input_shape: [C, H, W] of an image, [C, T] of a signal, [F] of a vector.
         num_classes: Number of logits.
     """
 

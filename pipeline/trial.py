@@ -7,7 +7,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from greedypipe.pipeline.batch import IMAGE, Batch
+from greedypipe.pipeline.batch import IMAGE, Batch, made_up
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import Blueprint, Sections
 from greedypipe.pipeline.method import Sample, Turn
@@ -32,10 +32,11 @@ def try_out(blueprint: Blueprint) -> None:
     trial = blueprint.for_trials()
     with torch.random.fork_rng(devices=[]):
         x = images = torch.randn(ROWS, *task.input.shape)
+        carried = {IMAGE: images} | {spec.name: made_up(spec, ROWS, images.device) for spec in task.extras}
         targets = torch.arange(ROWS * math.prod(task.target.shape)) % task.outputs
         labels = targets.view(ROWS, *task.target.shape).to(task.target.dtype)
         for index in range(trial.num_blocks):
-            extras = {name: tensor for name, tensor in {IMAGE: images}.items() if name in trial.needs(index)}
+            extras = {name: tensor for name, tensor in carried.items() if name in trial.needs(index)}
             block = trial.build_block(index, torch.device("cpu"))
             batch = Batch(0, labels, extras)
             given, x = x, _activation(sections, block, x, batch)

@@ -248,7 +248,7 @@ def not_finite(state: Mapping[str, Any]) -> str:
     for number, entries in state["optimizer"].get("state", {}).items():
         if any(_is_bad(value, is_trained=True) for value in entries.values()):
             return f"the optimizer's state of parameter {number} is not finite"
-    held = {key: state[key] for key in ("others", "accumulated", "kept", "line") if key in state}
+    held = {key: state[key] for key in ("others", "accumulated", "kept", "line", "codec") if key in state}
     return next((f"what it holds as {key} is not finite" for key, value in held.items() if _has_nan(value)), "")
 
 

@@ -166,7 +166,7 @@ class Feed:
             if self._calendar.is_marked(batch.batch_id, evaluates and self._burst is None):
                 yield Message(Kind.CHECKPOINT, batch.batch_id)
             given_s = time.perf_counter()
-            yield Message(Kind.TRAIN, batch.batch_id, tensors={**_tensors(batch), IMAGE: batch.images})
+            yield Message(Kind.TRAIN, batch.batch_id, tensors={**_tensors(batch), IMAGE: batch.images, **batch.extras})
             if batch.batch_id >= total_steps:
                 self._status.now(Activity.REST)
                 time.sleep(min(LONGEST_REST_S, REST * (time.perf_counter() - given_s)))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store
 
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.block import Block, Learned
-from greedypipe.pipeline.feedback import NOTHING, Feedback
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.feedback import NOTHING, Feedback, Learned
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.links.gloo_group import make_gloo_group
 from greedypipe.workers.links.patience import Patience

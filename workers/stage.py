@@ -110,7 +110,7 @@ class StageWorker:
             now, waits = time.perf_counter(), self._waits()
             seconds = now - clock
             if training:
-                self.watch.count_training(seconds, waits.since(waited), message.rows)
+                self.watch.count_training(seconds, waits.since(waited), message.rows // self._task.views)
             elif message.kind == Kind.TRAIN:
                 self.watch.hand_on_s += seconds
             else:
@@ -136,7 +136,9 @@ class StageWorker:
             x = block.forward(x, batch)
             if block is self._blocks[-1]:
                 tensors = {name: message.tensors[name] for name in self._carried}
-                self._send(Message(Kind.TRAIN, message.batch_id, block.step, {**tensors, ACTIVATION: x}, message.batch_rows))
+                self._send(
+                    Message(Kind.TRAIN, message.batch_id, block.step, {**tensors, **block.codec.packed}, message.batch_rows)
+                )
         self._status.step = self._blocks[0].turn
         if not self._status.finished and all(block.finished for block in self._blocks):
             self._status.finished = True
@@ -166,7 +168,7 @@ class StageWorker:
             ensemble = self._task.add_to_ensemble(ensemble, outputs, block.index)
             self._counts.add(block.index, outputs, labels)
         self._counts.add_ensemble(ensemble, labels)
-        tensors = {LABELS: labels, ACTIVATION: x, name: ensemble}
+        tensors = {LABELS: labels, **self._blocks[-1].codec.packed, name: ensemble}
         self._send(Message(Kind.EVALUATE, message.batch_id, message.step, tensors, message.batch_rows))
 
     def _finish_evaluation(self, message: Message) -> None:

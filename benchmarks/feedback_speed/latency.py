@@ -17,8 +17,8 @@ from torch import Tensor
 from benchmarks.engines.timing import spread
 from benchmarks.feedback_speed.threads import CPU, Cut, Link, ThreadedPipeline
 from greedypipe.pipeline.batch import ACTIVATION, LABELS, TensorSpec
-from greedypipe.pipeline.block import Learned
-from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Reach, timing_of
+from greedypipe.pipeline.codecs import PlainCodec
+from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Learned, Reach, timing_of
 from greedypipe.pipeline.task import Classification
 from greedypipe.workers.links.inprocess import InProcessReceiver, InProcessSender, Passage
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
@@ -118,7 +118,7 @@ class Sleeper:
     total_steps = 2**40
 
     def __init__(self, index: int, setting: Setting) -> None:
-        self.index = index
+        self.index, self.codec = index, PlainCodec()
         self.timing = timing_of(index, Reach.NEXT, (setting.delay,) * (setting.stages - 1))
         self.line: deque[Entry] = deque([NOTHING] * self.timing.delay_before)
         self.turn = self.step = 0
@@ -130,7 +130,7 @@ class Sleeper:
     def forward(self, x: Tensor, batch: Any) -> Tensor:
         time.sleep(self._seconds * FORWARD_SHARE)
         self.turn += 1
-        return x.clone()
+        return self.codec.give_out(x.clone())
 
     def learn(self, feedback: Feedback, *, drains: bool = False) -> Learned:
         time.sleep(self._seconds * (1 - FORWARD_SHARE))

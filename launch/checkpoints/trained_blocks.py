@@ -53,6 +53,11 @@ def trained_blocks(plan: Plan, checkpoint: Path) -> list[Block]:
 def plain_network(blocks: Sequence[Block]) -> nn.Sequential:
     """A copy of the network of these blocks in evaluation mode, without auxiliary heads: images to outputs [N, classes]. Its
     children are layers and classifier, by their names (with `_` where a name has a dot)."""
-    layers = [one for block in blocks for one in (*block.layers, block.site.classifier) if one]
-    network = nn.Sequential(OrderedDict((layer.name.replace(".", "_"), layer.module) for layer in layers))
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for block in blocks:
+        layers = (*block.layers, block.site.classifier) if block.site.classifier else block.layers
+        modules |= {layer.name.replace(".", "_"): layer.module for layer in layers}
+        if codec := block.codec.as_module():
+            modules[f"codec{block.index}"] = codec
+    network = nn.Sequential(modules)
     return copy.deepcopy(network).eval()

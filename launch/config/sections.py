@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from greedypipe.buffers.replay import BuffersConfig
 from greedypipe.pipeline.build import Sections, TrainingConfig
+from greedypipe.pipeline.codecs import CodecConfig
 from greedypipe.pipeline.feedback import FeedbackConfig, Reach
 from greedypipe.pipeline.heads import HEAD_FAMILY
 from greedypipe.pipeline.heads.head import HeadConfig
@@ -123,6 +124,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     feedback: FeedbackConfig = FeedbackConfig()
     training: TrainingConfig = TrainingConfig()
     buffers: BuffersConfig = BuffersConfig()
+    codec: CodecConfig = CodecConfig()
     link: LinkConfig = LinkConfig()
     placement: PlacementConfig = PlacementConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -144,7 +146,17 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
             self.training,
             self.feedback,
             auxiliary,
+            self.codec,
         )
+
+    @field_validator("link")
+    @classmethod
+    def _links_may_round(cls, link: LinkConfig, info: ValidationInfo) -> LinkConfig:
+        codec = info.data.get("codec")
+        if codec and codec.name != "none" and link.dtype != "same":
+            problem = f"got {link.dtype}, which has no effect with codec.name={codec.name}: numbers of vectors travel"
+            raise refusal("link", [(("dtype",), link.dtype, problem)])
+        return link
 
     @field_validator("feedback")
     @classmethod

@@ -80,10 +80,13 @@ def _settings(plan: Plan, steps: int, interval: int) -> dict[str, Any]:
         batch_size=data.batch_size,
         drop_last=True,
         augment=data.augment,
+        views=data.views,
+        pretext=data.pretext,
     ).model_dump(mode="json")
     tree["training"]["epochs"] = tree["evaluation"]["every_epochs"] = 1
     tree["logging"] = LoggingConfig(interval_steps=interval).model_dump(mode="json")
-    optimizer = tree["optimizer"]
+    optimizer, warmup = tree["optimizer"], plan.config.optimizer.warmup(plan.blueprint.steps_per_epoch)
     optimizer["accumulate_batches"] = min(optimizer["accumulate_batches"], steps)
-    optimizer["warmup_steps"] = min(optimizer["warmup_steps"], steps // optimizer["accumulate_batches"] - 1)
+    optimizer["warmup_steps"] = min(warmup, steps // optimizer["accumulate_batches"] - 1)
+    optimizer["warmup_epochs"] = 0
     return tree

@@ -8,6 +8,7 @@ import torch
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig, sharing_problems
 from greedypipe.pipeline.build import Blueprint
+from greedypipe.pipeline.codecs import objection
 from greedypipe.pipeline.partition import AUTO
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.placement import Placement
@@ -90,6 +91,16 @@ def feedback_problems(config: RunConfig, blueprint: Blueprint, placement: Placem
         yield f"training.compile: got {config.training.compile} with method.name={method}, allowed: none: it keeps batches"
 
 
+def codec_problems(config: RunConfig, blueprint: Blueprint, placement: Placement | None) -> Iterator[str]:
+    """What the codec of outputs cannot be combined with."""
+    codec = config.codec
+    if codec.name != "none" and placement and (most := max(placement.replicas)) > 1:
+        yield f"placement.replicas: got {most} with codec.name={codec.name}, allowed: 1: each would learn its own codebook"
+    for index in range(blueprint.num_blocks - 1):
+        if reason := objection(codec, blueprint.shapes[index].output):
+            yield f"codec.name: got {codec.name}, allowed: none: block {index}: {reason}"
+
+
 def schedule_problems(config: RunConfig, blueprint: Blueprint) -> Iterator[str]:
     """What blocks that train one after another cannot be combined with."""
     if config.training.schedule != "one_by_one":
@@ -109,11 +120,12 @@ def schedule_problems(config: RunConfig, blueprint: Blueprint) -> Iterator[str]:
 def length_problems(config: RunConfig, steps_per_epoch: int) -> Iterator[str]:
     """Settings that do not fit into the run's length."""
     batches, accumulated = config.training.epochs * steps_per_epoch, config.optimizer.accumulate_batches
-    total = batches // accumulated
+    total, warmup = batches // accumulated, config.optimizer.warmup(steps_per_epoch)
     if not total:
         yield f"optimizer.accumulate_batches: got {accumulated}, allowed: at most the run's {batches} batches"
-    elif config.optimizer.warmup_steps >= total:
+    elif warmup >= total:
+        key = "warmup_steps" if config.optimizer.warmup_steps else "warmup_epochs"
         yield (
-            f"optimizer.warmup_steps: got {config.optimizer.warmup_steps}, allowed: below the run's {total} steps "
+            f"optimizer.{key}: got {getattr(config.optimizer, key)}, allowed: below the run's {total} steps "
             f"({config.training.epochs} epochs of {steps_per_epoch})"
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.planning.traffic import bytes_after
 from greedypipe.pipeline.balance import Costs
-from greedypipe.pipeline.batch import IMAGE, Batch
+from greedypipe.pipeline.batch import IMAGE, Batch, made_up
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.feedback import Feedback
@@ -101,9 +101,11 @@ def _pairs(blueprint: Blueprint, names: Sequence[str]) -> Iterator[tuple[Bluepri
 
 def _random_batch(plan: Plan, device: torch.device) -> Batch:
     """The part of a batch that blocks receive besides their input."""
-    rows = plan.config.data.batch_size
+    task = plan.blueprint.task
+    rows = plan.config.data.batch_size * task.views
     labels = torch.randint(plan.data.num_classes, (rows,), device=device)
-    return Batch(0, labels, {IMAGE: torch.rand(rows, *plan.data.input_shape, device=device)})
+    extras = {spec.name: made_up(spec, rows, device) for spec in task.extras}
+    return Batch(0, labels, {IMAGE: torch.rand(rows, *plan.data.input_shape, device=device), **extras})
 
 
 def _random_input(finest: Blueprint, unit: int, batch: Batch, device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.checks import (
     Problems,
+    codec_problems,
     feedback_problems,
     isolation_problems,
     length_problems,
@@ -20,6 +21,7 @@ from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.task import Classification
 from greedypipe.pipeline.trial import try_out
 from greedypipe.workers.data.info import DataInfo
+from greedypipe.workers.data.pretexts.registry import PRETEXTS
 from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.placement import Placement, Route
@@ -87,6 +89,7 @@ class Plan:
         placement = problems.attempt(Placement, replicas, self.blueprint.num_blocks)
         problems.add(placement_problems(config, self.data, placement) if placement else ())
         problems.add(feedback_problems(config, self.blueprint, placement))
+        problems.add(codec_problems(config, self.blueprint, placement))
         problems.refuse()
         assert placement
         return replace(self, config=config, placement=placement)
@@ -116,6 +119,7 @@ def make_plan(config: RunConfig, num_processes: int, data: DataInfo | None = Non
     problems.add(isolation_problems(config, device) if device else ())
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
     problems.add(feedback_problems(config, blueprint, placement) if blueprint else ())
+    problems.add(codec_problems(config, blueprint, placement) if blueprint else ())
     problems.add(schedule_problems(config, blueprint) if blueprint else ())
     lacking = list(unknown_needs(blueprint)) if blueprint else []
     problems.add(lacking)
@@ -134,6 +138,7 @@ def natural_processes(config: RunConfig) -> int:
 
 def _draw(config: RunConfig, data: DataInfo) -> Blueprint:
     task = Classification(data.input_shape, data.num_classes)
+    task.views, task.extras = config.data.views, PRETEXTS[config.data.pretext].extras(data)
     return Blueprint(config.sections(), task, _steps_per_epoch(config, data))
 
 

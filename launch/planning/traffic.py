@@ -1,7 +1,7 @@
 """Messages between stages: they carry the tensors that the methods of later blocks need, and nothing else.
 
-They follow from the blueprint, the placement and the link's settings alone. A new kind of tensor that methods may need is
-a line in `_needables`.
+They follow from the blueprint, the placement and the link's settings alone. What methods may need besides labels and image
+is in `Task.extras`.
 """
 
 import math
@@ -9,12 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS, TensorSpec
+from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS, MASK, ROTATION, TensorSpec
 from greedypipe.pipeline.build import Blueprint
+from greedypipe.pipeline.codecs import Form
 from greedypipe.pipeline.task import Task
 from greedypipe.workers.links.interface import LinkConfig
 from greedypipe.workers.links.messages import Kind, MessageLayout
 from greedypipe.workers.placement import Placement
+
+PRETEXT_OF = {ROTATION: "rotation", MASK: "mask"}
+"""The value of `data.pretext` that gives a tensor."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,24 @@ class Edge:
     Attributes:
         sender: Index of the sending stage.
         carried: Names of the tensors of a training message besides the activation; they are passed through unchanged.
-        batch_size: Rows of a whole batch.
+        batch_rows: Rows of a whole batch.
         specs: The tensors of every kind of message.
         encodings: Encoding by tensor name, as in `MessageLayout`.
+        form: How the activation travels.
     """
 
     sender: int
     carried: tuple[str, ...]
-    batch_size: int
+    batch_rows: int
     specs: Mapping[Kind, tuple[TensorSpec, ...]]
     encodings: Mapping[str, str]
+    form: Form
 
     def layout(self, share: Fraction = Fraction(1)) -> MessageLayout:
         """The layout of a link that carries this share of every batch."""
-        return MessageLayout(math.ceil(self.batch_size * share), self.specs, self.encodings)
+        parts = tuple(spec.name for spec in self.form.specs)
+        joins = {} if parts == (ACTIVATION,) else {ACTIVATION: (parts, self.form.decode)}
+        return MessageLayout(math.ceil(self.batch_rows * share), self.specs, self.encodings, joins)
 
 
 def edges(blueprint: Blueprint, placement: Placement, link: LinkConfig, batch_size: int) -> tuple[Edge, ...]:
@@ -64,7 +72,7 @@ def layout_back(blueprint: Blueprint, block: int, batch_size: int, share: Fracti
         )
         for back in sent
     )
-    rows = math.ceil(batch_size * share) if blueprint.sends_rows(block) else 1
+    rows = math.ceil(batch_size * blueprint.task.views * share) if blueprint.sends_rows(block) else 1
     return MessageLayout(rows, {Kind.FEEDBACK: specs})
 
 
@@ -76,38 +84,46 @@ def bytes_after(blueprint: Blueprint, link: LinkConfig, batch_size: int) -> tupl
     """
     target = blueprint.task.target
     layouts = (
-        MessageLayout(batch_size, {Kind.TRAIN: (_activation(blueprint, block), target)}, {ACTIVATION: link.dtype})
+        MessageLayout(
+            batch_size * blueprint.task.views,
+            {Kind.TRAIN: (*blueprint.form(block).specs, target)},
+            {ACTIVATION: link.dtype},
+        )
         for block in range(blueprint.num_blocks)
     )
     return tuple(layout.slot_bytes for layout in layouts)
 
 
 def unknown_needs(blueprint: Blueprint) -> Iterator[str]:
-    """Tensors that methods need but no message can carry, a line each."""
-    known = _needables(blueprint.task)
+    """What methods need but batches do not have, a line each."""
+    method, task = blueprint.sections.method.name, blueprint.task
+    if blueprint.wanted_views > task.views:
+        views = blueprint.wanted_views
+        yield f"data.views: got {task.views} with method.name={method}, allowed: {views} or more: it compares views"
+    known = dict(_needables(task))
+    if blueprint.sections.model.patches:
+        # Patches overlap, so that none of the decoders could put an image together.
+        del known[IMAGE]
     needed = frozenset[str]().union(*(blueprint.needs(block) for block in range(blueprint.num_blocks)))
     for name in sorted(needed - known.keys()):
-        method = blueprint.sections.method.name
+        if name in PRETEXT_OF:
+            yield f"data.pretext: got none that gives {name!r}, allowed: {PRETEXT_OF[name]}, with method.name={method}"
+            continue
         yield f"method.name: got {method}, which needs {name!r}, allowed: methods that need {' or '.join(sorted(known))}"
 
 
 def _edge(blueprint: Blueprint, stage: int, block: int, link: LinkConfig, batch_size: int) -> Edge:
-    task, activation = blueprint.task, _activation(blueprint, block)
+    task, form = blueprint.task, blueprint.form(block)
     needed = frozenset[str]().union(*(blueprint.needs(later) for later in range(block + 1, blueprint.num_blocks)))
     carried = tuple(sorted(needed))
     known = _needables(task)
     specs = {
-        Kind.TRAIN: (activation, *(known[name] for name in carried)),
-        Kind.EVALUATE: (activation, task.target, task.ensemble),
+        Kind.TRAIN: (*form.specs, *(known[name] for name in carried)),
+        Kind.EVALUATE: (*form.specs, task.target, task.ensemble),
     }
-    return Edge(stage, carried, batch_size, specs, {ACTIVATION: link.dtype})
+    return Edge(stage, carried, batch_size * task.views, specs, {ACTIVATION: link.dtype}, form)
 
 
 def _needables(task: Task) -> Mapping[str, TensorSpec]:
     """All tensors that a block's method may need besides its input, by name."""
-    return {LABELS: task.target, IMAGE: task.input}
-
-
-def _activation(blueprint: Blueprint, block: int) -> TensorSpec:
-    precision, shape = blueprint.precision, blueprint.shapes[block].output
-    return TensorSpec(ACTIVATION, shape, precision.activation_dtype, precision.channels_last)
+    return {LABELS: task.target, IMAGE: task.input, **{spec.name: spec for spec in task.extras}}

@@ -200,9 +200,9 @@ def _predicted(summary: Summary) -> str:
 def headline(plan: Plan) -> str:
     """What is trained on what, and how."""
     config, data = plan.config, plan.data
-    shape = " x ".join(map(str, data.input_shape))
+    shape, what = " x ".join(map(str, data.input_shape)), "images" if data.has_images else "samples"
     return (
-        f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.evaluated_samples:,} images {shape}), "
+        f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.evaluated_samples:,} {what} {shape}), "
         f"{_way(plan)}, "
         f"{count_of(plan.blueprint.num_blocks, 'block')} in {count_of(plan.placement.num_processes, 'process', 'es')}, "
         f"batch {config.data.batch_size}, "

@@ -8,23 +8,25 @@ from torch.nn import functional
 from greedypipe.pipeline.heads.head import MeanOverTokens
 
 
-def build_decoder(activation_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> nn.Module:
-    """Activation [N, *activation_shape] -> image [N, *image_shape].
+def build_decoder(activation_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> nn.Module:
+    """Activation [N, *activation_shape] -> image, signal or vector [N, *image_shape].
 
     Maps pass through 2 x 2 transposed convolutions of stride 2 that halve the channels, with batch normalisation and
     ReLU, and a final 1 x 1 convolution (AlonNT/Thesis). Where doubling does not reach the image's size exactly, bilinear
     interpolation follows before the last layer. Vectors and averaged tokens pass through one linear layer.
     """
-    if len(activation_shape) == 3:
+    if len(activation_shape) == len(image_shape) == 3:
         return MapDecoder(activation_shape, image_shape)
     pooling = [MeanOverTokens()] if len(activation_shape) == 2 else []
-    return nn.Sequential(*pooling, nn.Linear(activation_shape[-1], math.prod(image_shape)), nn.Unflatten(1, image_shape))
+    features = activation_shape[-1] if pooling else math.prod(activation_shape)
+    flatten = [nn.Flatten()] if len(activation_shape) == 3 else []
+    return nn.Sequential(*pooling, *flatten, nn.Linear(features, math.prod(image_shape)), nn.Unflatten(1, image_shape))
 
 
 class MapDecoder(nn.Module):
     """Decodes [N, C, h, w] to [N, *image_shape]."""
 
-    def __init__(self, activation_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, activation_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> None:
         super().__init__()
         channels, size, _ = activation_shape
         steps: list[nn.Module] = []

@@ -31,18 +31,18 @@ class Head(NamedTuple):
 
 
 class MeanOverTokens(nn.Module):
-    """[N, T, C] -> [N, C]."""
+    """[N, T, ...] -> [N, ...]: of tokens, or of patches."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(1)
 
 
 def on_vectors(build: Build) -> Build:
-    """Extends a head for vectors [C] to tokens [T, C], which are averaged first."""
+    """Extends a head for vectors [C] to tokens [T, C], and one for maps to maps of patches [P, C, H, W]: averaged first."""
 
     def built(site: Site, **keys: object) -> nn.Module:
         shape = site.shapes.output
-        if len(shape) != 2:
+        if len(shape) not in (2, 4):
             return build(site, **keys)
         return nn.Sequential(MeanOverTokens(), build(_with_output(site, shape[1:]), **keys))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from greedypipe.pipeline.networks.layer import Layer, Network
-from greedypipe.pipeline.networks.units import Activation, ConvolutionalConfig, make_activation, scale_channels
+from greedypipe.pipeline.networks.units import Activation, ConvolutionalConfig, Padding, make_activation, scale_channels
 
 # The n of 6n + 2: basic blocks per stage of equal resolution.
 CIFAR_RESNETS: Mapping[str, int] = MappingProxyType({"resnet20": 3, "resnet32": 5, "resnet56": 9, "resnet110": 18})
@@ -32,12 +32,14 @@ class _ZeroPadShortcut(nn.Module):
 class _BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, activation after the sum, dropout before the first convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float, activation: Activation) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, dropout: float, activation: Activation, padding: Padding
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False, padding_mode=padding)
         self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False, padding_mode=padding)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.activation = make_activation(activation)
         same_shape = stride == 1 and in_channels == out_channels
@@ -64,14 +66,14 @@ class CifarResnetConfig(ConvolutionalConfig):
 
     name: Literal["resnet20", "resnet32", "resnet56", "resnet110"] = "resnet110"
 
-    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> Network:
         channels = scale_channels(16, self.width)
-        layers = [_stem(input_shape[0], channels, self.activation)]
+        layers = [_stem(self.image_shape(input_shape)[0], channels, self.activation, self.padding)]
         for stage, stage_channels in enumerate((16, 32, 64), start=1):
             out_channels = scale_channels(stage_channels, self.width)
             for index in range(CIFAR_RESNETS[self.name]):
                 stride = 2 if stage > 1 and index == 0 else 1
-                block = _BasicBlock(channels, out_channels, stride, self.dropout, self.activation)
+                block = _BasicBlock(channels, out_channels, stride, self.dropout, self.activation, self.padding)
                 layers.append(Layer(f"layer{stage}.{index}", f"layer{stage}.{index}", block))
                 channels = out_channels
         for layer in layers:
@@ -79,9 +81,9 @@ class CifarResnetConfig(ConvolutionalConfig):
         return Network(tuple(layers), _classifier(channels, num_classes, self.dropout))
 
 
-def _stem(in_channels: int, channels: int, activation: Activation) -> Layer:
+def _stem(in_channels: int, channels: int, activation: Activation, padding: Padding) -> Layer:
     children = OrderedDict[str, nn.Module](
-        conv1=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+        conv1=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False, padding_mode=padding),
         bn1=nn.BatchNorm2d(channels),
         activation=make_activation(activation),
     )

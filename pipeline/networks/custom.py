@@ -12,15 +12,15 @@ from greedypipe.pipeline.plugins import Own
 class OwnNetwork(Own, ModelConfig):
     """Your own network: a function of input_shape, num_classes and your options that returns an nn.Sequential.
 
-    It is called as ``function(input_shape=(C, H, W), num_classes=n, **options)``. Each child of the nn.Sequential is a
-    layer under its own name, the last one the classifier. Blocks learn separately, possibly in different processes, so
-    children may not share parameters.
+    It is called as ``function(input_shape=(C, H, W), num_classes=n, **options)``, with (C, T) for signals and (F,) for
+    vectors. Each child of the nn.Sequential is a layer under its own name, the last one the classifier. Blocks learn
+    separately, possibly in different processes, so children may not share parameters.
     """
 
     section = "model"
     keywords = ("input_shape", "num_classes")
 
-    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> Network:
         sequential = self.call(input_shape=input_shape, num_classes=num_classes)
         if not isinstance(sequential, nn.Sequential):
             raise ValueError(f"{self.name} must return an nn.Sequential, got {type(sequential).__name__}")

@@ -2,11 +2,13 @@
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Network
+from greedypipe.pipeline.networks.patches import build_in_patches
 from greedypipe.pipeline.networks.random_backward import randomise
 from greedypipe.pipeline.networks.shapes import activation_shapes
 from greedypipe.pipeline.plugins import blamed
@@ -19,7 +21,7 @@ class DrawnNetwork:
 
     Attributes:
         network: Layers and classifier; blocks train these very modules.
-        shapes: Shape of an image, then of every layer's output, without the batch dimension.
+        shapes: Shape of a sample, then of every layer's output, without the batch dimension.
     """
 
     network: Network
@@ -30,14 +32,15 @@ class DrawnNetwork:
         return DrawnNetwork(copy.deepcopy(self.network), self.shapes)
 
 
-def draw_network(model: ModelConfig, input_shape: tuple[int, int, int], num_classes: int, seed: int) -> DrawnNetwork:
+def draw_network(model: ModelConfig, input_shape: tuple[int, ...], num_classes: int, seed: int) -> DrawnNetwork:
     """Draws the initial weights of all layers in one stream, derived from the run's `seed`; reseeds torch's generator.
 
     Raises:
-        ValueError: The network is impossible, or does not accept such images.
+        ValueError: The network is impossible, or does not accept such samples.
     """
     torch.manual_seed(derive_seed(seed, "network"))
-    network = model.build(input_shape, num_classes)
+    build = partial(build_in_patches, model) if model.patches else model.build
+    network = build(input_shape, num_classes)
     layers = (*network.layers, network.classifier)
     with blamed(model):
         # Through the classifier as well: lazy layers get their weights here.

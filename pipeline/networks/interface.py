@@ -18,14 +18,33 @@ class ModelConfig(BaseModel, ABC, frozen=True, extra="forbid"):
         "tensors in the place of their weights",
     )
 
+    patches: int = Field(
+        0, ge=0, description="side of overlapping patches, half of it apart, that the network sees each on its own; 0: none"
+    )
+
     @abstractmethod
-    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> Network:
         """Builds the network on the default device, initialised from torch's global generator: seed that first.
 
         Args:
-            input_shape: [C, H, W] of an image.
+            input_shape: Of a sample: [C, H, W] of an image, [C, T] of a signal, [F] of a vector.
             num_classes: Number of logits.
 
         Raises:
-            ValueError: The network does not accept such images, or cannot be imported.
+            ValueError: The network does not accept such samples, or cannot be imported.
         """
+
+    def image_shape(self, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """The shape again, for a network that takes nothing but images [C, H, W].
+
+        Raises:
+            ValueError: It is that of a signal or a vector.
+        """
+        if len(input_shape) != 3:
+            shape = " x ".join(map(str, input_shape))
+            raise ValueError(
+                f"model.name: got {self.name} for samples of shape {shape}, allowed: images [C, H, W], grey ones [1, H, W]; "
+                "mlp, or a network of your own, takes signals and vectors"
+            )
+        channels, rows, columns = input_shape
+        return channels, rows, columns

@@ -27,14 +27,15 @@ class BasicCnnConfig(ConvolutionalConfig):
 
     name: Literal["basic_cnn"] = "basic_cnn"
 
-    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> Network:
         layers, shape = plan_layers(
             "128 M 128 M 128 M",
-            input_shape,
+            self.image_shape(input_shape),
             kernel_size=5,
             width=self.width,
             dropout=self.dropout,
             activation=self.activation,
+            padding=self.padding,
         )
         fc1 = linear_layer(
             "fc1", math.prod(shape), FC_FEATURES, batch_norm=False, dropout=self.dropout, activation=self.activation
@@ -45,15 +46,15 @@ class BasicCnnConfig(ConvolutionalConfig):
 class MlpConfig(UnitsConfig):
     """A multi-layer perceptron with batch normalisation.
 
-    Its layers are ``fc1``, ...; ``fc1`` flattens the image, [C, H, W]. Dropout is applied at the start of each layer but
-    the first, and of the classifier.
+    Its layers are ``fc1``, ...; ``fc1`` flattens the sample: an image [C, H, W], a signal [C, T] or a vector. Dropout is
+    applied at the start of each layer but the first, and of the classifier.
     """
 
     name: Literal["mlp"] = "mlp"
     depth: int = Field(4, ge=1, description="number of hidden layers")
     hidden: int = Field(256, ge=1, description="features of each hidden layer")
 
-    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> Network:
         features = [math.prod(input_shape), *[self.hidden] * self.depth]
         layers = tuple(
             linear_layer(

@@ -47,8 +47,8 @@ class TorchvisionResnetConfig(ModelConfig):
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = "resnet18"
 
-    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
-        _require_rgb(self.name, input_shape)
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> Network:
+        _require_rgb(self.name, self.image_shape(input_shape))
         resnet = getattr(_import_models(self.name), self.name)(num_classes=num_classes)
         layers = [Layer("conv1", "", _select(resnet, "conv1", "bn1", "relu", "maxpool"))]
         for group in ("layer1", "layer2", "layer3", "layer4"):
@@ -68,9 +68,9 @@ class TorchvisionVitConfig(ModelConfig):
 
     name: Literal["vit_b_16"] = "vit_b_16"
 
-    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
-        _require_rgb(self.name, input_shape)
-        _, rows, columns = input_shape
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> Network:
+        _require_rgb(self.name, self.image_shape(input_shape))
+        _, rows, columns = self.image_shape(input_shape)
         if rows != columns or rows % VIT_PATCH_SIZE:
             raise ValueError(
                 f"network {self.name!r} needs square images with a side divisible by {VIT_PATCH_SIZE}, got {rows}x{columns}"

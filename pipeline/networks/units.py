@@ -15,6 +15,7 @@ from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer
 
 Activation = Literal["relu", "leaky_relu"]
+Padding = Literal["zeros", "circular"]
 
 POOL = "M"
 
@@ -38,6 +39,9 @@ class ConvolutionalConfig(UnitsConfig):
         allow_inf_nan=False,
         description="factor on every channel count, rounded to multiples of 8, at least 8",
     )
+    padding: Padding = Field(
+        "zeros", description="what convolutions see beyond the edge; circular: the opposite edge, for shifted reconstruction"
+    )
 
 
 def scale_channels(channels: int, width: float) -> int:
@@ -58,11 +62,13 @@ def conv_layer(
     kernel_size: int,
     dropout: float,
     activation: Activation,
+    padding: Padding,
 ) -> Layer:
     """Builds dropout, convolution (stride 1, same size), batch normalisation and activation."""
+    border = kernel_size // 2
     module = _sequence(
         dropout=_dropout(dropout),
-        conv=nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+        conv=nn.Conv2d(in_channels, out_channels, kernel_size, padding=border, bias=False, padding_mode=padding),
         bn=nn.BatchNorm2d(out_channels),
         activation=make_activation(activation),
     )
@@ -107,6 +113,7 @@ def plan_layers(
     width: float,
     dropout: float,
     activation: Activation,
+    padding: Padding,
 ) -> tuple[list[Layer], tuple[int, int, int]]:
     """Builds the layers of a plan like ``"64 M 128 M"``: channels of convolutions, M for 2x2 max-pooling.
 
@@ -136,6 +143,7 @@ def plan_layers(
                     kernel_size=kernel_size,
                     dropout=dropout if layers else 0.0,
                     activation=activation,
+                    padding=padding,
                 )
             )
     return layers, (channels, rows, columns)

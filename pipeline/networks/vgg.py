@@ -44,10 +44,16 @@ class VggConfig(ConvolutionalConfig):
 
     name: Literal["vgg8b", "vgg11b", "vgg11c", "vgg11", "vgg13", "vgg16", "vgg19"] = "vgg8b"
 
-    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> Network:
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> Network:
         vgg = VGGS[self.name]
         layers, shape = plan_layers(
-            vgg.plan, input_shape, kernel_size=3, width=self.width, dropout=self.dropout, activation=self.activation
+            vgg.plan,
+            self.image_shape(input_shape),
+            kernel_size=3,
+            width=self.width,
+            dropout=self.dropout,
+            activation=self.activation,
+            padding=self.padding,
         )
         features = math.prod(shape)
         if vgg.fc_features:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -79,6 +80,9 @@ def test_evaluation_gives_the_runs_accuracies_and_calibrated_early_exits(
     outcome: Outcome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call(evaluate.main, monkeypatch, str(outcome.folder))
+    losses = outcome.folder / "losses.npy"
+    call(evaluate.main, monkeypatch, str(outcome.folder), "--difficulty", str(losses))
+    assert np.load(losses).shape == (1438,) and np.load(losses).min() >= 0
     found = json.loads((outcome.folder / "evaluation.json").read_text())
     assert [one["accuracy"] for one in found["exits"]] == outcome.summary["accuracy"]["blocks"]
     assert found["ensemble_accuracy"] == outcome.summary["accuracy"]["ensemble"]

@@ -20,6 +20,8 @@ VARIANTS = {
     "contiguous": ["training.channels_last=false"],
     "dropout": ["model.dropout=0.2"],
     "predsim and adam": ["method.name=predsim", "optimizer.name=adam", "optimizer.lr=1e-3"],
+    "views and masks": ["method.name=reconstruction", "data.pretext=mask", "data.views=2", "data.augment=resized_crop"],
+    "vector-quantised": ["codec.name=vq", "codec.codes=32", "codec.groups=2"],
     "clipped cosine": ["optimizer.clip_norm=0.5", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"],
     "accumulated": ["optimizer.accumulate_batches=5", "method.name=features_replay"],
     "no room to spare": ["buffers.capacity=1", "link.slots=1"],
@@ -33,7 +35,7 @@ def reference(overrides: list[str]) -> tuple[dict[str, torch.Tensor], list[float
     blocks = [plan.blueprint.build_block(index, torch.device("cpu")) for index in range(plan.blueprint.num_blocks)]
     source = BatchSource(plan.config.data, plan.config.training.seed)
     batches = (source.training_batch(batch_id) for batch_id in range(plan.blueprint.total_steps))
-    train(blocks, ((batch.images, batch.labels) for batch in batches))
+    train(blocks, ((batch.images, batch.labels, batch.extras) for batch in batches))
     accuracies, together = evaluate(blocks, ((batch.images, batch.labels) for batch in source.test_batches()))
     return {name: value for block in blocks for name, value in block.layer_state().items()}, accuracies, together
 

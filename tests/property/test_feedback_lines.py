@@ -12,8 +12,8 @@ from torch import Tensor
 
 from benchmarks.feedback_speed.threads import CPU, Cut, ThreadedPipeline
 from greedypipe.pipeline.batch import ACTIVATION, LABELS, TensorSpec
-from greedypipe.pipeline.block import Learned
-from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Reach, timing_of
+from greedypipe.pipeline.codecs import PlainCodec
+from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Learned, Reach, timing_of
 from greedypipe.pipeline.task import Classification
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
 
@@ -106,7 +106,7 @@ class Fake:
     total_steps = 99
 
     def __init__(self, index: int, case: Case) -> None:
-        self.index = index
+        self.index, self.codec = index, PlainCodec()
         self.timing = timing_of(index, case.reach, case.delays)
         self.relays = case.reach is Reach.LAST
         self.drain_turns = self.timing.lag if case.drains else 0
@@ -117,7 +117,7 @@ class Fake:
 
     def forward(self, x: Tensor, batch: Any) -> Tensor:
         self.turn += 1
-        return x.clone()
+        return self.codec.give_out(x.clone())
 
     def learn(self, feedback: Feedback, *, drains: bool = False) -> Learned:
         about = int(feedback["about"]) if feedback else None
@@ -128,7 +128,7 @@ class Fake:
         return Learned(None, NOTHING if is_empty else Entry({"about": torch.tensor([float(sent or 0)])}))
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x.clone(), torch.zeros(1, 2)
+        return self.codec.give_out(x.clone()), torch.zeros(1, 2)
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,10 +4,12 @@ import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, patch
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,6 +64,15 @@ def trained(overrides: Sequence[str]) -> str:
         for value in (*block.layer_state().values(), *block.method.state_dict().values()):
             digest.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else repr(value).encode())
     return digest.hexdigest()
+
+
+def trained_on_arrays(overrides: Sequence[str]) -> str:
+    """As `trained`, on images of noise from a file."""
+    images = np.random.default_rng(0).integers(0, 256, (96, 1, 8, 8), dtype=np.uint8)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.npz"
+        np.savez(path, x_train=images, y_train=np.arange(96) % 2, x_test=images[:4], y_test=np.arange(4) % 2)
+        return trained([*overrides, f"data.file={path}"])
 
 
 def planned(overrides: Sequence[str]) -> Any:
@@ -180,6 +191,7 @@ def silent(overrides: Sequence[str]) -> int:
 VGG = ("model.name=vgg8b", "model.width=0.1")
 CRITIC = ["method.name=local_critic"]
 CRITIC_SGD = [*CRITIC, "auxiliary.name=sgd"]
+QUANTISED = ["codec.name=vq", "codec.codes=8"]
 SYNTHETIC = ["data.name=synthetic", "data.shape=[1,4,4]"]
 
 # key: (changed value, what it governs, overrides under which it means something). A key that variants have in several
@@ -188,19 +200,26 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "data.name": ("synthetic", planned, []),
     "data.batch_size": ("16", planned, []),
     "data.augment": ("none", trained, []),
+    "data.augment of arrays": ("crop", trained_on_arrays, ["data.name=arrays"]),
+    "data.views": ("2", trained, []),
+    "data.pretext": ("rotation", trained, []),
     "data.calibration_samples": ("100", planned, []),
     "data.drop_last": ("true", planned, []),
     "data.validation": ("0.1", planned, []),
     "data.mean": ("[0.5]", trained, []),
     "data.std": ("[0.5]", trained, []),
+    "data.set_seed": ("1", planned, ["data.name=mnist_1d"]),
     "data.shape": ("[2,4,4]", planned, ["data.name=synthetic"]),
+    "data.classes of glyphs": ("11", planned, ["data.name=glyphs", "data.classes=10"]),
     "data.classes": ("3", planned, SYNTHETIC),
     "data.samples": ("50", planned, SYNTHETIC),
     "model.name": ("basic_cnn", trained, []),
     "model.width": ("0.1", trained, ["model.name=vgg8b", "model.width=0.2"]),
     "model.depth": ("5", trained, []),
+    "model.patches": ("4", trained, VGG),
     "model.hidden": ("8", trained, []),
     "model.dropout": ("0.5", trained, []),
+    "model.padding": ("circular", trained, VGG),
     "model.activation": ("leaky_relu", trained, []),
     "model.backward": ("random", trained, ["method.name=features_replay"]),
     "model.options": ("{hidden: 9}", trained, [f"model.name={OWN_OBJECTS}:own_network"]),
@@ -252,6 +271,8 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     ),
     "auxiliary.gamma": ("0.5", auxiliary_rates, [*CRITIC_SGD, "auxiliary.schedule=step", "auxiliary.step_epochs=1"]),
     "auxiliary.accumulate_batches": ("2", trained, CRITIC_SGD),
+    "auxiliary.peak": ("0.5", auxiliary_rates, [*CRITIC_SGD, "auxiliary.schedule=one_cycle"]),
+    "auxiliary.warmup_epochs": ("1", auxiliary_rates, CRITIC_SGD),
     "auxiliary.warmup_steps": ("2", auxiliary_rates, CRITIC_SGD),
     "optimizer.name": ("adamw", trained, []),
     "optimizer.accumulate_batches": ("2", trained, []),
@@ -267,6 +288,8 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "optimizer.step_epochs": ("1", learning_rates, ["optimizer.schedule=step"]),
     "optimizer.milestones": ("[1]", learning_rates, ["optimizer.schedule=multistep", "optimizer.milestones=[2]"]),
     "optimizer.gamma": ("0.5", learning_rates, ["optimizer.schedule=step", "optimizer.step_epochs=1"]),
+    "optimizer.peak": ("0.5", learning_rates, ["optimizer.schedule=one_cycle"]),
+    "optimizer.warmup_epochs": ("1", learning_rates, []),
     "optimizer.warmup_steps": ("2", learning_rates, []),
     "training.schedule": ("one_by_one", planned, []),
     "training.epochs": ("2", planned, []),
@@ -278,6 +301,10 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "buffers.capacity": ("2", reads, []),
     "buffers.selector": ("newest", reads, ["buffers.policy=replay"]),
     "buffers.max_reuse": ("1", reads, ["buffers.policy=replay"]),
+    "codec.name": ("vq", trained, []),
+    "codec.codes": ("16", trained, QUANTISED),
+    "codec.groups": ("2", trained, QUANTISED),
+    "codec.decay": ("0.5", trained, QUANTISED),
     "link.dtype": ("int8", planned, []),
     "evaluation.every_epochs": ("3", feed, []),
     "checkpoint.interval_steps": ("2", feed, []),
@@ -293,6 +320,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "faults.heartbeat_timeout_s": ("3", silent, []),
 }
 
+CURRICULUM_KEYS = ("order", "difficulty", "pacing_start", "pacing_growth", "pacing_steps")
 ELSEWHERE = {
     "data.root": "tests/unit/test_data_folder.py",
     "data.download": "tests/unit/test_data_sets.py",
@@ -300,6 +328,10 @@ ELSEWHERE = {
     "data.channels": "tests/unit/test_data_config.py",
     "data.test_share": "tests/unit/test_data_folder.py",
     "data.options": "tests/unit/test_data_own.py",
+    **{f"data.{key}": "tests/unit/test_curriculum.py" for key in CURRICULUM_KEYS},
+    "data.file": "tests/unit/test_data_arrays.py",
+    "data.keys": "tests/unit/test_data_arrays.py",
+    "data.class_samples": "tests/unit/test_data_arrays.py",
     "data.loader_workers": "tests/unit/test_data_prefetch.py",
     "data.memory_limit_mb": "tests/unit/test_data_loading.py",
     "run.folder": "test_the_folder_keys_say_where_a_run_writes",

@@ -12,8 +12,8 @@ from greedypipe.launch.planning import layer_costs
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.pipeline.batch import IMAGE, Batch
-from greedypipe.pipeline.block import Block, Learned
-from greedypipe.pipeline.feedback import Feedback
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.feedback import Feedback, Learned
 from greedypipe.pipeline.trunk import Trunk
 from tests.unit.tiny import CPU, differing
 

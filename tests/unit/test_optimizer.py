@@ -136,6 +136,26 @@ def test_cosine_with_warm_up_rises_linearly_and_still_ends_at_0() -> None:
     assert rates[4:] == pytest.approx([0.8 * factor for factor in cosine(8)], abs=1e-7)
 
 
+def test_one_cycle_is_that_of_torch() -> None:
+    optimizer = torch.optim.SGD(parameters(), 1.0)
+    torchs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, TOTAL_STEPS, pct_start=0.4, cycle_momentum=False)
+    expected = []
+    for _ in range(TOTAL_STEPS):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(expected) < TOTAL_STEPS:
+            torchs.step()
+    rates = lr_sequence(SgdConfig(lr=0.5, schedule="one_cycle", peak=0.4))
+    assert rates[:TOTAL_STEPS] == pytest.approx(expected)
+
+
+def test_warm_up_in_epochs_is_that_in_as_many_steps() -> None:
+    in_epochs, in_steps = SgdConfig(lr=1.0, warmup_epochs=1.5), SgdConfig(lr=1.0, warmup_steps=round(1.5 * STEPS_PER_EPOCH))
+    assert lr_sequence(in_epochs) == lr_sequence(in_steps) != lr_sequence(SgdConfig(lr=1.0))
+    with pytest.raises(ValidationError, match="got 1 with warmup_steps=2, allowed: one of the two"):
+        SgdConfig(warmup_steps=2, warmup_epochs=1)
+
+
 def test_warm_up_rises_to_a_constant() -> None:
     rates = lr_sequence(SgdConfig(lr=1.0, warmup_steps=3))
     assert rates == pytest.approx([0.01, 0.34, 0.67, *[1.0] * 10])
@@ -158,7 +178,7 @@ def test_a_warm_up_longer_than_the_run_only_rises(schedule: str) -> None:
 
 
 @pytest.mark.parametrize("warmup_steps", [0, 2])
-@pytest.mark.parametrize("schedule", ["constant", "step", "multistep", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "step", "multistep", "cosine", "one_cycle"])
 @pytest.mark.parametrize("stop_at", [1, 2, 5])
 def test_a_schedule_goes_on_where_it_was_saved(schedule: str, warmup_steps: int, stop_at: int) -> None:
     keys = {"step": {"step_epochs": 1}, "multistep": {"milestones": (1, 3)}}.get(schedule, {})

@@ -114,8 +114,8 @@ WHERE_IT_IS_SAID: dict[str, tuple[str, str, str]] = {
     ),
     "a method with unknown needs": (
         METHOD,
-        "class Mine(LocalLoss):\n    needs = frozenset({'mask'})\n    def loss(self, sample): pass",
-        "method.name: got own:Mine, which needs 'mask', allowed: methods that need image or labels",
+        "class Mine(LocalLoss):\n    needs = frozenset({'depth'})\n    def loss(self, sample): pass",
+        "method.name: got own:Mine, which needs 'depth', allowed: methods that need image or labels",
     ),
     "a loss per sample": (
         METHOD,

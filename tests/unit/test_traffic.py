@@ -15,10 +15,10 @@ from greedypipe.workers.links.messages import Kind
 TINY = ("data.name=digits", "data.batch_size=64", "model.name=mlp", "model.hidden=16", "partition.blocks=4")
 
 
-class NeedsAMask(CrossEntropy):
+class NeedsDepth(CrossEntropy):
     """A user's own method."""
 
-    needs = frozenset({"labels", "mask"})
+    needs = frozenset({"labels", "depth"})
 
 
 def plan(*overrides: str, processes: int = 4) -> Plan:
@@ -58,9 +58,9 @@ def test_the_activation_is_that_of_the_last_block_of_the_stage() -> None:
 
 def test_a_need_that_no_message_can_carry_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
-        plan(f"method.name={__name__}:NeedsAMask")
+        plan(f"method.name={__name__}:NeedsDepth")
     assert str(caught.value) == (
-        f"method.name: got {__name__}:NeedsAMask, which needs 'mask', allowed: methods that need image or labels"
+        f"method.name: got {__name__}:NeedsDepth, which needs 'depth', allowed: methods that need image or labels"
     )
 
 

@@ -12,8 +12,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.block import Learned
-from greedypipe.pipeline.feedback import NOTHING, Feedback
+from greedypipe.pipeline.feedback import NOTHING, Feedback, Learned
 from greedypipe.pipeline.no_effect import no_effect
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.links.interface import LinkStats, Sender

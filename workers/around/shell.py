@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.block import Block, Learned
-from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Timing
+from greedypipe.pipeline.block import Block
+from greedypipe.pipeline.codecs import Codec
+from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Learned, Timing
 from greedypipe.pipeline.networks.layer import Layer
 
 
@@ -60,6 +61,10 @@ class BlockShell:
     @property
     def finished(self) -> bool:
         return self._block.finished
+
+    @property
+    def codec(self) -> Codec:
+        return self._block.codec
 
     @property
     def learning_rate(self) -> float:

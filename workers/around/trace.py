@@ -8,8 +8,7 @@ from torch import Tensor
 
 from greedypipe.buffers.stats import BufferStats
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.block import Learned
-from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback
+from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Learned
 from greedypipe.workers.around.recorder import (
     EVALUATION_SPANS,
     MOST_SPANS,

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 PADDING_DIVISOR = 8
+LEAST_AREA = 0.75
+"""The smallest part of an image that a resized crop shows, as a share of its area."""
 
 
 def padding(height: int) -> int:
@@ -54,11 +57,32 @@ def _random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.from_numpy(flipped)
 
 
+def resized_crop(image: Tensor, draws: Sequence[float]) -> Tensor:
+    """Cuts out a part of an image, of its own proportions, and enlarges it to the image's size (bilinear, no antialiasing).
+
+    Args:
+        image: uint8 or float32 [C, H, W].
+        draws: Three numbers in [0, 1): for the part's area, from LEAST_AREA to 1 of the image's, and for its place.
+
+    Returns:
+        [C, H, W] of the same type, contiguous; bytes are rounded.
+    """
+    area, down, right = draws
+    scale = (LEAST_AREA + (1 - LEAST_AREA) * area) ** 0.5
+    size = image.shape[1:]
+    height, width = (max(1, round(side * scale)) for side in size)
+    top, left = int(down * (size[0] - height + 1)), int(right * (size[1] - width + 1))
+    part = image[None, :, top : top + height, left : left + width]
+    enlarged = interpolate(part.float(), size, mode="bilinear", align_corners=False)[0]
+    return enlarged if image.is_floating_point() else enlarged.round_().to(image.dtype)
+
+
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], full_scale: float = 255.0) -> Tensor:
-    """Maps [N, C, H, W] to float32 (images / full_scale - mean) / std, with one mean and one std per channel.
+    """Maps samples to float32 (images / full_scale - mean) / std, with one mean and one std per channel, the first dimension
+    behind N; or with one of each for all.
 
     May write into float32 `images`. Of uint8 it makes the same bits as torchvision's ToTensor followed by Normalize.
     """
-    mean_C11 = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
-    std_C11 = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
-    return images.to(torch.float32).div_(full_scale).sub_(mean_C11).div_(std_C11)
+    per_channel = (-1, *[1] * (images.dim() - 2))
+    means, stds = (torch.tensor(values, dtype=torch.float32).view(per_channel) for values in (mean, std))
+    return images.to(torch.float32).div_(full_scale).sub_(means).div_(stds)

@@ -1,43 +1,53 @@
-"""One mini-batch, and the pure function from its number to its contents."""
+"""The pure function from the number of a mini-batch to its contents."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from torch import Tensor
+import torch
 from torch.utils.data import Dataset
 
 from greedypipe.workers.data.augment import normalise
 from greedypipe.workers.data.info import DataInfo
-from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder
+from greedypipe.workers.data.order import Order
+from greedypipe.workers.data.pretexts.interface import LoadedBatch
 from greedypipe.workers.data.sets.interface import Reader
 
+Finish = Callable[[LoadedBatch], LoadedBatch]
+"""The last change of a batch; picklable."""
 
-@dataclass(frozen=True, eq=False)
-class LoadedBatch:
-    """Normalised images float32 [rows, C, H, W] and classes int64 [rows], on CPU, owned by the receiver."""
 
-    batch_id: int
-    images: Tensor
-    labels: Tensor
+def as_it_is(batch: LoadedBatch) -> LoadedBatch:
+    """No-op."""
+    return batch
 
 
 class NumberedBatches(Dataset[LoadedBatch]):
-    """Maps a batch_id to its batch: the same bits in every process that holds a copy. Picklable."""
+    """Maps a batch_id to its batch: the same bits in every process that holds a copy. Picklable.
 
-    def __init__(self, order: ShuffledOrder | SequentialOrder | SubsetOrder, reader: Reader, info: DataInfo) -> None:
+    Args:
+        readers: One per view of a sample. The views of a sample are in neighbouring rows of the batch.
+        finish: Makes of a batch what the network sees.
+    """
+
+    def __init__(self, order: Order, readers: Sequence[Reader], info: DataInfo, finish: Finish = as_it_is) -> None:
         self._order = order
-        self._reader = reader
+        self._readers = readers
         self._info = info
+        self._finish = finish
 
     def __len__(self) -> int:
         """Batches of one pass."""
         return self._order.num_batches
 
     def __getitem__(self, batch_id: int) -> LoadedBatch:
-        epoch = self._order.epoch(batch_id)
-        images, labels = self._reader.read(self._order.indices(batch_id), epoch, batch_id)
+        epoch, indices = self._order.epoch(batch_id), self._order.indices(batch_id)
+        views = [reader.read(indices, epoch, batch_id) for reader in self._readers]
+        images, labels = views[0]
+        if len(views) > 1:
+            images = torch.stack([view for view, _ in views], dim=1).flatten(0, 1)
+            labels = labels.repeat_interleave(len(views))
         info = self._info
-        return LoadedBatch(batch_id, normalise(images, info.mean, info.std, info.full_scale), labels)
+        normalised = normalise(images, info.mean, info.std, info.full_scale)
+        return self._finish(LoadedBatch(batch_id, normalised, labels))
 
     def read(self, batch_ids: Iterable[int]) -> Iterator[LoadedBatch]:
         """Makes the batches one by one in the calling process, each when it is asked for."""

@@ -1,10 +1,14 @@
 """The keys of the `data` section that every data set has: how its samples are cut into batches and changed."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-Augment = Literal["none", "crop", "crop_flip"]
+from greedypipe.pipeline.no_effect import NoEffect
+from greedypipe.workers.user_path import UserPath
+
+Augment = Literal["none", "crop", "crop_flip", "resized_crop", "resized_crop_flip"]
+PretextName = Literal["none", "rotation", "grey", "mask"]
 
 
 class DataConfig(BaseModel, frozen=True, extra="forbid"):
@@ -15,7 +19,16 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     augment: Augment = Field(
         "crop",
         description="random change of the training images: crop: move by up to height // 8 pixels (RandomResizedCrop for "
-        "a folder above memory_limit_mb); crop_flip: also mirror half of them, which is wrong for digits",
+        "a folder above memory_limit_mb); resized_crop: enlarge a part, three quarters of the area or more; ..._flip: also "
+        "mirror half of them, which is wrong for digits",
+    )
+    views: Literal[1, 2, 4] = Field(
+        1, description="differently augmented views of every sample in a training batch, for contrastive methods"
+    )
+    pretext: PretextName = Field(
+        "none",
+        description="what the network sees in place of the image, with a target without labels: rotation: turned by quarter "
+        "turns (views=4: by all four); grey: without colours; mask: with a square blotted out",
     )
     validation: float = Field(
         0,
@@ -33,10 +46,31 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
         (), description="of the pixels (bytes divided by 255) per channel, by which they are divided; []: the data set's own"
     )
+    order: Literal["shuffled", "curriculum", "anti_curriculum"] = Field(
+        "shuffled",
+        description="shuffled: all samples once per epoch; curriculum: the easiest first, then more and more of them; "
+        "anti_curriculum: the hardest first",
+    )
+    difficulty: UserPath = Field(
+        "", description="order=(anti_)curriculum: .npy file that `greedypipe evaluate RUN --difficulty FILE` has written"
+    )
+    pacing_start: float = Field(0.04, gt=0, le=1, description="order=(anti_)curriculum: share of the samples at first")
+    pacing_growth: float = Field(
+        1.9, gt=1, le=1000, description="order=(anti_)curriculum: factor on that share, until it is 1"
+    )
+    pacing_steps: int = Field(100, ge=1, description="order=(anti_)curriculum: batches between two growths")
     drop_last: bool = Field(False, description="leave out the smaller last training batch of an epoch")
     loader_workers: int = Field(
         0, ge=0, le=1024, description="processes that read batches ahead, of what is not in memory; 0: none"
     )
+
+    @field_validator("difficulty", "pacing_start", "pacing_growth", "pacing_steps")
+    @classmethod
+    def _order_uses_it(cls, value: Any, info: ValidationInfo) -> Any:
+        order = info.data.get("order")
+        if order == "shuffled" and value != cls.model_fields[str(info.field_name)].default:
+            raise NoEffect(f"got {value!r}, which has no effect with data.order=shuffled; it needs curriculum")
+        return value
 
     @field_validator("validation")
     @classmethod

@@ -14,10 +14,10 @@ class DataInfo:
     """What a data set is: a run is trained on it, and resumed, evaluated and exported with it.
 
     Attributes:
-        input_shape: Channels, height, width.
+        input_shape: Of a sample: channels, height, width of an image; channels, length of a signal; features of a vector.
         classes: Names; a label is a position in them.
         train_samples: Those that are trained on, without what `data.calibration_samples` and `data.validation` keep back.
-        mean: Per channel, of pixels divided by `full_scale`; so is `std`.
+        mean: Per channel (of a vector: one number), of values divided by `full_scale`; so is `std`.
         full_scale: 255: pixels are bytes; 1: they are floating-point numbers.
         validation_samples: On which a run is evaluated; 0: it is evaluated on the test part.
         class_samples: Training samples of every class, those that are kept back included; () where they are not known before
@@ -27,7 +27,7 @@ class DataInfo:
         notes: What a user should know of the set, in lines; says nothing about what it is.
     """
 
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     classes: tuple[str, ...]
     train_samples: int
     test_samples: int
@@ -43,6 +43,11 @@ class DataInfo:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether samples are images, not signals or vectors."""
+        return len(self.input_shape) == 3
 
     @property
     def evaluated_samples(self) -> int:

@@ -1,5 +1,7 @@
 """Which samples form which batch."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,21 @@ class ShuffledOrder:
         return self._permutation[first : first + self._batch_size]
 
 
+class Order(Protocol):
+    """From the number of a batch to its samples; a pure function. Picklable."""
+
+    num_batches: int
+    """Batches of one pass."""
+
+    def epoch(self, batch_id: int) -> int:
+        """Passes over the samples that were complete before this batch."""
+        ...
+
+    def indices(self, batch_id: int) -> Tensor:
+        """Sample numbers of a batch, int64 [rows]. The caller must not write into it."""
+        ...
+
+
 class SubsetOrder:
     """Another order's batches over some samples only.
 
@@ -45,7 +62,7 @@ class SubsetOrder:
         samples: Their numbers, int64.
     """
 
-    def __init__(self, order: "ShuffledOrder | SequentialOrder", samples: Tensor) -> None:
+    def __init__(self, order: Order, samples: Tensor) -> None:
         self.num_batches = order.num_batches
         self._order = order
         self._samples = samples

@@ -12,7 +12,7 @@ from greedypipe.pipeline.own_code import blaming, top_package
 from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
 from greedypipe.workers.data.config import Augment
 from greedypipe.workers.data.image_files import as_grey_or_rgb, channels_first
-from greedypipe.workers.data.readers import PaddedCropReader
+from greedypipe.workers.data.readers import augmented
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
 from greedypipe.workers.data.sets.interface import ImageStore, Reader
 
@@ -31,13 +31,22 @@ def store_of(part: Any, name: str) -> "Part":
         ValueError: One line: it is neither, or does not fit.
     """
     if isinstance(part, tuple) and len(part) == 2:
-        images, labels = _images(part[0], name, num_dims=4), _labels(part[1], name)
-        if len(images) != len(labels) or len(images) == 0:
-            raise ValueError(f"{name}: got {len(images)} images and {len(labels)} labels, allowed: equally many, 1 or more")
-        return InMemoryImages(images.contiguous(), labels)
+        return in_memory(_images(part[0], name, num_dims=4), part[1], name)
     if not isinstance(part, np.ndarray | Tensor) and hasattr(part, "__getitem__") and hasattr(part, "__len__"):
         return DatasetImages(part, name)
     raise ValueError(f"{name}: got {type(part).__name__}, allowed: (images, labels) or a Dataset with a length")
+
+
+def in_memory(samples: Tensor, labels: Any, name: str) -> InMemoryImages:
+    """Samples as `samples_of` returns them, with their labels, as a store.
+
+    Raises:
+        ValueError: One line: the labels are not integers [N], or there are fewer or more of them than samples.
+    """
+    classes = _labels(labels, name)
+    if len(samples) != len(classes) or len(samples) == 0:
+        raise ValueError(f"{name}: got {len(samples)} images and {len(classes)} labels, allowed: equally many, 1 or more")
+    return InMemoryImages(samples.contiguous(), classes)
 
 
 class DatasetImages(ImageStore):
@@ -75,9 +84,8 @@ class DatasetImages(ImageStore):
         return self.read(indices, "as stored")
 
     def training_reader(self, augment: Augment, seed: int) -> Reader:
-        """As the Dataset gives it, or moved by a few pixels; see `ImageStore.training_reader`."""
-        reader = SampleReader(self, seed)
-        return reader if augment == "none" else PaddedCropReader(reader, seed, flip=augment == "crop_flip")
+        """As the Dataset gives it, or changed further; see `ImageStore.training_reader`."""
+        return augmented(SampleReader(self, seed), augment, seed)
 
     def read(self, indices: Tensor, *randomness: int | str) -> tuple[Tensor, Tensor]:
         """Reads samples; what the Dataset draws is a function of `randomness` and the sample.
@@ -156,12 +164,29 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
         raise ValueError(f"{name}: {error}") from None
 
 
+def samples_of(value: Any, name: str) -> Tensor:
+    """Images [N, C, H, W], signals [N, C, T] or vectors [N, F], uint8 or float32 on CPU.
+
+    Raises:
+        ValueError: One line: they have another shape or type, or are not finite.
+    """
+    samples = _tensor(value, name)
+    if samples.dim() not in (2, 3, 4) or 0 in samples.shape[1:]:
+        allowed = "images [N, C, H, W], signals [N, C, T] or vectors [N, F]"
+        raise ValueError(f"{name}: got {form(samples)}, allowed: {allowed}")
+    return _numbers(samples, name)
+
+
 def _images(value: Any, name: str, num_dims: int) -> Tensor:
     """One or several images, uint8 or float32 on CPU."""
     images = _tensor(value, name)
     if images.dim() != num_dims or 0 in images.shape[1 - num_dims :]:
         allowed = "images [N, C, H, W]" if num_dims == 4 else "an image [C, H, W]"
         raise ValueError(f"{name}: got {form(images)}, allowed: {allowed}")
+    return _numbers(images, name)
+
+
+def _numbers(images: Tensor, name: str) -> Tensor:
     if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():

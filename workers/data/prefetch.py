@@ -10,9 +10,10 @@ from multiprocessing import util
 from signal import Signals
 from typing import Final
 
-from greedypipe.workers.data.batch import LoadedBatch, NumberedBatches
+from greedypipe.workers.data.batch import NumberedBatches
 from greedypipe.workers.data.loader_process import make_batches
 from greedypipe.workers.data.passing import Parcel, receive
+from greedypipe.workers.data.pretexts.interface import LoadedBatch
 from greedypipe.workers.lifeline import start_fork_server
 
 # Long enough for a loader process to start and to decode a large batch from a slow disk.

@@ -9,13 +9,17 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from greedypipe.workers.data.batch import LoadedBatch, NumberedBatches
+from greedypipe.pipeline.randomness import derive_seed
+from greedypipe.workers.data.batch import NumberedBatches
 from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.curriculum import curriculum_of, read_difficulties
 from greedypipe.workers.data.info import DataInfo
-from greedypipe.workers.data.order import SequentialOrder, ShuffledOrder, SubsetOrder, split_training
+from greedypipe.workers.data.order import Order, SequentialOrder, ShuffledOrder, SubsetOrder, split_training
 from greedypipe.workers.data.prefetch import PrefetchedBatches
+from greedypipe.workers.data.pretexts.interface import LoadedBatch
+from greedypipe.workers.data.pretexts.registry import PRETEXTS
 from greedypipe.workers.data.readers import UnchangedReader
-from greedypipe.workers.data.sets.interface import ImageStore, TestPart
+from greedypipe.workers.data.sets.interface import ImageStore, Reader, TestPart
 from greedypipe.workers.data.sets.registry import open_data
 
 __all__ = ["BatchSource", "LoadedBatch", "held_out_batches"]
@@ -50,11 +54,12 @@ class BatchSource:
                 f"expected {expected} and {info.test_samples}: delete the files and get them again"
             )
         self._info, self._batch_size = info, config.batch_size
+        self._pretext = PRETEXTS[config.pretext](info, seed, config.views)
         trained_on, calibrating, validating = split_training(len(train), config.calibration_samples, validation)
-        order = SubsetOrder(ShuffledOrder(len(trained_on), config.batch_size, config.drop_last, seed), trained_on)
+        order = _order(config, trained_on, len(train), seed)
         self._steps_per_epoch = order.num_batches
-        self._training = NumberedBatches(order, train.training_reader(config.augment, seed), info)
-        self._calibration = self._unchanged(train, calibrating)
+        self._training = NumberedBatches(order, _views(train, config, seed), info, self._pretext.training)
+        self._calibration, self._whole = self._unchanged(train, calibrating), self._unchanged(train)
         self._test = self._evaluation = self._unchanged(test)
         if validation:
             self._evaluation = self._unchanged(train, validating)
@@ -70,7 +75,7 @@ class BatchSource:
         """Batches of a part as it is stored, or of these of its samples."""
         chosen = torch.arange(len(store)) if samples is None else samples
         order = SubsetOrder(SequentialOrder(len(chosen), self._batch_size), chosen)
-        return NumberedBatches(order, UnchangedReader(store), self._info)
+        return NumberedBatches(order, [UnchangedReader(store)], self._info, self._pretext.evaluation)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -98,6 +103,10 @@ class BatchSource:
         """Makes what no training batch holds, once, as stored: `data.calibration_samples` samples."""
         return self._calibration.read(range(len(self._calibration)))
 
+    def stored_training_batches(self) -> Iterator[LoadedBatch]:
+        """Makes all training samples once, as stored and in their order, those that are kept back included."""
+        return self._whole.read(range(len(self._whole)))
+
     def evaluation_batches(self) -> Iterator[LoadedBatch]:
         """Returns what a run is evaluated on once, as stored, batch_id from 0: the validation part where there is one, else
         the test part. One reading at a time."""
@@ -119,9 +128,23 @@ class BatchSource:
         self.close()
 
 
+def _order(config: DataConfig, trained_on: Tensor, samples: int, seed: int) -> Order:
+    """The order of the samples that are trained on, of so many in all."""
+    if config.order == "shuffled":
+        return SubsetOrder(ShuffledOrder(len(trained_on), config.batch_size, config.drop_last, seed), trained_on)
+    return curriculum_of(config, trained_on, read_difficulties(config, samples), seed)
+
+
+def _views(store: ImageStore, config: DataConfig, seed: int) -> list[Reader]:
+    """How each view of a sample is read in training; the first as if it were the only one."""
+    seeds = [seed, *(derive_seed(seed, "view", view) for view in range(1, config.views))]
+    return [store.training_reader(config.augment, one) for one in seeds]
+
+
 def held_out_batches(config: DataConfig, part: TestPart, trained: DataInfo) -> Iterator[LoadedBatch]:
     """Makes the batches of a test part once, normalised and labelled as a network expects that was trained on `trained`."""
     order = SequentialOrder(len(part.store), config.batch_size)
-    batches = NumberedBatches(order, UnchangedReader(part.store), trained)
+    pretext = PRETEXTS[config.pretext](trained, seed=0, views=1)
+    batches = NumberedBatches(order, [UnchangedReader(part.store)], trained, pretext.evaluation)
     for batch in batches.read(range(len(batches))):
         yield replace(batch, labels=part.labels.index_select(0, batch.labels))

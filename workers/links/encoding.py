@@ -31,7 +31,7 @@ class EncodedTensor:
     device = None
     """None: it never counts as being on a device, so it is always moved, and so decoded."""
 
-    def __init__(self, parts: tuple[Tensor, ...], decode: Callable[..., Tensor]) -> None:
+    def __init__(self, parts: "tuple[Tensor | EncodedTensor, ...]", decode: Callable[..., Tensor]) -> None:
         self._parts = parts
         self._decode = decode
 

@@ -1,7 +1,7 @@
 """Messages on a link: a fixed header and tensors, in a layout that both ends agree on."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, TypeGuard
@@ -109,11 +109,13 @@ class MessageLayout:
 
     Attributes:
         encodings: Encoding by tensor name (workers.links.encoding.ENCODINGS); tensors without an entry are unchanged.
+        joins: By the name of a tensor that is sent as several: their names, and how they become it again.
     """
 
     max_rows: int
     specs: Mapping[Kind, tuple[TensorSpec, ...]]
     encodings: Mapping[str, str] = field(default_factory=dict)
+    joins: Mapping[str, tuple[tuple[str, ...], Callable[..., Tensor]]] = field(default_factory=dict)
     code: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,11 +135,24 @@ class MessageLayout:
 
     def field_sizes(self, kind: Kind, rows: int) -> list[tuple[TensorSpec, int]]:
         """The tensors of a message of `rows` rows, in order, each with its size in bytes, aligned."""
-        return [(spec, _aligned(self.encoding_of(spec).size_bytes(spec, rows))) for spec in self.specs.get(kind, ())]
+        return [
+            (spec, _aligned(self.encoding_of(spec).size_bytes(spec, spec.rows_of(rows))))
+            for spec in self.specs.get(kind, ())
+        ]
 
     def encoding_of(self, spec: TensorSpec) -> Encoding:
         """How a tensor is stored in a slot."""
         return ENCODINGS[self.encodings.get(spec.name, "same")]
+
+    def joined(self, tensors: Mapping[str, Tensor | EncodedTensor]) -> Mapping[str, Tensor | EncodedTensor]:
+        """Tensors of a message as its reader knows them: those that were sent as several are decoded when they are moved."""
+        if not self.joins:
+            return tensors
+        found = dict(tensors)
+        for name, (parts, decode) in self.joins.items():
+            if parts[0] in found:
+                found[name] = EncodedTensor(tuple(found.pop(part) for part in parts), decode)
+        return found
 
     def check(self, message: Message) -> None:
         """Raises ValueError if a message does not fit the layout."""
@@ -149,7 +164,7 @@ class MessageLayout:
             raise ValueError(f"{message.kind.name} message of {rows} rows, the layout allows {self.max_rows}")
         for spec in specs:
             tensor = tensors.get(spec.name)
-            if tensor is None or tensor.dtype != spec.dtype or tensor.shape != (rows, *spec.shape):
+            if tensor is None or tensor.dtype != spec.dtype or tensor.shape != (spec.rows_of(rows), *spec.shape):
                 got = None if tensor is None else (tuple(tensor.shape[1:]), tensor.dtype, tensor.shape[0])
                 raise ValueError(f"{message.kind.name} message: {spec} must have {rows} rows, got {got}")
 

@@ -57,14 +57,16 @@ class Slot:
         if not 0 <= rows <= self._layout.max_rows:
             raise ValueError(f"a message of {rows} rows came, the layout allows {self._layout.max_rows}")
         fields, _ = self._open(kind, rows)
-        return Message(Kind(kind), batch_id, step, {name: field.read() for name, field in fields.items()}, batch_rows)
+        tensors = {name: field.read() for name, field in fields.items()}
+        return Message(Kind(kind), batch_id, step, self._layout.joined(tensors), batch_rows)
 
     def _open(self, kind: int, rows: int) -> tuple[Mapping[str, Field], Tensor]:
         views = self._views.get((kind, rows))
         if views is None:
             fields, offset = {}, HEADER_BYTES
             for spec, size in self._layout.field_sizes(Kind(kind), rows):
-                fields[spec.name] = self._layout.encoding_of(spec).field(spec, self._memory[offset : offset + size], rows)
+                memory, own_rows = self._memory[offset : offset + size], spec.rows_of(rows)
+                fields[spec.name] = self._layout.encoding_of(spec).field(spec, memory, own_rows)
                 offset += size
             views = self._views[kind, rows] = fields, self._memory[:offset]
         return views

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
+from greedypipe.workers.data.augment import LEAST_AREA
 from greedypipe.workers.data.config import Augment, DataConfig
 from greedypipe.workers.data.folder_listing import FolderSplit, Listing, list_folder, list_held_out
 from greedypipe.workers.data.folder_shape import Shape, sample_shape
@@ -80,14 +81,16 @@ class ImageFolder(DataSet):
     def load_test_for(self, trained: DataInfo) -> TestPart:
         """See `DataSet.load_test_for`; needs no training part, and brings images to the network's shape. Without test/ and
         val/, and without `test_share`, all images of the folder are the test part."""
-        if trained.input_shape[0] not in (1, 3) or trained.full_scale != 255:
+        if not trained.has_images or trained.input_shape[0] not in (1, 3) or trained.full_scale != 255:
             raise ValueError("data.name: got image_folder, allowed: data of the kind on which the network was trained")
+        channels, height, width = trained.input_shape
+        shape = channels, height, width
         if self._folder.test_share:
             found = self._listing
             labels = label_map(found.classes, trained.classes)
-            return TestPart(FolderImages(found.test, trained.input_shape), labels, found.notes)
+            return TestPart(FolderImages(found.test, shape), labels, found.notes)
         split, notes = list_held_out(self._folder.root, trained.classes)
-        return TestPart(FolderImages(split, trained.input_shape), torch.arange(trained.num_classes), notes)
+        return TestPart(FolderImages(split, shape), torch.arange(trained.num_classes), notes)
 
     @cached_property
     def _listing(self) -> Listing:
@@ -143,7 +146,7 @@ class FolderImages(ImageStore):
 
     def training_reader(self, augment: Augment, seed: int) -> Reader:
         """Unchanged or cut at random; see `ImageStore.training_reader`."""
-        return UnchangedReader(self) if augment == "none" else ResizedCropReader(self, seed, flip=augment == "crop_flip")
+        return UnchangedReader(self) if augment == "none" else StreamedCropReader(self, seed, augment)
 
     def labels(self, indices: Tensor) -> Tensor:
         """Classes of samples, int64 [rows]."""
@@ -158,17 +161,19 @@ class FolderImages(ImageStore):
         return decode(self._split.path(index), self.shape[0])
 
 
-class ResizedCropReader:
-    """Cuts a part of random size and aspect out of every image of a folder, as is usual for ImageNet."""
+class StreamedCropReader:
+    """Cuts a part of random size out of every image of a folder: of any aspect, as is usual for ImageNet, or a square of
+    LEAST_AREA or more."""
 
-    def __init__(self, store: FolderImages, seed: int, flip: bool) -> None:
+    def __init__(self, store: FolderImages, seed: int, augment: Augment) -> None:
         transforms = require_torchvision("torchvision.transforms.v2")
         self._store = store
         self._seed = seed
+        part = {"scale": (LEAST_AREA, 1.0), "ratio": (1.0, 1.0)} if augment.startswith("resized") else {}
         self._transform = transforms.Compose(
             [
-                transforms.RandomResizedCrop(store.shape[1:], antialias=True),
-                transforms.RandomHorizontalFlip(0.5 if flip else 0.0),
+                transforms.RandomResizedCrop(store.shape[1:], antialias=True, **part),
+                transforms.RandomHorizontalFlip(0.5 if augment.endswith("_flip") else 0.0),
             ]
         )
 

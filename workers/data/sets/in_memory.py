@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 from greedypipe.workers.data.config import Augment
-from greedypipe.workers.data.readers import PaddedCropReader, UnchangedReader
+from greedypipe.workers.data.readers import UnchangedReader, augmented
 from greedypipe.workers.data.sets.interface import ImageStore, Reader
 
 
 class InMemoryImages(ImageStore):
-    """Decoded images: `images` uint8 or float32 [N, C, H, W] contiguous, `labels` int64 [N], both on CPU."""
+    """Decoded samples: `images` uint8 or float32 [N, C, H, W] (signals [N, C, T], vectors [N, F]), contiguous, and `labels`
+    int64 [N], both on CPU."""
 
     is_in_memory = True
     classes: tuple[str, ...] = ()
@@ -17,7 +18,7 @@ class InMemoryImages(ImageStore):
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         assert images.dtype in (torch.uint8, torch.float32), images.dtype
-        assert images.dim() == 4 and images.is_contiguous(), images.shape
+        assert images.dim() in (2, 3, 4) and images.is_contiguous(), images.shape
         assert labels.dtype == torch.int64 and labels.shape == images.shape[:1], labels.shape
         self.images = images
         self.labels = labels
@@ -31,6 +32,5 @@ class InMemoryImages(ImageStore):
         return self.images.index_select(0, indices), self.labels.index_select(0, indices)
 
     def training_reader(self, augment: Augment, seed: int) -> Reader:
-        """Unchanged or moved by a few pixels; see `ImageStore.training_reader`."""
-        unchanged = UnchangedReader(self)
-        return unchanged if augment == "none" else PaddedCropReader(unchanged, seed, flip=augment == "crop_flip")
+        """See `ImageStore.training_reader`."""
+        return augmented(UnchangedReader(self), augment, seed)

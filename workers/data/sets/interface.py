@@ -1,5 +1,6 @@
 """What a data set is to the rest: its description, whether it can be loaded, and the two parts that it loads."""
 
+import hashlib
 import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -10,7 +11,9 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from greedypipe.workers.data.config import Augment, DataConfig
+from greedypipe.workers.data.curriculum import read_difficulties
 from greedypipe.workers.data.info import DataInfo, label_map
+from greedypipe.workers.data.pretexts.registry import PRETEXTS
 
 
 class Reader(Protocol):
@@ -132,8 +135,22 @@ class DataSet(ABC):
                 suit the number of training samples.
         """
         self.check_presence()
+        self._check_changes()
         _check_batches(self._config, self._info.train_samples)
         return self._info
+
+    def _check_changes(self) -> None:
+        """Raises ValueError, one line, for changes that such samples do not bear."""
+        config, shape = self._config, " x ".join(map(str, self._info.input_shape))
+        if config.augment != "none" and not self._info.has_images:
+            raise ValueError(f"data.augment: got {config.augment}, allowed: none, for samples {shape}: no images")
+        if objection := PRETEXTS[config.pretext].objection(self._info):
+            raise ValueError(f"data.pretext: got {config.pretext}, allowed: none, for samples {shape}: {objection}")
+        # Views that are equal teach nothing. A user's own Dataset may make them differ by itself.
+        if config.views > 1 and config.augment == "none" and config.pretext in ("none", "grey") and ":" not in config.name:
+            raise ValueError(
+                f"data.views: got {config.views} with data.augment=none, allowed: 1: the views of a sample would be equal"
+            )
 
     @cached_property
     def _info(self) -> DataInfo:
@@ -147,8 +164,13 @@ class DataSet(ABC):
         if kept_back >= whole.train_samples:
             key = "data.calibration_samples" + (" and data.validation" if validation else "")
             raise ValueError(f"{key}: got {kept_back}, allowed: below {whole.train_samples}")
+        fingerprint = whole.fingerprint
+        if config.order != "shuffled":
+            ranks = read_difficulties(config, whole.train_samples)
+            fingerprint += f" {hashlib.sha256(ranks.numpy().tobytes()).hexdigest()}"
         return replace(
             whole,
+            fingerprint=fingerprint,
             train_samples=whole.train_samples - kept_back,
             validation_samples=validation or whole.validation_samples,
             mean=_per_channel("mean", config.mean, whole.mean),

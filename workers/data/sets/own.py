@@ -21,23 +21,18 @@ samples each time. Random changes inside a Dataset draw from torch's default gen
 """
 
 import hashlib
-import math
 import pickle
 from functools import cached_property
-from typing import Final
 
 import torch
-from torch import Tensor
 
 from greedypipe.pipeline.plugins import Own
 from greedypipe.pipeline.randomness import derive_seed, seed_global_generator
 from greedypipe.workers.data.config import DataConfig
-from greedypipe.workers.data.info import DataInfo, numbered
-from greedypipe.workers.data.own_samples import Part, evenly_spaced, form, store_of
+from greedypipe.workers.data.described import described
+from greedypipe.workers.data.info import DataInfo
+from greedypipe.workers.data.own_samples import Part, store_of
 from greedypipe.workers.data.sets.interface import DataSet
-
-MOST_MEASURED: Final = 2048
-"""Training images, evenly spaced, of which mean and standard deviation are taken."""
 
 
 class OwnDataConfig(Own, DataConfig):
@@ -70,28 +65,8 @@ class OwnData(DataSet):
     def describe_whole(self) -> DataInfo:
         """See `DataSet.describe_whole`; reads up to MOST_MEASURED training images."""
         train, test = self._parts
-        num_classes = _count_classes(train.labels, test.labels, self._key)
-        classes = train.classes if len(train.classes) == num_classes else numbered(num_classes)
-        samples, _ = train.gather(evenly_spaced(len(train), MOST_MEASURED))
-        held_out, _ = test.gather(torch.tensor([0]))
-        if (samples.shape[1:], samples.dtype) != (held_out.shape[1:], held_out.dtype):
-            raise ValueError(f"{self._key}: test: got images {form(held_out[0])}, allowed: {form(samples[0])}, as in train")
-        channels, height, width = samples.shape[1:]
-        mean, std, full_scale = (0.0,) * channels, (1.0,) * channels, 1.0
-        if samples.dtype == torch.uint8:
-            mean, std = zip(*(_mean_and_std(channel, self._key) for channel in samples.transpose(0, 1)), strict=True)
-            full_scale = 255.0
-        return DataInfo(
-            (channels, height, width),
-            classes,
-            len(train),
-            len(test),
-            mean,
-            std,
-            full_scale,
-            class_samples=tuple(train.labels.bincount().tolist()),
-            fingerprint=hashlib.sha256(torch.cat([train.labels, test.labels]).numpy().tobytes()).hexdigest(),
-        )
+        labels = torch.cat([train.labels, test.labels])
+        return described(train, test, self._key, hashlib.sha256(labels.numpy().tobytes()).hexdigest())
 
     def load(self) -> tuple[Part, Part]:
         """See `DataSet.load`."""
@@ -115,30 +90,3 @@ def _check_picklable(part: Part, key: str) -> None:
         raise ValueError(
             f"{key}: loader processes cannot be sent the Dataset ({error}): use data.loader_workers=0"
         ) from None
-
-
-def _count_classes(train: Tensor, test: Tensor, key: str) -> int:
-    """Number of classes; raises ValueError where labels are not 0 to classes - 1, each of them in `train`."""
-    present = train.unique()
-    if len(present) < 2:
-        raise ValueError(f"{key}: train: got only the label {present.item()}, allowed: two classes or more")
-    if not torch.equal(present, torch.arange(len(present))):
-        raise ValueError(
-            f"{key}: train: got {len(present)} different labels from {present[0]} to {present[-1]}, "
-            f"allowed: 0 to {len(present) - 1}"
-        )
-    if test.min() < 0 or test.max() >= len(present):
-        raise ValueError(
-            f"{key}: test: got labels {test.min()} to {test.max()}, allowed: 0 to {len(present) - 1}, as in train"
-        )
-    return len(present)
-
-
-def _mean_and_std(levels: Tensor, key: str) -> tuple[float, float]:
-    """Of bytes divided by 255; counted in integers, so that every host finds the same."""
-    counts = enumerate(torch.bincount(levels.flatten(), minlength=256).tolist())
-    total, first, second = map(sum, zip(*((n, n * level, n * level**2) for level, n in counts), strict=True))
-    variance = total * second - first**2
-    if variance == 0:
-        raise ValueError(f"{key}: train: got a channel whose pixels are all {first // total}, allowed: channels that differ")
-    return first / total / 255, math.sqrt(variance) / total / 255

@@ -6,9 +6,12 @@ from typing import Final
 from greedypipe.pipeline.plugins import Family
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.sets.archives import Cifar10, Cifar100, FashionMnist, Mnist
+from greedypipe.workers.data.sets.arrays import Arrays
 from greedypipe.workers.data.sets.digits import Digits
+from greedypipe.workers.data.sets.glyphs import Glyphs
 from greedypipe.workers.data.sets.image_folder import ImageFolder
 from greedypipe.workers.data.sets.interface import DataSet
+from greedypipe.workers.data.sets.mnist_1d import Mnist1d
 from greedypipe.workers.data.sets.own import OwnData
 from greedypipe.workers.data.sets.synthetic import Synthetic
 
@@ -18,7 +21,10 @@ SETS: Final[Mapping[str, type[DataSet]]] = {
     "cifar100": Cifar100,
     "fashion_mnist": FashionMnist,
     "mnist": Mnist,
+    "mnist_1d": Mnist1d,
+    "glyphs": Glyphs,
     "image_folder": ImageFolder,
+    "arrays": Arrays,
     "synthetic": Synthetic,
 }
 DATA_FAMILY: Final = Family[DataConfig](

@@ -1,4 +1,4 @@
-"""Made-up images of any shape: a pattern per class, and noise."""
+"""Made-up images, signals or vectors of any shape: a pattern per class, and noise."""
 
 from typing import Annotated, Final, Literal
 
@@ -16,11 +16,14 @@ _LEVELS: Final = 128
 
 
 class SyntheticConfig(DataConfig, frozen=True):
-    """Made-up images of any shape; needs no files and no network."""
+    """Made-up images, signals or vectors of any shape; needs no files and no network."""
 
     name: Literal["synthetic"] = "synthetic"
     shape: list[Annotated[int, Field(ge=1)]] = Field(
-        [3, 32, 32], min_length=3, max_length=3, description="channels, height, width in pixels"
+        [3, 32, 32],
+        min_length=1,
+        max_length=3,
+        description="channels, height, width in pixels; of signals: channels, length; of vectors: features",
     )
     classes: int = Field(10, ge=2, description="number of classes")
     samples: int = Field(5000, ge=5, description="training samples; a fifth more is held out")
@@ -33,8 +36,7 @@ class Synthetic(DataSet):
 
     def __init__(self, config: SyntheticConfig) -> None:
         super().__init__(config)
-        channels, height, width = config.shape
-        self._shape = (channels, height, width)
+        self._shape = tuple(config.shape)
         self._classes = config.classes
         self._samples = config.samples
         self._held_out = config.samples // 5
@@ -44,16 +46,18 @@ class Synthetic(DataSet):
 
     def describe_whole(self) -> DataInfo:
         """See `DataSet.describe_whole`."""
-        mean, std = (0.5,) * self._shape[0], (0.25,) * self._shape[0]
+        channels = self._shape[0] if len(self._shape) > 1 else 1
+        mean, std = (0.5,) * channels, (0.25,) * channels
         return DataInfo(self._shape, numbered(self._classes), self._samples, self._held_out, mean, std)
 
     def load(self) -> tuple[InMemoryImages, InMemoryImages]:
         """See `DataSet.load`; the same images in every process."""
         generator = torch.Generator().manual_seed(derive_seed("synthetic"))
-        channels, height, width = self._shape
-        coarse = torch.rand(self._classes, channels, 4, 4, generator=generator)
+        channels, *size = self._shape if len(self._shape) > 1 else (1, *self._shape)
+        coarse = torch.rand(self._classes, channels, *[4] * len(size), generator=generator)
         # Smooth, so that a crop moved by a few pixels still shows the same class.
-        patterns = interpolate(coarse, (height, width), mode="bilinear").mul_(_LEVELS - 1)
+        mode = "bilinear" if len(size) == 2 else "linear"
+        patterns = interpolate(coarse, tuple(size), mode=mode).mul_(_LEVELS - 1).view(-1, *self._shape)
         total = self._samples + self._held_out
         labels = torch.arange(total) % self._classes
         noise = torch.randint(0, _LEVELS, (total, *self._shape), dtype=torch.uint8, generator=generator)

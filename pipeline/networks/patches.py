@@ -1,0 +1,65 @@
+"""Networks that see an image as overlapping patches, each on its own (van den Oord et al., 1807.03748; Löwe 2019)."""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from greedypipe.pipeline.networks.interface import ModelConfig
+from greedypipe.pipeline.networks.layer import Network
+
+
+class CutPatches(nn.Module):
+    """[N, C, H, W] to square patches, half a side apart, row by row: [N, patches, C, side, side]."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self._side = side
+
+    def forward(self, images: Tensor) -> Tensor:
+        side, step = self._side, self._side // 2
+        patches = images.unfold(2, side, step).unfold(3, side, step)
+        return patches.permute(0, 2, 3, 1, 4, 5).flatten(1, 2).contiguous()
+
+
+class PerPatch(nn.Module):
+    """Applies a module for [N, ...] to every patch of [N, patches, ...]."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        each: Tensor = self.module(x.flatten(0, 1))
+        apart: Tensor = each.unflatten(0, x.shape[:2])
+        return apart
+
+
+class MeanOverPatches(nn.Module):
+    """[N, patches, ...] to [N, ...]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1)
+
+
+def build_in_patches(model: ModelConfig, input_shape: tuple[int, ...], num_classes: int) -> Network:
+    """Builds the network for a patch, applies each of its layers to all patches, and the classifier to their mean.
+
+    The first layer cuts the image. Names of parameters have `module.` behind the layer's own.
+
+    Raises:
+        ValueError: One line: patches do not cover such images.
+    """
+    channels, height, width = model.image_shape(input_shape)
+    side = model.patches
+    if side % 2 or any(length < side or (length - side) % (side // 2) for length in (height, width)):
+        shape = " x ".join(map(str, input_shape))
+        raise ValueError(
+            f"model.patches: got {side} for images {shape}, allowed: even numbers of which half divides height and width"
+        )
+    inner = model.build((channels, side, side), num_classes)
+    first, *others = inner.layers
+    layers = (
+        replace(first, module=nn.Sequential(CutPatches(side), PerPatch(first.module))),
+        *(replace(layer, module=PerPatch(layer.module)) for layer in others),
+    )
+    return Network(layers, replace(inner.classifier, module=nn.Sequential(MeanOverPatches(), inner.classifier.module)))
