@@ -11,6 +11,7 @@ import argparse
 import json
 import multiprocessing
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.planning.auto_cut import Forecast, forecast, shared_cores
+from greedypipe.launch.planning.head_costs import HeadCost, head_costs
 from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
 from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
 from greedypipe.launch.reporting.console import standard_output
@@ -73,19 +75,20 @@ def main() -> None:
     # Imported late: the help does without.
     from greedypipe.launch.on_host.rehearsal import rehearse
 
+    heads = head_costs(plan, plan.placement.device_of(0, plan.config.placement))
     used = plan.placement.num_processes
     console.print(f"rehearsing with {used} processes for {arguments.seconds:g} s")
     rehearsal = rehearse(plan, plan.config.data.batch_size / found.samples_per_s, arguments.seconds)
-    console.print(plan_table(plan, found, rehearsal))
-    console.print(plan_lines(plan, found, rehearsal), soft_wrap=True)
+    console.print(plan_table(plan, found, rehearsal, heads))
+    console.print(plan_lines(plan, found, rehearsal, heads), soft_wrap=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(as_json(found, rehearsal), indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps(as_json(found, rehearsal, heads), indent=1) + "\n", encoding="utf-8")
 
 
-def as_json(found: Forecast, rehearsal: "Rehearsal") -> dict[str, object]:
+def as_json(found: Forecast, rehearsal: "Rehearsal", heads: Sequence[HeadCost]) -> dict[str, object]:
     """All numbers that the command prints."""
     derived = {"imbalance": found.imbalance, "head_overhead": found.head_overhead}
-    return {"layers": asdict(found) | derived, "rehearsal": asdict(rehearsal)}
+    return {"layers": asdict(found) | derived, "rehearsal": asdict(rehearsal), "heads": [*map(asdict, heads)]}
 
 
 def _parse() -> argparse.Namespace:
@@ -99,14 +102,15 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-def plan_table(plan: Plan, found: Forecast, rehearsal: "Rehearsal") -> Table:
-    """One line per process: layers, time, memory, link; a replica's own time is for its part of the batch."""
+def plan_table(plan: Plan, found: Forecast, rehearsal: "Rehearsal", heads: Sequence[HeadCost]) -> Table:
+    """One line per process: layers, time, heads' share, memory, link; a replica's own time is for its part of the batch."""
     table = Table(title="the cut", title_justify="left", title_style="bold")
     names = (
         "stage",
         "layers",
         "own ms/batch: layers",
         "rehearsed",
+        "heads: MACs / time",
         "peak MB",
         "slots MB",
         "sends MB/batch",
@@ -123,6 +127,7 @@ def plan_table(plan: Plan, found: Forecast, rehearsal: "Rehearsal") -> Table:
             " | ".join(_layers(plan, block) for block in plan.placement.blocks_of(stage)),
             f"{1e3 * found.stage_s[stage] / found.replicas[stage]:,.2f}",
             f"{1e3 * report.step_time_s:,.2f}",
+            str(sum((heads[block] for block in plan.placement.blocks_of(stage)), HeadCost())),
             f"{report.peak_memory_bytes / 1e6:,.0f}",
             f"{report.slot_bytes / 1e6:,.0f}",
             *([""] * 3 if last else _link_cells(plan, rehearsal, report)),
@@ -146,7 +151,7 @@ def _send_s(link: LinkReport) -> float:
     return link.send_s / max(link.messages, 1)
 
 
-def plan_lines(plan: Plan, found: Forecast, rehearsal: "Rehearsal") -> str:
+def plan_lines(plan: Plan, found: Forecast, rehearsal: "Rehearsal", heads: Sequence[HeadCost]) -> str:
     """Figures of the whole pipeline."""
     batch = plan.config.data.batch_size
     slowest_s = max(report.step_time_s for report in rehearsal.stages)
@@ -154,6 +159,7 @@ def plan_lines(plan: Plan, found: Forecast, rehearsal: "Rehearsal") -> str:
     lines = [
         f"imbalance epsilon (slowest / mean stage, from layers)       {found.imbalance:.3f}",
         f"head overhead alpha (sum of stages / back-propagation - 1)  {found.head_overhead:.3f}",
+        f"heads' share of MACs / of time, in one process              {sum(heads, HeadCost())}",
         f"bound set by the slowest stage         {rehearsal.bound_samples_per_s:,.0f} samples/s rehearsed, "
         f"{found.bound_samples_per_s:,.0f} from layers",
         f"predicted throughput                   {rehearsal.samples_per_s:,.0f} samples/s rehearsed, "

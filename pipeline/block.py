@@ -15,7 +15,7 @@ from greedypipe.pipeline.optimization import Optimizations
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.sample import Sample, Turn
 from greedypipe.pipeline.site import Shapes, Site
-from greedypipe.pipeline.trunk import Generator, Trunk
+from greedypipe.pipeline.trunk import Generator, Trunk, tapped
 
 Combine = Callable[[Sequence[nn.Parameter], float], None]
 """Turns the gradients of parameters over a share of a batch's rows into those over the whole batch."""
@@ -78,6 +78,7 @@ class Block:
         self._combine: Combine = _keep_gradients
         self._fresh: Sample | None = None
         self._learned = 0
+        self._taps = tuple(method.taps())
         timing, keeps = site.timing, method.keeps
         self._wants_input_gradient = timing.sends and method.input_gradient
         self._has_graph = method.trains_layers and (timing.lag == 0 or method.fresh_graph)
@@ -147,11 +148,12 @@ class Block:
         self._generator.sow("forward", self.turn)
         x = x.detach().requires_grad_(self._wants_input_gradient)
         weights = self._trunk.copied_weights() if self._copies_weights else None
-        with torch.set_grad_enabled(self._has_graph):
+        with torch.set_grad_enabled(self._has_graph), tapped(self._taps) as inner:
             h = self._trunk.run(x) if weights is None else self._trunk.run_with(weights, x)
         self._fresh = Sample(
             batch.labels, batch.extras, self.turn, batch.share, input=x, output=h, weights=weights, trunk=self._trunk
         )
+        self._fresh.inner = tuple(inner)
         self.turn += 1
         return h.detach()
 

@@ -1,6 +1,6 @@
 """From configuration sections to blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -11,10 +11,10 @@ from torch import nn
 
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedback, FeedbackConfig, Reach, timing_of
-from greedypipe.pipeline.heads import build_head
+from greedypipe.pipeline.heads import build_head, check_head, head_at
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss
-from greedypipe.pipeline.methods import build_method, method_class
+from greedypipe.pipeline.methods import build_method, method_class, method_keys
 from greedypipe.pipeline.networks.drawn import DrawnNetwork, draw_network
 from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
@@ -35,6 +35,9 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
 
     epochs: int = Field(10, ge=1, description="length of the run: epochs that every block trains for")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of initial weights, shuffling, augmentation and dropout")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of every label's probability that all classes have alike in cross-entropies"
+    )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: mixed precision with torch's autocast; activations are sent in bf16"
     )
@@ -67,13 +70,22 @@ class Blueprint:
     Args:
         steps_per_epoch: Training batches of an epoch.
         drawn: The network with its initial weights, if it has been drawn already.
+        heads: Section `head` of every layer, where a block has the head of its last layer; None: that of its position.
 
     Raises:
         ValueError: The network, the partition or their combination is impossible.
     """
 
-    def __init__(self, sections: Sections, task: Task, steps_per_epoch: int, drawn: DrawnNetwork | None = None) -> None:
+    def __init__(
+        self,
+        sections: Sections,
+        task: Task,
+        steps_per_epoch: int,
+        drawn: DrawnNetwork | None = None,
+        heads: Sequence[HeadConfig] | None = None,
+    ) -> None:
         self.sections = sections
+        self._heads = heads
         self.task = task
         self.steps_per_epoch = steps_per_epoch
         self._drawn = drawn or draw_network(sections.model, task.image_shape, task.outputs, sections.training.seed)
@@ -91,7 +103,8 @@ class Blueprint:
         Raises:
             ValueError: The partition is impossible.
         """
-        return Blueprint(replace(self.sections, partition=partition), self.task, self.steps_per_epoch, self._drawn)
+        sections = replace(self.sections, partition=partition)
+        return Blueprint(sections, self.task, self.steps_per_epoch, self._drawn, self._heads)
 
     def redrawn(self) -> "Blueprint":
         """The same cut with the initial weights drawn again, discarding what blocks have learned."""
@@ -99,13 +112,15 @@ class Blueprint:
 
     def for_trials(self) -> "Blueprint":
         """The same cut of copied layers, whose blocks may be trained in any way and for any time: this one's stay as they
-        are. They are not compiled, and do not finish; feedback has one delay for all, the largest, whatever the number of
-        blocks of another cut.
+        are. They are not compiled, and do not finish. Of another cut with any number of blocks, all have the largest delay
+        of feedback, and each the head of the block here that holds its last layer.
         """
         training = self.sections.training.model_copy(update={"compile": "none"})
         feedback = FeedbackConfig(delay=(max(self.sections.feedback.delay),))
         sections = replace(self.sections, training=training, feedback=feedback)
-        return Blueprint(sections, self.task, ENDLESS, self._drawn.copy())
+        ranges = self.partition.ranges()
+        heads = [self._head_of(index) for index, layers in enumerate(ranges) for _ in layers]
+        return Blueprint(sections, self.task, ENDLESS, self._drawn.copy(), heads)
 
     @property
     def num_blocks(self) -> int:
@@ -115,6 +130,28 @@ class Blueprint:
     def total_steps(self) -> int:
         """Steps of every block over the run."""
         return self.sections.training.epochs * self.steps_per_epoch
+
+    def check(self) -> None:
+        """Checks that every block can learn as it is asked to.
+
+        Raises:
+            ValueError: The method or the head cannot learn there; one line.
+        """
+        method, keys = self.sections.method, method_keys(self.sections.method)
+        if self.num_blocks > 1 and self.sections.training.compile != "none" and self._method_class.looks_inside(**keys):
+            raise ValueError(
+                f"training.compile: got {self.sections.training.compile} with method.name={method.name}, allowed: none: it "
+                "looks at activations inside a block"
+            )
+        entries = ("head", self.num_blocks - 1), ("optimizer", self.num_blocks), ("auxiliary", self.num_blocks)
+        for section, allowed in entries:
+            count = len(getattr(getattr(self.sections, section), "by_block", ()))
+            if count not in (0, allowed):
+                raise ValueError(f"{section}.by_block: got {count} entries, allowed: {allowed}, one for each such block")
+        for index in range(self.num_blocks - 1):
+            site = self._site(index)
+            check_head(self._head_of(index), site)
+            self._method_class.check(site, **keys)
 
     def layers_of(self, index: int) -> tuple[Layer, ...]:
         return tuple(self.network.layers[position] for position in self.partition.ranges()[index])
@@ -127,6 +164,11 @@ class Blueprint:
     def has_feedback(self) -> bool:
         """Whether anything travels back."""
         return self._method_class.reach is not Reach.NONE
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether the loss of any block is no mean over rows."""
+        return self.num_blocks > 1 and self._method_class.compares_samples
 
     @property
     def keeps_batches(self) -> bool:
@@ -176,17 +218,21 @@ class Blueprint:
         configs = {"auxiliary": self.sections.auxiliary or self.sections.optimizer, "probe": self.sections.optimizer}
 
         def optimization(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimization:
-            return Optimization(config, parameters, self.steps_per_epoch, self.total_steps)
+            return Optimization(config.at_block(site.index), parameters, self.steps_per_epoch, self.total_steps)
 
         return Optimizations(
             optimization(self.sections.optimizer, main),
             {name: optimization(configs[name], parameters) for name, parameters in others.items() if parameters},
         )
 
+    def _head_of(self, index: int) -> HeadConfig:
+        """Section `head` of a block; the last one has the classifier all the same."""
+        return self._heads[self.partition.ranges()[index][-1]] if self._heads else head_at(self.sections.head, index)
+
     def _site(self, index: int) -> Site:
         is_last = index == self.num_blocks - 1
         classifier = self.network.classifier if is_last else None
-        make_head: Callable[[Site], nn.Module] = partial(build_head, self.sections.head)
+        make_head: Callable[[Site], nn.Module] = partial(build_head, self._head_of(index))
         return Site(
             index=index,
             num_blocks=self.num_blocks,
@@ -199,6 +245,7 @@ class Blueprint:
             timing=timing_of(index, self._method_class.reach, self._delays),
             seed=self.sections.training.seed,
             next_site=None if is_last else partial(self._site, index + 1),
+            earlier_layers=self.network.layers[: self.partition.ranges()[index].start],
         )
 
 

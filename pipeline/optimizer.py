@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
@@ -43,6 +43,24 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
     warmup_steps: int = Field(
         0, ge=0, description="steps in which the learning rate first rises linearly from lr/100; 0: none"
     )
+
+    by_block: tuple[dict[Literal["lr", "weight_decay"], Annotated[float, Field(ge=0)]], ...] = Field(
+        (),
+        description="for each block, the last one included, lr and weight_decay that are other there, e.g. [{lr: 0.05}, {}, "
+        "{weight_decay: 0}]; []: the same for all",
+    )
+
+    @field_validator("by_block")
+    @classmethod
+    def _decays_weights(cls, by_block: tuple[dict[str, float], ...]) -> tuple[dict[str, float], ...]:
+        if "weight_decay" not in cls.model_fields and any("weight_decay" in one for one in by_block):
+            raise ValueError("got weight_decay, allowed: lr: an optimizer of your own takes its weight decay from options")
+        return by_block
+
+    def at_block(self, index: int) -> Self:
+        """The section of block `index`, without `by_block`; of later blocks than `by_block` has entries, the last one's."""
+        own = self.by_block[min(index, len(self.by_block) - 1)] if self.by_block else {}
+        return self.model_copy(update={**own, "by_block": ()})
 
     @abstractmethod
     def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:

@@ -8,9 +8,9 @@ from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.checks import (
     Problems,
-    feedback_problems,
     isolation_problems,
     length_problems,
+    method_problems,
     placement_problems,
 )
 from greedypipe.launch.planning.traffic import Edge, edges, layout_back, unknown_needs
@@ -77,7 +77,7 @@ class Plan:
         problems = Problems()
         placement = problems.attempt(Placement, replicas, self.blueprint.num_blocks)
         problems.add(placement_problems(config, self.data, placement) if placement else ())
-        problems.add(feedback_problems(config, self.blueprint, placement))
+        problems.add(method_problems(config, self.blueprint, placement))
         problems.refuse()
         assert placement
         return replace(self, config=config, placement=placement)
@@ -106,7 +106,9 @@ def make_plan(config: RunConfig, num_processes: int, data: DataInfo | None = Non
     problems.add(placement_problems(config, data, placement) if placement else ())
     problems.add(isolation_problems(config, device) if device else ())
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
-    problems.add(feedback_problems(config, blueprint, placement) if blueprint else ())
+    problems.add(method_problems(config, blueprint, placement) if blueprint else ())
+    if blueprint:
+        problems.attempt(blueprint.check)
     lacking = list(unknown_needs(blueprint)) if blueprint else []
     problems.add(lacking)
     if blueprint and not lacking:
@@ -123,7 +125,13 @@ def natural_processes(config: RunConfig) -> int:
 
 
 def _draw(config: RunConfig, data: DataInfo) -> Blueprint:
-    task = Classification(data.input_shape, data.num_classes)
+    task = Classification(
+        data.input_shape,
+        data.num_classes,
+        label_smoothing=config.training.label_smoothing,
+        mean=data.mean,
+        std=data.std,
+    )
     return Blueprint(config.sections(), task, _steps_per_epoch(config, data))
 
 

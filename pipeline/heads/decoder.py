@@ -17,6 +17,27 @@ def build_decoder(activation_shape: tuple[int, ...], image_shape: tuple[int, int
     """
     if len(activation_shape) == 3:
         return MapDecoder(activation_shape, image_shape)
+    return _linear_decoder(activation_shape, image_shape)
+
+
+def build_pixel_decoder(activation_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> nn.Module:
+    """Activation [N, *activation_shape] -> logits of pixels in [0, 1], [N, *image_shape] (InfoPro, Wang et al., 2101.10832).
+
+    Maps are interpolated to the image's size and pass through two 3 x 3 convolutions, of 12 channels and of the image's.
+    Vectors and averaged tokens pass through one linear layer.
+    """
+    if len(activation_shape) != 3:
+        return _linear_decoder(activation_shape, image_shape)
+    return nn.Sequential(
+        nn.Upsample(size=image_shape[1:], mode="bilinear", align_corners=True),
+        nn.Conv2d(activation_shape[0], 12, 3, padding=1),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.Conv2d(12, image_shape[0], 3, padding=1),
+    )
+
+
+def _linear_decoder(activation_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> nn.Module:
     pooling = [MeanOverTokens()] if len(activation_shape) == 2 else []
     return nn.Sequential(*pooling, nn.Linear(activation_shape[-1], math.prod(image_shape)), nn.Unflatten(1, image_shape))
 

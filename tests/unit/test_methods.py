@@ -183,7 +183,8 @@ def test_every_parameter_of_a_loss_is_trained(name: str, shape: tuple[int, ...])
 
 
 def test_losses_declare_whether_they_want_the_image() -> None:
-    assert [name for name in NAMES if IMAGE_NAME in build(name).needs] == ["reconstruction", "reconstruction_only"]
+    wanting = ["reconstruction", "reconstruction_only", "infopro_softmax", "infopro_contrast"]
+    assert [name for name in NAMES if IMAGE_NAME in build(name).needs] == wanting
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "reconstruction_only"])
