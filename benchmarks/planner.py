@@ -22,7 +22,7 @@ from benchmarks.engines.greedypipe import run
 from benchmarks.engines.timing import Case, spread
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.rehearsal import rehearse
-from greedypipe.launch.plan import make_forecast
+from greedypipe.launch.planning.best_cut import make_forecast
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.workers.telemetry.machine import hardware, versions
 

@@ -18,52 +18,30 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__" and not __package__:
     import bootstrap  # noqa: F401
 
-import torch
 from rich.table import Table
 
 from greedypipe.launch.config.command_line import RunCommandLine, command, refuse, user_path
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
-from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
-from greedypipe.launch.planning.auto_cut import Forecast, forecast, shared_cores
-from greedypipe.launch.planning.head_costs import HeadCost, head_costs
-from greedypipe.launch.planning.layer_costs import check_boundaries, profile_layers
-from greedypipe.launch.planning.run_plan import Plan, make_plan, natural_processes
 from greedypipe.launch.reporting.console import standard_output
-from greedypipe.pipeline.balance import processes_per_stage
-from greedypipe.workers.memory import keep_freed_memory
 from greedypipe.workers.telemetry.phrases import range_of_layers
-from greedypipe.workers.telemetry.results import LinkReport, StageReport
 
 if TYPE_CHECKING:
     from greedypipe.launch.on_host.rehearsal import Rehearsal
-
-
-def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast]:
-    """The plan with the best cut, or with the configuration's own, and its prediction from layers. Blocks while measuring.
-
-    If there are more processes than blocks, and the configuration sets no replicas, the slowest stages get the surplus.
-
-    Raises:
-        ValueError: The configuration is impossible.
-    """
-    has_replicas = config.placement.replicas != (1,)
-    plan = make_plan(config, num_processes if has_replicas else min(num_processes, natural_processes(config)))
-    check_boundaries(plan)
-    torch.set_num_threads(plan.config.placement.threads)
-    keep_freed_memory()
-    device = plan.placement.device_of(0, plan.config.placement)
-    profile = profile_layers(plan, device)
-    found = forecast(plan, profile, shared_cores(device))
-    if num_processes > plan.placement.num_processes:
-        plan = plan.with_replicas(processes_per_stage(found.stage_s, num_processes, config.data.batch_size))
-        found = forecast(plan, profile, shared_cores(device))
-    return plan.recut(found.boundaries), found
+    from greedypipe.launch.planning.auto_cut import Forecast
+    from greedypipe.launch.planning.head_costs import HeadCost
+    from greedypipe.launch.planning.run_plan import Plan
+    from greedypipe.workers.telemetry.results import LinkReport, StageReport
 
 
 @command
 def main() -> None:
     arguments = _parse()
+    # Imported late: the help does without.
+    from greedypipe.launch.on_host.rehearsal import rehearse
+    from greedypipe.launch.planning.best_cut import make_forecast
+    from greedypipe.launch.planning.head_costs import head_costs
+
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     console = standard_output(150)
     try:
@@ -72,9 +50,6 @@ def main() -> None:
         plan, found = make_forecast(config, arguments.stages)
     except ValueError as error:
         refuse(error)
-    # Imported late: the help does without.
-    from greedypipe.launch.on_host.rehearsal import rehearse
-
     heads = head_costs(plan, plan.placement.device_of(0, plan.config.placement))
     used = plan.placement.num_processes
     console.print(f"rehearsing with {used} processes for {arguments.seconds:g} s")
@@ -85,7 +60,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(as_json(found, rehearsal, heads), indent=1) + "\n", encoding="utf-8")
 
 
-def as_json(found: Forecast, rehearsal: "Rehearsal", heads: Sequence[HeadCost]) -> dict[str, object]:
+def as_json(found: "Forecast", rehearsal: "Rehearsal", heads: Sequence["HeadCost"]) -> dict[str, object]:
     """All numbers that the command prints."""
     derived = {"imbalance": found.imbalance, "head_overhead": found.head_overhead}
     return {"layers": asdict(found) | derived, "rehearsal": asdict(rehearsal), "heads": [*map(asdict, heads)]}
@@ -102,7 +77,7 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-def plan_table(plan: Plan, found: Forecast, rehearsal: "Rehearsal", heads: Sequence[HeadCost]) -> Table:
+def plan_table(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal", heads: Sequence["HeadCost"]) -> Table:
     """One line per process: layers, time, heads' share, memory, link; a replica's own time is for its part of the batch."""
     table = Table(title="the cut", title_justify="left", title_style="bold")
     names = (
@@ -127,7 +102,7 @@ def plan_table(plan: Plan, found: Forecast, rehearsal: "Rehearsal", heads: Seque
             " | ".join(_layers(plan, block) for block in plan.placement.blocks_of(stage)),
             f"{1e3 * found.stage_s[stage] / found.replicas[stage]:,.2f}",
             f"{1e3 * report.step_time_s:,.2f}",
-            str(sum((heads[block] for block in plan.placement.blocks_of(stage)), HeadCost())),
+            _shares([heads[block] for block in plan.placement.blocks_of(stage)]),
             f"{report.peak_memory_bytes / 1e6:,.0f}",
             f"{report.slot_bytes / 1e6:,.0f}",
             *([""] * 3 if last else _link_cells(plan, rehearsal, report)),
@@ -135,23 +110,28 @@ def plan_table(plan: Plan, found: Forecast, rehearsal: "Rehearsal", heads: Seque
     return table
 
 
-def _layers(plan: Plan, block: int) -> str:
+def _layers(plan: "Plan", block: int) -> str:
     return range_of_layers([layer.name for layer in plan.blueprint.layers_of(block)])
 
 
-def _link_cells(plan: Plan, rehearsal: "Rehearsal", report: StageReport) -> list[str]:
+def _shares(costs: Sequence["HeadCost"]) -> str:
+    """What share of these blocks' multiply-adds and of their time is that of heads."""
+    return str(sum(costs[1:], costs[0]))
+
+
+def _link_cells(plan: "Plan", rehearsal: "Rehearsal", report: "StageReport") -> list[str]:
     sent_bytes = plan.layout_after(report.stage).slot_bytes / plan.placement.replicas[report.stage]
     batches_per_s = rehearsal.samples_per_s / plan.config.data.batch_size
     send_s = _send_s(report.link)
     return [f"{sent_bytes / 1e6:.2f}", f"{1e3 * send_s:.2f}", f"{sent_bytes * batches_per_s / 1e6:,.0f}"]
 
 
-def _send_s(link: LinkReport) -> float:
+def _send_s(link: "LinkReport") -> float:
     """Seconds per message, without waits."""
     return link.send_s / max(link.messages, 1)
 
 
-def plan_lines(plan: Plan, found: Forecast, rehearsal: "Rehearsal", heads: Sequence[HeadCost]) -> str:
+def plan_lines(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal", heads: Sequence["HeadCost"]) -> str:
     """Figures of the whole pipeline."""
     batch = plan.config.data.batch_size
     slowest_s = max(report.step_time_s for report in rehearsal.stages)
@@ -159,7 +139,7 @@ def plan_lines(plan: Plan, found: Forecast, rehearsal: "Rehearsal", heads: Seque
     lines = [
         f"imbalance epsilon (slowest / mean stage, from layers)       {found.imbalance:.3f}",
         f"head overhead alpha (sum of stages / back-propagation - 1)  {found.head_overhead:.3f}",
-        f"heads' share of MACs / of time, in one process              {sum(heads, HeadCost())}",
+        f"heads' share of MACs / of time, in one process              {_shares(heads)}",
         f"bound set by the slowest stage         {rehearsal.bound_samples_per_s:,.0f} samples/s rehearsed, "
         f"{found.bound_samples_per_s:,.0f} from layers",
         f"predicted throughput                   {rehearsal.samples_per_s:,.0f} samples/s rehearsed, "

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from greedypipe.pipeline.feedback import NOTHING, Feedback, Timing
 from greedypipe.pipeline.kept import GRAPH, KeptSamples
 from greedypipe.pipeline.method import Method
 from greedypipe.pipeline.optimization import Optimizations
-from greedypipe.pipeline.precision import Precision
+from greedypipe.pipeline.precision import AS_IT_IS, Precision
 from greedypipe.pipeline.sample import Sample, Turn
 from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.trunk import Generator, Trunk, tapped
@@ -148,12 +149,13 @@ class Block:
         self._generator.sow("forward", self.turn)
         x = x.detach().requires_grad_(self._wants_input_gradient)
         weights = self._trunk.copied_weights() if self._copies_weights else None
-        with torch.set_grad_enabled(self._has_graph), tapped(self._taps) as inner:
+        taps: AbstractContextManager[list[Tensor] | None] = tapped(self._taps) if self._taps else AS_IT_IS
+        with torch.set_grad_enabled(self._has_graph), taps as inner:
             h = self._trunk.run(x) if weights is None else self._trunk.run_with(weights, x)
         self._fresh = Sample(
             batch.labels, batch.extras, self.turn, batch.share, input=x, output=h, weights=weights, trunk=self._trunk
         )
-        self._fresh.inner = tuple(inner)
+        self._fresh.inner = tuple(inner or ())
         self.turn += 1
         return h.detach()
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from greedypipe.pipeline.feedback import Back, Feedback
 from greedypipe.pipeline.method import Method, TaskLoss, Turn
+from greedypipe.pipeline.precision import without_autocast
 from greedypipe.pipeline.site import Site
 
 GRADIENT, OUTPUTS, LOSSES, PARAMETERS = "gradient", "outputs", "losses", "parameters"
@@ -43,7 +44,7 @@ class SendsOutputGradient(TaskLoss):
         assert turn.fresh is not None
         outputs = self.head(turn.fresh.h).float()
         loss = self.task.loss(outputs, turn.fresh.labels)
-        with torch.autocast(outputs.device.type, enabled=False):
+        with without_autocast(outputs.device):
             (gradient,) = torch.autograd.grad(loss, outputs, retain_graph=True)
             outputs.backward(gradient)
         turn.back[OUTPUTS] = gradient

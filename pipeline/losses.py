@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from greedypipe.pipeline.precision import without_autocast
+
 
 def similarity_loss(projected: Tensor, labels: Tensor, num_classes: int, *, over_space: bool) -> Tensor:
     """Similarity matching (Nokland & Eidnes, 1901.06656, "sim"): the mean squared difference between the cosine similarities
@@ -35,7 +37,7 @@ def supervised_contrast(rows: Tensor, classes: Tensor, temperature: float) -> Te
     Returns:
         The mean over the rows that have another one of their class; 0 where there is none. 0-dim fp32.
     """
-    with torch.autocast(rows.device.type, enabled=False):
+    with without_autocast(rows.device):
         directions = functional.normalize(rows.float(), dim=1)
         logits = directions @ directions.T / temperature
         itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
@@ -51,7 +53,7 @@ def supervised_contrast(rows: Tensor, classes: Tensor, temperature: float) -> Te
 def _similarity(rows: Tensor) -> Tensor:
     """Cosine similarity [N, N] of the mean-centred rows [N, F]."""
     centred = functional.normalize(rows - rows.mean(1, keepdim=True), dim=1, eps=1e-8)
-    with torch.autocast(rows.device.type, enabled=False):
+    with without_autocast(rows.device):
         return centred @ centred.T
 
 

@@ -4,12 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from greedypipe.pipeline.batch import LABELS
 from greedypipe.pipeline.feedback import Back, Reach
+from greedypipe.pipeline.precision import without_autocast
 from greedypipe.pipeline.sample import Sample, Turn
 from greedypipe.pipeline.site import Site
 
@@ -114,7 +114,7 @@ class Method(nn.Module, ABC):
     def learn_probe(self, sample: Sample) -> Tensor:
         """The head learns the task from the detached activation; returns its loss, detached."""
         loss = self.probe_loss(sample)
-        with torch.autocast(loss.device.type, enabled=False):
+        with without_autocast(loss.device):
             loss.backward()
         return loss.detach()
 

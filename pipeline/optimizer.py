@@ -59,7 +59,7 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
 
     def at_block(self, index: int) -> Self:
         """The section of block `index`, without `by_block`; of later blocks than `by_block` has entries, the last one's."""
-        own = self.by_block[min(index, len(self.by_block) - 1)] if self.by_block else {}
+        own: Mapping[Any, float] = self.by_block[min(index, len(self.by_block) - 1)] if self.by_block else {}
         return self.model_copy(update={**own, "by_block": ()})
 
     @abstractmethod

@@ -1,11 +1,19 @@
 """Compute dtype and memory layout of a run."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+# Entering torch's autocast costs about ten microseconds even if it does nothing, which counts in a step of a millisecond.
+AS_IT_IS: AbstractContextManager[None] = nullcontext()
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """A context outside of autocast, where torch advises to run backward passes."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else AS_IT_IS
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,9 @@ class Precision:
         Args:
             caches: Whether a parameter that is used twice is cast once.
         """
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.name == "bf16", cache_enabled=caches)
+        if self.name == "fp32":
+            return AS_IT_IS
+        return torch.autocast(device.type, torch.bfloat16, cache_enabled=caches)
 
     def canonical(self, x: Tensor) -> Tensor:
         """`x` in this layout: `x` itself if it already has it.

@@ -43,12 +43,12 @@ class RebuildsImage(LocalLoss):
         body = _up_to_weights(site.layers)
         self._tapped = (body[-1].module,) if tap == "pre_pool" and len(body) < len(site.layers) else ()
         shape = activation_shapes(body, site.shapes.input)[-1] if self._tapped else site.shapes.output
-        self.decoder = build_decoder(shape, site.task.image_shape)
+        self.decoder = build_decoder(site, shape)
         self._shift = int(np.linspace(*shift, num=site.num_blocks, dtype=int)[site.index])
 
     @classmethod
     def looks_inside(cls, **keys: Any) -> bool:
-        return bool(keys["tap"] == "pre_pool")
+        return keys.get("tap") == "pre_pool"
 
     def taps(self) -> Sequence[nn.Module]:
         return self._tapped

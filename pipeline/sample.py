@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from greedypipe.pipeline.precision import without_autocast
 from greedypipe.pipeline.trunk import Trunk
 
 
@@ -79,7 +80,7 @@ class Sample:
         if self.weights is not None:
             return self._pull_on_copies(gradient, self.weights, keep_graph)
         h = self.replay(rows)
-        with torch.autocast(h.device.type, enabled=False):
+        with without_autocast(h.device):
             h.backward(gradient.to(h.dtype), retain_graph=keep_graph)
         taken = self.take_input_gradient()
         return taken if taken is None or rows is None else taken[:rows]
@@ -94,7 +95,7 @@ class Sample:
         assert self.trunk is not None
         wants_input = self.x.requires_grad
         sources = [*weights.values(), *([self.x] if wants_input else [])]
-        with torch.autocast(self.h.device.type, enabled=False):
+        with without_autocast(self.h.device):
             found: Any = torch.autograd.grad(
                 self.h, sources, gradient.to(self.h.dtype), retain_graph=keep_graph, allow_unused=True
             )
@@ -130,5 +131,5 @@ class Turn:
 
     def backward(self, loss: Tensor, *, keep_graph: bool = False) -> None:
         """Adds the gradients of a 0-dim loss; outside of autocast, as torch advises."""
-        with torch.autocast(loss.device.type, enabled=False):
+        with without_autocast(loss.device):
             loss.backward(retain_graph=keep_graph)

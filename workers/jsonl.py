@@ -9,10 +9,11 @@ from io import RawIOBase
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from greedypipe.workers.atomic import reason_of, replacing
+from greedypipe.workers.validator import Validator
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ def line_of(record: object) -> str:
     return to_json(record, inf_nan_mode="null").decode() + "\n"
 
 
-def read_lines(path: Path, kind: TypeAdapter[T]) -> list[T]:
+def read_lines(path: Path, kind: Validator[T]) -> list[T]:
     """The records of a file, in order; empty if there is no file.
 
     Args:
@@ -34,7 +35,7 @@ def read_lines(path: Path, kind: TypeAdapter[T]) -> list[T]:
     return [kind.validate_json(line) for line in _whole_lines(path)]
 
 
-def salvage_lines(path: Path, kind: TypeAdapter[T]) -> list[T]:
+def salvage_lines(path: Path, kind: Validator[T]) -> list[T]:
     """As `read_lines`, without the lines that hold something else."""
     found = []
     for line in _whole_lines(path):

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from greedypipe.workers.atomic import write_atomically
 from greedypipe.workers.block_files import FINAL, block_file, not_finite, read_block
 from greedypipe.workers.data.info import DataInfo
+from greedypipe.workers.validator import Validator
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"batch-(\d{8,})")
@@ -48,7 +49,7 @@ class Manifest:
         return self.accuracy if self.data and self.data.validation_samples else None
 
 
-_MANIFESTS = TypeAdapter(Manifest)
+_MANIFESTS: Validator[Manifest] = Validator(Manifest)
 
 
 class Damaged(ValueError):

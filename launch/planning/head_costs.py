@@ -115,7 +115,7 @@ class _Counter(TorchDispatchMode):
     """Adds up operations. Unlike torch's FlopCounterMode it hooks into no module, which `autograd.grad` does not allow."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:

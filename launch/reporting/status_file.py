@@ -4,16 +4,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from greedypipe.workers.atomic import write_atomically
 from greedypipe.workers.errors import first_problem
 from greedypipe.workers.telemetry.records import RunStatus, StageRow
 from greedypipe.workers.telemetry.summary_file import SUMMARY, read_summary
+from greedypipe.workers.validator import Validator
 
 STATUS = "status.json"
-_STATUSES = TypeAdapter(RunStatus)
+_STATUSES: Validator[RunStatus] = Validator(RunStatus)
 
 
 def write_status(folder: Path, rows: Sequence[StageRow | None], labels: list[str], total_steps: int) -> None:

@@ -24,12 +24,12 @@ def later_units(site: Site) -> Iterator[Layer]:
 
 def channels_of(unit: Layer) -> int:
     """Channels of the first convolution of a unit."""
-    return next(_convolutions(unit)).out_channels  # type: ignore[no-any-return]
+    return int(next(_convolutions(unit)).out_channels)
 
 
 def output_channels_of(unit: Layer) -> int:
     """Channels that a unit gives: those of its widest convolution, which ends it in all residual layers."""
-    return max(one.out_channels for one in _convolutions(unit))
+    return max(int(one.out_channels) for one in _convolutions(unit))
 
 
 def pools_behind(site: Site, unit: Layer) -> bool:

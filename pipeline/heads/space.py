@@ -47,7 +47,7 @@ class Space:
 
     def positions(self, size: int) -> int:
         """Positions of an activation of so many rows."""
-        return size**self.dimensions
+        return int(size**self.dimensions)
 
     def flat(self, channels: int, size: int) -> tuple[list[nn.Module], int]:
         """What turns channels of so many rows into a vector, pooled to two positions in every dimension at most; and its

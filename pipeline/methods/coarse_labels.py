@@ -47,7 +47,7 @@ class CoarseLabels(LocalLoss):
 
     @classmethod
     def check(cls, site: Site, **keys: Any) -> None:
-        groups, classes = keys["groups"], site.task.outputs
+        groups, classes = keys.get("groups", ()), site.task.outputs
         if groups and len(groups) != site.num_blocks - 1:
             raise ValueError(
                 f"method.groups: got {len(groups)} entries, allowed: {site.num_blocks - 1}, one for each block but the last"

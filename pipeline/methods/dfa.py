@@ -20,6 +20,7 @@ from greedypipe.pipeline.ends import OUTPUTS, EndsWithOutputGradient
 from greedypipe.pipeline.feedback import Reach
 from greedypipe.pipeline.kept import INPUT
 from greedypipe.pipeline.method import MethodConfig, Turn
+from greedypipe.pipeline.precision import without_autocast
 from greedypipe.pipeline.randomness import derive_seed
 from greedypipe.pipeline.site import Site
 
@@ -50,7 +51,7 @@ class DirectFeedback(EndsWithOutputGradient):
     def learn(self, turn: Turn) -> Tensor | None:
         if turn.old and turn.feedback:
             error = turn.back[OUTPUTS] = turn.feedback[OUTPUTS]
-            with torch.autocast(error.device.type, enabled=False):
+            with without_autocast(error.device):
                 gradient = error @ self.matrix
             turn.old.pull(gradient.reshape(-1, *self._shape))
         return self.learn_probe(turn.fresh) if turn.fresh else None

@@ -42,7 +42,7 @@ class InfoProSoftmax(LocalLoss):
     def __init__(self, site: Site, ixx: Ends, ixy: Ends) -> None:
         super().__init__(site)
         self._image_weight, self._label_weight = _weight_at(site, ixx), _weight_at(site, ixy)
-        self.decoder = build_pixel_decoder(site.shapes.output, site.task.image_shape) if self._image_weight else None
+        self.decoder = build_pixel_decoder(site) if self._image_weight else None
         self.mean: Tensor
         self.std: Tensor
         for name, values in (("mean", site.task.mean), ("std", site.task.std)):
@@ -51,7 +51,8 @@ class InfoProSoftmax(LocalLoss):
 
     @classmethod
     def check(cls, site: Site, **keys: Any) -> None:
-        if not _weight_at(site, keys["ixx"]) and not _weight_at(site, keys["ixy"]):
+        ixx, ixy = keys.get("ixx", (1.0, 0.0)), keys.get("ixy", (0.0, 1.0))
+        if not _weight_at(site, ixx) and not _weight_at(site, ixy):
             raise ValueError(f"method.ixx: got 0 for block {site.index}, allowed: above 0 where method.ixy is 0")
 
     def loss(self, sample: Sample) -> Tensor:

@@ -19,6 +19,7 @@ from greedypipe.pipeline.ends import OUTPUTS, EndsWithOutputGradient
 from greedypipe.pipeline.feedback import Reach
 from greedypipe.pipeline.kept import INPUT
 from greedypipe.pipeline.method import MethodConfig, Sample, Turn
+from greedypipe.pipeline.precision import without_autocast
 from greedypipe.pipeline.site import Site
 from greedypipe.pipeline.trunk import frozen_statistics
 
@@ -53,7 +54,7 @@ class LastGradient(EndsWithOutputGradient):
     def _learn_both(self, fresh: Sample, last: Tensor) -> Tensor:
         outputs = self.head(fresh.h).float()
         loss = self.task.loss(outputs, fresh.labels)
-        with torch.autocast(outputs.device.type, enabled=False):
+        with without_autocast(outputs.device):
             (own,) = torch.autograd.grad(loss, outputs, retain_graph=True)
             outputs.backward(own if self._weight == 0 else (1 - self._weight) * own + self._weight * last)
         return loss.detach()
@@ -67,5 +68,5 @@ class LastGradient(EndsWithOutputGradient):
         # The head has seen the batch when it was fresh: its statistics too are those of fresh batches alone.
         with frozen_statistics(self.head):
             outputs = self.head(old.replay()).float()
-        with torch.autocast(outputs.device.type, enabled=False):
+        with without_autocast(outputs.device):
             outputs.backward(self._weight * last)

@@ -19,6 +19,7 @@ from greedypipe.pipeline.ends import LOSSES, SendsLosses
 from greedypipe.pipeline.feedback import Back, Reach
 from greedypipe.pipeline.kept import OUTPUT
 from greedypipe.pipeline.method import Method, MethodConfig, Sample, Turn
+from greedypipe.pipeline.precision import without_autocast
 from greedypipe.pipeline.site import Site
 
 
@@ -56,7 +57,7 @@ class LocalCritic(Method):
         leaf = fresh.h.detach().requires_grad_()
         losses = self._losses(leaf, fresh)
         loss = losses.mean()
-        with torch.autocast(leaf.device.type, enabled=False):
+        with without_autocast(leaf.device):
             (gradient,) = torch.autograd.grad(loss, leaf)
             # Without delay the next line's `old` is this batch, whose graph nobody needs: its activation is detached.
             fresh.h.backward(gradient)

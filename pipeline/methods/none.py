@@ -27,4 +27,4 @@ class Untrained(TaskLoss):
 
     @classmethod
     def at_end(cls, site: Site, **keys: Any) -> Method:
-        return TaskLoss(site) if keys["last_block"] else cls(site)
+        return TaskLoss(site) if keys.get("last_block", True) else cls(site)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from greedypipe.launch import plan as plan_command
 from greedypipe.launch import run as run_command
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.on_host import local_run
+from greedypipe.launch.planning.best_cut import make_forecast
 from greedypipe.launch.planning.run_plan import make_plan, natural_processes
 from greedypipe.pipeline import build
 from greedypipe.workers.data.sets.digits import Digits
@@ -76,7 +76,7 @@ def test_planning_describes_and_draws_once(monkeypatch: pytest.MonkeyPatch) -> N
     calls: list[str] = []
     count(calls.append, monkeypatch.setattr)
     # Three processes for two blocks: replicas, and a cut of its own.
-    plan_command.make_forecast(load_config(None, [*TWO_BLOCKS, *AUTO]), 3)
+    make_forecast(load_config(None, [*TWO_BLOCKS, *AUTO]), 3)
     assert collections.Counter(calls) == ONCE
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from greedypipe.launch.config.errors import ConfigError
@@ -17,8 +17,9 @@ from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.losses import supervised_contrast
-from greedypipe.pipeline.method import Sample
-from greedypipe.pipeline.methods import build_method
+from greedypipe.pipeline.method import LocalLoss, Sample
+from greedypipe.pipeline.methods import METHODS, build_method
+from greedypipe.pipeline.networks.layer import Layer
 from greedypipe.pipeline.networks.vgg import VggConfig
 from greedypipe.pipeline.optimizer import SgdConfig
 from greedypipe.pipeline.task import Classification
@@ -246,6 +247,15 @@ def test_a_group_is_learned_by_a_head_of_its_own_and_all_classes_by_a_probe() ->
 def test_groups_double_until_every_class_is_one() -> None:
     counts = [max(built("coarse_labels", index=index, num_blocks=6).group_of.tolist()) + 1 for index in range(5)]
     assert counts == [2, 4, 8, 10, 10]
+
+
+@pytest.mark.parametrize("name", [name for name, one in METHODS.items() if issubclass(one, LocalLoss)])
+def test_signals_are_learned_from_as_maps_are(name: str) -> None:
+    made_by = Layer("one", "one", nn.Sequential(nn.Conv1d(2, 6, 3), nn.ReLU()))
+    one: Any = build_method(method(name), make_site((6, 4), num_blocks=4, index=1, layers=(made_by,)))
+    given = sample((6, 4))
+    one.loss(given).backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in one.parameters())
 
 
 # Label smoothing, and the lower bounds

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pydantic import TypeAdapter
+from greedypipe.workers.validator import Validator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +246,7 @@ class Failure:
     cause: str
 
 
-METRICS: TypeAdapter[StepRecord | PassRecord] = TypeAdapter(StepRecord | PassRecord)
+METRICS: Validator[StepRecord | PassRecord] = Validator(StepRecord | PassRecord)
 """A line of metrics/stageK.jsonl."""
-EVALUATIONS: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
+EVALUATIONS: Validator[Evaluation] = Validator(Evaluation)
 """A line of metrics/evaluations.jsonl."""

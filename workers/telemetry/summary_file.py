@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from greedypipe.workers.atomic import write_record
 from greedypipe.workers.errors import first_problem
 from greedypipe.workers.telemetry.results import Failure, Summary
+from greedypipe.workers.validator import Validator
 
 SUMMARY = "summary.json"
-_SUMMARIES: TypeAdapter[Summary | Failure] = TypeAdapter(Summary | Failure)
+_SUMMARIES: Validator[Summary | Failure] = Validator(Summary | Failure)
 
 
 def write_summary(folder: Path, summary: Summary | Failure) -> None:

@@ -24,7 +24,6 @@
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from greedypipe.workers.telemetry.records import (
@@ -39,6 +38,7 @@ from greedypipe.workers.telemetry.records import (
     StageRow,
 )
 from greedypipe.workers.telemetry.results import Prediction, StageReport
+from greedypipe.workers.validator import Validator
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Topic(Generic[T]):
     """A name on the board, and the type of its entries."""
 
     name: str
-    entries: TypeAdapter[T]
+    entries: Validator[T]
 
     def write(self, value: T) -> str:
         """The value as JSON; NaN and infinities are kept, as `read` accepts them."""
@@ -63,22 +63,25 @@ class Topic(Generic[T]):
         return self.entries.validate_json(text)
 
 
-_FLAG, _TEXT = TypeAdapter(bool), TypeAdapter(str)
-_NUMBER: TypeAdapter[int] = TypeAdapter(Number)
-_REPORT, _EVALUATION, _SAVED = TypeAdapter(StageReport), TypeAdapter(EvaluationPart), TypeAdapter(Saved)
-_BEGINNING = TypeAdapter(Beginning)
+_FLAG: Validator[bool] = Validator(bool)
+_TEXT: Validator[str] = Validator(str)
+_NUMBER: Validator[int] = Validator(Number)
+_REPORT: Validator[StageReport] = Validator(StageReport)
+_EVALUATION: Validator[EvaluationPart] = Validator(EvaluationPart)
+_SAVED: Validator[Saved] = Validator(Saved)
+_BEGINNING: Validator[Beginning] = Validator(Beginning)
 
-STATUS: Topic[StageRow] = Topic("status", TypeAdapter(StageRow))
+STATUS: Topic[StageRow] = Topic("status", Validator(StageRow))
 STOP: Topic[bool] = Topic("stop", _FLAG)
-KEEPER: Topic[KeeperRow] = Topic("keeper", TypeAdapter(KeeperRow))
-CAUSE: Topic[Cause] = Topic("cause", TypeAdapter(Cause))
+KEEPER: Topic[KeeperRow] = Topic("keeper", Validator(KeeperRow))
+CAUSE: Topic[Cause] = Topic("cause", Validator(Cause))
 FOLDER: Topic[str] = Topic("folder", _TEXT)
 ORIGIN: Topic[Beginning] = Topic("origin", _BEGINNING)
 INCARNATION: Topic[int] = Topic("incarnation", _NUMBER)
-TRACE: Topic[Spans] = Topic("trace", TypeAdapter(Spans))
-CUT: Topic[Prediction] = Topic("cut", TypeAdapter(Prediction))
+TRACE: Topic[Spans] = Topic("trace", Validator(Spans))
+CUT: Topic[Prediction] = Topic("cut", Validator(Prediction))
 RUN: Topic[str] = Topic("run", _TEXT)
-PASSED: Topic[Passed] = Topic("passed", TypeAdapter(Passed))
+PASSED: Topic[Passed] = Topic("passed", Validator(Passed))
 
 
 def origin_of(attempt: int) -> Topic[Beginning]:
