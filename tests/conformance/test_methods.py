@@ -30,7 +30,7 @@ TINY = ("data.name=digits", "data.batch_size=32", "model.name=vgg8b", "model.wid
 FOUR = (*TINY, "partition.blocks=4", "model.dropout=0.2")
 """Four blocks with dropout and batch normalisation."""
 OF_ITS_OWN = {
-    "method.name=trgl": ("model.name=resnet20", "model.width=0.5", "model.dropout=0.2"),
+    "method.name=trgl": ("model.name=resnet20", "model.width=0.5"),
     "head.name=private_layers": ("model.name=tests.unit.own_objects:transformer",),
 }
 """The network of variants that cannot do with `FOUR`'s."""
@@ -60,7 +60,10 @@ def plan_of(variant: str, processes: int = 1, overrides: Sequence[str] = FOUR) -
 
 def _network_of(variant: str, overrides: Sequence[str]) -> list[str]:
     own = (variant,) if variant == ON_SIGNALS else OF_ITS_OWN.get(variant, ())
-    return [*(one for one in overrides if not own or not one.startswith("model.")), *own]
+    # Networks of one's own take no other keys.
+    shared = "model.dropout" if own and ":" not in own[0] else "model." if not own else None
+    kept = (one for one in overrides if not one.startswith("model.") or (shared and one.startswith(shared)))
+    return [*kept, *own]
 
 
 def blocks_of(plan: Plan, stage: int = 0) -> list[Block]:
