@@ -25,18 +25,18 @@ from torch import Tensor
 
 from greedypipe.launch.checkpoints.trained_blocks import plan_of, trained_blocks
 from greedypipe.launch.checkpoints.trained_network import find_checkpoint
-from greedypipe.launch.config.command_line import CommandLine, command, refuse, user_path
+from greedypipe.launch.config.command_line import CommandLine, command, end, refuse, user_path
 from greedypipe.launch.planning.run_plan import Plan
+from greedypipe.launch.recovery.exit_codes import FAILED
 from greedypipe.launch.reporting.console import standard_output
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.exits import EarlyExit, calibration_error, collect, early_exit, exit_costs, fit_temperatures
-from greedypipe.workers.atomic import write_atomically
+from greedypipe.workers.atomic import reason_of, replacing, write_atomically
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.info import DataInfo
-from greedypipe.workers.data.printable import some
 from greedypipe.workers.data.sets.registry import open_data
 from greedypipe.workers.data.source import BatchSource, LoadedBatch, held_out_batches
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import shown, some
 
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.01)
 """Above 1 no sample leaves early."""
@@ -199,7 +199,8 @@ def plot(found: Findings, path: Path) -> None:
     axes.margins(x=0.1, y=0.12)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     pyplot.close(figure)
 
 
@@ -223,13 +224,27 @@ def main() -> None:
     standard_output(120).print(*tables(found))
     for line in [*found.notes, *_absent(found)]:
         print(shown(f"note: {line}"))
+    try:
+        path = _write(found, out)
+    except OSError as error:
+        end(f"{error.filename or out} cannot be written: {reason_of(error)}", FAILED)
+    print(shown(path))
+
+
+def _write(found: Findings, out: Path) -> Path:
+    """Writes the numbers and a plot of them; returns the file of the numbers.
+
+    Raises:
+        OSError: The disk refuses; names the file.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(_with(out, ".json"), json.dumps(asdict(found), indent=1) + "\n")
+    path = _with(out, ".json")
+    write_atomically(path, json.dumps(asdict(found), indent=1) + "\n")
     try:
         plot(found, _with(out, ".png"))
     except ImportError:
         print("no plot: it needs matplotlib (`pip install matplotlib`)")
-    print(shown(_with(out, ".json")))
+    return path
 
 
 def _free_name(run: Path, out: Path | None) -> Path:

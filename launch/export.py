@@ -27,7 +27,7 @@ from greedypipe.launch.checkpoints.trained_network import find_checkpoint, heads
 from greedypipe.launch.config.command_line import CommandLine, command, refuse, user_path
 from greedypipe.workers.atomic import replacing, write_atomically
 from greedypipe.workers.block_files import load_blocks
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import shown
 
 PREPARATION = (
     "turn the image upright by its EXIF orientation",

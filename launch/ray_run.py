@@ -4,8 +4,8 @@
     ray job submit --working-dir . -- python launch/ray_run.py --config ... run.folder=/shared/runs
 
 Ray reserves the resources, starts and watches the processes, and restarts them; activations travel over the run's own
-links, not through Ray. The folders run.folder and data.root must be the same on all nodes. Ctrl-C ends the run at once;
-SIGTERM (which `ray job stop` sends) makes it save first.
+links, not through Ray. The folders run.folder and data.root must be the same on all nodes. Ctrl-C, SIGTERM (which
+`ray job stop` sends) and their like make the run save first; a second one ends it at once.
 """
 
 import argparse

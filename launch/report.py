@@ -11,7 +11,7 @@ if __name__ == "__main__" and not __package__:
 from greedypipe.launch.config.command_line import CommandLine, command, user_path
 from greedypipe.launch.reporting.page.page import page
 from greedypipe.launch.reporting.page.record import read_run
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import shown
 
 
 @command

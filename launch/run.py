@@ -11,8 +11,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:
-    import bootstrap  # noqa: F401
+if __name__ == "__main__":
+    if not __package__:
+        import bootstrap  # noqa: F401
+    from greedypipe.workers.lifeline import end_with_agent
+
+    end_with_agent()
 
 import torch
 from torch.distributed import Store

@@ -18,8 +18,8 @@ from greedypipe.launch.config.command_line import CommandLine, command, user_pat
 from greedypipe.launch.reporting.console import standard_output
 from greedypipe.launch.reporting.fitting import Column, FittingTable
 from greedypipe.launch.reporting.status_file import read_ending, read_status
+from greedypipe.workers.output import shown
 from greedypipe.workers.telemetry.diagnosis import judge
-from greedypipe.workers.telemetry.phrases import shown
 from greedypipe.workers.telemetry.records import RunStatus
 
 REFRESH_S = 0.5

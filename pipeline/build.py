@@ -14,10 +14,11 @@ from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedba
 from greedypipe.pipeline.heads import build_head, check_head, head_at
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss
-from greedypipe.pipeline.methods import build_method, method_class, method_keys
+from greedypipe.pipeline.methods import build_method, check_method, looks_inside, method_class, needs_of
 from greedypipe.pipeline.networks.drawn import DrawnNetwork, draw_network
 from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
+from greedypipe.pipeline.one_by_one import BlockInItsPart
 from greedypipe.pipeline.optimization import Optimization, Optimizations
 from greedypipe.pipeline.optimizer import OptimizerConfig
 from greedypipe.pipeline.partition import Partition, PartitionConfig, make_partition
@@ -34,6 +35,11 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     """Length, seed and numerics of a run."""
 
     epochs: int = Field(10, ge=1, description="length of the run: epochs that every block trains for")
+    schedule: Literal["together", "one_by_one"] = Field(
+        "together",
+        description="together: all blocks train at once; one_by_one: a block trains when those before it have, and these "
+        "stand still, so that the run has as many times the epochs as blocks",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of initial weights, shuffling, augmentation and dropout")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="share of every label's probability that all classes have alike in cross-entropies"
@@ -112,10 +118,10 @@ class Blueprint:
 
     def for_trials(self) -> "Blueprint":
         """The same cut of copied layers, whose blocks may be trained in any way and for any time: this one's stay as they
-        are. They are not compiled, and do not finish. Of another cut with any number of blocks, all have the largest delay
-        of feedback, and each the head of the block here that holds its last layer.
+        are. They are not compiled, train together, and do not finish. Of another cut with any number of blocks, all have the
+        largest delay of feedback, and each the head of the block here that holds its last layer.
         """
-        training = self.sections.training.model_copy(update={"compile": "none"})
+        training = self.sections.training.model_copy(update={"compile": "none", "schedule": "together"})
         feedback = FeedbackConfig(delay=(max(self.sections.feedback.delay),))
         sections = replace(self.sections, training=training, feedback=feedback)
         ranges = self.partition.ranges()
@@ -127,8 +133,23 @@ class Blueprint:
         return self.partition.num_blocks
 
     @property
+    def is_one_by_one(self) -> bool:
+        """Whether blocks train one after another."""
+        return self.sections.training.schedule == "one_by_one"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the stream: those of every block, one after another where blocks train so."""
+        return self.sections.training.epochs * (self.num_blocks if self.is_one_by_one else 1)
+
+    @property
     def total_steps(self) -> int:
-        """Steps of every block over the run."""
+        """Training batches of the stream."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def block_steps(self) -> int:
+        """Training batches that every block learns from."""
         return self.sections.training.epochs * self.steps_per_epoch
 
     def check(self) -> None:
@@ -137,28 +158,25 @@ class Blueprint:
         Raises:
             ValueError: The method or the head cannot learn there; one line.
         """
-        method, keys = self.sections.method, method_keys(self.sections.method)
-        if self.num_blocks > 1 and self.sections.training.compile != "none" and self._method_class.looks_inside(**keys):
-            raise ValueError(
-                f"training.compile: got {self.sections.training.compile} with method.name={method.name}, allowed: none: it "
-                "looks at activations inside a block"
-            )
+        compiled, method = self.sections.training.compile, self.sections.method
+        if self.num_blocks > 1 and compiled != "none" and looks_inside(method):
+            reason = "it looks at activations inside a block"
+            raise ValueError(f"training.compile: got {compiled} with method.name={method.name}, allowed: none: {reason}")
         entries = ("head", self.num_blocks - 1), ("optimizer", self.num_blocks), ("auxiliary", self.num_blocks)
         for section, allowed in entries:
             count = len(getattr(getattr(self.sections, section), "by_block", ()))
             if count not in (0, allowed):
                 raise ValueError(f"{section}.by_block: got {count} entries, allowed: {allowed}, one for each such block")
         for index in range(self.num_blocks - 1):
-            site = self._site(index)
-            check_head(self._head_of(index), site)
-            self._method_class.check(site, **keys)
+            check_head(self._head_of(index), self._site(index))
+            check_method(method, self._site(index))
 
     def layers_of(self, index: int) -> tuple[Layer, ...]:
         return tuple(self.network.layers[position] for position in self.partition.ranges()[index])
 
     def needs(self, index: int) -> frozenset[str]:
         """Names of what the method of block `index` needs of a batch besides its input."""
-        return (TaskLoss if index == self.num_blocks - 1 else self._method_class).needs
+        return TaskLoss.needs if index == self.num_blocks - 1 else needs_of(self.sections.method)
 
     @property
     def has_feedback(self) -> bool:
@@ -204,7 +222,8 @@ class Blueprint:
                 _to_channels_last(module)
         _forbid_writing_into_input(site.layers)
         optimizations = self._optimizations_of(site, method)
-        block = Block(site, method, optimizations, self.precision, self.sections.training.seed, device)
+        kind = BlockInItsPart if self.is_one_by_one else Block
+        block = kind(site, method, optimizations, self.precision, self.sections.training.seed, device)
         if self.sections.training.compile == "inductor":
             block.compile()
         return block
@@ -218,7 +237,7 @@ class Blueprint:
         configs = {"auxiliary": self.sections.auxiliary or self.sections.optimizer, "probe": self.sections.optimizer}
 
         def optimization(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimization:
-            return Optimization(config.at_block(site.index), parameters, self.steps_per_epoch, self.total_steps)
+            return Optimization(config.at_block(site.index), parameters, self.steps_per_epoch, self.block_steps)
 
         return Optimizations(
             optimization(self.sections.optimizer, main),

@@ -21,6 +21,11 @@ class MethodConfig(BaseModel, frozen=True, extra="forbid"):
 
     name: str = Field(description="the method")
 
+    @property
+    def innermost(self) -> BaseModel:
+        """The section of the method that computes the own loss: this one, or one that it holds."""
+        return self
+
 
 class Method(nn.Module, ABC):
     """How one block learns: its head, its objective, and what it needs of a batch. Owned by its block.
@@ -64,6 +69,11 @@ class Method(nn.Module, ABC):
     def at_end(cls, site: Site, **keys: Any) -> "Method":
         """The method of the last block, where the others learn by this one: it minimises the task's loss."""
         return TaskLoss(site)
+
+    @classmethod
+    def needed(cls, **keys: Any) -> frozenset[str]:
+        """`needs`, where they depend on the method's keys."""
+        return cls.needs
 
     @classmethod
     def sends(cls, site: Site) -> tuple[Back, ...]:

@@ -27,7 +27,7 @@ def try_out(blueprint: Blueprint) -> None:
         ValueError: One line: the user's code raises something, or what it returns has the wrong form.
     """
     sections, task = blueprint.sections, blueprint.task
-    if not any(isinstance(part, Own) for part in (sections.model, sections.head, sections.method)):
+    if not any(isinstance(part, Own) for part in (sections.model, sections.head, sections.method.innermost)):
         return
     trial = blueprint.for_trials()
     with torch.random.fork_rng(devices=[]):
@@ -73,7 +73,7 @@ def _activation(sections: Sections, block: Block, x: Tensor, batch: Batch) -> Te
 def _check_outputs(sections: Sections, block: Block, h: Tensor) -> None:
     """The head's outputs; it is the method's business where a method has another head than the section `head` says."""
     head_section: BaseModel = sections.head
-    inner = head_section if isinstance(head_section, Own) else sections.method
+    inner = head_section if isinstance(head_section, Own) else sections.method.innermost
     part = sections.model if block.site.is_last else inner
     version, allowed = h._version, (ROWS, block.site.task.outputs)
     with blamed(part), torch.no_grad(), block.precision.autocast(block.device):
@@ -89,12 +89,12 @@ def _check_outputs(sections: Sections, block: Block, h: Tensor) -> None:
 def _check_learning(sections: Sections, block: Block, sample: Sample) -> None:
     if block.site.is_last:
         return
-    with blamed(sections.method), block.precision.autocast(block.device):
-        loss = block.method.learn(_TrialTurn(sample, sections.method))
+    with blamed(sections.method.innermost), block.precision.autocast(block.device):
+        loss = block.method.learn(_TrialTurn(sample, sections.method.innermost))
     if loss is None and block.timing.reads:
         return
     if loss is None or not _is_number(loss) or loss.requires_grad:
-        _refuse(sections.method, f"learn() returned {_form(loss)}, allowed: the detached loss, float32 []")
+        _refuse(sections.method.innermost, f"learn() returned {_form(loss)}, allowed: the detached loss, float32 []")
 
 
 def _is_number(loss: object) -> bool:

@@ -50,14 +50,25 @@ class Saver:
     A failed write does not end the training, and blocks that are not finite are not written: failures are reported the same
     way as successes.
 
+    A mark comes twice where stage 0 has come back. What is reported of it and still there stands: its manifest may have
+    been written meanwhile, and names what was reported first.
+
     Args:
         root: Folder of the run's checkpoints.
         report: Called with the checkpoint's name and the outcome, by `save` in the saver's thread.
+        reported: Returns what has been reported of a checkpoint by this process or an earlier life of it; called in the
+            saver's thread.
     """
 
-    def __init__(self, root: Path, report: Callable[[str, Saved], None]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        report: Callable[[str, Saved], None],
+        reported: Callable[[str], Saved | None] = lambda name: None,
+    ) -> None:
         self._root = root
         self._report = report
+        self._reported = reported
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._last: Future[None] | None = None
         self._copies: Any = None
@@ -96,12 +107,16 @@ class Saver:
 
     def _try_to_write(self, name: str, states: Sequence[dict[str, Any]]) -> None:
         try:
-            saved = self._write(name, states)
+            saved = self._standing(name) or self._write(name, states)
         except OSError as error:
             saved = Saved(failure=f"{self._root / name} cannot be written: {reason_of(error)}")
         except (RuntimeError, FloatingPointError) as error:
             saved = Saved(failure=str(error).splitlines()[0])
         self._report(name, saved)
+
+    def _standing(self, name: str) -> Saved | None:
+        saved = self._reported(name)
+        return saved if saved and saved.files and stands(self._root / name, saved) else None
 
     def _write(self, name: str, states: Sequence[dict[str, Any]]) -> Saved:
         for state in states:
@@ -109,6 +124,19 @@ class Saver:
                 raise FloatingPointError(f"block {state['index']}: {bad}")
         files = dict(write_block(self._root / name, state) for state in states)
         return Saved(files, {state["index"]: state["turn"] for state in states})
+
+
+def stands(folder: Path, saved: Saved) -> bool:
+    """Whether all files of a stage's part are in a checkpoint's folder as they were saved; reads all of their bytes."""
+    return all(_is_whole(folder / name, digest) for name, digest in saved.files.items())
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == digest
+    except OSError:
+        return False
 
 
 def copied(value: Any, into: Any) -> Any:

@@ -142,8 +142,11 @@ class Feed:
             yield from itertools.islice(pending, self._burst)
             # Not at `total_steps`: the stream is about to end anyway, and END with that number means a complete stream.
             if batch.batch_id != total_steps and self._stops.must():
-                yield Message(Kind.CHECKPOINT, batch.batch_id)
+                # Read first: a process that comes back after this look may have missed the mark, and needs another one.
                 restarts = self._ending.restarts()
+                # The checkpoint at which the stream begins is complete, and other stages may have gone on from it.
+                if not 0 < batch.batch_id == self._calendar.start.batch_id:
+                    yield Message(Kind.CHECKPOINT, batch.batch_id)
                 yield Message(Kind.END, batch.batch_id)
                 if not self._stays(restarts):
                     return

@@ -5,6 +5,8 @@
 | rank of `greedypipe train`             | the launcher                  | `end_with_parent`                  |
 | child of a keeper                      | the keeper                    | `end_with`                         |
 | launcher of `greedypipe.train`         | the calling process           | `end_with`                         |
+| rank of torchrun, before it runs       | torchrun's agent              | `end_with_agent`                   |
+| keeper under torchrun                  | torchrun's agent              | `end_with_agent`                   |
 | loader process                         | its rank                      | `end_with_parent`                  |
 | fork server, resource tracker (Python) | all that they were needed for | a pipe of Python's own, after them |
 
@@ -13,6 +15,7 @@ process ends.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import multiprocessing
 import os
@@ -34,6 +37,7 @@ STOP_SIGNALS: Final = frozenset(
     }
 )
 """By these a terminal or a scheduler ends a run. Each of them asks it to save itself and stop (launch.recovery.stopping)."""
+_PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
@@ -74,6 +78,25 @@ def end_with(lifeline: int) -> None:
     look.register(lifeline, select.POLLIN)
     if look.poll(0):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_with_agent() -> None:
+    """Has the kernel kill this process when torchrun's agent, which has started it, ends; until `look_after_agent`.
+
+    To be called before anything that takes long: an agent that is gone takes the run's store with it, and a rank that has
+    never reached the store would wait for it to its deadline. No-op without torchrun, whose processes stay with their shell.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _at_parents_death(signal.SIGKILL)
+
+
+def look_after_agent() -> None:
+    """Ends what `end_with_agent` began: from here on the caller looks itself whether its parent is there."""
+    _at_parents_death(0)
+
+
+def _at_parents_death(number: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def end_with_parent() -> None:

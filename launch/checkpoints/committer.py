@@ -66,12 +66,13 @@ class Committer:
 
     def counts(self) -> CheckpointCounts:
         """Checkpoints of this run so far."""
-        return CheckpointCounts(self._complete, len(self._lost))
+        return CheckpointCounts(self._complete, len(self._lost) + len(self._expected))
 
     def check_saved(self, name: str) -> None:
         """Raises EndNotSaved if the checkpoint at the end of the run, or where it was stopped, could not be completed."""
-        if name in self._lost:
-            raise EndNotSaved(f"{checkpoints_of(self._run) / name} cannot be completed: {self._lost[name]}")
+        reason = self._lost.get(name, "a stage has not saved its part" if name in self._expected else "")
+        if reason:
+            raise EndNotSaved(f"{checkpoints_of(self._run) / name} cannot be completed: {reason}")
 
     def expect(self, name: str, batch_id: int) -> None:
         """Notes that all stages save a checkpoint of this name, at this mark."""

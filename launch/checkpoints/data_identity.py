@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.workers.data.info import DataInfo
-from greedypipe.workers.data.printable import some
+from greedypipe.workers.output import some
 
 
 def check_same_data(saved: DataInfo | None, now: DataInfo, say: Callable[[str], None]) -> None:

@@ -28,7 +28,7 @@ from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.partition import AUTO, PartitionConfig
 from greedypipe.workers.atomic import reason_of, write_atomically
 from greedypipe.workers.block_files import FINAL
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import shown
 from greedypipe.workers.telemetry.records import Beginning
 from greedypipe.workers.telemetry.results import RunEnd, Summary
 from greedypipe.workers.telemetry.summary_file import read_summary
@@ -39,6 +39,9 @@ ANEW = "nothing to resume: the run begins anew"
 FIXED = ("data", "model", "head", "method", "optimizer", "auxiliary", "feedback", "training")
 """Sections that a resumed run must share with the checkpoint's."""
 FREE = {"training": {"epochs", "compile"}, "data": {"root", "download", "loader_workers", "memory_limit_mb"}}
+FIXED_IN_TURN = (*FIXED, "partition")
+FREE_IN_TURN = FREE | {"training": {"compile"}, "partition": {"profile_s"}}
+"""Where blocks train one after another, cut and epochs decide which one a batch is for."""
 
 
 @dataclass(frozen=True)
@@ -213,11 +216,12 @@ def check_compatible(manifest: Manifest, config: RunConfig) -> None:
     If a section has another variant, only its name is reported, since its keys differ.
     """
     now: dict[str, dict[str, Any]] = config.model_dump(mode="json")
+    fixed, free = (FIXED, FREE) if config.training.schedule == "together" else (FIXED_IN_TURN, FREE_IN_TURN)
     lines = [
         f"{section}.{key}: got {value!r}, the checkpoint has {saved.get(key)!r}: it cannot go on from there"
-        for section, saved in ((section, manifest.config.get(section, {})) for section in FIXED)
+        for section, saved in ((section, manifest.config.get(section, {})) for section in fixed)
         for key, value in _comparable(now[section], saved).items()
-        if key not in FREE.get(section, ()) and saved.get(key) != value
+        if key not in free.get(section, ()) and saved.get(key) != value
     ]
     if lines:
         raise ConfigError(lines)

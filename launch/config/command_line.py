@@ -15,8 +15,7 @@ from typing import NoReturn
 
 from greedypipe.launch.recovery.exit_codes import FAILED, INTERRUPTED, WRONG_CONFIGURATION
 from greedypipe.workers.errors import tell_torchrun, with_traceback
-from greedypipe.workers.output import escape_what_cannot_be_encoded
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import escape_what_cannot_be_encoded, shown
 
 RANK_0_SPEAKS_S = 2.0
 """How long the other ranks of a run leave it to rank 0 to say what is wrong; then they say it themselves."""

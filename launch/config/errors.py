@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from greedypipe.launch.config.keys import OWN, all_keys, family_of, names_with
+from greedypipe.launch.config.keys import OWN, all_keys, family_of, is_nested, names_with
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.pipeline.options import in_words
 
@@ -72,8 +72,8 @@ def did_you_mean(key: str) -> str:
 
 
 def key_of(location: Sequence[str | int]) -> str:
-    """The key at a location: section.key, followed by the option's name inside a user's own options."""
-    depth = None if location[1:2] == ("options",) else 2
+    """The key at a location: section.key, followed by the option's name inside a user's own options, and by a nested key."""
+    depth = None if location[1:2] == ("options",) or is_nested(".".join(map(str, location[:2]))) else 2
     return ".".join(map(str, location[:depth]))
 
 

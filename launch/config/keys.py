@@ -60,6 +60,11 @@ def names_with(key: str) -> tuple[str, ...]:
     return tuple(name for form in all_keys().get(key, ()) for name in form.variants)
 
 
+def is_nested(key: str) -> bool:
+    """Whether the value of a key, given as section.key, has variants with keys of their own."""
+    return any(isinstance(one, Family) for form in all_keys().get(key, ()) for one in form.field.metadata)
+
+
 def _keys_of(section: str) -> dict[str, tuple[Key, ...]]:
     found: dict[str, list[Key]] = {}
     for name, field, variants in _fields_of(section):

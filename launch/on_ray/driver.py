@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,8 +15,10 @@ from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.on_ray.gang import Ending, Gang, StartFailed
 from greedypipe.launch.on_ray.reservation import reserved, wait_until_all_answer
 from greedypipe.launch.on_ray.resources import bundles, cpus_of_own_cluster, shortage
+from greedypipe.launch.on_ray.stops import Stops, ToldToStop
 from greedypipe.launch.planning.run_plan import Plan
-from greedypipe.launch.recovery.exit_codes import FAILED
+from greedypipe.launch.recovery.exit_codes import FAILED, REQUEUE
+from greedypipe.launch.recovery.stopping import before_training
 from greedypipe.launch.reporting.screen import Screen
 
 CONNECT_S = 5.0
@@ -40,26 +41,40 @@ def run_on_cluster(plan: Plan, address: str | None, num_cpus: int | None, resume
         ConfigError: There is no cluster, it has too few resources or other versions, or the folder is wrong.
     """
     _check_folder(plan)
-    with _cluster(address, num_cpus or cpus_of_own_cluster(bundles(plan, 0), len(os.sched_getaffinity(0)))):
+    stops = Stops()
+    try:
+        with stops.heard():
+            return _run_connected(plan, address, num_cpus, resume, screen, stops)
+    except TimeoutError as error:
+        raise ConfigError([str(error)]) from None
+    except ToldToStop as stop:
+        print(f"greedypipe: {stop}", file=sys.stderr, flush=True)
+        return stop.code
+
+
+def _run_connected(
+    plan: Plan, address: str | None, num_cpus: int | None, resume: str | None, screen: Screen, stops: Stops
+) -> int:
+    own_cpus = num_cpus or cpus_of_own_cluster(bundles(plan, 0), len(os.sched_getaffinity(0)))
+    # Heard again: ray.init has put a handler of its own in the place of one.
+    with _cluster(address, own_cpus), stops.heard():
         config = plan.config.ray
         needed = bundles(plan, ray.cluster_resources().get("GPU", 0))
         if lacking := shortage(needed, ray.nodes(), config.strategy):
             raise ConfigError([lacking])
-        try:
-            with reserved(needed, config.strategy, config.start_timeout_s) as group:
-                return _run_until_done(plan, group, find_origin(resume, plan, None, screen.print), screen)
-        except TimeoutError as error:
-            raise ConfigError([str(error)]) from None
+        with reserved(needed, config.strategy, config.start_timeout_s) as group:
+            return _run_until_done(plan, group, find_origin(resume, plan, None, screen.print), screen, stops)
 
 
-def _run_until_done(plan: Plan, group: Any, origin: Origin, screen: Screen) -> int:
-    """Runs the plan, and again after failures as often as ray.max_failures allows."""
+def _run_until_done(plan: Plan, group: Any, origin: Origin, screen: Screen, stops: Stops) -> int:
+    """Runs the plan, and again after failures as often as ray.max_failures allows, unless it was told to stop."""
     config = plan.config.ray
     for attempt in range(config.max_failures + 1):
-        ending = _run_once(Gang(plan, group, attempt, _variables()), origin, screen)
-        if ending.code != FAILED:
+        ending = _run_once(Gang(plan, group, attempt, _variables()), origin, screen, stops)
+        if ending.cause:
+            print(f"greedypipe: {ending.cause}", file=sys.stderr, flush=True)
+        if ending.code != FAILED or stops.request.is_made:
             return ending.code
-        print(f"greedypipe: {ending.cause}", file=sys.stderr, flush=True)
         if attempt < config.max_failures:
             wait_until_all_answer(group, config.start_timeout_s)
             screen.print(f"starts again, {attempt + 1} of {config.max_failures} (ray.max_failures)")
@@ -67,16 +82,16 @@ def _run_until_done(plan: Plan, group: Any, origin: Origin, screen: Screen) -> i
     return FAILED
 
 
-def _run_once(gang: Gang, origin: Origin, screen: Screen) -> Ending:
-    with _stopped_by_sigterm(gang):
-        try:
-            gang.start(origin.folder, origin)
-            return gang.watch(screen)
-        except StartFailed as failure:
-            return Ending(FAILED, str(failure))
-        finally:
-            screen.release()
-            gang.end()
+def _run_once(gang: Gang, origin: Origin, screen: Screen, stops: Stops) -> Ending:
+    try:
+        gang.start(origin.folder, origin)
+        with stops.watched():
+            return gang.watch(screen, stops.request)
+    except StartFailed as failure:
+        return Ending(FAILED, str(failure))
+    finally:
+        screen.release()
+        gang.end()
 
 
 def _variables() -> dict[str, str]:
@@ -113,6 +128,9 @@ def _cluster(address: str | None, num_cpus: int) -> Iterator[None]:
             ray.init(address or "auto", **quiet)
         else:
             ray.init(num_cpus=num_cpus, include_dashboard=False, **quiet)
+    except SystemExit:
+        # Of Ray's handler of SIGTERM, which ends the process whatever it is doing.
+        raise ToldToStop(before_training("SIGTERM"), REQUEUE) from None
     except Exception as error:
         raise ConfigError([f"--address: got {address}: {' '.join(str(error).split())[:300]}"]) from None
     try:
@@ -129,12 +147,3 @@ def _check_address(address: str | None) -> None:
             socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
         except OSError as error:
             raise ConfigError([f"--address: got {address}, where nobody answers: {error.strerror or error}"]) from None
-
-
-@contextlib.contextmanager
-def _stopped_by_sigterm(gang: Gang) -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, lambda number, frame: gang.stop())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -19,6 +19,8 @@ from greedypipe.launch.on_ray.resources import seating
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.recovery.exit_codes import FAILED
 from greedypipe.launch.recovery.pulses import Pulses
+from greedypipe.launch.recovery.stopping import StopRequest
+from greedypipe.launch.recovery.supervisor import ENDS
 from greedypipe.launch.reporting.screen import Rows, Screen
 from greedypipe.workers.telemetry.machine import versions
 from greedypipe.workers.telemetry.records import Cause
@@ -78,14 +80,17 @@ class Gang:
         for rank in range(num_processes):
             self._run(rank, 0)
 
-    def watch(self, screen: Screen) -> Ending:
+    def watch(self, screen: Screen, request: StopRequest) -> Ending:
         """Shows the run until it has ended; blocks. A process that dies or stands still alone is started again where
-        `faults.policy=isolate` allows it."""
+        `faults.policy=isolate` allows it. Once the request is made, the run saves itself and ends."""
         labels = [seat.label for seat in self.plan.placement.seats()]
         pulses = Pulses(len(labels), self.plan.config.faults.heartbeat_timeout_s)
         codes: dict[int, int] = {}
-        printed, cause = 0, None
+        printed, cause, is_told = 0, None, False
         while self._running:
+            if request.is_made and not is_told:
+                self.rendezvous.stop.remote()
+                is_told = True
             done, _ = ray.wait(list(self._running), timeout=LOOK_S)
             with contextlib.suppress(RayActorError, GetTimeoutError):
                 rows, lines, cause = ray.get(self.rendezvous.look.remote(printed), timeout=GRACE_S)
@@ -102,14 +107,9 @@ class Gang:
                     if cause is None and self._comes_back(rank) and self._replace(rank):
                         continue
                     screen.release()
-                    return Ending(FAILED, self._find_cause() or self._name(rank, error))
+                    return self._ending(rank, error)
         screen.release()
         return Ending(max(codes.values()))
-
-    def stop(self) -> None:
-        """Has the run save itself and end. Does not wait for that."""
-        if self.rendezvous:
-            self.rendezvous.stop.remote()
 
     def end(self) -> None:
         """Ends all of its actors at once; idempotent."""
@@ -184,19 +184,23 @@ class Gang:
         nodes = placement_group_table(self.group)["bundles_to_node_id"]
         return seating([nodes[bundle] for bundle in range(len(nodes))], self.plan.placement.replicas[0])
 
-    def _find_cause(self) -> str:
-        """The cause on the board, which the first process to end may not have posted itself; empty where there is none."""
+    def _ending(self, rank: int, error: Exception) -> Ending:
+        """The end of a run whose first process to be lost was this one."""
+        if cause := self._find_cause():
+            code, _ = ENDS.get(cause.kind, (FAILED, None))
+            return Ending(code, cause.message)
+        return Ending(FAILED, f"{self._seat_name(rank)}: {_reason(error)}")
+
+    def _find_cause(self) -> Cause | None:
+        """The cause on the board, which the first process to end may not have posted itself."""
         deadline = time.monotonic() + GRACE_S
         while time.monotonic() < deadline:
             with contextlib.suppress(RayActorError, GetTimeoutError):
                 cause: Cause | None = ray.get(self.rendezvous.look.remote(0), timeout=1)[2]
                 if cause:
-                    return cause.message
+                    return cause
             time.sleep(0.1)
-        return ""
-
-    def _name(self, rank: int, error: Exception) -> str:
-        return f"{self._seat_name(rank)}: {_reason(error)}"
+        return None
 
     def _seat_name(self, rank: int) -> str:
         return self.plan.placement.seat_of(rank).name

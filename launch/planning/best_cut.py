@@ -18,6 +18,9 @@ def make_forecast(config: RunConfig, num_processes: int) -> tuple[Plan, Forecast
     Raises:
         ValueError: The configuration is impossible.
     """
+    if config.training.schedule != "together":
+        got = config.training.schedule
+        raise ValueError(f"training.schedule: got {got}, allowed: together: plans are of stages that train at the same time")
     has_replicas = config.placement.replicas != (1,)
     plan = make_plan(config, num_processes if has_replicas else min(num_processes, natural_processes(config)))
     check_boundaries(plan)

@@ -8,6 +8,7 @@ import torch
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig, sharing_problems
 from greedypipe.pipeline.build import Blueprint
+from greedypipe.pipeline.partition import AUTO
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.placement import Placement
 
@@ -96,6 +97,22 @@ def _feedback_problems(config: RunConfig, blueprint: Blueprint, placement: Place
         )
     if config.training.compile != "none" and blueprint.keeps_batches:
         yield f"training.compile: got {config.training.compile} with method.name={method}, allowed: none: it keeps batches"
+
+
+def schedule_problems(config: RunConfig, blueprint: Blueprint) -> Iterator[str]:
+    """What blocks that train one after another cannot be combined with."""
+    if config.training.schedule != "one_by_one":
+        return
+    got = "training.schedule: got one_by_one with"
+    if blueprint.has_feedback:
+        yield f"{got} method.name={config.method.name}, allowed: together: feedback needs blocks that train at the same time"
+    if config.buffers.policy == "replay":
+        yield f"{got} buffers.policy=replay, allowed: fifo: the batches of the stream decide which block trains"
+    if config.partition.boundaries == AUTO:
+        yield (
+            f"{got} partition.boundaries=auto, allowed: together, or named boundaries: the planner balances stages that "
+            "train at the same time"
+        )
 
 
 def length_problems(config: RunConfig, steps_per_epoch: int) -> Iterator[str]:

@@ -12,6 +12,7 @@ from greedypipe.launch.planning.checks import (
     length_problems,
     method_problems,
     placement_problems,
+    schedule_problems,
 )
 from greedypipe.launch.planning.traffic import Edge, edges, layout_back, unknown_needs
 from greedypipe.pipeline.build import Blueprint
@@ -107,6 +108,7 @@ def make_plan(config: RunConfig, num_processes: int, data: DataInfo | None = Non
     problems.add(isolation_problems(config, device) if device else ())
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
     problems.add(method_problems(config, blueprint, placement) if blueprint else ())
+    problems.add(schedule_problems(config, blueprint) if blueprint else ())
     if blueprint:
         problems.attempt(blueprint.check)
     lacking = list(unknown_needs(blueprint)) if blueprint else []

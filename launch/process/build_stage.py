@@ -113,7 +113,7 @@ class Stage:
         behind = self._line_behind(links, open_parts)
         metrics = MetricsFile(folder / "metrics" / f"stage{self._seat.label}.jsonl")
         open_parts.callback(metrics.close)
-        saver = Saver(checkpoints_of(folder), self._tell)
+        saver = Saver(checkpoints_of(folder), self._tell, self._told)
         open_parts.callback(saver.close)
         return _Parts(
             blocks, inbox, outbox, before, behind, metrics, saver, make_tracing(logging, self._stage, len(self._blocks))
@@ -254,6 +254,9 @@ class Stage:
 
     def _tell(self, name: str, saved: Saved) -> None:
         self._board.post(checkpoint_of(name, self._attempt.number), self._seat.rank, saved)
+
+    def _told(self, name: str) -> Saved | None:
+        return self._board.read(checkpoint_of(name, self._attempt.number))[self._seat.rank]
 
 
 def calendar_of(plan: Plan, start: Start) -> Calendar:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import shown
 
 LAST_WORDS_S = 2.0
 """How long one last thing may take."""

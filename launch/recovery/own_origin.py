@@ -1,6 +1,5 @@
 """Where a process begins that has been restarted alone while all others continue."""
 
-import hashlib
 from pathlib import Path
 
 from greedypipe.launch.checkpoints.data_identity import check_same_data
@@ -8,7 +7,7 @@ from greedypipe.launch.checkpoints.manifest import Manifest, checkpoints_of, new
 from greedypipe.launch.checkpoints.resume import Origin, beginning_of, say
 from greedypipe.launch.checkpoints.trim_records import keep_own_metrics
 from greedypipe.launch.recovery.member import Member
-from greedypipe.workers.block_files import FINAL
+from greedypipe.workers.block_files import FINAL, stands
 from greedypipe.workers.telemetry.machine import versions
 from greedypipe.workers.telemetry.topics import checkpoint_of
 
@@ -36,16 +35,8 @@ def own_origin(member: Member) -> Origin:
 def _own_end(member: Member) -> tuple[Path, Manifest] | None:
     saved = member.board.read(checkpoint_of(FINAL))[member.rank]
     folder = checkpoints_of(member.folder) / FINAL
-    if saved is None or not saved.files or not all(_is_whole(folder / name, digest) for name, digest in saved.files.items()):
+    if saved is None or not saved.files or not stands(folder, saved):
         return None
     config = member.plan.config.model_dump(mode="json")
     steps, data = member.plan.blueprint.total_steps, member.plan.data
     return folder, Manifest(steps, saved.steps, saved.files, None, config, versions(), data)
-
-
-def _is_whole(path: Path, digest: str) -> bool:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == digest
-    except OSError:
-        return False

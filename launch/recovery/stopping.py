@@ -22,7 +22,7 @@ from typing import Self
 
 from greedypipe.launch.recovery.exit_codes import FAILED, INTERRUPTED, REQUEUE
 from greedypipe.launch.recovery.leaving import leave, say
-from greedypipe.workers.lifeline import STOP_SIGNALS
+from greedypipe.workers.lifeline import STOP_SIGNALS, look_after_agent
 from greedypipe.workers.telemetry.records import Cause
 
 AGAIN_S = 3.0
@@ -113,6 +113,7 @@ class RankSignals:
         self.request = StopRequest()
         self._speaks = speaks
         self._launcher = os.getppid()
+        look_after_agent()
         self._is_supervised = False
         self._open = contextlib.ExitStack()
 

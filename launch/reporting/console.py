@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import shown
 
 
 class PlainConsole(Console):

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import shown
 
 FRAME, PER_COLUMN = 1, 3
 """What the lines and spaces of a table take besides its cells."""

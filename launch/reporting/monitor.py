@@ -17,8 +17,8 @@ from greedypipe.launch.reporting.tables import evaluation_line
 from greedypipe.launch.reporting.trackers import Tracker
 from greedypipe.workers.evaluation import combined, is_whole
 from greedypipe.workers.jsonl import LinesFile, salvage_lines, write_lines
+from greedypipe.workers.output import shown
 from greedypipe.workers.telemetry.board import Board
-from greedypipe.workers.telemetry.phrases import shown
 from greedypipe.workers.telemetry.records import Passed, StageRow
 from greedypipe.workers.telemetry.results import EVALUATIONS, Evaluation
 from greedypipe.workers.telemetry.topics import PASSED, STATUS, evaluation_of
@@ -134,7 +134,7 @@ class Monitor:
         self._show(evaluation)
 
     def _show(self, evaluation: Evaluation) -> None:
-        self._screen.print(evaluation_line(evaluation, self._plan.config.training.epochs))
+        self._screen.print(evaluation_line(evaluation, self._plan.blueprint.epochs))
         best = max(known.blocks[-1] for known in self.evaluations)
         for tracker in self._trackers:
             tracker.log_evaluation(evaluation, best)
@@ -142,7 +142,7 @@ class Monitor:
     def _correct_last(self) -> None:
         """The last pass is repeated where a process has come back after it, and then it is the repetition that counts."""
         last = self.evaluations[-1] if self.evaluations else None
-        if last is None or last.epoch != self._plan.config.training.epochs:
+        if last is None or last.epoch != self._plan.blueprint.epochs:
             return
         again = self._whole(last.epoch)
         if again is not None and again != last:
@@ -162,7 +162,7 @@ def expected_epochs(plan: Plan, batch_id: int, evaluated: Sequence[int]) -> list
 
     The last evaluation due before `batch_id` may have been lost with the run that stopped there.
     """
-    epochs, every = plan.config.training.epochs, plan.config.evaluation.every_epochs
+    epochs, every = plan.blueprint.epochs, plan.config.evaluation.every_epochs
     due = batch_id // plan.blueprint.steps_per_epoch
     expected = [*range(every, epochs, every), epochs]
     return [epoch for epoch in expected if epoch >= due - due % every and epoch not in evaluated]

@@ -7,7 +7,7 @@ from typing import Any
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.reporting.fitting import Column, FittingTable
 from greedypipe.workers.data.info import DataInfo
-from greedypipe.workers.data.printable import printable
+from greedypipe.workers.output import printable
 from greedypipe.workers.telemetry.activity import Activity, sentence
 from greedypipe.workers.telemetry.phrases import count_of, range_of_layers, way_of_training
 from greedypipe.workers.telemetry.records import StageRow
@@ -203,12 +203,17 @@ def headline(plan: Plan) -> str:
     shape = " x ".join(map(str, data.input_shape))
     return (
         f"{config.model.name} on {config.data.name} ({data.train_samples:,} + {data.evaluated_samples:,} images {shape}), "
-        f"{way_of_training(plan.blueprint.num_blocks, config.method.name, config.buffers.policy)}, "
+        f"{_way(plan)}, "
         f"{count_of(plan.blueprint.num_blocks, 'block')} in {count_of(plan.placement.num_processes, 'process', 'es')}, "
         f"batch {config.data.batch_size}, "
-        f"{config.training.precision}, {config.training.epochs} epochs of {plan.blueprint.steps_per_epoch} steps\n"
+        f"{config.training.precision}, {plan.blueprint.epochs} epochs of {plan.blueprint.steps_per_epoch} steps\n"
         + "\n".join(data_lines(data))
     )
+
+
+def _way(plan: Plan) -> str:
+    config = plan.config
+    return way_of_training(plan.blueprint.num_blocks, config.method.name, config.buffers.policy, config.training.schedule)
 
 
 def data_lines(data: DataInfo) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.campaign.edges import POINTS, Strike
+from greedypipe.launch.checkpoints.manifest import complete_folders, read_manifest
 from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.launch.on_host.outcome import Outcome
 from tests.multiprocess.harness import TINY, assert_equal_states, exported
@@ -15,6 +16,7 @@ RUN = [
     "training.epochs=2",
     "evaluation.every_epochs=2",
     "checkpoint.interval_steps=5",
+    "checkpoint.keep=20",
     "logging.interval_steps=1",
     "faults.heartbeat_timeout_s=3",
     "faults.timeout_s=10",
@@ -37,7 +39,8 @@ def struck(point: str, rank: int, tmp_path: Path, *settings: str, processes: int
     assert outcome.summary["status"] == "finished" and outcome.summary["accuracy"]
     assert (outcome.folder / "checkpoints" / "final" / "manifest.json").exists()
     assert not list(outcome.folder.rglob("*.partial"))
-    exported(outcome)
+    for folder in complete_folders(outcome.folder):
+        read_manifest(folder)
     return outcome
 
 
@@ -57,7 +60,11 @@ def every_case(*quick: tuple[str, str, int]) -> list[object]:
 @pytest.mark.parametrize(
     ("policy", "point", "rank"),
     every_case(
-        ("fifo", "end.after", 1), ("replay", "end.before", 1), ("replay", "save.before", 2), ("replay", "summary.before", 0)
+        ("fifo", "end.after", 1),
+        ("replay", "end.before", 1),
+        ("replay", "save.before", 2),
+        ("replay", "summary.before", 0),
+        ("replay", "commit.before", 0),
     ),
 )
 def test_it_comes_back_alone(policy: str, point: str, rank: int, uninterrupted: Outcome, tmp_path: Path) -> None:

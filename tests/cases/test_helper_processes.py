@@ -104,6 +104,47 @@ def test_a_keeper_that_is_killed_before_its_child_has_joined_is_named_too(tmp_pa
     assert outcome.exit_codes == [1, -9, 1]
 
 
+AGENT = """
+import subprocess, sys
+rank = "from greedypipe.workers.lifeline import end_with_agent; end_with_agent(); print(flush=True); input()"
+print(subprocess.Popen([sys.executable, "-c", rank], stdout=sys.stderr).pid, flush=True)
+input()
+"""
+
+
+@pytest.mark.parametrize("is_torchrun", [True, False])
+def test_a_rank_that_does_not_run_yet_ends_with_torchruns_agent(is_torchrun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if is_torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", AGENT], cwd=ROOT, **pipes, text=True) as agent:  # type: ignore[call-overload]
+        rank = int(agent.stdout.readline())
+        assert agent.stderr.readline() == "\n"
+        agent.kill()
+        agent.wait()
+        if is_torchrun:
+            assert_all_gone({rank})
+        else:
+            time.sleep(0.2)
+            assert Path(f"/proc/{rank}").exists()
+
+
+@slow
+@pytest.mark.parametrize("policy", ["restart", "isolate"])
+def test_ranks_that_import_end_with_an_agent_that_is_killed(policy: str, tmp_path: Path, runs: list[Started]) -> None:
+    runs.append(Started(tmp_path, TORCHRUN, *DIGITS, f"faults.policy={policy}", "faults.timeout_s=300"))
+    (run,) = runs
+    deadline = time.monotonic() + 60
+    while len(run.family()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    family = run.family()
+    run.process.kill()
+    assert len(family) == 3
+    assert_all_gone(family - {run.process.pid})
+
+
 @pytest.mark.parametrize("limit", [40, 64])
 def test_few_open_files_are_one_line(limit: int, tmp_path: Path) -> None:
     settings = [*with_loaders(tmp_path), "data.loader_workers=6", f"run.folder={tmp_path}"]

@@ -36,11 +36,13 @@ OF_ITS_OWN = {
 """The network of variants that cannot do with `FOUR`'s."""
 ON_SIGNALS = "model.name=tests.unit.own_objects:of_signals"
 STEPS = 4
-METHOD_NAMES = [f"method.name={name}" for name in (*METHODS, "own_method:Focal")]
+OVERLAP = [f"method.name=overlap method.local.name={name}" for name in ("reconstruction", "own_method:Focal")]
+"""Over a loss that needs more than labels, and over a user's own."""
+METHOD_NAMES = [*(f"method.name={name}" for name in (*METHODS, "own_method:Focal")), *OVERLAP]
 HEAD_NAMES = [f"head.name={name}" for name in (*HEADS, "own_head:conv_head")]
 
 every_method = pytest.mark.parametrize("variant", METHOD_NAMES)
-WITH_FEEDBACK = [f"method.name={name}" for name, one in METHODS.items() if one.reach is not Reach.NONE]
+WITH_FEEDBACK = [f"method.name={name}" for name, one in METHODS.items() if one.reach is not Reach.NONE] + OVERLAP
 LOCAL = [name for name in METHOD_NAMES if name not in WITH_FEEDBACK]
 every_local_method = pytest.mark.parametrize("variant", LOCAL)
 every_local_variant = pytest.mark.parametrize("variant", [*LOCAL, *HEAD_NAMES, ON_SIGNALS])
@@ -55,7 +57,7 @@ def _examples_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan_of(variant: str, processes: int = 1, overrides: Sequence[str] = FOUR) -> Plan:
-    return make_plan(load_config(None, [*_network_of(variant, overrides), variant]), processes)
+    return make_plan(load_config(None, [*_network_of(variant, overrides), *variant.split()]), processes)
 
 
 def _network_of(variant: str, overrides: Sequence[str]) -> list[str]:

@@ -1,6 +1,8 @@
 """What is done with a run's folder afterwards, and beside it: export, evaluation, status."""
 
+import errno
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,6 +16,8 @@ from greedypipe.launch import evaluate, export, status
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.on_host.outcome import Outcome
 from greedypipe.launch.planning.run_plan import make_plan
+from greedypipe.launch.recovery.exit_codes import FAILED
+from greedypipe.pipeline.exits import EarlyExit
 from greedypipe.workers.data.source import BatchSource
 from tests.multiprocess.harness import TINY, run_pipeline
 
@@ -95,6 +99,41 @@ def test_the_status_of_a_run_names_every_stage(
     assert "has ended" in printed and "s ago: finished" in printed
     rows = status.read_status(outcome.folder).stages
     assert [row.stage for row in rows if row] == [0, 1] and all(row.unix_s <= time.time() for row in rows if row)
+
+
+FOUND = evaluate.Findings(
+    checkpoint="final",
+    data="digits",
+    class_samples={"0": 2},
+    notes=[],
+    test_samples=2,
+    calibration_samples=0,
+    exits=[evaluate.Exit(0, "fc", 0.5, 1.0, 0.1, 1.0)],
+    ensemble_accuracy=0.5,
+    early_exit=[EarlyExit(0.5, 0.5, 1.0, [1.0])],
+)
+
+
+@pytest.mark.parametrize("file", [".json", ".png"])
+def test_a_full_disk_costs_an_evaluation_its_files_and_not_its_figures(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == f"evaluation{file}.partial":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(evaluate, "find_checkpoint", lambda run: run)
+    monkeypatch.setattr(evaluate, "evaluate", lambda *given: FOUND)
+    with pytest.raises(SystemExit) as left:
+        call(evaluate.main, monkeypatch, str(tmp_path))
+    printed, errors = capsys.readouterr()
+    assert left.value.code == FAILED and "0.5000" in printed
+    assert errors == f"greedypipe: {tmp_path / 'evaluation'}{file} cannot be written: No space left on device\n"
+    assert not list(tmp_path.glob(f"*{file}*"))
 
 
 @pytest.mark.parametrize(

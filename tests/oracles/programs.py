@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 Data = Sequence[tuple[Tensor, Tensor]]
 Modules = Sequence[nn.Module]
 Optimizers = Sequence[torch.optim.Optimizer]
+Loss = Callable[[Tensor, Tensor], Tensor]
 ce = functional.cross_entropy
 
 
@@ -56,6 +57,22 @@ def dgl(f: Modules, a: Modules, opt: Optimizers, data: Data) -> None:
             ce(a[k](h), y).backward()
             step(opt[k])
             x = h.detach()
+
+
+def greedy(f: Modules, a: Modules, opt: Optimizers, data: Data, S: int) -> None:
+    """One block after another, each for S batches."""
+    for t, (image, y) in enumerate(data):
+        x = image
+        for k in range(len(f)):
+            if t < k * S:
+                break
+            if t < (k + 1) * S:
+                f[k].train()
+                ce(a[k](f[k](x)), y).backward()
+                step(opt[k])
+                break
+            with torch.no_grad():
+                x = f[k].eval()(x)
 
 
 def back_propagation(f: Modules, a: Modules, opt: Optimizers, data: Data) -> None:
@@ -268,7 +285,8 @@ def dtp(
                     step(other)
 
 
-def overlap(f: Modules, a: Modules, opt: Optimizers, data: Data, D: int, w: float) -> None:
+def overlap(f: Modules, local: Sequence[Loss], opt: Optimizers, data: Data, D: int, w: float) -> None:
+    """`local[k]` gives the own loss of block k by its activation and the labels."""
     K = len(f)
     X: Any = {}
     G: Any = {}
@@ -277,7 +295,7 @@ def overlap(f: Modules, a: Modules, opt: Optimizers, data: Data, D: int, w: floa
         for k in range(K):
             X[k, t] = x = leaf(x)
             h = f[k](x)
-            ce(a[k](h), y).backward()
+            local[k](h, y).backward()
             G[k - 1, t], x.grad = x.grad, None
             b = t - D
             if k < K - 1 and b >= 0:

@@ -1,6 +1,7 @@
 """launch/ray_run.py on a cluster: the same bits as under torchrun, failures survived, mistakes said in a line."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from greedypipe.launch import ray_run
+from greedypipe.launch.checkpoints.manifest import complete_folders
 from greedypipe.launch.checkpoints.trained_network import network_state
 from greedypipe.launch.on_host import local_run
 from greedypipe.launch.on_ray import driver, gang
+from greedypipe.launch.recovery.exit_codes import REQUEUE
 from greedypipe.launch.reporting.status_file import read_status
 from tests.multiprocess.harness import TINY, assert_equal_states, exported
 from tests.ray.conftest import ROOT, Cluster
@@ -154,6 +157,17 @@ def test_a_stage_that_dies_or_stands_still_is_replaced_alone(
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"started again alone: stage {stage} 1 x" in result.stdout
     assert_equal_states(network_state(tmp_path / "run"), exported(reference))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_saves_itself(number: signal.Signals, cluster: Cluster, tmp_path: Path) -> None:
+    run = cluster.start(*RUN, "training.epochs=20000", "evaluation.every_epochs=20000", *to(tmp_path / "run"))
+    wait_for_step(tmp_path / "run", 5)
+    run.send_signal(number)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == REQUEUE, output
+    assert len(complete_folders(tmp_path / "run")) == 1
+    assert actors_left(cluster) == 0
 
 
 def test_a_wrong_address_is_one_line(cluster: Cluster, tmp_path: Path) -> None:

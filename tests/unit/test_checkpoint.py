@@ -75,6 +75,22 @@ def test_what_is_saved_is_the_block_as_it_was_when_asked(tmp_path: Path, monkeyp
     assert saved["one"].steps == {0: 2} and list(saved["one"].files) == ["block0.pt"]
 
 
+def test_a_mark_that_comes_twice_keeps_what_was_told_of_it(tmp_path: Path) -> None:
+    block, (saved, tell) = make_block(), told()
+    saver = Saver(tmp_path, tell, saved.get)
+    saver.save("one", [block])
+    saver.wait()
+    first = saved["one"]
+    train(block, range(2))
+    saver.save("one", [block])
+    saver.wait()
+    assert saved["one"] == first and load_blocks(tmp_path / "one")[0]["turn"] == 0
+    (tmp_path / "one" / "block0.pt").unlink()
+    saver.save("one", [block])
+    saver.close()
+    assert saved["one"].steps == {0: 2} and load_blocks(tmp_path / "one")[0]["turn"] == 2
+
+
 def test_every_save_after_the_first_copies_into_the_same_memory(tmp_path: Path) -> None:
     block, saver = make_block(), Saver(tmp_path, lambda name, saved: None)
     where, contents = [], []

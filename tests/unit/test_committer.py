@@ -47,7 +47,7 @@ def test_a_checkpoint_is_complete_when_all_stages_have_saved(tmp_path: Path) -> 
     manifest = read_manifest(only)
     assert (manifest.batch_id, manifest.steps) == (10, {0: 10, 1: 10})
     assert manifest.config == plan.config.model_dump(mode="json")
-    assert committer.counts() == CheckpointCounts(complete=1, incomplete=0)
+    assert committer.counts() == CheckpointCounts(complete=1, incomplete=1)
 
 
 def test_what_was_evaluated_is_kept_before_a_checkpoint_is_complete(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_run_that_fails_is_not_hidden_by_a_store_that_is_gone(tmp_path: Path, 
         monkeypatch.setattr(board, "complete", gone)
         committer.expect(name_of(10), 10)
         raise ConnectionError("stage 1")
-    assert committer.counts() == CheckpointCounts(complete=0, incomplete=0)
+    assert committer.counts() == CheckpointCounts(complete=0, incomplete=1)
 
 
 def test_an_error_while_tidying_is_not_a_failed_checkpoint(
@@ -144,3 +144,12 @@ def test_an_end_that_cannot_be_completed_fails_the_run(damage: str, tmp_path: Pa
                 monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
             committer.expect(FINAL, 230)
         committer.check_saved(FINAL)
+
+
+def test_a_mark_that_a_stage_never_saved_is_not_said_to_be_saved(tmp_path: Path) -> None:
+    plan, board = make(), Board(HashStore(), 2)
+    with Committer(board, plan, Origin(tmp_path), lambda: None) as committer:
+        committer.expect(name_of(10), 10)
+        tell(board, plan, tmp_path, 10, stages=(0,))
+    with pytest.raises(EndNotSaved, match="batch-00000010 cannot be completed: a stage has not saved its part"):
+        committer.check_saved(name_of(10))

@@ -155,6 +155,14 @@ WRONG = {
         ["optimizer.name=torch.optim:RMSprop", "optimizer.options.alpah=1"],
         "command line: optimizer.options.alpah: unknown option of torch.optim:RMSprop; did you mean alpha?",
     ),
+    "own loss of overlap without a gradient for the layers": (
+        ["method.name=overlap", "method.local.name=none"],
+        "command line: method.local.name: unknown local loss 'none', nearest is 'cross_entropy'; allowed: cross_entropy",
+    ),
+    "impossible value of the own loss": (
+        ["method.name=overlap", "method.local.name=predsim", "method.local.beta=2"],
+        "command line: method.local.beta: got 2, allowed: less than or equal to 1",
+    ),
     "no such module": (
         ["model.name=no_such:f"],
         "command line: model.name: no_such:f: no module 'no_such' on the import path",

@@ -276,6 +276,35 @@ def test_a_stream_that_must_stop_ends_with_a_mark_and_without_an_evaluation() ->
     assert picture(make_feed(tiny_source(), epochs=3, must_stop=lambda: next(answers))) == "T0 T1 C2 END2"
 
 
+def test_a_stream_that_must_stop_where_it_begins_leaves_that_checkpoint_as_it_is() -> None:
+    assert picture(make_feed(tiny_source(), epochs=3, must_stop=lambda: True, start=Start(2, 0))) == "END2"
+    assert picture(make_feed(tiny_source(), epochs=3, must_stop=lambda: True)) == "C0 END0"
+
+
+class DiesAtTheMark(AtOnce):
+    """A process dies when it is given a mark, is back at once, and has not saved it."""
+
+    stays = True
+
+    def __init__(self) -> None:
+        self.deaths = 0
+
+    def restarts(self) -> int:
+        return self.deaths
+
+    def stay(self, is_needed: Callable[[], bool]) -> bool:
+        return is_needed()
+
+
+def test_a_process_that_has_missed_the_mark_of_a_stop_gets_another_one() -> None:
+    ending, seen = DiesAtTheMark(), []
+    feed = make_feed(tiny_source(), epochs=2, must_stop=lambda: True, ending=ending)
+    for delivery in feed:
+        seen.append(delivery.message.kind.name)
+        ending.deaths = 1
+    assert seen == ["CHECKPOINT", "END"] * 2
+
+
 def test_a_stop_at_the_very_end_changes_nothing_and_one_behind_it_is_no_end() -> None:
     late = make_feed(tiny_source(), epochs=1, must_stop=lambda: True, start=Start(3, 0))
     assert picture(late) == "E0 M1 END3"

@@ -12,6 +12,7 @@ from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.feedback import FeedbackConfig
 from greedypipe.pipeline.methods import METHODS
+from greedypipe.pipeline.methods.local_losses import LOCAL_LOSSES
 from greedypipe.pipeline.networks.vgg import VggConfig
 from greedypipe.pipeline.optimizer import AdamConfig, SgdConfig
 from greedypipe.pipeline.partition import PartitionConfig
@@ -53,6 +54,11 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("name", ["last_gradient", "overlap", "overlap_weights", "late_chain"])
 def test_at_weight_0_every_bit_is_that_of_decoupled_greedy_learning(name: str, delay: int) -> None:
     assert_same(layers(trained(name, delay, weight=0)), layers(trained("cross_entropy")))
+
+
+@pytest.mark.parametrize("local", LOCAL_LOSSES)
+def test_overlap_at_weight_0_is_its_local_loss(local: str) -> None:
+    assert_same(layers(trained("overlap", local={"name": local}, weight=0)), layers(trained(local)))
 
 
 def test_gradients_that_do_not_shrink_are_those_of_ddg() -> None:

@@ -12,6 +12,7 @@ from greedypipe.pipeline import reference
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.feedback import FeedbackConfig
+from greedypipe.pipeline.method import Sample
 from greedypipe.pipeline.methods.dfa import feedback_matrix
 from greedypipe.pipeline.networks.vgg import VggConfig
 from greedypipe.pipeline.optimizer import AdamConfig, SgdConfig
@@ -178,11 +179,22 @@ def test_target_propagation(delay: int) -> None:
 
 
 @DELAYS
-def test_overlap(delay: int) -> None:
-    def run(own: Program) -> None:
-        programs.overlap(own.f, own.heads, own.sgd(own.f, own.heads), data(), delay, 0.7)
+@pytest.mark.parametrize("local", ["cross_entropy", "predsim"])
+def test_overlap(local: str, delay: int) -> None:
+    blocks = blocks_of("overlap", delay, weight=0.7, local={"name": local})
+    inner: list[Any] = [block.method for block in blocks[:-1]]
+    losses = programs.copies([one.local for one in inner])
 
-    compare(blocks_of("overlap", delay, weight=0.7), run)
+    def run(own: Program) -> None:
+        own.heads = [*(one.get_submodule("head") for one in losses), own.heads[-1]]
+        theirs = [lambda h, y, one=one: one(Sample(y, output=h)) for one in losses]
+        last = own.heads[-1]
+        optimizers = own.sgd(own.f, [*losses, last])
+        programs.overlap(own.f, [*theirs, lambda h, y: programs.ce(last(h), y)], optimizers, data(), delay, 0.7)
+
+    compare(blocks, run)
+    for k, one in enumerate(inner):
+        assert_equal(one.local, losses[k], f"own loss of block {k}")
 
 
 @DELAYS

@@ -145,6 +145,16 @@ def test_keys_that_only_one_of_run_and_checkpoint_has_are_not_compared(tmp_path:
         check_compatible(Manifest(20, {}, {}, None, config, {}), plan.config)
 
 
+def test_where_blocks_train_one_after_another_cut_and_length_are_those_of_the_checkpoint(tmp_path: Path) -> None:
+    in_turn = "training.schedule=one_by_one"
+    saved = Manifest(20, {}, {}, None, make(tmp_path, in_turn).config.model_dump(mode="json"), {})
+    check_compatible(saved, make(tmp_path, in_turn, "partition.profile_s=1").config)
+    with pytest.raises(ConfigError) as caught:
+        check_compatible(saved, make(tmp_path, in_turn, "training.epochs=99", "partition.blocks=3").config)
+    keys = [line.partition(":")[0] for line in str(caught.value).splitlines()]
+    assert keys == ["training.epochs", "partition.blocks"]
+
+
 def test_a_run_may_be_longer_and_elsewhere_and_cut_anew(tmp_path: Path) -> None:
     checkpoint = save(make(tmp_path), tmp_path / "elsewhere", 20)
     other = make(tmp_path, "training.epochs=99", "partition.blocks=4", "buffers.policy=replay", stages=1)

@@ -15,7 +15,7 @@ from greedypipe.launch.reporting.page.page import page
 from greedypipe.launch.reporting.page.record import read_run
 from greedypipe.launch.reporting.tables import live_table
 from greedypipe.launch.status import status_table
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import shown
 from greedypipe.workers.telemetry.records import RunStatus
 from greedypipe.workers.telemetry.summary_file import write_summary
 from tests.records import make_report, make_row, make_summary

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from greedypipe.workers.data.folder_walk import folders_in, is_image_name, visible
-from greedypipe.workers.data.printable import printable, some
+from greedypipe.workers.output import printable, some
 
 TRAIN: Final = "train"
 TEST: Final = "test"

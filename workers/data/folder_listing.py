@@ -10,7 +10,7 @@ import numpy as np
 
 from greedypipe.workers.data.folder_layout import TEST, TRAIN, VALIDATION, class_folders, few_classes, parts_of, unsplit
 from greedypipe.workers.data.folder_walk import EXTENSIONS, FoundImage, Walk, is_image_name, visible
-from greedypipe.workers.data.printable import printable, some
+from greedypipe.workers.output import printable, some
 
 Images = Mapping[str, list[FoundImage]]
 """Of a part, by class; a class without images may be missing."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from greedypipe.workers.data.folder_listing import FolderSplit
 from greedypipe.workers.data.image_files import Header, read_header
-from greedypipe.workers.data.printable import printable
+from greedypipe.workers.output import printable
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""

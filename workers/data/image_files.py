@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from greedypipe.workers.data.printable import printable
+from greedypipe.workers.output import printable
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 """Pillow's decoders that a file may choose by its content. Others are never asked: EPS would start Ghostscript."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from greedypipe.workers.data.printable import some
+from greedypipe.workers.output import some
 
 
 @dataclass(frozen=True)

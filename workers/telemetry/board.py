@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch.distributed import PrefixStore, Store
 
-from greedypipe.workers.telemetry.phrases import shown
+from greedypipe.workers.output import shown
 from greedypipe.workers.telemetry.records import Cause
 from greedypipe.workers.telemetry.topics import CAUSE, Topic
 

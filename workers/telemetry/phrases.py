@@ -22,26 +22,15 @@ def range_of_layers(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
 
 
-def way_of_training(num_blocks: int, method: str, policy: str) -> str:
+def way_of_training(num_blocks: int, method: str, policy: str, schedule: str | None) -> str:
     """How a network of `num_blocks` blocks is trained.
 
     Args:
         method: Value of `method.name`.
         policy: Value of `buffers.policy`.
+        schedule: Value of `training.schedule`; None in runs from before there was one.
     """
     if num_blocks == 1:
         return "back-propagation"
-    return f"{'DGL' if method == 'cross_entropy' else method}, {policy} links"
-
-
-def shown(text: object) -> str:
-    """A text for a terminal: characters that a terminal would obey rather than show are spelt out, "\\x1b".
-
-    Line ends and tabs stay. Names of files, classes and layers, and whatever another process has written, come through here.
-    """
-    return str(text).translate(_CONTROLS)
-
-
-_OBEYED = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)]
-"""Control characters, marks that turn the direction of writing around, and halves of characters."""
-_CONTROLS = {code: ascii(chr(code))[1:-1] for code in _OBEYED if chr(code) not in "\n\t"}
+    name = "DGL" if method == "cross_entropy" else method
+    return f"{name}{', one block after another' if schedule == 'one_by_one' else ''}, {policy} links"

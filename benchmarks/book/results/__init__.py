@@ -4,6 +4,7 @@ from benchmarks.book.result import Result
 from benchmarks.book.results import (
     accuracy,
     editions,
+    endurance,
     faults,
     feedback,
     first_run,
@@ -26,6 +27,7 @@ RESULTS: tuple[Result, ...] = (
     faults.CAMPAIGN,
     faults.FAILURES,
     faults.CHECKPOINTS,
+    endurance.ENDURANCE,
     links.HOSTS,
     links.LINKS,
     stages.SLOWDOWN,

@@ -147,6 +147,11 @@ class RunRecord:
         return bool(self.setting("buffers", "policy") == "replay")
 
     @property
+    def is_one_by_one(self) -> bool:
+        """Whether blocks train one after another, so that figures of stages are means over different work."""
+        return bool(self.setting("training", "schedule") == "one_by_one")
+
+    @property
     def uses_gpu(self) -> bool:
         """Whether its stages ran on GPUs."""
         return bool(self.end and self.end.hardware.get("gpus")) and self.setting("placement", "device") != "cpu"

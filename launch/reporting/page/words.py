@@ -44,7 +44,9 @@ def method(run: RunRecord) -> str:
     slowed = run.setting("debug", "slow_factor") or 1
     width = run.setting("model", "width")
     parts = [
-        way_of_training(blocks, run.setting("method", "name"), run.setting("buffers", "policy")),
+        way_of_training(
+            blocks, run.setting("method", "name"), run.setting("buffers", "policy"), run.setting("training", "schedule")
+        ),
         f"{count_of(blocks, 'block')} in {count_of(stages, 'process', 'es')}",
         *([f"width {width:g}"] if isinstance(width, int | float) else []),
         f"batch {run.setting('data', 'batch_size')}",
@@ -66,7 +68,7 @@ def cards(run: RunRecord) -> str:
         if len(last.blocks) > 1:
             entries.append((f"{100 * last.ensemble:.2f}%", "ensemble"))
     if run.end and run.is_finished:
-        if run.is_replay:  # free stages are bound by none of the others
+        if run.is_replay or run.is_one_by_one:  # no stage bounds the others, or each does in its part of the run
             entries.append((f"{run.end.samples_per_s:,.0f}", "samples/s until all stages had trained"))
         else:
             entries.append((f"{run.end.samples_per_s:,.0f}", "samples/s"))
@@ -100,7 +102,7 @@ def stage_table(run: RunRecord) -> str:
 def bottleneck(run: RunRecord) -> str:
     """One sentence on which stage holds the others back, and what an even cut of the same work would allow."""
     stages = [stage for stage in run.end.stages if stage.step_time_s and stage.batches] if run.end else []
-    if not run.is_finished or len(stages) < 2:
+    if not run.is_finished or len(stages) < 2 or run.is_one_by_one:
         return ""
     slowest = max(stages, key=lambda stage: stage.step_time_s)
     mean_s = sum(stage.step_time_s for stage in stages) / len(stages)
