@@ -11,6 +11,7 @@ import argparse
 import json
 import multiprocessing
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from greedypipe.workers.telemetry.phrases import range_of_layers
 if TYPE_CHECKING:
     from greedypipe.launch.on_host.rehearsal import Rehearsal
     from greedypipe.launch.planning.auto_cut import Forecast
+    from greedypipe.launch.planning.head_costs import HeadCost
     from greedypipe.launch.planning.run_plan import Plan
     from greedypipe.workers.telemetry.results import StageReport
 
@@ -38,6 +40,7 @@ def main() -> None:
     # Imported late: the help does without.
     from greedypipe.launch.on_host.rehearsal import rehearse
     from greedypipe.launch.planning.best_cut import make_forecast
+    from greedypipe.launch.planning.head_costs import head_costs
 
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     console = standard_output(150)
@@ -47,19 +50,21 @@ def main() -> None:
         plan, found = make_forecast(config, arguments.stages)
     except ValueError as error:
         refuse(error)
+    heads = head_costs(plan, plan.placement.device_of(0, plan.config.placement))
     used = plan.placement.num_processes
     console.print(f"rehearsing with {used} processes for {arguments.seconds:g} s")
     rehearsal = rehearse(plan, plan.config.data.batch_size / found.samples_per_s, arguments.seconds)
-    console.print(plan_table(plan, found, rehearsal))
-    console.print(plan_lines(plan, found, rehearsal), soft_wrap=True)
+    console.print(plan_table(plan, found, rehearsal, heads))
+    console.print(plan_lines(plan, found, rehearsal, heads), soft_wrap=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(as_json(found, rehearsal), indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps(as_json(found, rehearsal, heads), indent=1) + "\n", encoding="utf-8")
 
 
-def as_json(found: "Forecast", rehearsal: "Rehearsal") -> dict[str, object]:
+def as_json(found: "Forecast", rehearsal: "Rehearsal", heads: Sequence["HeadCost"]) -> dict[str, object]:
     """All numbers that the command prints."""
     derived = {"imbalance": found.imbalance, "head_overhead": found.head_overhead}
     numbers: dict[str, object] = {"layers": asdict(found) | derived, "rehearsal": asdict(rehearsal)}
+    numbers["heads"] = [*map(asdict, heads)]
     if pace := rehearsal.feedback:
         numbers["feedback"] = {"needed_delays": pace.needed_delays, "share_of_bound": pace.share_of_bound}
     return numbers
@@ -76,14 +81,15 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-def plan_table(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal") -> Table:
-    """One line per process: layers, time, memory, link; a replica's own time is for its part of the batch."""
+def plan_table(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal", heads: Sequence["HeadCost"]) -> Table:
+    """One line per process: layers, time, heads' share, memory, link; a replica's own time is for its part of the batch."""
     table = Table(title="the cut", title_justify="left", title_style="bold")
     names = (
         "stage",
         "layers",
         "own ms/batch: layers",
         "rehearsed",
+        "heads: MACs / time",
         "peak MB",
         "slots MB",
         "sends MB/batch",
@@ -101,6 +107,7 @@ def plan_table(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal") -> Table
             " | ".join(_layers(plan, block) for block in plan.placement.blocks_of(stage)),
             f"{1e3 * found.stage_s[stage] / found.replicas[stage]:,.2f}",
             f"{1e3 * report.step_time_s:,.2f}",
+            _shares([heads[block] for block in plan.placement.blocks_of(stage)]),
             f"{report.peak_memory_bytes / 1e6:,.0f}",
             f"{report.slot_bytes / 1e6:,.0f}",
             *([""] * 3 if last else _link_cells(plan, rehearsal, report)),
@@ -113,6 +120,11 @@ def _layers(plan: "Plan", block: int) -> str:
     return range_of_layers([layer.name for layer in plan.blueprint.layers_of(block)])
 
 
+def _shares(costs: Sequence["HeadCost"]) -> str:
+    """What share of these blocks' multiply-adds and of their time is that of heads."""
+    return str(sum(costs[1:], costs[0]))
+
+
 def _link_cells(plan: "Plan", rehearsal: "Rehearsal", report: "StageReport") -> list[str]:
     sent_bytes = plan.layout_after(report.stage).slot_bytes / plan.placement.replicas[report.stage]
     batches_per_s = rehearsal.samples_per_s / plan.config.data.batch_size
@@ -120,7 +132,7 @@ def _link_cells(plan: "Plan", rehearsal: "Rehearsal", report: "StageReport") -> 
     return [f"{sent_bytes / 1e6:.2f}", f"{1e3 * send_s:.2f}", f"{sent_bytes * batches_per_s / 1e6:,.0f}"]
 
 
-def plan_lines(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal") -> str:
+def plan_lines(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal", heads: Sequence["HeadCost"]) -> str:
     """Figures of the whole pipeline."""
     batch = plan.config.data.batch_size
     slowest_s = max(report.step_time_s for report in rehearsal.stages)
@@ -128,6 +140,7 @@ def plan_lines(plan: "Plan", found: "Forecast", rehearsal: "Rehearsal") -> str:
     lines = [
         f"imbalance epsilon (slowest / mean stage, from layers)       {found.imbalance:.3f}",
         f"head overhead alpha (sum of stages / back-propagation - 1)  {found.head_overhead:.3f}",
+        f"heads' share of MACs / of time, in one process              {_shares(heads)}",
         f"bound set by the slowest stage         {rehearsal.bound_samples_per_s:,.0f} samples/s rehearsed, "
         f"{found.bound_samples_per_s:,.0f} from layers",
         f"predicted throughput                   {rehearsal.samples_per_s:,.0f} samples/s rehearsed, "

@@ -1,6 +1,7 @@
 """A block: consecutive layers with their method, optimizer and schedule; the unit of gradient isolation."""
 
 from collections import deque
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ from greedypipe.pipeline.kept import GRAPH, KeptSamples
 from greedypipe.pipeline.method import Method
 from greedypipe.pipeline.optimization import Optimizations
 from greedypipe.pipeline.parts import WHOLE, Combine, Join, Part, as_it_is, keep_gradients
-from greedypipe.pipeline.precision import Precision
+from greedypipe.pipeline.precision import AS_IT_IS, Precision
 from greedypipe.pipeline.sample import Sample, Turn
 from greedypipe.pipeline.site import Shapes, Site
-from greedypipe.pipeline.trunk import Generator, Trunk
+from greedypipe.pipeline.trunk import Generator, Trunk, tapped
 
 
 class Block:
@@ -67,6 +68,7 @@ class Block:
         self._combine: Combine = keep_gradients
         self._fresh: Sample | None = None
         self._learned = 0
+        self._taps = tuple(method.taps())
         timing, keeps = site.timing, method.keeps
         self._wants_input_gradient = timing.sends and method.input_gradient
         self._has_graph = method.trains_layers and (timing.lag == 0 or method.fresh_graph)
@@ -136,11 +138,13 @@ class Block:
         self._generator.sow("forward", self.turn)
         x = x.detach().requires_grad_(self._wants_input_gradient)
         weights = self.trunk.copied_weights() if self._copies_weights else None
-        with torch.set_grad_enabled(self._has_graph):
+        taps: AbstractContextManager[list[Tensor] | None] = tapped(self._taps) if self._taps else AS_IT_IS
+        with torch.set_grad_enabled(self._has_graph), taps as inner:
             h = self.trunk.run(x) if weights is None else self.trunk.run_with(weights, x)
         self._fresh = Sample(
             batch.labels, batch.extras, self.turn, batch.batch_rows, input=x, output=h, weights=weights, trunk=self.trunk
         )
+        self._fresh.inner = tuple(inner or ())
         self.turn += 1
         return self.codec.give_out(h.detach(), learns=True)
 

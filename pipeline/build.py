@@ -1,24 +1,22 @@
 """From configuration sections to blocks."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, Field
 from torch import nn
 
 from greedypipe.pipeline.accumulation import make_optimization
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.codecs import NO_CODEC, CodecConfig, Form, build_codec, form_of
-from greedypipe.pipeline.feedback import DEFAULT_FEEDBACK, NOTHING, Back, Feedback, FeedbackConfig, Reach, timing_of
-from greedypipe.pipeline.heads import build_head
+from greedypipe.pipeline.codecs import Form, build_codec, form_of
+from greedypipe.pipeline.feedback import NOTHING, Back, Feedback, FeedbackConfig, Reach, timing_of
+from greedypipe.pipeline.heads import build_head, check_head, head_at
 from greedypipe.pipeline.heads.head import HeadConfig
-from greedypipe.pipeline.method import Method, MethodConfig, TaskLoss
-from greedypipe.pipeline.methods import build_method, method_class, needs_of, unshared
+from greedypipe.pipeline.method import Method, TaskLoss
+from greedypipe.pipeline.methods import build_method, check_method, looks_inside, method_class, needs_of, unshared
 from greedypipe.pipeline.networks.drawn import DrawnNetwork, draw_network
-from greedypipe.pipeline.networks.interface import ModelConfig
 from greedypipe.pipeline.networks.layer import Layer, Network
 from greedypipe.pipeline.one_by_one import BlockInItsPart
 from greedypipe.pipeline.optimization import Optimization, Optimizations
@@ -26,45 +24,12 @@ from greedypipe.pipeline.optimizer import OptimizerConfig
 from greedypipe.pipeline.partition import Partition, PartitionConfig, make_partition
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.randomness import derive_seed
+from greedypipe.pipeline.sections import Sections
 from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.task import Task
 
 ENDLESS = 2**40
 """Steps per epoch of blocks that never use up their budget."""
-
-
-class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
-    """Length, seed and numerics of a run."""
-
-    epochs: int = Field(10, ge=1, description="length of the run: epochs that every block trains for")
-    schedule: Literal["together", "one_by_one"] = Field(
-        "together",
-        description="together: all blocks train at once; one_by_one: a block trains when those before it have, and these "
-        "stand still, so that the run has as many times the epochs as blocks",
-    )
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of initial weights, shuffling, augmentation and dropout")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="bf16: mixed precision with torch's autocast; activations are sent in bf16"
-    )
-    channels_last: bool = Field(True, description="store images and feature maps in NHWC order (torch's channels_last)")
-    compile: Literal["none", "inductor"] = Field(
-        "none", description="inductor: compile each block with torch.compile at its first batch; needs g++"
-    )
-
-
-@dataclass(frozen=True)
-class Sections:
-    """The configuration sections that blocks are built from; `auxiliary` is None where it is `optimizer` again."""
-
-    model: ModelConfig
-    partition: PartitionConfig
-    head: HeadConfig
-    method: MethodConfig
-    optimizer: OptimizerConfig
-    training: TrainingConfig
-    feedback: FeedbackConfig = DEFAULT_FEEDBACK
-    auxiliary: OptimizerConfig | None = None
-    codec: CodecConfig = NO_CODEC
 
 
 class Blueprint:
@@ -76,13 +41,22 @@ class Blueprint:
     Args:
         steps_per_epoch: Training batches of an epoch.
         drawn: The network with its initial weights, if it has been drawn already.
+        heads: Section `head` of every layer, where a block has the head of its last layer; None: that of its position.
 
     Raises:
         ValueError: The network, the partition or their combination is impossible.
     """
 
-    def __init__(self, sections: Sections, task: Task, steps_per_epoch: int, drawn: DrawnNetwork | None = None) -> None:
+    def __init__(
+        self,
+        sections: Sections,
+        task: Task,
+        steps_per_epoch: int,
+        drawn: DrawnNetwork | None = None,
+        heads: Sequence[HeadConfig] | None = None,
+    ) -> None:
         self.sections = sections
+        self._heads = heads
         self.task = task
         self.steps_per_epoch = steps_per_epoch
         self._drawn = drawn or draw_network(sections.model, task.image_shape, task.outputs, sections.training.seed)
@@ -100,7 +74,8 @@ class Blueprint:
         Raises:
             ValueError: The partition is impossible.
         """
-        return Blueprint(replace(self.sections, partition=partition), self.task, self.steps_per_epoch, self._drawn)
+        sections = replace(self.sections, partition=partition)
+        return Blueprint(sections, self.task, self.steps_per_epoch, self._drawn, self._heads)
 
     def redrawn(self) -> "Blueprint":
         """The same cut with the initial weights drawn again, discarding what blocks have learned."""
@@ -108,13 +83,15 @@ class Blueprint:
 
     def for_trials(self) -> "Blueprint":
         """The same cut of copied layers, whose blocks may be trained in any way and for any time: this one's stay as they
-        are. They are not compiled, train together, and do not finish; feedback has one delay for all, the largest, whatever
-        the number of blocks of another cut.
+        are. They are not compiled, train together, and do not finish. Of another cut with any number of blocks, all have the
+        largest delay of feedback, and each the head of the block here that holds its last layer.
         """
         training = self.sections.training.model_copy(update={"compile": "none", "schedule": "together"})
         feedback = FeedbackConfig(delay=(max(self.sections.feedback.delay),))
         sections = replace(self.sections, training=training, feedback=feedback)
-        return Blueprint(sections, self.task, ENDLESS, self._drawn.copy())
+        ranges = self.partition.ranges()
+        heads = [self._head_of(index) for index, layers in enumerate(ranges) for _ in layers]
+        return Blueprint(sections, self.task, ENDLESS, self._drawn.copy(), heads)
 
     @property
     def num_blocks(self) -> int:
@@ -140,6 +117,25 @@ class Blueprint:
         """Training batches that every block learns from."""
         return self.sections.training.epochs * self.steps_per_epoch
 
+    def check(self) -> None:
+        """Checks that every block can learn as it is asked to.
+
+        Raises:
+            ValueError: The method or the head cannot learn there; one line.
+        """
+        compiled, method = self.sections.training.compile, self.sections.method
+        if self.num_blocks > 1 and compiled != "none" and looks_inside(method):
+            reason = "it looks at activations inside a block"
+            raise ValueError(f"training.compile: got {compiled} with method.name={method.name}, allowed: none: {reason}")
+        entries = ("head", self.num_blocks - 1), ("optimizer", self.num_blocks), ("auxiliary", self.num_blocks)
+        for section, allowed in entries:
+            count = len(getattr(getattr(self.sections, section), "by_block", ()))
+            if count not in (0, allowed):
+                raise ValueError(f"{section}.by_block: got {count} entries, allowed: {allowed}, one for each such block")
+        for index in range(self.num_blocks - 1):
+            check_head(self._head_of(index), self._site(index))
+            check_method(method, self._site(index))
+
     def layers_of(self, index: int) -> tuple[Layer, ...]:
         return tuple(self.network.layers[position] for position in self.partition.ranges()[index])
 
@@ -161,6 +157,11 @@ class Blueprint:
     def unshared(self) -> str:
         """Why replicas cannot share the batches of blocks that learn by this method; empty where they can."""
         return unshared(self.sections.method)
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether the loss of any block is no mean over rows."""
+        return self.num_blocks > 1 and self._method_class.compares_samples
 
     @property
     def keeps_batches(self) -> bool:
@@ -225,17 +226,21 @@ class Blueprint:
         configs = {"auxiliary": self.sections.auxiliary or self.sections.optimizer, "probe": self.sections.optimizer}
 
         def optimization(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimization:
-            return make_optimization(config, parameters, self.steps_per_epoch, self.block_steps)
+            return make_optimization(config.at_block(site.index), parameters, self.steps_per_epoch, self.block_steps)
 
         return Optimizations(
             optimization(self.sections.optimizer, main),
             {name: optimization(configs[name], parameters) for name, parameters in others.items() if parameters},
         )
 
+    def _head_of(self, index: int) -> HeadConfig:
+        """Section `head` of a block; the last one has the classifier all the same."""
+        return self._heads[self.partition.ranges()[index][-1]] if self._heads else head_at(self.sections.head, index)
+
     def _site(self, index: int) -> Site:
         is_last = index == self.num_blocks - 1
         classifier = self.network.classifier if is_last else None
-        make_head: Callable[[Site], nn.Module] = partial(build_head, self.sections.head)
+        make_head: Callable[[Site], nn.Module] = partial(build_head, self._head_of(index))
         return Site(
             index=index,
             num_blocks=self.num_blocks,
@@ -248,6 +253,7 @@ class Blueprint:
             timing=timing_of(index, self._method_class.reach, self._delays),
             seed=self.sections.training.seed,
             next_site=None if is_last else partial(self._site, index + 1),
+            earlier_layers=self.network.layers[: self.partition.ranges()[index].start],
         )
 
 

@@ -99,7 +99,7 @@ def fit_temperatures(exits: Exits) -> list[float]:
     def closure() -> Tensor:
         optimizer.zero_grad()
         scaled = (exits.logits / log_temperature.exp()).flatten(0, 1)
-        loss = exits.task.loss(scaled, exits.labels.repeat(len(exits.logits)))
+        loss = exits.task.surprise(scaled, exits.labels.repeat(len(exits.logits)))
         loss.backward()
         return loss
 

@@ -32,6 +32,7 @@ class KeptSamples:
 
     def add(self, fresh: Sample) -> None:
         """Keeps what is wanted of a batch, and lets go of the rest; its graph stays only where it stands on copies."""
+        fresh.inner = ()
         if not self._lag:
             return
         fresh.input = fresh.input if self._keeps & {INPUT, GRAPH} else None

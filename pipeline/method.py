@@ -1,7 +1,7 @@
 """The interface of methods: how one block learns. A method is one file in pipeline/methods/."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
@@ -44,6 +44,8 @@ class Method(nn.Module, ABC):
         fresh_graph: Whether the activation of a fresh batch has a graph where feedback comes later.
         input_gradient: Whether `Sample.x` gathers its gradient, in blocks with a block before them.
         keeps: What is kept of a batch until the feedback on it comes: "input", "output", "graph" (on copied weights).
+        compares_samples: Whether the loss is no mean over rows, so that replicas cannot share a batch.
+        own_head: Whether the method brings its own head, so that section `head` has no effect.
         head: Activation [N, ...] to outputs of the task, [N, classes]. If the objective does not train the layers through
             the head, the head is a probe that learns from the detached activation, so that every block has an accuracy.
     """
@@ -55,6 +57,8 @@ class Method(nn.Module, ABC):
     relays: bool = False
     drains: bool = False
     trains_layers: ClassVar[bool] = True
+    compares_samples: ClassVar[bool] = False
+    own_head: ClassVar[bool] = False
     fresh_graph: bool = True
     input_gradient: bool = False
     keeps: frozenset[str] = frozenset()
@@ -85,6 +89,22 @@ class Method(nn.Module, ABC):
         can."""
         return ""
 
+    def check(cls, site: Site, **keys: Any) -> None:
+        """Checks that the block at `site`, which is not the last one, can learn so. Draws no random number.
+
+        Raises:
+            ValueError: It cannot; one line.
+        """
+
+    @classmethod
+    def looks_inside(cls, **keys: Any) -> bool:
+        """Whether `taps` may name anything, with these keys: compiled layers do not show what they hold."""
+        return False
+
+    def taps(self) -> Sequence[nn.Module]:
+        """Modules inside the block's layers whose outputs `Sample.inner` is to have."""
+        return ()
+
     def auxiliary(self) -> Iterable[nn.Parameter]:
         """Parameters with an optimizer of their own, which section `auxiliary` describes."""
         return ()
@@ -105,9 +125,13 @@ class Method(nn.Module, ABC):
             The local loss before the step, 0-dim fp32, detached; None where there is none.
         """
 
+    def probe_loss(self, sample: Sample) -> Tensor:
+        """The task's loss of the head as a probe: it does not reach the layers. 0-dim fp32."""
+        return self.task.loss(self.head(sample.h.detach()), sample.labels)
+
     def learn_probe(self, sample: Sample) -> Tensor:
         """The head learns the task from the detached activation; returns its loss, detached."""
-        loss = self.task.loss(self.head(sample.h.detach()), sample.labels)
+        loss = self.probe_loss(sample)
         with without_autocast(loss.device):
             sample.as_part(loss).backward()
         return loss.detach()

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
@@ -53,6 +53,24 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
     def warmup(self, batches_per_epoch: int) -> int:
         """Steps in which the learning rate first rises."""
         return self.warmup_steps or round(self.warmup_epochs * batches_per_epoch / self.accumulate_batches)
+
+    by_block: tuple[dict[Literal["lr", "weight_decay"], Annotated[float, Field(ge=0)]], ...] = Field(
+        (),
+        description="for each block, the last one included, lr and weight_decay that are other there, e.g. [{lr: 0.05}, {}, "
+        "{weight_decay: 0}]; []: the same for all",
+    )
+
+    @field_validator("by_block")
+    @classmethod
+    def _decays_weights(cls, by_block: tuple[dict[str, float], ...]) -> tuple[dict[str, float], ...]:
+        if "weight_decay" not in cls.model_fields and any("weight_decay" in one for one in by_block):
+            raise ValueError("got weight_decay, allowed: lr: an optimizer of your own takes its weight decay from options")
+        return by_block
+
+    def at_block(self, index: int) -> Self:
+        """The section of block `index`, without `by_block`; of later blocks than `by_block` has entries, the last one's."""
+        own: Mapping[Any, float] = self.by_block[min(index, len(self.by_block) - 1)] if self.by_block else {}
+        return self.model_copy(update={**own, "by_block": ()})
 
     @abstractmethod
     def build(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:

@@ -25,6 +25,7 @@ class Sample:
         output: Activation of the block, [N, *shapes.output]; None once it is not kept.
         weights: Copies of the layers' parameters that the activation's graph stands on, where the method keeps graphs.
         trunk: The block's layers.
+        inner: Outputs of the modules that the method taps, with their graph, in the order of calls; of a fresh batch alone.
     """
 
     labels: Tensor
@@ -36,6 +37,7 @@ class Sample:
     output: Tensor | None = None
     weights: dict[str, Tensor] | None = None
     trunk: Trunk | None = None
+    inner: tuple[Tensor, ...] = ()
 
     @property
     def x(self) -> Tensor:

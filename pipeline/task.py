@@ -1,7 +1,8 @@
 """What a network is trained to do: the loss, the metric and the ensemble rule that every head shares."""
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ class Task(ABC):
         outputs: Number of outputs of a head for each target.
         views: Rows of a training batch that show one sample: they are neighbours, rows views * i to views * i + views - 1.
         extras: What training batches carry besides labels and image.
+        mean: What was subtracted from the input, per channel, or one number for all of them.
+        std: What it was divided by then.
     """
 
     input: TensorSpec
@@ -28,6 +31,14 @@ class Task(ABC):
     outputs: int
     views: int = 1
     extras: tuple[TensorSpec, ...] = ()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def with_outputs(self, outputs: int) -> Self:
+        """The same task with another number of outputs."""
+        other = copy.copy(self)
+        other.outputs = outputs
+        return other
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -41,7 +52,11 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Loss in fp32: 0-dim, or one number per sample, [N]."""
+        """The loss that heads learn by, in fp32: 0-dim, or one number per sample, [N]."""
+
+    @abstractmethod
+    def surprise(self, outputs: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Negative log-likelihood of the targets in fp32, by which outputs are judged: 0-dim, or [N]."""
 
     @abstractmethod
     def hits(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -58,9 +73,22 @@ class Classification(Task):
     Args:
         input_shape: [C, H, W] of an image, [C, T] of a signal, [F] of a vector.
         num_classes: Number of logits.
+        label_smoothing: Share of the target's probability that all classes have alike in the loss.
+        mean: What was subtracted from images.
+        std: What they were divided by.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        label_smoothing: float = 0.0,
+        mean: tuple[float, ...] = (0.0,),
+        std: tuple[float, ...] = (1.0,),
+    ) -> None:
+        self._label_smoothing = label_smoothing
+        self.mean, self.std = mean, std
         self.input = TensorSpec(IMAGE, tuple(input_shape), torch.float32)
         self.target = TensorSpec(LABELS, (), torch.int64)
         self.outputs = num_classes
@@ -70,6 +98,10 @@ class Classification(Task):
         return TensorSpec("ensemble", (self.outputs,), torch.float32)
 
     def loss(self, outputs: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Cross-entropy of logits [N, classes] and classes [N], with smoothed labels."""
+        return functional.cross_entropy(outputs.float(), target, reduction=reduction, label_smoothing=self._label_smoothing)
+
+    def surprise(self, outputs: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy of logits [N, classes] and classes [N]."""
         return functional.cross_entropy(outputs.float(), target, reduction=reduction)
 

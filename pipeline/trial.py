@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from greedypipe.pipeline.batch import IMAGE, Batch, made_up
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.build import Blueprint, Sections
+from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.method import Sample, Turn
 from greedypipe.pipeline.own_code import OwnCodeError
 from greedypipe.pipeline.plugins import Own, blamed
+from greedypipe.pipeline.sections import Sections
 
 ROWS = 4
 

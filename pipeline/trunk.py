@@ -82,6 +82,26 @@ class Trunk:
 
 
 @contextmanager
+def tapped(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collects what each of these modules returns in the body, in the order of the calls.
+
+    The layers go on with a copy: what follows may work in place.
+    """
+    found: list[Tensor] = []
+
+    def collect(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        found.append(output)
+        return output.clone()
+
+    hooks = [module.register_forward_hook(collect) for module in modules]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Running statistics of batch normalisation stay as they are in the body, bit for bit; outputs in training mode too.
 

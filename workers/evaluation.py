@@ -71,7 +71,7 @@ class Counts:
     def add(self, block_index: int, outputs: Tensor, targets: Tensor) -> None:
         """Counts the answers of one block's head for one batch."""
         self._right[block_index] += self._task.hits(outputs, targets).sum()
-        self._loss[block_index] += self._task.loss(outputs, targets, "none").double().sum()
+        self._loss[block_index] += self._task.surprise(outputs, targets, "none").double().sum()
 
     def add_ensemble(self, ensemble: Tensor, targets: Tensor) -> None:
         """Counts the answers of all heads together for one batch."""

@@ -47,6 +47,11 @@ def _on_digits(method: str) -> str:
     return f"{ours}, back-propagation {methods.final(reference)} ([conditions](results.md#{methods.DIGITS.anchor}))"
 
 
+def _on_record() -> set[str]:
+    """The methods that have been measured on digits."""
+    return {row["method"] for row in methods.DIGITS.read()["runs"]}
+
+
 def _isolation() -> str:
     trials = [one for one in faults.CAMPAIGN.read()["trials"] if one["trial"]["recovery"] == "isolate"]
     again = statistics.median(one["again_s"] for one in trials if one["again_s"] is not None)
@@ -78,7 +83,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "first run": lambda: printed(FIRST_RUN.read()),
     "first run machine": _first_run_conditions,
     "accuracy of cross_entropy": _own_accuracy,
-    **{f"digits with {name}": partial(_on_digits, name) for name in METHODS},
+    **{f"digits with {name}": partial(_on_digits, name) for name in METHODS if name in _on_record()},
     "isolated restart": _isolation,
     "checkpoint cost": _checkpoint_cost,
     "predicted over measured": _planner,

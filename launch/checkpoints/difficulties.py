@@ -25,7 +25,7 @@ def write_difficulties(checkpoint: Path, overrides: list[str], file: Path) -> in
     with BatchSource(plan.config.data, plan.config.training.seed, plan.data) as source:
         stored = source.stored_training_batches()
         found = collect(trained_blocks(plan, checkpoint), ((batch.images, batch.labels) for batch in stored))
-    losses = plan.blueprint.task.loss(found.logits[-1], found.labels, "none")
+    losses = plan.blueprint.task.surprise(found.logits[-1], found.labels, "none")
     file.parent.mkdir(parents=True, exist_ok=True)
     np.save(file, losses.float().cpu().numpy(), allow_pickle=False)
     return len(losses)

@@ -2,20 +2,20 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from greedypipe.buffers.replay import BuffersConfig
 from greedypipe.pipeline.build import Sections, TrainingConfig
 from greedypipe.pipeline.codecs import CodecConfig
 from greedypipe.pipeline.feedback import FeedbackConfig, Reach
-from greedypipe.pipeline.heads import HEAD_FAMILY
+from greedypipe.pipeline.heads import HEAD_FAMILY, head_at
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import MethodConfig
 from greedypipe.pipeline.methods import METHOD_FAMILY, method_class
 from greedypipe.pipeline.networks import MODEL_FAMILY, ModelConfig
 from greedypipe.pipeline.no_effect import NO_EFFECT, no_effect
 from greedypipe.pipeline.optimizer import AUXILIARY_FAMILY, OPTIMIZER_FAMILY, OptimizerConfig, SameConfig
-from greedypipe.pipeline.options import refusal
+from greedypipe.pipeline.options import Refused, in_words, refusal
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.workers.around.scripted_faults import DebugConfig
 from greedypipe.workers.block_files import CheckpointConfig
@@ -157,6 +157,32 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
             problem = f"got {link.dtype}, which has no effect with codec.name={codec.name}: numbers of vectors travel"
             raise refusal("link", [(("dtype",), link.dtype, problem)])
         return link
+
+    @field_validator("head")
+    @classmethod
+    def _blocks_have_heads(cls, head: HeadConfig) -> HeadConfig:
+        refused: list[Refused] = []
+        for index, keys in enumerate(head.by_block):
+            try:
+                if head_at(head, index).by_block:
+                    refused.append((("by_block",), keys, f"entry {index}: got by_block once more, allowed: keys of a head"))
+            except ValidationError as error:
+                for one in error.errors():
+                    words = one["msg"] if one["type"] == "refused" else in_words(one)
+                    where = ".".join(map(str, one["loc"]))
+                    refused.append((("by_block",), one["input"], f"entry {index}, {where}: {words}"))
+        if refused:
+            raise refusal("head", refused)
+        return head
+
+    @field_validator("method")
+    @classmethod
+    def _head_is_asked_for(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
+        head = info.data.get("head")
+        if head and head != HEAD_FAMILY.default() and method_class(method).own_head:
+            problem = f"got {method.name} with head.name={head.name}, which has no effect: it has a head of its own"
+            raise refusal("method", [(("name",), method.name, problem)])
+        return method
 
     @field_validator("feedback")
     @classmethod

@@ -70,11 +70,22 @@ def isolation_problems(config: RunConfig, device: torch.device) -> Iterator[str]
         yield f"faults.policy: got isolate on {device.type}, allowed: stages on CPUs"
 
 
-def feedback_problems(config: RunConfig, blueprint: Blueprint, placement: Placement | None) -> Iterator[str]:
-    """What a method with feedback cannot be combined with."""
+def method_problems(config: RunConfig, blueprint: Blueprint, placement: Placement | None) -> Iterator[str]:
+    """What the method cannot be combined with."""
+    if placement and blueprint.compares_samples:
+        # The last block learns by the task's loss.
+        inner = [stage for stage in range(placement.num_stages) if placement.blocks_of(stage)[0] < blueprint.num_blocks - 1]
+        if (most := max((placement.replicas[stage] for stage in inner), default=1)) > 1:
+            yield (
+                f"placement.replicas: got {most} with method.name={config.method.name}, allowed: 1: its loss compares the "
+                "samples of a batch with each other, of which replicas see a part each"
+            )
+    if blueprint.has_feedback:
+        yield from _feedback_problems(config, blueprint, placement)
+
+
+def _feedback_problems(config: RunConfig, blueprint: Blueprint, placement: Placement | None) -> Iterator[str]:
     method = config.method.name
-    if not blueprint.has_feedback:
-        return
     if config.buffers.policy == "replay" and blueprint.answers_batches:
         yield (
             f"method.name: got {method} with buffers.policy=replay, allowed: fifo: its feedback answers every batch once, "

@@ -64,8 +64,8 @@ def profile_layers(plan: Plan, device: torch.device) -> Profile:
     names = _unit_names(plan.blueprint.network.layers)
     copied = plan.blueprint.for_trials()
     finest = _cut(copied, names, range(len(names)))
-    batch = _random_batch(plan, device)
-    inputs = [_random_input(finest, unit, batch, device) for unit in range(len(names))]
+    batch = random_batch(plan, device)
+    inputs = [random_input(finest, unit, batch, device) for unit in range(len(names))]
     alone = [_Trial(finest, unit, inputs[unit], batch) for unit in range(len(names))]
     pairs = [_Trial(*pair, x, batch) for pair, x in zip(_pairs(copied, names), inputs, strict=False)]
     # The first round warms up, allocator, kernels, optimizer state; and turns are whole when feedback on a batch comes.
@@ -99,7 +99,7 @@ def _pairs(blueprint: Blueprint, names: Sequence[str]) -> Iterator[tuple[Bluepri
         yield (begun_oddly, unit // 2 + 1) if unit % 2 else (begun_evenly, unit // 2)
 
 
-def _random_batch(plan: Plan, device: torch.device) -> Batch:
+def random_batch(plan: Plan, device: torch.device) -> Batch:
     """The part of a batch that blocks receive besides their input."""
     task = plan.blueprint.task
     rows = plan.config.data.batch_size * task.views
@@ -108,7 +108,7 @@ def _random_batch(plan: Plan, device: torch.device) -> Batch:
     return Batch(0, labels, {IMAGE: torch.rand(rows, *plan.data.input_shape, device=device), **extras})
 
 
-def _random_input(finest: Blueprint, unit: int, batch: Batch, device: torch.device) -> Tensor:
+def random_input(finest: Blueprint, unit: int, batch: Batch, device: torch.device) -> Tensor:
     """An input as it would come out of a slot; images stay fp32, as the first block receives them."""
     dtype = finest.precision.activation_dtype if unit else torch.float32
     x = torch.randn(len(batch.labels), *finest.shapes[unit].input, device=device)

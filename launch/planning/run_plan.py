@@ -9,9 +9,9 @@ from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.checks import (
     Problems,
     codec_problems,
-    feedback_problems,
     isolation_problems,
     length_problems,
+    method_problems,
     placement_problems,
     schedule_problems,
 )
@@ -88,7 +88,7 @@ class Plan:
         problems = Problems()
         placement = problems.attempt(Placement, replicas, self.blueprint.num_blocks)
         problems.add(placement_problems(config, self.data, placement) if placement else ())
-        problems.add(feedback_problems(config, self.blueprint, placement))
+        problems.add(method_problems(config, self.blueprint, placement))
         problems.add(codec_problems(config, self.blueprint, placement))
         problems.refuse()
         assert placement
@@ -118,9 +118,11 @@ def make_plan(config: RunConfig, num_processes: int, data: DataInfo | None = Non
     problems.add(placement_problems(config, data, placement) if placement else ())
     problems.add(isolation_problems(config, device) if device else ())
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
-    problems.add(feedback_problems(config, blueprint, placement) if blueprint else ())
+    problems.add(method_problems(config, blueprint, placement) if blueprint else ())
     problems.add(codec_problems(config, blueprint, placement) if blueprint else ())
     problems.add(schedule_problems(config, blueprint) if blueprint else ())
+    if blueprint:
+        problems.attempt(blueprint.check)
     lacking = list(unknown_needs(blueprint)) if blueprint else []
     problems.add(lacking)
     if blueprint and not lacking:
@@ -137,7 +139,13 @@ def natural_processes(config: RunConfig) -> int:
 
 
 def _draw(config: RunConfig, data: DataInfo) -> Blueprint:
-    task = Classification(data.input_shape, data.num_classes)
+    task = Classification(
+        data.input_shape,
+        data.num_classes,
+        label_smoothing=config.training.label_smoothing,
+        mean=data.mean,
+        std=data.std,
+    )
     task.views, task.extras = config.data.views, PRETEXTS[config.data.pretext].extras(data)
     return Blueprint(config.sections(), task, _steps_per_epoch(config, data))
 

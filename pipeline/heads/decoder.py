@@ -6,21 +6,46 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from greedypipe.pipeline.heads.head import MeanOverTokens
+from greedypipe.pipeline.site import Site
 
 
-def build_decoder(activation_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> nn.Module:
-    """Activation [N, *activation_shape] -> image, signal or vector [N, *image_shape].
+def build_decoder(site: Site, activation_shape: tuple[int, ...]) -> nn.Module:
+    """An activation of the block at `site`, [N, *activation_shape] -> image, signal or vector
+    [N, *image_shape].
 
     Maps pass through 2 x 2 transposed convolutions of stride 2 that halve the channels, with batch normalisation and
     ReLU, and a final 1 x 1 convolution (AlonNT/Thesis). Where doubling does not reach the image's size exactly, bilinear
-    interpolation follows before the last layer. Vectors and averaged tokens pass through one linear layer.
+    interpolation follows before the last layer. Vectors, signals and averaged tokens pass through one linear layer.
     """
-    if len(activation_shape) == len(image_shape) == 3:
-        return MapDecoder(activation_shape, image_shape)
-    pooling = [MeanOverTokens()] if len(activation_shape) == 2 else []
-    features = activation_shape[-1] if pooling else math.prod(activation_shape)
-    flatten = [nn.Flatten()] if len(activation_shape) == 3 else []
-    return nn.Sequential(*pooling, *flatten, nn.Linear(features, math.prod(image_shape)), nn.Unflatten(1, image_shape))
+    if len(activation_shape) == len(site.task.image_shape) == 3:
+        return MapDecoder(activation_shape, site.task.image_shape)
+    return _linear_decoder(site, activation_shape)
+
+
+def build_pixel_decoder(site: Site) -> nn.Module:
+    """The output of the block at `site` -> logits of pixels in [0, 1], [N, *image_shape] (InfoPro, Wang et al., 2101.10832).
+
+    Maps are interpolated to the image's size and pass through two 3 x 3 convolutions, of 12 channels and of the image's.
+    Vectors, signals and averaged tokens pass through one linear layer.
+    """
+    shape, image_shape = site.shapes.output, site.task.image_shape
+    if len(shape) != 3 or len(image_shape) != 3:
+        return _linear_decoder(site, shape)
+    return nn.Sequential(
+        nn.Upsample(size=image_shape[1:], mode="bilinear", align_corners=True),
+        nn.Conv2d(shape[0], 12, 3, padding=1),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.Conv2d(12, image_shape[0], 3, padding=1),
+    )
+
+
+def _linear_decoder(site: Site, shape: tuple[int, ...]) -> nn.Module:
+    are_tokens = len(shape) == 2 and not site.is_signal
+    pooling: list[nn.Module] = [MeanOverTokens()] if are_tokens else [nn.Flatten()] if len(shape) > 1 else []
+    features = shape[-1] if are_tokens else math.prod(shape)
+    image_shape = site.task.image_shape
+    return nn.Sequential(*pooling, nn.Linear(features, math.prod(image_shape)), nn.Unflatten(1, image_shape))
 
 
 class MapDecoder(nn.Module):

@@ -7,7 +7,7 @@ turns vectors and tokens into maps.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
@@ -21,13 +21,30 @@ class HeadConfig(BaseModel, frozen=True, extra="forbid"):
     """The auxiliary head of every block but the last, whose head is the network's own classifier."""
 
     name: str = Field(description="the head")
+    by_block: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="for each block but the last, keys of this section that are other there, e.g. [{name: cnn}, {}, {}]; "
+        "[]: all blocks have the same head",
+    )
+
+
+def stands_anywhere(site: Site) -> str:
+    """The head can stand at every activation."""
+    return ""
 
 
 class Head(NamedTuple):
-    """An entry in the table of heads: its keys, and the function that builds it."""
+    """An entry in the table of heads.
+
+    Attributes:
+        config: Its keys.
+        build: The function that builds it.
+        refusal: Why it cannot stand at a site; empty where it can.
+    """
 
     config: type[HeadConfig]
     build: Build
+    refusal: Callable[[Site], str] = stands_anywhere
 
 
 class MeanOverTokens(nn.Module):
@@ -38,11 +55,12 @@ class MeanOverTokens(nn.Module):
 
 
 def on_vectors(build: Build) -> Build:
-    """Extends a head for vectors [C] to tokens [T, C], and one for maps to maps of patches [P, C, H, W]: averaged first."""
+    """Extends a head for vectors [C] and signals [C, T] to tokens [T, C], and one for maps to maps of patches [P, C, H, W]:
+    averaged first."""
 
     def built(site: Site, **keys: object) -> nn.Module:
         shape = site.shapes.output
-        if len(shape) not in (2, 4):
+        if len(shape) not in (2, 4) or site.is_signal:
             return build(site, **keys)
         return nn.Sequential(MeanOverTokens(), build(_with_output(site, shape[1:]), **keys))
 
@@ -50,7 +68,8 @@ def on_vectors(build: Build) -> Build:
 
 
 def on_maps(build: Build) -> Build:
-    """Extends a head for maps [C, H, W] to vectors [C], as 1 x 1 maps, and to tokens [T, C], which are averaged first."""
+    """Extends a head for maps [C, H, W] and signals [C, T] to vectors [C], as 1 x 1 maps, and to tokens [T, C], which are
+    averaged first."""
 
     def built(site: Site, **keys: object) -> nn.Module:
         shape = site.shapes.output

@@ -67,6 +67,20 @@ def unshared(config: MethodConfig) -> str:
     return method_class(config).unshared(**keys_of(config))
 
 
+def looks_inside(config: MethodConfig) -> bool:
+    """Whether the method looks at what modules inside a block return."""
+    return method_class(config).looks_inside(**keys_of(config))
+
+
+def check_method(config: MethodConfig, site: Site) -> None:
+    """Checks that the block at `site`, which is not the last one, can learn by this method.
+
+    Raises:
+        ValueError: It cannot; one line.
+    """
+    method_class(config).check(site, **keys_of(config))
+
+
 def build_method(config: MethodConfig, site: Site) -> Method:
     """Builds the method of one block, drawing the initial weights of its parts from torch's global generator."""
     if site.is_last:

@@ -6,19 +6,35 @@ from typing import Any, ClassVar
 from pydantic import field_validator
 
 from greedypipe.pipeline.method import LocalLoss, Method, MethodConfig
+from greedypipe.pipeline.methods.coarse_labels import CoarseLabels
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
+from greedypipe.pipeline.methods.cross_entropy_supcon import CrossEntropyAndContrast
+from greedypipe.pipeline.methods.infopro_contrast import InfoProContrast
+from greedypipe.pipeline.methods.infopro_softmax import InfoProSoftmax
+from greedypipe.pipeline.methods.pred import Pred
 from greedypipe.pipeline.methods.predsim import PredSim
 from greedypipe.pipeline.methods.reconstruction import Reconstruction
 from greedypipe.pipeline.methods.reconstruction_only import ReconstructionOnly
+from greedypipe.pipeline.methods.sim import Sim
+from greedypipe.pipeline.methods.supcon import SupervisedContrast
+from greedypipe.pipeline.methods.trgl import TransportRegularised
 from greedypipe.pipeline.own_code import resolve
 from greedypipe.pipeline.plugins import Family, Own
 from greedypipe.pipeline.site import Site
 
 LOCAL_LOSSES: Mapping[str, type[LocalLoss]] = {
     "cross_entropy": CrossEntropy,
+    "pred": Pred,
+    "sim": Sim,
     "predsim": PredSim,
+    "supcon": SupervisedContrast,
+    "cross_entropy_supcon": CrossEntropyAndContrast,
     "reconstruction": Reconstruction,
     "reconstruction_only": ReconstructionOnly,
+    "infopro_softmax": InfoProSoftmax,
+    "infopro_contrast": InfoProContrast,
+    "trgl": TransportRegularised,
+    "coarse_labels": CoarseLabels,
 }
 """By their names in the configuration."""
 
@@ -59,11 +75,12 @@ def keys_of(config: MethodConfig) -> dict[str, Any]:
     return {key: value for key, value in config if key != "name"}
 
 
-def local_needs_of(config: MethodConfig) -> frozenset[str]:
-    """Names of the tensors that a local loss needs."""
-    local = resolve(config.name) if isinstance(config, OwnMethod) else LOCAL_LOSSES[config.name]
-    needed: frozenset[str] = local.needed(**keys_of(config))
-    return needed
+def local_class(config: MethodConfig) -> type[LocalLoss]:
+    """The class that a section `method.local` names."""
+    if isinstance(config, OwnMethod):
+        local: type[LocalLoss] = resolve(config.name)
+        return local
+    return LOCAL_LOSSES[config.name]
 
 
 def build_local_loss(config: MethodConfig, site: Site) -> LocalLoss:

@@ -10,7 +10,7 @@ Travels back: the gradient of each block's input. Cost: with delay one more forw
 inputs of `delay` batches.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -20,7 +20,7 @@ from greedypipe.pipeline.ends import GRADIENT, EndsWithInputGradient
 from greedypipe.pipeline.feedback import Reach
 from greedypipe.pipeline.kept import INPUT
 from greedypipe.pipeline.method import MethodConfig, Sample, TaskLoss, Turn
-from greedypipe.pipeline.methods.local_losses import LOCAL_FAMILY, build_local_loss, local_needs_of
+from greedypipe.pipeline.methods.local_losses import LOCAL_FAMILY, build_local_loss, keys_of, local_class
 from greedypipe.pipeline.site import Site
 
 
@@ -35,8 +35,8 @@ class Overlap(EndsWithInputGradient):
         local: Annotated[MethodConfig, LOCAL_FAMILY] = Field(
             {"name": "cross_entropy"},
             validate_default=True,
-            description="a block's own loss with its keys: cross_entropy, predsim, reconstruction, reconstruction_only or "
-            "your own",
+            description="a block's own loss with its keys: a method that needs nothing back and trains the layers, or your "
+            "own",
         )
         first_block: bool = Field(True, description="whether block 0 has a loss of its own; false: the next one's alone")
 
@@ -59,7 +59,18 @@ class Overlap(EndsWithInputGradient):
 
     @classmethod
     def needed(cls, **keys: Any) -> frozenset[str]:
-        return cls.needs | local_needs_of(keys["local"])
+        return cls.needs | local_class(keys["local"]).needed(**keys_of(keys["local"]))
+
+    @classmethod
+    def check(cls, site: Site, **keys: Any) -> None:
+        local_class(keys["local"]).check(site, **keys_of(keys["local"]))
+
+    @classmethod
+    def looks_inside(cls, **keys: Any) -> bool:
+        return local_class(keys["local"]).looks_inside(**keys_of(keys["local"]))
+
+    def taps(self) -> Sequence[nn.Module]:
+        return self.local.taps() if self._has_own_loss else ()
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]

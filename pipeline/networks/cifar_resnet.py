@@ -29,7 +29,7 @@ class _ZeroPadShortcut(nn.Module):
         return functional.pad(x, (0, 0, 0, 0, 0, self.added_channels))
 
 
-class _BasicBlock(nn.Module):
+class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, activation after the sum, dropout before the first convolution."""
 
     def __init__(
@@ -73,8 +73,8 @@ class CifarResnetConfig(ConvolutionalConfig):
             out_channels = scale_channels(stage_channels, self.width)
             for index in range(CIFAR_RESNETS[self.name]):
                 stride = 2 if stage > 1 and index == 0 else 1
-                block = _BasicBlock(channels, out_channels, stride, self.dropout, self.activation, self.padding)
-                layers.append(Layer(f"layer{stage}.{index}", f"layer{stage}.{index}", block))
+                block = BasicBlock(channels, out_channels, stride, self.dropout, self.activation, self.padding)
+                layers.append(Layer(f"layer{stage}.{index}", f"layer{stage}.{index}", block, ("bn2",)))
                 channels = out_channels
         for layer in layers:
             layer.module.apply(_initialise_convolution)

@@ -16,15 +16,22 @@ class Layer:
         name: Unique within the network, e.g. ``conv1``, ``pool1``, ``layer2.0``.
         prefix: Put before the keys of the module's own state dict, it gives the ordinary network's names; '' for none.
         module: The computation and its parameters.
+        residuals: Names of the modules inside it whose outputs are added to a shortcut.
     """
 
     name: str
     prefix: str
     module: nn.Module
+    residuals: tuple[str, ...] = ()
 
     def qualified(self, key: str) -> str:
         """Returns the ordinary network's name of a state-dict key, e.g. ``layer2.0.conv1.weight``."""
         return f"{self.prefix}.{key}" if self.prefix else key
+
+    @property
+    def branches(self) -> tuple[nn.Module, ...]:
+        """The last modules of the residual branches: what they return is added to a shortcut."""
+        return tuple(self.module.get_submodule(name) for name in self.residuals)
 
     @property
     def has_parameters(self) -> bool:

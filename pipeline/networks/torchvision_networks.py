@@ -53,7 +53,8 @@ class TorchvisionResnetConfig(ModelConfig):
         layers = [Layer("conv1", "", _select(resnet, "conv1", "bn1", "relu", "maxpool"))]
         for group in ("layer1", "layer2", "layer3", "layer4"):
             for index, block in enumerate(getattr(resnet, group)):
-                layers.append(Layer(f"{group}.{index}", f"{group}.{index}", block))
+                last = "bn3" if hasattr(block, "bn3") else "bn2"
+                layers.append(Layer(f"{group}.{index}", f"{group}.{index}", block, (last,)))
         children = OrderedDict[str, nn.Module](avgpool=resnet.avgpool, flatten=nn.Flatten(), fc=resnet.fc)
         return Network(tuple(layers), Layer("classifier", "", nn.Sequential(children)))
 
@@ -78,7 +79,7 @@ class TorchvisionVitConfig(ModelConfig):
         vit = _import_models(self.name).vit_b_16(image_size=rows, num_classes=num_classes)
         layers = [Layer("conv_proj", "", _PatchEmbedding(vit))]
         for name, encoder_layer in vit.encoder.layers.named_children():
-            layers.append(Layer(name, f"encoder.layers.{name}", encoder_layer))
+            layers.append(Layer(name, f"encoder.layers.{name}", encoder_layer, ("dropout", "mlp")))
         children = OrderedDict[str, nn.Module](
             encoder=_select(vit.encoder, "ln"), class_token=_ClassToken(), heads=vit.heads
         )

@@ -21,6 +21,7 @@ from greedypipe.pipeline.heads import HEADS
 from greedypipe.pipeline.method import Sample, Turn
 from greedypipe.pipeline.methods import METHODS
 from greedypipe.pipeline.order import Act, turn_order
+from greedypipe.pipeline.trunk import tapped
 from greedypipe.workers.data.source import BatchSource
 from tests.unit.tiny import CPU, differing, learned
 
@@ -28,6 +29,12 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TINY = ("data.name=digits", "data.batch_size=32", "model.name=vgg8b", "model.width=0.1", "optimizer.lr=0.05")
 FOUR = (*TINY, "partition.blocks=4", "model.dropout=0.2")
 """Four blocks with dropout and batch normalisation."""
+OF_ITS_OWN = {
+    "method.name=trgl": ("model.name=resnet20", "model.width=0.5"),
+    "head.name=private_layers": ("model.name=tests.unit.own_objects:transformer",),
+}
+"""The network of variants that cannot do with `FOUR`'s."""
+ON_SIGNALS = "model.name=tests.unit.own_objects:of_signals"
 STEPS = 4
 OVERLAP = [f"method.name=overlap method.local.name={name}" for name in ("reconstruction", "own_method:Focal")]
 """Over a loss that needs more than labels, and over a user's own."""
@@ -38,7 +45,7 @@ every_method = pytest.mark.parametrize("variant", METHOD_NAMES)
 WITH_FEEDBACK = [f"method.name={name}" for name, one in METHODS.items() if one.reach is not Reach.NONE] + OVERLAP
 LOCAL = [name for name in METHOD_NAMES if name not in WITH_FEEDBACK]
 every_local_method = pytest.mark.parametrize("variant", LOCAL)
-every_local_variant = pytest.mark.parametrize("variant", [*LOCAL, *HEAD_NAMES])
+every_local_variant = pytest.mark.parametrize("variant", [*LOCAL, *HEAD_NAMES, ON_SIGNALS])
 every_variant = pytest.mark.parametrize("variant", [*METHOD_NAMES, *HEAD_NAMES])
 Message = dict[str, Tensor]
 
@@ -50,7 +57,15 @@ def _examples_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan_of(variant: str, processes: int = 1, overrides: Sequence[str] = FOUR) -> Plan:
-    return make_plan(load_config(None, [*overrides, *variant.split()]), processes)
+    return make_plan(load_config(None, [*_network_of(variant, overrides), *variant.split()]), processes)
+
+
+def _network_of(variant: str, overrides: Sequence[str]) -> list[str]:
+    own = (variant,) if variant == ON_SIGNALS else OF_ITS_OWN.get(variant, ())
+    # Networks of one's own take no other keys.
+    shared = "model.dropout" if own and ":" not in own[0] else "model." if not own else None
+    kept = (one for one in overrides if not one.startswith("model.") or (shared and one.startswith(shared)))
+    return [*kept, *own]
 
 
 def blocks_of(plan: Plan, stage: int = 0) -> list[Block]:
@@ -190,12 +205,12 @@ def test_one_block_is_back_propagation_whatever_the_method(variant: str) -> None
 def sample_of(plan: Plan, block: Block) -> Sample:
     """The activation of noise with its graph, and no more of the rest than the method says it needs."""
     x = block.precision.canonical(torch.randn(6, *block.shapes.input))
-    with torch.set_grad_enabled(block.method.trains_layers):
+    with torch.set_grad_enabled(block.method.trains_layers), tapped(block.method.taps()) as inner:
         h = nn.Sequential(*(layer.module for layer in block.layers))(x)
     extras = {IMAGE: torch.randn(6, 1, 8, 8)}
     needs = plan.blueprint.needs(block.index)
     needed = {name: tensor for name, tensor in extras.items() if name in needs}
-    return Sample(torch.arange(6), needed, input=x, output=h)
+    return Sample(torch.arange(6) % 4, needed, input=x, output=h, inner=tuple(inner))
 
 
 @pytest.mark.parametrize("index", [0, 2])

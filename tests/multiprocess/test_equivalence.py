@@ -25,7 +25,9 @@ VARIANTS = {
     "clipped cosine": ["optimizer.clip_norm=0.5", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"],
     "accumulated": ["optimizer.accumulate_batches=5", "method.name=features_replay"],
     "no room to spare": ["buffers.capacity=1", "link.slots=1"],
-    **{name: [f"method.name={name}"] for name in METHODS if name not in ("cross_entropy", "predsim")},
+    "trgl": ["method.name=trgl", "model.name=resnet20", "model.width=0.5"],
+    "before the pool": ["method.name=reconstruction", "method.tap=pre_pool", "method.shift=[1,3]"],
+    **{name: [f"method.name={name}"] for name in METHODS if name not in ("cross_entropy", "predsim", "trgl")},
 }
 
 

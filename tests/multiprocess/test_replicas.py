@@ -65,7 +65,7 @@ def test_a_run_with_replicas_gives_the_same_bits_every_time(tmp_path: Path) -> N
     assert any(not torch.equal(value, exported(alone)[name]) for name, value in exported(once).items()), "not shared"
 
 
-@pytest.mark.parametrize("loss", ["predsim", "reconstruction_only", "none"])
+@pytest.mark.parametrize("loss", ["reconstruction", "reconstruction_only", "none"])
 def test_every_kind_of_loss_can_be_shared(loss: str, tmp_path: Path) -> None:
     outcome = run_pipeline([*TINY, "partition.blocks=2", "placement.replicas=2", f"method.name={loss}"], 4, tmp_path)
     assert outcome.exit_codes == [0] * 4, outcome.printed

@@ -10,11 +10,11 @@ from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.pipeline import reference
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.feedback import FeedbackConfig
 from greedypipe.pipeline.networks.vgg import VggConfig
 from greedypipe.pipeline.optimizer import SgdConfig
 from greedypipe.pipeline.recut import transferred_state
+from greedypipe.pipeline.sections import TrainingConfig
 from tests.oracles import programs
 from tests.unit.test_feedback_oracles import LR, Program, data
 from tests.unit.tiny import differing, head, learned, make_blocks, method

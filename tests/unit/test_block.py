@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.method import Sample
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
 from greedypipe.pipeline.networks import Layer, ModelConfig
@@ -18,6 +17,7 @@ from greedypipe.pipeline.networks.plain import BasicCnnConfig
 from greedypipe.pipeline.optimization import Optimization, Optimizations
 from greedypipe.pipeline.optimizer import SgdConfig
 from greedypipe.pipeline.precision import Precision
+from greedypipe.pipeline.sections import TrainingConfig
 from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.task import Classification
 from tests.unit.tiny import (

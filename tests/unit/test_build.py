@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.method import Method, TaskLoss
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
 from greedypipe.pipeline.methods.none import Untrained
@@ -22,6 +21,7 @@ from greedypipe.pipeline.networks.custom import OwnNetwork
 from greedypipe.pipeline.optimizer import AdamConfig, SgdConfig
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.randomness import derive_seed
+from greedypipe.pipeline.sections import TrainingConfig
 from tests.unit.tiny import (
     CPU,
     DIGITS,

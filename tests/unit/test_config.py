@@ -134,7 +134,10 @@ WRONG = {
         "command line: method.beta: unknown key with method.name=cross_entropy (predsim only)",
     ),
     "key of the old section loss": (["loss.beta=0.5"], "command line: loss.beta: unknown key; did you mean method.beta?"),
-    "key of another head": (["head.hidden=9"], "command line: head.hidden: unknown key with head.name=mlp_sr (mlp only)"),
+    "key of another head": (
+        ["head.hidden=9"],
+        "command line: head.hidden: unknown key with head.name=mlp_sr (mlp, infopro only)",
+    ),
     "key of another optimizer": (
         ["optimizer.name=adam", "optimizer.momentum=0.5"],
         "command line: optimizer.momentum: unknown key with optimizer.name=adam (sgd only)",

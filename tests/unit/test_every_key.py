@@ -189,6 +189,9 @@ def silent(overrides: Sequence[str]) -> int:
 
 
 VGG = ("model.name=vgg8b", "model.width=0.1")
+AUGLOCAL = ["head.name=auglocal", "model.name=resnet20", "model.width=0.5"]
+TRANSFORMER = ["head.name=private_layers", f"model.name={OWN_OBJECTS}:transformer"]
+RESIDUAL = ["method.name=trgl", "model.name=resnet20", "model.width=0.5"]
 CRITIC = ["method.name=local_critic"]
 CRITIC_SGD = [*CRITIC, "auxiliary.name=sgd"]
 QUANTISED = ["codec.name=vq", "codec.codes=8"]
@@ -230,10 +233,33 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "head.hidden": ("8", trained, ["head.name=mlp"]),
     "head.depth": ("2", trained, ["head.name=conv"]),
     "head.width": ("2", trained, ["head.name=conv"]),
+    "head.features": ("20", trained, ["head.name=linear", *VGG]),
+    "head.hidden of infopro": ("8", trained, ["head.name=infopro"]),
+    "head.depth of auglocal": ("1", trained, AUGLOCAL),
+    "head.pyramid": ("0", trained, [*AUGLOCAL, "partition.blocks=3"]),
+    "head.width of auglocal": ("2", trained, AUGLOCAL),
+    "head.pooled": ("false", trained, AUGLOCAL),
+    "head.channels": ("8", trained, ["head.name=critic", *VGG]),
+    "head.depth of private_layers": ("0", trained, TRANSFORMER),
+    "head.reads": ("mean", trained, TRANSFORMER),
+    "head.by_block": ("[{name: linear}, {}, {}]", trained, []),
     "head.options": ("{bias: false}", trained, [f"head.name={OWN_OBJECTS}:own_head"]),
     "method.name": ("predsim", trained, []),
     "method.beta": ("0.5", trained, ["method.name=predsim"]),
     "method.weight": ("0.9", trained, ["method.name=reconstruction"]),
+    "method.features": ("20", trained, ["method.name=pred", *VGG]),
+    "method.features of supcon": ("8", trained, ["method.name=supcon"]),
+    "method.temperature": ("0.5", trained, ["method.name=supcon"]),
+    "method.temperature of infopro_contrast": ("0.5", trained, ["method.name=infopro_contrast"]),
+    "method.weight of cross_entropy_supcon": ("0.9", trained, ["method.name=cross_entropy_supcon"]),
+    "method.weight of trgl": ("0.9", trained, RESIDUAL),
+    "method.early": ("1", trained, RESIDUAL),
+    "method.groups": ("[5,10,10]", trained, ["method.name=coarse_labels"]),
+    "method.ixx": ("[2,1]", trained, ["method.name=infopro_softmax"]),
+    "method.ixy": ("[2,1]", trained, ["method.name=infopro_softmax"]),
+    "method.shift": ("[1,3]", trained, ["method.name=reconstruction"]),
+    "method.tap": ("pre_pool", trained, ["method.name=reconstruction", *VGG]),
+    "method.last_block": ("false", trained, ["method.name=none"]),
     "method.options": ("{scale: 0.5}", trained, [f"method.name={OWN_OBJECTS}:OwnMethod"]),
     "method.weight of last_gradient": ("0.9", trained, ["method.name=last_gradient"]),
     "method.weight of overlap": ("0.9", trained, ["method.name=overlap"]),
@@ -274,6 +300,8 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "auxiliary.peak": ("0.5", auxiliary_rates, [*CRITIC_SGD, "auxiliary.schedule=one_cycle"]),
     "auxiliary.warmup_epochs": ("1", auxiliary_rates, CRITIC_SGD),
     "auxiliary.warmup_steps": ("2", auxiliary_rates, CRITIC_SGD),
+    "auxiliary.by_block": ("[{lr: 0.01}, {}, {}, {}]", trained, CRITIC_SGD),
+    "optimizer.by_block": ("[{lr: 0.01}, {}, {}, {}]", trained, []),
     "optimizer.name": ("adamw", trained, []),
     "optimizer.accumulate_batches": ("2", trained, []),
     "optimizer.lr": ("0.01", trained, []),
@@ -294,6 +322,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "training.schedule": ("one_by_one", planned, []),
     "training.epochs": ("2", planned, []),
     "training.seed": ("1", trained, []),
+    "training.label_smoothing": ("0.1", trained, []),
     "training.precision": ("bf16", trained, []),
     "training.compile": ("inductor", compiles, []),
     "training.channels_last": ("false", planned, ["model.name=basic_cnn"]),

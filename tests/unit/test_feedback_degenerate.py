@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from greedypipe.pipeline import reference
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.feedback import FeedbackConfig
 from greedypipe.pipeline.methods import METHODS
 from greedypipe.pipeline.methods.local_losses import LOCAL_LOSSES
 from greedypipe.pipeline.networks.vgg import VggConfig
 from greedypipe.pipeline.optimizer import AdamConfig, SgdConfig
 from greedypipe.pipeline.partition import PartitionConfig
+from greedypipe.pipeline.sections import TrainingConfig
 from tests.oracles import programs
 from tests.unit.test_feedback_oracles import Program, data
 from tests.unit.tiny import head, make_blocks, method

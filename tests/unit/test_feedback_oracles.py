@@ -10,13 +10,13 @@ from torch import Tensor, nn, optim
 
 from greedypipe.pipeline import reference
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.feedback import FeedbackConfig
 from greedypipe.pipeline.method import Sample
 from greedypipe.pipeline.methods.dfa import feedback_matrix
 from greedypipe.pipeline.networks.vgg import VggConfig
 from greedypipe.pipeline.optimizer import AdamConfig, SgdConfig
 from greedypipe.pipeline.randomness import derive_seed
+from greedypipe.pipeline.sections import TrainingConfig
 from tests.oracles import programs
 from tests.unit.tiny import CLASSES, DIGITS, head, make_blocks, method
 

@@ -183,7 +183,8 @@ def test_every_parameter_of_a_loss_is_trained(name: str, shape: tuple[int, ...])
 
 
 def test_losses_declare_whether_they_want_the_image() -> None:
-    assert [name for name in NAMES if IMAGE_NAME in build(name).needs] == ["reconstruction", "reconstruction_only"]
+    wanting = ["reconstruction", "reconstruction_only", "infopro_softmax", "infopro_contrast"]
+    assert [name for name in NAMES if IMAGE_NAME in build(name).needs] == wanting
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "reconstruction_only"])
@@ -256,7 +257,7 @@ ACTIVATIONS = [(6, 8, 8), (6, 7, 7), (6, 4, 4), (6, 3, 3), (6, 2, 2), (6, 1, 1),
 def test_the_decoder_gives_an_image_whatever_the_activation(
     shape: tuple[int, ...], image_shape: tuple[int, int, int]
 ) -> None:
-    decoder = build_decoder(shape, image_shape)
+    decoder = build_decoder(make_site(shape, images=image_shape), shape)
     image = decoder(torch.randn(3, *shape))
     assert image.shape == (3, *image_shape)
     image.pow(2).sum().backward()
@@ -266,12 +267,12 @@ def test_the_decoder_gives_an_image_whatever_the_activation(
 @pytest.mark.parametrize("image_shape", IMAGES, ids=str)
 def test_the_decoder_of_a_map_of_the_images_size_is_a_1x1_convolution(image_shape: tuple[int, int, int]) -> None:
     channels, *size = image_shape
-    decoder = build_decoder((16, *size), image_shape)
+    decoder = build_decoder(make_site((16, *size), images=image_shape), (16, *size))
     assert [tuple(parameter.shape) for parameter in decoder.parameters()] == [(channels, 16, 1, 1), (channels,)]
 
 
 def test_the_decoder_doubles_the_map_and_halves_the_channels_until_it_has_the_images_size() -> None:
-    decoder = build_decoder((64, 4, 4), (3, 32, 32))
+    decoder = build_decoder(make_site((64, 4, 4), images=(3, 32, 32)), (64, 4, 4))
     assert isinstance(decoder, MapDecoder)
     assert [type(step) for step in decoder.upsampling] == [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU] * 3
     upsampling = [step for step in decoder.upsampling if isinstance(step, nn.ConvTranspose2d)]
@@ -282,4 +283,4 @@ def test_the_decoder_doubles_the_map_and_halves_the_channels_until_it_has_the_im
 
 
 def test_the_decoder_of_few_channels_keeps_at_least_one() -> None:
-    assert build_decoder((2, 1, 1), (1, 8, 8))(torch.randn(3, 2, 1, 1)).shape == (3, 1, 8, 8)
+    assert build_decoder(make_site((2, 1, 1)), (2, 1, 1))(torch.randn(3, 2, 1, 1)).shape == (3, 1, 8, 8)

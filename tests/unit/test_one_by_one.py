@@ -11,9 +11,9 @@ from greedypipe.launch.planning.best_cut import make_forecast
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.pipeline import reference
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.networks.vgg import VggConfig
 from greedypipe.pipeline.optimizer import SgdConfig
+from greedypipe.pipeline.sections import TrainingConfig
 from tests.oracles import programs
 from tests.unit.test_feedback_oracles import LR, Program, data
 from tests.unit.tiny import STEPS, differing, head, learned, make_blocks, make_blueprint

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.networks.custom import OwnNetwork
 from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.precision import Precision
+from greedypipe.pipeline.sections import TrainingConfig
 from tests.unit.tiny import DIGITS, RGB, ROWS, VGG, batch, differing, flat, head, make_block, train
 
 

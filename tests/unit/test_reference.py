@@ -10,10 +10,10 @@ from torch.nn import functional
 from greedypipe.pipeline import reference
 from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.networks import ModelConfig
 from greedypipe.pipeline.optimizer import AdamConfig, OptimizerConfig, SgdConfig
 from greedypipe.pipeline.randomness import derive_seed
+from greedypipe.pipeline.sections import TrainingConfig
 from tests.unit.tiny import CLASSES, DROPOUT, MLP, RGB, ROWS, VGG, differing, learned, loss_of, make_blocks, method
 
 

@@ -14,8 +14,8 @@ from greedypipe.buffers.selectors import newest
 from greedypipe.pipeline import reference
 from greedypipe.pipeline.batch import IMAGE
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.build import TrainingConfig
 from greedypipe.pipeline.networks import ModelConfig
+from greedypipe.pipeline.sections import TrainingConfig
 from greedypipe.pipeline.staleness import Handover, lockstep, random_order, simulate
 from tests.unit.tiny import CLASSES, DIGITS, DROPOUT, ROWS, STEPS, VGG, differing, learned, make_blocks, method
 

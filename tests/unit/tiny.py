@@ -9,7 +9,7 @@ from torch import Tensor
 
 from greedypipe.pipeline.batch import IMAGE, Batch
 from greedypipe.pipeline.block import Block
-from greedypipe.pipeline.build import Blueprint, Sections, TrainingConfig
+from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.heads import HEAD_FAMILY, build_head
 from greedypipe.pipeline.methods import METHOD_FAMILY
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
@@ -18,6 +18,7 @@ from greedypipe.pipeline.networks.plain import MlpConfig
 from greedypipe.pipeline.networks.vgg import VggConfig
 from greedypipe.pipeline.optimizer import SgdConfig
 from greedypipe.pipeline.partition import PartitionConfig
+from greedypipe.pipeline.sections import Sections, TrainingConfig
 from greedypipe.pipeline.site import Shapes, Site
 from greedypipe.pipeline.task import Classification
 
