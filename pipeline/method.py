@@ -89,6 +89,7 @@ class Method(nn.Module, ABC):
         can."""
         return ""
 
+    @classmethod
     def check(cls, site: Site, **keys: Any) -> None:
         """Checks that the block at `site`, which is not the last one, can learn so. Draws no random number.
 

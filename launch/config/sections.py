@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from greedypipe.buffers.replay import BuffersConfig
-from greedypipe.pipeline.build import Sections, TrainingConfig
 from greedypipe.pipeline.codecs import CodecConfig
 from greedypipe.pipeline.feedback import FeedbackConfig, Reach
 from greedypipe.pipeline.heads import HEAD_FAMILY, head_at
@@ -17,6 +16,7 @@ from greedypipe.pipeline.no_effect import NO_EFFECT, no_effect
 from greedypipe.pipeline.optimizer import AUXILIARY_FAMILY, OPTIMIZER_FAMILY, OptimizerConfig, SameConfig
 from greedypipe.pipeline.options import Refused, in_words, refusal
 from greedypipe.pipeline.partition import PartitionConfig
+from greedypipe.pipeline.sections import Sections, TrainingConfig
 from greedypipe.workers.around.scripted_faults import DebugConfig
 from greedypipe.workers.block_files import CheckpointConfig
 from greedypipe.workers.data.config import DataConfig
@@ -155,7 +155,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         codec = info.data.get("codec")
         if codec and codec.name != "none" and link.dtype != "same":
             problem = f"got {link.dtype}, which has no effect with codec.name={codec.name}: numbers of vectors travel"
-            raise refusal("link", [(("dtype",), link.dtype, problem)])
+            raise refusal("link", [(("dtype",), link.dtype, problem)], NO_EFFECT)
         return link
 
     @field_validator("head")

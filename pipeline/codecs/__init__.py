@@ -9,7 +9,7 @@ from greedypipe.pipeline.batch import ACTIVATION, TensorSpec
 from greedypipe.pipeline.codecs.interface import Codec, Form
 from greedypipe.pipeline.codecs.plain import PlainCodec, as_it_is
 from greedypipe.pipeline.codecs.vq import VectorQuantiser, vector_form
-from greedypipe.pipeline.no_effect import NoEffect
+from greedypipe.pipeline.no_effect import no_effect
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.site import Site
 
@@ -31,7 +31,7 @@ class CodecConfig(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _name_uses_it(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("name") == "none" and value != cls.model_fields[str(info.field_name)].default:
-            raise NoEffect(f"got {value}, which has no effect with codec.name=none; it needs vq")
+            raise no_effect(f"got {value}, which has no effect with codec.name=none; it needs vq")
         return value
 
 

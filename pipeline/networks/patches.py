@@ -5,7 +5,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from greedypipe.pipeline.networks.interface import ModelConfig
-from greedypipe.pipeline.networks.layer import Network
+from greedypipe.pipeline.networks.layer import Layer, Network
 
 
 class CutPatches(nn.Module):
@@ -59,7 +59,12 @@ def build_in_patches(model: ModelConfig, input_shape: tuple[int, ...], num_class
     inner = model.build((channels, side, side), num_classes)
     first, *others = inner.layers
     layers = (
-        replace(first, module=nn.Sequential(CutPatches(side), PerPatch(first.module))),
-        *(replace(layer, module=PerPatch(layer.module)) for layer in others),
+        _inside(first, nn.Sequential(CutPatches(side), PerPatch(first.module)), "1.module."),
+        *(_inside(layer, PerPatch(layer.module), "module.") for layer in others),
     )
     return Network(layers, replace(inner.classifier, module=nn.Sequential(MeanOverPatches(), inner.classifier.module)))
+
+
+def _inside(layer: Layer, module: nn.Module, place: str) -> Layer:
+    """The layer with a module that holds its own one at a place."""
+    return replace(layer, module=module, residuals=tuple(place + name for name in layer.residuals))

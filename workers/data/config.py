@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from greedypipe.pipeline.no_effect import NoEffect
+from greedypipe.pipeline.no_effect import no_effect
 from greedypipe.workers.user_path import UserPath
 
 Augment = Literal["none", "crop", "crop_flip", "resized_crop", "resized_crop_flip"]
@@ -69,7 +69,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     def _order_uses_it(cls, value: Any, info: ValidationInfo) -> Any:
         order = info.data.get("order")
         if order == "shuffled" and value != cls.model_fields[str(info.field_name)].default:
-            raise NoEffect(f"got {value!r}, which has no effect with data.order=shuffled; it needs curriculum")
+            raise no_effect(f"got {value!r}, which has no effect with data.order=shuffled; it needs curriculum")
         return value
 
     @field_validator("validation")
