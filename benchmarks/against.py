@@ -6,9 +6,10 @@ COMMIT is a commit of this repository, which is unpacked into a temporary folder
 trees run as users start them, through torchrun and launch/, under this python; each is found to import its own code first.
 
 Bits: runs of eight configurations are exported by each tree (launch/export.py); the files must have the same bytes. Where
-heads have other names, their tensors must. Throughput: steady samples per second of the slowest stage, without start-up.
-Start: commands that train nothing, and the time from torchrun to the first trained batch. Everything timed is interleaved;
-figures are medians over the repeats of the ratio within a repeat. The exit code is 1 where bits differ.
+heads have other names, their tensors must. Throughput: steady samples per second of the slowest stage, without start-up;
+both trees train at the same time on the same cores. Start: commands that train nothing, and the time from torchrun to the
+first trained batch; the trees take turns. Figures are medians over the repeats of the ratio within a repeat. The exit code
+is 1 where bits differ.
 """
 
 import argparse

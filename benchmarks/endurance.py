@@ -72,9 +72,11 @@ def look(launcher: int, at_s: float) -> Iterator[Look]:
     for pid in _tree(launcher):
         place = Path("/proc") / str(pid)
         try:
-            status = dict(line.split(":\t", 1) for line in (place / "status").read_text().splitlines() if ":\t" in line)
+            status = dict(
+                line.split(":\t", 1) for line in (place / "status").read_text(encoding="utf-8").splitlines() if ":\t" in line
+            )
             descriptors = len(list((place / "fd").iterdir()))
-            command = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            command = (place / "cmdline").read_bytes().decode("utf-8", errors="replace").split("\0")
         except OSError:
             continue
         if "VmRSS" in status:
@@ -89,7 +91,7 @@ def _tree(root: int) -> list[int]:
         found.append(pid)
         for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
             try:
-                new += [int(child) for child in tasks.read_text().split()]
+                new += [int(child) for child in tasks.read_text(encoding="ascii").split()]
             except OSError:
                 continue
     return found

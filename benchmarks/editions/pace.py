@@ -1,9 +1,10 @@
-"""How fast two trees train the same runs, and how soon they begin: always interleaved, a ratio within each repeat."""
+"""How fast two trees train the same runs, at the same time, and how soon they begin, in turn: a ratio within each repeat."""
 
 import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,23 +135,36 @@ def interleaved(trees: tuple[Tree, Tree], repeats: int, measure: Measure) -> tup
 def throughput(trees: tuple[Tree, Tree], load: Load, repeats: int, seconds: float, folder: Path) -> Figure:
     """Steady samples per second of the slowest stage; start-up and what is left over at the end are not counted.
 
-    The number of steps is what a pilot of the earlier tree suggests for `seconds` seconds, and at least the pilot's own.
+    Both trees train at the same time, on the same cores, and are compared over the time in which both do: whatever slows
+    the machine slows both. So each has about half of the speed that it has alone.
+
+    The number of steps is what a pilot suggests for `seconds` seconds, and at least the pilot's own.
     """
     warmup = WARMUP_STEPS * load.step_scale
-    pilot = _rate(trees[0], load, PILOT_STEPS * load.step_scale, warmup, folder / "pilot")
-    steps = max(PILOT_STEPS * load.step_scale, int(seconds * pilot / load.batch_size))
-
-    def measure(tree: Tree, number: int) -> float:
-        return _rate(tree, load, steps, warmup, folder / f"{tree.label}{number}")
-
-    return Figure(load.name, "samples/s", *interleaved(trees, repeats, measure), load.target)
+    pilot = sum(_rates(trees, load, PILOT_STEPS * load.step_scale, warmup, folder / "pilot"))
+    steps = max(PILOT_STEPS * load.step_scale, int(seconds * pilot / 2 / load.batch_size))
+    rates = [_rates(trees, load, steps, warmup, folder / str(number)) for number in range(repeats)]
+    earlier, current = zip(*rates, strict=True)
+    return Figure(load.name, "samples/s", list(earlier), list(current), load.target)
 
 
-def _rate(tree: Tree, load: Load, steps: int, warmup: int, folder: Path) -> float:
+def _rates(trees: tuple[Tree, Tree], load: Load, steps: int, warmup: int, folder: Path) -> list[float]:
+    """Of both trees, which train at the same time."""
+    folder.mkdir()
     whole = warmup + steps + AHEAD_STEPS * (load.processes - 1)
-    interval = f"logging.interval_steps={max(2, steps // 16)}"
-    tree.train(load.processes, (*load.settings, *load.length(whole), interval), folder)
-    return load.batch_size * min(steady_steps_per_s([_progress(folder, stage) for stage in range(load.processes)], warmup))
+    settings = (*load.settings, *load.length(whole), f"logging.interval_steps={max(2, steps // 16)}")
+    # One core for one process each, where there are more: else each tree would have a core of its own.
+    cores = range(load.processes)
+
+    def train(tree: Tree) -> list[Progress]:
+        tree.train(load.processes, settings, folder / tree.label, cores=cores)
+        return [_progress(folder / tree.label, stage) for stage in range(load.processes)]
+
+    with ThreadPoolExecutor(len(trees)) as pool:
+        stages = [stage for progress in pool.map(train, trees) for stage in progress]
+    rates = steady_steps_per_s(stages, warmup)
+    by_tree = rates[: load.processes], rates[load.processes :]
+    return [load.batch_size * min(one) for one in by_tree]
 
 
 def _progress(folder: Path, stage: int) -> Progress:

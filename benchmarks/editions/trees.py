@@ -36,15 +36,22 @@ class Tree:
     root: Path
     keys: Mapping[str, str]
 
-    def call(self, command: Sequence[str], **environment: str) -> "subprocess.CompletedProcess[str]":
+    def call(
+        self, command: Sequence[str], cores: Sequence[int] = (), **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         """Runs python with these arguments, in the tree's folder, to the end.
+
+        Args:
+            cores: Positions of those that it may use, of all that there are; empty: all.
 
         Raises:
             RuntimeError: It failed; with what it printed.
         """
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        mine = sorted(os.sched_getaffinity(0))
+        chosen = ",".join(str(mine[core % len(mine)]) for core in cores)
         done = subprocess.run(
-            [sys.executable, *command],
+            [*(("taskset", "-c", chosen) if chosen else ()), sys.executable, *command],
             cwd=self.root,
             env=inherited | {"OMP_NUM_THREADS": "1"} | environment,
             capture_output=True,
@@ -55,17 +62,20 @@ class Tree:
             raise RuntimeError(f"{self.label}: python {' '.join(command)}:\n{done.stdout}{done.stderr}")
         return done
 
-    def train(self, processes: int, settings: Sequence[str], folder: Path, *arguments: str) -> None:
+    def train(
+        self, processes: int, settings: Sequence[str], folder: Path, *arguments: str, cores: Sequence[int] = ()
+    ) -> None:
         """Trains in `folder`, started by torchrun.
 
         Args:
             settings: Of the form section.key=value, in this file's names; all others have their defaults.
             arguments: Further ones of launch/run.py.
+            cores: As of `call`.
         """
         config = folder.with_suffix(".yaml")
         config.write_text("{}\n", encoding="utf-8")
         where = [f"--config={config}", f"run.folder={folder.parent}", f"run.name={folder.name}"]
-        self.call([*torchrun(processes), "launch/run.py", *arguments, *where, *self._translated(settings)])
+        self.call([*torchrun(processes), "launch/run.py", *arguments, *where, *self._translated(settings)], cores)
 
     def export(self, run: Path, model: Path) -> None:
         """Writes a run's network to `model`, and its heads next to it."""
@@ -92,7 +102,7 @@ class Tree:
 
 def torchrun(processes: int) -> list[str]:
     """Arguments of python that start `processes` processes of the script that follows."""
-    return ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
 
 
 def tree_at(root: Path, label: str) -> Tree:

@@ -157,7 +157,7 @@ WRONG = {
     ),
     "own loss of overlap without a gradient for the layers": (
         ["method.name=overlap", "method.local.name=none"],
-        "command line: method.local.name: unknown local loss 'none', nearest is 'cross_entropy'; allowed: cross_entropy",
+        "command line: method.local.name: unknown local loss 'none', nearest is 'supcon'; allowed: cross_entropy, pred, sim",
     ),
     "impossible value of the own loss": (
         ["method.name=overlap", "method.local.name=predsim", "method.local.beta=2"],

@@ -7,6 +7,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from matplotlib import get_data_path
 from PIL import Image
 from pydantic import ValidationError
 
@@ -18,6 +19,9 @@ from greedypipe.workers.data.source import BatchSource
 
 SYNTHETIC = {"name": "synthetic", "shape": [1, 16, 16], "samples": 23, "batch_size": 5}
 FOLDER = {"name": "image_folder", "root": "{root}", "batch_size": 2, "augment": "none"}
+IN_ORDER = SYNTHETIC | {"order": "curriculum", "difficulty": "{rising}", "pacing_start": 0.3, "pacing_steps": 1}
+ARRAYS = {"name": "arrays", "file": "{arrays}", "keys": ["a", "b", "c", "d"], "batch_size": 2}
+GLYPHS = {"name": "glyphs", "root": str(Path(get_data_path()) / "fonts" / "ttf"), "class_samples": 2}
 FLAT = FOLDER | {"root": "{flat}", "test_share": 0.25}
 OWN = {"name": "tests.unit.test_data_config:two_shades", "options": {"size": 4}, "batch_size": 2}
 
@@ -33,6 +37,11 @@ def steps_per_epoch(config: DataConfig) -> object:
 
 def first_images(config: DataConfig) -> object:
     return BatchSource(config, seed=0).training_batch(0).images.tolist()
+
+
+def first_batches(config: DataConfig) -> object:
+    source = BatchSource(config, seed=0)
+    return [source.training_batch(number).images.tolist() for number in range(4)]
 
 
 def described(config: DataConfig) -> object:
@@ -63,6 +72,17 @@ EFFECTS: dict[str, tuple[dict, object, Callable[[DataConfig], object]]] = {
     "download": ({"name": "mnist", "root": "{other}"}, False, is_accepted),
     "batch_size": (SYNTHETIC, 6, steps_per_epoch),
     "augment": (SYNTHETIC, "crop_flip", first_images),
+    "views": (SYNTHETIC, 2, first_images),
+    "pretext": (SYNTHETIC, "mask", first_images),
+    "order": (IN_ORDER, "anti_curriculum", first_images),
+    "difficulty": (IN_ORDER, "{falling}", first_images),
+    "pacing_start": (IN_ORDER, 0.9, first_batches),
+    "pacing_growth": (IN_ORDER, 3.0, first_batches),
+    "pacing_steps": (IN_ORDER, 2, first_batches),
+    "set_seed": ({"name": "mnist_1d"}, 43, first_images),
+    "class_samples": (GLYPHS, 3, described),
+    "file": (ARRAYS, "{others}", described),
+    "keys": (ARRAYS, ["c", "d", "a", "b"], described),
     "calibration_samples": (SYNTHETIC, 4, described),
     "validation": (SYNTHETIC, 0.2, described),
     "mean": (SYNTHETIC, [0.25], first_images),
@@ -82,7 +102,7 @@ EFFECTS: dict[str, tuple[dict, object, Callable[[DataConfig], object]]] = {
 
 @pytest.fixture
 def roots(tmp_path: Path) -> dict[str, str]:
-    """Two image folders of different image sizes, and one of class folders alone."""
+    """Two image folders of different image sizes and one of class folders alone; how hard samples are; and arrays."""
     for number in range(8):
         path = tmp_path / "flat" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +111,17 @@ def roots(tmp_path: Path) -> dict[str, str]:
         for path in ("train/a/0.png", "train/a/1.png", "train/b/2.png", "test/b/3.png"):
             (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.zeros((size, size, 3), np.uint8)).save(tmp_path / name / path)
-    return {name: str(tmp_path / name) for name in ("root", "other", "flat")}
+    rising = np.arange(23, dtype=np.float32)
+    for name, hardness in (("rising", rising), ("falling", rising[::-1])):
+        np.save(tmp_path / f"{name}.npy", hardness)
+    for name, count in (("arrays", 4), ("others", 6)):
+        train, test = (
+            (np.arange(rows * 64, dtype=np.uint8).reshape(rows, 1, 8, 8), np.arange(rows) % 2) for rows in (count, 2)
+        )
+        np.savez(tmp_path / f"{name}.npz", a=train[0], b=train[1], c=test[0], d=test[1])
+    places = {"root": "root", "other": "other", "flat": "flat", "rising": "rising.npy", "falling": "falling.npy"}
+    places |= {"arrays": "arrays.npz", "others": "others.npz"}
+    return {name: str(tmp_path / place) for name, place in places.items()}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +132,8 @@ def test_changing_a_key_changes_something(key: str, roots: dict[str, str], monke
     base, value, observe = EFFECTS[key]
     settings = [base, base | {key: value}]
     seen = [
-        observe(DATA_FAMILY.choose({k: v.format(**roots) if k == "root" else v for k, v in one.items()})) for one in settings
+        observe(DATA_FAMILY.choose({k: v.format(**roots) if isinstance(v, str) else v for k, v in one.items()}))
+        for one in settings
     ]
     assert seen[0] != seen[1]
 
@@ -119,14 +150,14 @@ def test_flipping_is_more_than_cropping_and_cropping_more_than_nothing() -> None
     [
         ({"batch_size": 1}, "greater than or equal to 2"),
         ({"name": "imagefolder"}, "nearest is 'image_folder'; allowed: digits, cifar10"),
-        ({"augment": "flip"}, "'none', 'crop' or 'crop_flip'"),
+        ({"augment": "flip"}, "'none', 'crop', 'crop_flip', 'resized_crop' or"),
         ({"validation": 1.5}, "a share below 1, or a whole number of samples"),
         ({"validation": -1}, "greater than or equal to 0"),
         ({"mean": [float("nan")]}, "finite"),
         ({"std": [0.0]}, "greater than 0"),
         (FOLDER | {"channels": 2}, "0, 1 or 3"),
         (FOLDER | {"test_share": 1}, "less than 1"),
-        ({"name": "synthetic", "shape": [3, 32]}, "at least 3 items"),
+        ({"name": "synthetic", "shape": []}, "at least 1 item"),
         ({"name": "synthetic", "shape": [3, 0, 32]}, "greater than or equal to 1"),
         ({"name": "synthetic", "samples": 4}, "greater than or equal to 5"),
         ({"name": "synthetic", "classes": 1}, "greater than or equal to 2"),

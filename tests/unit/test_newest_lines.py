@@ -9,7 +9,7 @@ import torch
 
 from greedypipe.launch.process.build_stage import NEWEST
 from greedypipe.pipeline.batch import TensorSpec
-from greedypipe.pipeline.feedback import NOTHING
+from greedypipe.pipeline.feedback import NOTHING, Entry
 from greedypipe.workers.inbox import FEEDBACK, SLOTS_BEYOND_BUFFER, Inbox
 from greedypipe.workers.lines import ReceivedNewest, SentNewest
 from greedypipe.workers.links.inprocess import make_inprocess_link
@@ -22,8 +22,8 @@ from tests.unit.tiny import CPU
 LAYOUT = MessageLayout(1, {Kind.FEEDBACK: (TensorSpec("parameters", (2,), torch.float32),)})
 
 
-def entry(value: float) -> dict[str, torch.Tensor]:
-    return {"parameters": torch.full((1, 2), value)}
+def entry(value: float) -> Entry:
+    return Entry({"parameters": torch.full((1, 2), value)})
 
 
 class Ends:

@@ -27,6 +27,8 @@ its own commands and exported what they had learned:
 Without batch normalisation, replicas differ from a single process by {rounding["largest_difference"]:.0e} at most.
 
 {table(("samples/s, or seconds to start", "earlier", "current", "current / earlier", "target"), figures)}
+
+Both trees train at the same time on the same cores, so that each has about half of its own speed; they start in turn.
 """
 
 
@@ -45,6 +47,6 @@ def _form(figure: Answer) -> str:
 AGAINST = Result(
     "against_first_edition",
     "The first edition: the same bits, the same speed",
-    lambda answer: f"n = {answer['figures'][0]['n']} interleaved repeats; medians and ranges",
+    lambda answer: f"n = {answer['figures'][0]['n']} repeats; medians and ranges",
     _against,
 )
