@@ -9,6 +9,7 @@ when caches are warm, with that of the last tenth.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -50,7 +51,7 @@ class Look:
 
     at_s: float
     pid: int
-    command: str
+    role: str
     resident_bytes: int
     descriptors: int
     threads: int
@@ -60,7 +61,7 @@ class Look:
 class Growth:
     """One process: medians early and late."""
 
-    command: str
+    role: str
     looks: int
     resident_bytes: tuple[float, float]
     descriptors: tuple[float, float]
@@ -69,32 +70,39 @@ class Growth:
 
 def look(launcher: int, at_s: float) -> Iterator[Look]:
     """All processes below a launcher, itself included; those that end meanwhile are left out."""
-    for pid in _tree(launcher):
+    for pid, parent in _tree(launcher):
         place = Path("/proc") / str(pid)
         try:
-            status = dict(
-                line.split(":\t", 1) for line in (place / "status").read_text(encoding="utf-8").splitlines() if ":\t" in line
-            )
+            lines = (place / "status").read_text(encoding="utf-8").splitlines()
+            status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
             descriptors = len(list((place / "fd").iterdir()))
-            command = (place / "cmdline").read_bytes().decode("utf-8", errors="replace").split("\0")
+            role = _role(pid, parent)
         except OSError:
             continue
         if "VmRSS" in status:
-            resident = 1024 * int(status["VmRSS"].split()[0])
-            yield Look(at_s, pid, " ".join(command[1:4])[:60].strip(), resident, descriptors, int(status["Threads"]))
+            yield Look(at_s, pid, role, 1024 * int(status["VmRSS"].split()[0]), descriptors, int(status["Threads"]))
 
 
-def _tree(root: int) -> list[int]:
-    found, new = [], [root]
+def _tree(root: int) -> list[tuple[int, int]]:
+    """Processes with their parents; that of the root counts as 0."""
+    found, new = [], [(root, 0)]
     while new:
-        pid = new.pop()
-        found.append(pid)
+        pid, parent = new.pop()
+        found.append((pid, parent))
         for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-            try:
-                new += [int(child) for child in tasks.read_text(encoding="ascii").split()]
-            except OSError:
-                continue
+            with contextlib.suppress(OSError):
+                new += [(int(child), pid) for child in tasks.read_text(encoding="ascii").split()]
     return found
+
+
+def _role(pid: int, parent: int) -> str:
+    """A process of a fork server has the server's own command line."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    if not parent:
+        return "launcher"
+    if b"resource_tracker" in command:
+        return "resource tracker"
+    return "process of the run" if command == Path(f"/proc/{parent}/cmdline").read_bytes() else "fork server"
 
 
 def growths(looks: list[Look], minutes: float) -> list[Growth]:
@@ -109,7 +117,7 @@ def growths(looks: list[Look], minutes: float) -> list[Growth]:
                 (statistics.median(getattr(one, key) for one in early), statistics.median(getattr(one, key) for one in late))
                 for key in ("resident_bytes", "descriptors", "threads")
             ]
-            answer.append(Growth(own[-1].command, len(own), *pairs))
+            answer.append(Growth(own[-1].role, len(own), *pairs))
     return answer
 
 
@@ -118,13 +126,14 @@ def table(found: list[Growth]) -> Table:
     shown = Table("process", "looks", "resident MB", "descriptors", "threads")
     for one in found:
         resident = " -> ".join(f"{value / 1e6:.1f}" for value in one.resident_bytes)
-        shown.add_row(one.command, str(one.looks), resident, *(f"{a:g} -> {b:g}" for a, b in (one.descriptors, one.threads)))
+        shown.add_row(one.role, str(one.looks), resident, *(f"{a:g} -> {b:g}" for a, b in (one.descriptors, one.threads)))
     return shown
 
 
 def endure(minutes: float, stages: int, folder: Path) -> tuple[list[Look], int, int]:
     """Trains and looks; returns what was seen, the exit code, and the steps of the first block. Blocks for `minutes`."""
-    command = [sys.executable, "-m", "greedypipe", "train", "--stages", str(stages), f"run.folder={folder}", *SETTINGS]
+    command = [sys.executable, "-m", "greedypipe", "train", "--stages", str(stages)]
+    command += [f"run.folder={folder.parent}", f"run.name={folder.name}", *SETTINGS]
     looks: list[Look] = []
     with (folder.parent / "printed").open("wb") as printed:
         process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)

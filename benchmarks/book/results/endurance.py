@@ -7,7 +7,7 @@ from benchmarks.book.result import Answer, Result
 def _endurance(answer: Answer) -> str:
     rows = [
         (
-            f"`{one['command']}`" if one["command"] else "fork server",
+            one["role"],
             _change([size / 1e6 for size in one["resident_bytes"]], ".1f"),
             _change(one["descriptors"], "g"),
             _change(one["threads"], "g"),
