@@ -28,4 +28,4 @@ def _change(values: list[float], form: str) -> str:
     return f"{early:{form}} &rarr; {late:{form}}"
 
 
-ENDURANCE = Result("endurance", "A long run", lambda answer: "one run", _endurance)
+ENDURANCE = Result("endurance", "A long run", lambda answer: "n = 1 run; medians over its looks", _endurance)
