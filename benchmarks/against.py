@@ -100,6 +100,7 @@ def main() -> None:
         "command": "python -m benchmarks.against " + " ".join(sys.argv[1:]),
         "earlier": commit,
         "current": describe(ROOT),
+        "at_once": True,
         "hardware": hardware(),
         "versions": versions(),
     }

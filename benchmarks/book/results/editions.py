@@ -3,6 +3,10 @@
 from benchmarks.book.markdown import spread, table
 from benchmarks.book.result import Answer, Result
 
+AT_ONCE = (
+    "Both trees train at the same time on the same cores, so that each has about half of its own speed; they start in turn."
+)
+IN_TURN = "The trees train and start in turn."
 VERDICTS = {"bytes": "the same bytes", "tensors": "the same tensors, under other names", "no heads": "none"}
 
 
@@ -28,7 +32,7 @@ Without batch normalisation, replicas differ from a single process by {rounding[
 
 {table(("samples/s, or seconds to start", "earlier", "current", "current / earlier", "target"), figures)}
 
-Both trees train at the same time on the same cores, so that each has about half of its own speed; they start in turn.
+{AT_ONCE if answer.get("at_once") else IN_TURN}
 """
 
 
