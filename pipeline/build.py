@@ -153,15 +153,9 @@ class Blueprint:
         """Whether anything travels back."""
         return self._method_class.reach is not Reach.NONE
 
-    @property
-    def unshared(self) -> str:
-        """Why replicas cannot share the batches of blocks that learn by this method; empty where they can."""
-        return unshared(self.sections.method)
-
-    @property
-    def compares_samples(self) -> bool:
-        """Whether the loss of any block is no mean over rows."""
-        return self.num_blocks > 1 and self._method_class.compares_samples
+    def unshared(self, index: int) -> str:
+        """Why replicas cannot share the batches of block `index`; empty where they can."""
+        return unshared(self.sections.method, index == self.num_blocks - 1)
 
     @property
     def keeps_batches(self) -> bool:

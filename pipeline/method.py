@@ -84,10 +84,12 @@ class Method(nn.Module, ABC):
         return ()
 
     @classmethod
-    def unshared(cls, **keys: Any) -> str:
-        """Why several replicas cannot share a batch, each with some of its rows, as the end of a sentence; empty where they
-        can."""
-        return ""
+    def unshared(cls, is_last: bool, **keys: Any) -> str:
+        """Why several replicas of a block cannot share a batch, each with some of its rows, as the end of a sentence; empty
+        where they can. The network's last block learns by the task's loss."""
+        if is_last or not cls.compares_samples:
+            return ""
+        return "its loss compares the samples of a batch with each other, of which replicas see a part each"
 
     @classmethod
     def check(cls, site: Site, **keys: Any) -> None:

@@ -72,19 +72,17 @@ def isolation_problems(config: RunConfig, device: torch.device) -> Iterator[str]
 
 def method_problems(config: RunConfig, blueprint: Blueprint, placement: Placement | None) -> Iterator[str]:
     """What the method cannot be combined with."""
-    if placement and blueprint.compares_samples:
-        # The last block learns by the task's loss.
-        inner = [stage for stage in range(placement.num_stages) if placement.blocks_of(stage)[0] < blueprint.num_blocks - 1]
-        if (most := max((placement.replicas[stage] for stage in inner), default=1)) > 1:
-            yield (
-                f"placement.replicas: got {most} with method.name={config.method.name}, allowed: 1: its loss compares the "
-                "samples of a batch with each other, of which replicas see a part each"
-            )
+    for stage, count in enumerate(placement.replicas if placement else ()):
+        assert placement
+        reason = next(filter(None, map(blueprint.unshared, placement.blocks_of(stage))), "")
+        if count > 1 and reason:
+            yield f"placement.replicas: got {count} with method.name={config.method.name}, allowed: 1: {reason}"
+            break
     if blueprint.has_feedback:
-        yield from _feedback_problems(config, blueprint, placement)
+        yield from _feedback_problems(config, blueprint)
 
 
-def _feedback_problems(config: RunConfig, blueprint: Blueprint, placement: Placement | None) -> Iterator[str]:
+def _feedback_problems(config: RunConfig, blueprint: Blueprint) -> Iterator[str]:
     method = config.method.name
     if config.buffers.policy == "replay" and blueprint.answers_batches:
         yield (
@@ -96,8 +94,6 @@ def _feedback_problems(config: RunConfig, blueprint: Blueprint, placement: Place
             f"faults.policy: got isolate with method.name={method} and buffers.policy=replay, allowed: restart: feedback "
             "for a stage that is away has nowhere to go"
         )
-    if placement and max(placement.replicas) > 1 and (reason := blueprint.unshared):
-        yield f"placement.replicas: got {max(placement.replicas)} with method.name={method}, allowed: 1: {reason}"
     if config.training.compile != "none" and blueprint.keeps_batches:
         yield f"training.compile: got {config.training.compile} with method.name={method}, allowed: none: it keeps batches"
 

@@ -62,9 +62,9 @@ def needs_of(config: MethodConfig) -> frozenset[str]:
     return method_class(config).needed(**keys_of(config))
 
 
-def unshared(config: MethodConfig) -> str:
-    """Why replicas cannot share the batches of blocks that learn by this method; empty where they can."""
-    return method_class(config).unshared(**keys_of(config))
+def unshared(config: MethodConfig, is_last: bool) -> str:
+    """Why replicas cannot share the batches of a block that learns by this method; empty where they can."""
+    return method_class(config).unshared(is_last, **keys_of(config))
 
 
 def looks_inside(config: MethodConfig) -> bool:

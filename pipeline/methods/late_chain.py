@@ -59,7 +59,7 @@ class LateChain(EndsWithInputGradient):
         return SendsSomeInputGradients(site, keys["rows"])
 
     @classmethod
-    def unshared(cls, **keys: Any) -> str:
+    def unshared(cls, is_last: bool, **keys: Any) -> str:
         return (
             "" if keys["rows"] == 1 else "with method.rows below 1 some of them would have no rows that gradients come for"
         )

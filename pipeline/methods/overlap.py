@@ -66,6 +66,10 @@ class Overlap(EndsWithInputGradient):
         local_class(keys["local"]).check(site, **keys_of(keys["local"]))
 
     @classmethod
+    def unshared(cls, is_last: bool, **keys: Any) -> str:
+        return local_class(keys["local"]).unshared(is_last, **keys_of(keys["local"]))
+
+    @classmethod
     def looks_inside(cls, **keys: Any) -> bool:
         return local_class(keys["local"]).looks_inside(**keys_of(keys["local"]))
 

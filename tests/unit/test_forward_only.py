@@ -326,3 +326,10 @@ def test_losses_that_compare_samples_are_not_shared_by_replicas(name: str) -> No
     with pytest.raises(ConfigError, match="its loss compares the samples of a batch"):
         make_plan(load_config(None, [*tiny, "placement.replicas=[1,2,1]"]), 4)
     make_plan(load_config(None, [*tiny, "placement.replicas=[1,1,2]"]), 4)
+
+
+def test_overlap_is_shared_by_replicas_where_its_own_loss_is() -> None:
+    tiny = ["data.name=digits", "model.width=0.1", "partition.blocks=3", "method.name=overlap", "placement.replicas=[1,2,1]"]
+    make_plan(load_config(None, tiny), 4)
+    with pytest.raises(ConfigError, match="its loss compares the samples of a batch"):
+        make_plan(load_config(None, [*tiny, "method.local.name=supcon"]), 4)
