@@ -25,18 +25,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.editions.pace import TINY_STEPS
 from greedypipe.launch.recovery.exit_codes import REQUEUE
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 SETTINGS = (
-    "data.name=digits",
-    "data.batch_size=64",
-    "data.drop_last=true",
-    "model.name=mlp",
-    "model.depth=2",
-    "model.hidden=32",
-    "head.name=linear",
-    "partition.blocks=2",
+    *TINY_STEPS,
     "training.epochs=1000000",
     "evaluation.every_epochs=500",
     "checkpoint.interval_steps=20000",

@@ -66,8 +66,8 @@ class VectorForm:
         x = book.flatten(0, 2).index_select(0, (codes.long() + begins).flatten())
         if len(self.shape) == 3:
             _, height, width = self.shape
-            return self.precision.canonical(x.view(len(codes), height, width, self.channels).permute(0, 3, 1, 2))
-        return self.precision.canonical(x.view(len(codes), *self.shape))
+            return self.precision.canonical(x.view(codes.shape[0], height, width, self.channels).permute(0, 3, 1, 2))
+        return self.precision.canonical(x.view(codes.shape[0], *self.shape))
 
 
 def vector_form(codes: int, groups: int, shape: tuple[int, ...], precision: Precision) -> VectorForm:
@@ -167,5 +167,5 @@ class _Quantise(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         vectors = self._form.vectors(h)
-        codes = nearest(vectors, self.book).t().reshape(len(h), *self._form.specs[0].shape)
+        codes = nearest(vectors, self.book).t().reshape(h.shape[0], *self._form.specs[0].shape)
         return self._form.decode(codes, self.book.to(h.dtype)[None])

@@ -164,3 +164,15 @@ def test_what_does_not_go_together_is_refused_in_one_line(overrides: list[str], 
     with pytest.raises(ConfigError) as refusal:
         plan_of("partition.blocks=2", *overrides, processes=3 if "replicas" in overrides[0] else 2)
     assert complaint in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_has_been_learned_is_a_program_for_any_number_of_samples(shape: tuple[int, ...]) -> None:
+    """As `greedypipe export` makes it, in the ordinary memory layout."""
+    codec = quantiser(shape, 5)
+    codec.give_out(outputs(shape, seed=1), learns=True)
+    batch = torch.export.Dim("batch", min=1)
+    module = codec.as_module().to(memory_format=torch.contiguous_format)
+    program = torch.export.export(module, (outputs(shape, 2),), dynamic_shapes=({0: batch},)).module()
+    for rows in (1, 7):
+        assert torch.equal(program(outputs(shape, rows)), codec.give_out(outputs(shape, rows)))
