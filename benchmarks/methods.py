@@ -47,10 +47,14 @@ OWN_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "dtp": (*AUXILIARY_ADAM, "optimizer.lr=0.002"),
     # Its scalar diverges at the rates of the layers.
     "man_pp": ("optimizer.lr=0.01",),
+    "simclr": ("data.views=2", "data.augment=resized_crop"),
+    "rotation": ("data.pretext=rotation",),
+    "colourisation": ("data.pretext=grey",),
+    "inpainting": ("data.pretext=mask",),
 }
-RESIDUAL = ("trgl",)
-"""Methods that need a network with shortcuts, which the configurations here do not have."""
-PLAIN = [name for name in METHODS if name not in RESIDUAL]
+UNFIT = ("trgl", "greedy_infomax", "colourisation")
+"""Methods that need shortcuts, patches or colours, which not every configuration has."""
+PLAIN = [name for name in METHODS if name not in UNFIT]
 TIMEOUT_S = 3 * 3600.0
 SMALL = ("training.epochs=1", "model.width=0.05")
 
@@ -143,7 +147,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/digits.yaml")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=PLAIN, help="default: all but trgl")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=PLAIN, help=f"default: all but {', '.join(UNFIT)}")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=["mlp_sr"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time (default: 1)")

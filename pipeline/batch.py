@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 LABELS, IMAGE, ACTIVATION = "labels", "image", "activation"
-ROTATION, MASK = "rotation", "mask"
-"""Extras of pretext tasks: quarter turns of every row, and what of every image is blotted out."""
+ROTATION, COLOURS, MASK = "rotation", "colours", "mask"
+"""Extras of pretext tasks: quarter turns of every row, the image before it was made grey, and what of every image is blotted
+out."""
 
 
 @dataclass(frozen=True)

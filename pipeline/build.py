@@ -15,7 +15,15 @@ from greedypipe.pipeline.feedback import NOTHING, Back, Feedback, FeedbackConfig
 from greedypipe.pipeline.heads import build_head, check_head, head_at
 from greedypipe.pipeline.heads.head import HeadConfig
 from greedypipe.pipeline.method import Method, TaskLoss
-from greedypipe.pipeline.methods import build_method, check_method, looks_inside, method_class, needs_of, unshared
+from greedypipe.pipeline.methods import (
+    build_method,
+    check_method,
+    looks_inside,
+    method_class,
+    needs_of,
+    unshared,
+    wanted_views,
+)
 from greedypipe.pipeline.networks.drawn import DrawnNetwork, draw_network
 from greedypipe.pipeline.networks.layer import Layer, Network
 from greedypipe.pipeline.one_by_one import BlockInItsPart
@@ -146,7 +154,7 @@ class Blueprint:
     @property
     def wanted_views(self) -> int:
         """Views of every sample that some block needs."""
-        return self._method_class.views if self.num_blocks > 1 else 1
+        return wanted_views(self.sections.method) if self.num_blocks > 1 else 1
 
     @property
     def has_feedback(self) -> bool:

@@ -35,7 +35,7 @@ class Method(nn.Module, ABC):
 
     Attributes:
         needs: Names of the tensors that messages must carry as far as this block: "labels", "image", and with the pretext
-            task of that name "rotation" or "mask".
+            task for it "rotation", "colours" or "mask".
         views: Views of every sample that a training batch must have at least; `site.task.views` says how many it has.
         reach: What feedback the method lives on; without any, nothing travels back.
         relays: Whether what it sends depends on what it has read, so that the last feedback of the stream is passed on.
@@ -77,6 +77,11 @@ class Method(nn.Module, ABC):
     def needed(cls, **keys: Any) -> frozenset[str]:
         """`needs`, where they depend on the method's keys."""
         return cls.needs
+
+    @classmethod
+    def wanted_views(cls, **keys: Any) -> int:
+        """`views`, where they depend on the method's keys."""
+        return cls.views
 
     @classmethod
     def sends(cls, site: Site) -> tuple[Back, ...]:

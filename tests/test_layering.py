@@ -126,6 +126,7 @@ def test_a_method_imports_what_methods_are_made_of_and_no_other_place_names_one(
         "pipeline.ends",
         "pipeline.losses",
         "pipeline.rebuilds_image",
+        "pipeline.pretext_loss",
         "pipeline.precision",
         "pipeline.randomness",
         "pipeline.plugins",

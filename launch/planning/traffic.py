@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS, MASK, ROTATION, TensorSpec
+from greedypipe.pipeline.batch import ACTIVATION, COLOURS, IMAGE, LABELS, MASK, ROTATION, TensorSpec
 from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.codecs import Form
 from greedypipe.pipeline.task import Task
@@ -17,7 +17,7 @@ from greedypipe.workers.links.interface import LinkConfig
 from greedypipe.workers.links.messages import Kind, MessageLayout
 from greedypipe.workers.placement import Placement
 
-PRETEXT_OF = {ROTATION: "rotation", MASK: "mask"}
+PRETEXT_OF = {ROTATION: "rotation", COLOURS: "grey", MASK: "mask"}
 """The value of `data.pretext` that gives a tensor."""
 
 
@@ -100,13 +100,12 @@ def unknown_needs(blueprint: Blueprint) -> Iterator[str]:
     if blueprint.wanted_views > task.views:
         views = blueprint.wanted_views
         yield f"data.views: got {task.views} with method.name={method}, allowed: {views} or more: it compares views"
-    known = dict(_needables(task))
-    if blueprint.sections.model.patches:
-        # Patches overlap, so that none of the decoders could put an image together.
-        del known[IMAGE]
+    # Patches overlap, so that none of the decoders could put an image together.
+    useless = {IMAGE, COLOURS} if blueprint.sections.model.patches else set()
+    known = _needables(task).keys() - useless
     needed = frozenset[str]().union(*(blueprint.needs(block) for block in range(blueprint.num_blocks)))
-    for name in sorted(needed - known.keys()):
-        if name in PRETEXT_OF:
+    for name in sorted(needed - known):
+        if name in PRETEXT_OF and name not in useless:
             yield f"data.pretext: got none that gives {name!r}, allowed: {PRETEXT_OF[name]}, with method.name={method}"
             continue
         yield f"method.name: got {method}, which needs {name!r}, allowed: methods that need {' or '.join(sorted(known))}"

@@ -62,6 +62,11 @@ def needs_of(config: MethodConfig) -> frozenset[str]:
     return method_class(config).needed(**keys_of(config))
 
 
+def wanted_views(config: MethodConfig) -> int:
+    """Views of every sample that a block needs that learns by this method."""
+    return method_class(config).wanted_views(**keys_of(config))
+
+
 def unshared(config: MethodConfig, is_last: bool) -> str:
     """Why replicas cannot share the batches of a block that learns by this method; empty where they can."""
     return method_class(config).unshared(is_last, **keys_of(config))

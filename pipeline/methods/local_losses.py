@@ -7,15 +7,20 @@ from pydantic import field_validator
 
 from greedypipe.pipeline.method import LocalLoss, Method, MethodConfig
 from greedypipe.pipeline.methods.coarse_labels import CoarseLabels
+from greedypipe.pipeline.methods.colourisation import Colourisation
 from greedypipe.pipeline.methods.cross_entropy import CrossEntropy
 from greedypipe.pipeline.methods.cross_entropy_supcon import CrossEntropyAndContrast
+from greedypipe.pipeline.methods.greedy_infomax import GreedyInfoMax
 from greedypipe.pipeline.methods.infopro_contrast import InfoProContrast
 from greedypipe.pipeline.methods.infopro_softmax import InfoProSoftmax
+from greedypipe.pipeline.methods.inpainting import Inpainting
 from greedypipe.pipeline.methods.pred import Pred
 from greedypipe.pipeline.methods.predsim import PredSim
 from greedypipe.pipeline.methods.reconstruction import Reconstruction
 from greedypipe.pipeline.methods.reconstruction_only import ReconstructionOnly
+from greedypipe.pipeline.methods.rotation import Rotation
 from greedypipe.pipeline.methods.sim import Sim
+from greedypipe.pipeline.methods.simclr import SimClr
 from greedypipe.pipeline.methods.supcon import SupervisedContrast
 from greedypipe.pipeline.methods.trgl import TransportRegularised
 from greedypipe.pipeline.own_code import resolve
@@ -29,6 +34,11 @@ LOCAL_LOSSES: Mapping[str, type[LocalLoss]] = {
     "predsim": PredSim,
     "supcon": SupervisedContrast,
     "cross_entropy_supcon": CrossEntropyAndContrast,
+    "simclr": SimClr,
+    "greedy_infomax": GreedyInfoMax,
+    "rotation": Rotation,
+    "colourisation": Colourisation,
+    "inpainting": Inpainting,
     "reconstruction": Reconstruction,
     "reconstruction_only": ReconstructionOnly,
     "infopro_softmax": InfoProSoftmax,

@@ -62,6 +62,10 @@ class Overlap(EndsWithInputGradient):
         return cls.needs | local_class(keys["local"]).needed(**keys_of(keys["local"]))
 
     @classmethod
+    def wanted_views(cls, **keys: Any) -> int:
+        return local_class(keys["local"]).wanted_views(**keys_of(keys["local"]))
+
+    @classmethod
     def check(cls, site: Site, **keys: Any) -> None:
         local_class(keys["local"]).check(site, **keys_of(keys["local"]))
 

@@ -9,11 +9,15 @@ from greedypipe.pipeline.networks.layer import Layer, Network
 
 
 class CutPatches(nn.Module):
-    """[N, C, H, W] to square patches, half a side apart, row by row: [N, patches, C, side, side]."""
+    """[N, C, H, W] to square patches, half a side apart, row by row: [N, patches, C, side, side].
 
-    def __init__(self, side: int) -> None:
+    `grid` has the numbers of rows and columns of patches.
+    """
+
+    def __init__(self, side: int, height: int, width: int) -> None:
         super().__init__()
         self._side = side
+        self.grid = height * 2 // side - 1, width * 2 // side - 1
 
     def forward(self, images: Tensor) -> Tensor:
         side, step = self._side, self._side // 2
@@ -59,7 +63,7 @@ def build_in_patches(model: ModelConfig, input_shape: tuple[int, ...], num_class
     inner = model.build((channels, side, side), num_classes)
     first, *others = inner.layers
     layers = (
-        _inside(first, nn.Sequential(CutPatches(side), PerPatch(first.module)), "1.module."),
+        _inside(first, nn.Sequential(CutPatches(side, height, width), PerPatch(first.module)), "1.module."),
         *(_inside(layer, PerPatch(layer.module), "module.") for layer in others),
     )
     return Network(layers, replace(inner.classifier, module=nn.Sequential(MeanOverPatches(), inner.classifier.module)))

@@ -24,20 +24,22 @@ from greedypipe.pipeline.order import Act, turn_order
 from greedypipe.pipeline.trunk import tapped
 from greedypipe.workers.data.source import BatchSource
 from tests.unit.tiny import CPU, differing, learned
+from tests.wanted import TWO_VIEWS, WANTED
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TINY = ("data.name=digits", "data.batch_size=32", "model.name=vgg8b", "model.width=0.1", "optimizer.lr=0.05")
 FOUR = (*TINY, "partition.blocks=4", "model.dropout=0.2")
 """Four blocks with dropout and batch normalisation."""
 OF_ITS_OWN = {
-    "method.name=trgl": ("model.name=resnet20", "model.width=0.5"),
+    **{f"method.name={name}": wanted for name, wanted in WANTED.items()},
+    "method.name=overlap method.local.name=simclr": TWO_VIEWS,
     "head.name=private_layers": ("model.name=tests.unit.own_objects:transformer",),
 }
-"""The network of variants that cannot do with `FOUR`'s."""
+"""Network and data of variants that cannot do with those of `FOUR`."""
 ON_SIGNALS = "model.name=tests.unit.own_objects:of_signals"
 STEPS = 4
-OVERLAP = [f"method.name=overlap method.local.name={name}" for name in ("reconstruction", "own_method:Focal")]
-"""Over a loss that needs more than labels, and over a user's own."""
+OVERLAP = [f"method.name=overlap method.local.name={name}" for name in ("reconstruction", "simclr", "own_method:Focal")]
+"""Over losses that need more than labels, or two views, and over a user's own."""
 METHOD_NAMES = [*(f"method.name={name}" for name in (*METHODS, "own_method:Focal")), *OVERLAP]
 HEAD_NAMES = [f"head.name={name}" for name in (*HEADS, "own_head:conv_head")]
 
@@ -48,6 +50,7 @@ every_local_method = pytest.mark.parametrize("variant", LOCAL)
 every_local_variant = pytest.mark.parametrize("variant", [*LOCAL, *HEAD_NAMES, ON_SIGNALS])
 every_variant = pytest.mark.parametrize("variant", [*METHOD_NAMES, *HEAD_NAMES])
 Message = dict[str, Tensor]
+Loaded = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
 @pytest.fixture(autouse=True)
@@ -62,28 +65,33 @@ def plan_of(variant: str, processes: int = 1, overrides: Sequence[str] = FOUR) -
 
 def _network_of(variant: str, overrides: Sequence[str]) -> list[str]:
     own = (variant,) if variant == ON_SIGNALS else OF_ITS_OWN.get(variant, ())
+    changed = {one.split("=")[0] for one in own}
+    of_a_network = next((one for one in own if one.startswith("model.name=")), "")
     # Networks of one's own take no other keys.
-    shared = "model.dropout" if own and ":" not in own[0] else "model." if not own else None
-    kept = (one for one in overrides if not one.startswith("model.") or (shared and one.startswith(shared)))
-    return [*kept, *own]
+    idle = "model." if ":" in of_a_network else "model.width" if of_a_network else "nothing"
+    return [*(one for one in overrides if one.split("=")[0] not in changed and not one.startswith(idle)), *own]
 
 
 def blocks_of(plan: Plan, stage: int = 0) -> list[Block]:
     return [plan.blueprint.build_block(index, CPU) for index in plan.placement.blocks_of(stage)]
 
 
+def batches(variant: str) -> list[Loaded]:
+    return _batches(*(one for one in _network_of(variant, FOUR) if one.startswith("data.")))
+
+
 @functools.cache
-def batches() -> list[tuple[Tensor, Tensor]]:
-    config = load_config(None, FOUR)
+def _batches(*overrides: str) -> list[Loaded]:
+    config = load_config(None, overrides)
     source = BatchSource(config.data, config.training.seed)
-    return [(batch.images, batch.labels) for batch in map(source.training_batch, range(STEPS))]
+    return [(batch.images, batch.labels, dict(batch.extras)) for batch in map(source.training_batch, range(STEPS))]
 
 
 @functools.cache
 def referred(variant: str) -> tuple[list[list[float]], dict[str, Tensor]]:
     """Losses, and all that has been learned, of the sequential reference."""
     blocks = blocks_of(plan_of(variant))
-    return reference.train(blocks, batches()), learned(blocks)
+    return reference.train(blocks, batches(variant)), learned(blocks)
 
 
 def hosted(plan: Plan, stage: int, messages: list[Message]) -> tuple[list[Block], list[list[float]], list[Message]]:
@@ -103,7 +111,7 @@ def hosted(plan: Plan, stage: int, messages: list[Message]) -> tuple[list[Block]
     return blocks, losses, sent
 
 
-def hosted_in_step(plans: Sequence[Plan]) -> tuple[list[Block], list[list[float]]]:
+def hosted_in_step(variant: str, plans: Sequence[Plan]) -> tuple[list[Block], list[list[float]]]:
     """What processes do that take turns, each with a network of its own: all blocks, and their losses.
 
     Between two processes feedback takes a turn at least, so that one of them after the other can do each batch.
@@ -119,14 +127,14 @@ def hosted_in_step(plans: Sequence[Plan]) -> tuple[list[Block], list[list[float]
             lines[block.index - 1].append({name: tensor.clone() for name, tensor in back.items()})
         return loss
 
-    for batch_id, (images, labels) in enumerate(batches()):
+    for batch_id, (images, labels, extras) in enumerate(batches(variant)):
         x, found = images, {}
         for number, stage in enumerate(stages):
             torch.manual_seed(1000 * number + batch_id)
             for act, position in turn_order([block.timing for block in stage]):
                 block = stage[position]
                 if act is Act.FORWARD:
-                    x = block.forward(x, Batch(batch_id, labels, {IMAGE: images})).clone()
+                    x = block.forward(x, Batch(batch_id, labels, {IMAGE: images, **extras})).clone()
                 else:
                     found[block.index] = learn(block)
         rows.append([float(loss) for index in range(len(blocks)) if (loss := found[index]) is not None])
@@ -143,9 +151,9 @@ def hosted_in_step(plans: Sequence[Plan]) -> tuple[list[Block], list[list[float]
 def test_feedback_between_processes_equals_the_sequential_reference(variant: str, processes: int, delay: str) -> None:
     overrides = (*FOUR, "auxiliary.name=adam", "auxiliary.lr=1e-3", f"feedback.delay={delay}")
     plans = [plan_of(variant, processes, overrides) for _ in range(processes)]
-    blocks, rows = hosted_in_step(plans)
+    blocks, rows = hosted_in_step(variant, plans)
     expected = blocks_of(plan_of(variant, overrides=overrides))
-    assert rows == reference.train(expected, batches())
+    assert rows == reference.train(expected, batches(variant))
     assert not differing(learned(blocks), learned(expected))
 
 
@@ -153,7 +161,7 @@ def test_feedback_between_processes_equals_the_sequential_reference(variant: str
 @every_local_variant
 def test_any_hosting_equals_the_sequential_reference(variant: str, processes: int) -> None:
     """Each process draws the network for itself, and runs ahead of the next one by the whole stream."""
-    messages = [{ACTIVATION: images, IMAGE: images, LABELS: labels} for images, labels in batches()]
+    messages = [{ACTIVATION: images, IMAGE: images, LABELS: labels, **extras} for images, labels, extras in batches(variant)]
     blocks, rows = [], [list[float]() for _ in messages]
     for stage in range(processes):
         here, losses, messages = hosted(plan_of(variant, processes), stage, messages)
@@ -167,24 +175,30 @@ def test_any_hosting_equals_the_sequential_reference(variant: str, processes: in
 @every_variant
 def test_a_saved_run_goes_on_bit_for_bit(variant: str) -> None:
     begun, resumed = blocks_of(plan_of(variant)), blocks_of(plan_of(variant))
-    losses = reference.train(begun, batches()[:2], stream_ends=False)
-    reference.train(resumed, batches()[2:3])
+    losses = reference.train(begun, batches(variant)[:2], stream_ends=False)
+    reference.train(resumed, batches(variant)[2:3])
     for before, after in zip(begun, resumed, strict=True):
         file = io.BytesIO()
         torch.save(before.state_dict(), file)
         file.seek(0)
         after.load_state_dict(torch.load(file, weights_only=True))
-    losses += reference.train(resumed, batches()[2:])
+    losses += reference.train(resumed, batches(variant)[2:])
     expected, state = referred(variant)
     assert losses == expected
     assert not differing(learned(resumed), state)
 
 
-def back_propagated(network: nn.Sequential) -> Iterator[float]:
+def laid_out(x: Tensor) -> Tensor:
+    """Maps with channels last, all else row by row: sums depend on the order in memory."""
+    return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
+
+
+def back_propagated(network: nn.Sequential, variant: str) -> Iterator[float]:
     optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=True)
-    for images, labels in batches():
+    for images, labels, _ in batches(variant):
         optimizer.zero_grad()
-        loss = functional.cross_entropy(network(images.contiguous(memory_format=torch.channels_last)), labels)
+        h = network[:-1](laid_out(images))
+        loss = functional.cross_entropy(network[-1](laid_out(h)), labels)
         loss.backward()
         optimizer.step()
         yield loss.item()
@@ -195,10 +209,10 @@ def test_one_block_is_back_propagation_whatever_the_method(variant: str) -> None
     one = (*TINY, "partition.blocks=1")
     drawn = plan_of(variant, overrides=one).blueprint.network
     network = nn.Sequential(*(layer.module for layer in (*drawn.layers, drawn.classifier)))
-    expected = [[loss] for loss in back_propagated(network.to(memory_format=torch.channels_last))]
+    expected = [[loss] for loss in back_propagated(network.to(memory_format=torch.channels_last), variant)]
     (block,) = blocks_of(plan_of(variant, overrides=one))
     # A mean of the losses of the rows may differ in its last bit, and no gradient with it.
-    assert reference.train([block], batches()) == [[pytest.approx(loss, rel=1e-6)] for (loss,) in expected]
+    assert reference.train([block], batches(variant)) == [[pytest.approx(loss, rel=1e-6)] for (loss,) in expected]
     assert not differing(block.layer_state(), drawn.state_dict())
 
 
@@ -207,9 +221,9 @@ def sample_of(plan: Plan, block: Block) -> Sample:
     x = block.precision.canonical(torch.randn(6, *block.shapes.input))
     with torch.set_grad_enabled(block.method.trains_layers), tapped(block.method.taps()) as inner:
         h = nn.Sequential(*(layer.module for layer in block.layers))(x)
-    extras = {IMAGE: torch.randn(6, 1, 8, 8)}
-    needs = plan.blueprint.needs(block.index)
-    needed = {name: tensor for name, tensor in extras.items() if name in needs}
+    task, needs = plan.blueprint.task, plan.blueprint.needs(block.index)
+    specs = [spec for spec in (task.input, *task.extras) if spec.name in needs]
+    needed = {spec.name: torch.randint(0, 2, (6, *spec.shape)).to(spec.dtype) for spec in specs}
     return Sample(torch.arange(6) % 4, needed, input=x, output=h, inner=tuple(inner))
 
 

@@ -12,6 +12,7 @@ from greedypipe.pipeline.methods import METHODS
 from greedypipe.pipeline.reference import evaluate, train
 from greedypipe.workers.data.source import BatchSource
 from tests.multiprocess.harness import SHORT, TINY, Outcome, assert_equal_states, exported, run_pipeline
+from tests.wanted import WANTED
 
 HOSTINGS = [(blocks, processes) for blocks in (1, 2, 3, 4) for processes in (1, 2, 4) if processes <= blocks]
 
@@ -25,9 +26,8 @@ VARIANTS = {
     "clipped cosine": ["optimizer.clip_norm=0.5", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"],
     "accumulated": ["optimizer.accumulate_batches=5", "method.name=features_replay"],
     "no room to spare": ["buffers.capacity=1", "link.slots=1"],
-    "trgl": ["method.name=trgl", "model.name=resnet20", "model.width=0.5"],
     "before the pool": ["method.name=reconstruction", "method.tap=pre_pool", "method.shift=[1,3]"],
-    **{name: [f"method.name={name}"] for name in METHODS if name not in ("cross_entropy", "predsim", "trgl")},
+    **{name: [f"method.name={name}", *WANTED.get(name, ())] for name in METHODS if name not in ("cross_entropy", "predsim")},
 }
 
 

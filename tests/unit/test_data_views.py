@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
-from greedypipe.pipeline.batch import IMAGE, LABELS, MASK, ROTATION
+from greedypipe.pipeline.batch import COLOURS, IMAGE, LABELS, MASK, ROTATION
 from greedypipe.pipeline.method import LocalLoss, Sample
 from greedypipe.pipeline.reference import train
 from greedypipe.workers.data.augment import resized_crop
@@ -37,6 +37,10 @@ class Turned(Guesses):
 
 class Blotted(Guesses):
     needs = frozenset({LABELS, IMAGE, MASK})
+
+
+class Grey(Guesses):
+    needs = frozenset({LABELS, COLOURS})
 
 
 class Compared(Guesses):
@@ -82,7 +86,7 @@ def test_rotation_turns_every_row_by_the_angle_it_tells(views: int) -> None:
 
 def test_grey_images_have_the_brightness_of_the_coloured_ones() -> None:
     plain, grey = batch(), batch("data.pretext=grey")
-    assert torch.equal(grey.extras[IMAGE], plain.images)
+    assert torch.equal(grey.extras[COLOURS], plain.images)
     pixels, coloured = grey.images * 0.25 + 0.5, plain.images * 0.25 + 0.5
     brightness = 0.299 * coloured[:, 0] + 0.587 * coloured[:, 1] + 0.114 * coloured[:, 2]
     for channel in range(3):
@@ -147,6 +151,7 @@ def test_what_methods_need_travels_as_far_as_a_block_needs_it() -> None:
     [
         ("Turned", [], "data.pretext: got none that gives 'rotation', allowed: rotation, with method.name="),
         ("Blotted", ["data.pretext=grey"], "data.pretext: got none that gives 'mask', allowed: mask"),
+        ("Grey", [], "data.pretext: got none that gives 'colours', allowed: grey"),
         ("Compared", [], "data.views: got 1 with method.name="),
         ("Compared", ["data.views=2", "data.augment=none"], "data.views: got 2 with data.augment=none, allowed: 1"),
         (
@@ -171,6 +176,7 @@ def test_what_does_not_go_together_is_refused_in_one_line(method: str, overrides
     [
         ("Turned", ["data.pretext=rotation"]),
         ("Blotted", ["data.pretext=mask", "data.views=4"]),
+        ("Grey", ["data.pretext=grey"]),
         ("Compared", ["data.views=2"]),
         ("Guesses", ["model.patches=4"]),
     ],

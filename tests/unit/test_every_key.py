@@ -58,7 +58,7 @@ def trained(overrides: Sequence[str]) -> str:
     blocks = [plan.blueprint.build_block(index, torch.device("cpu")) for index in range(plan.blueprint.num_blocks)]
     source = BatchSource(plan.config.data, plan.config.training.seed)
     batches = [source.training_batch(batch_id) for batch_id in range(3)]
-    losses = train(blocks, ((batch.images, batch.labels) for batch in batches))
+    losses = train(blocks, ((batch.images, batch.labels, batch.extras) for batch in batches))
     digest = hashlib.sha256(repr(losses).encode())
     for block in blocks:
         for value in (*block.layer_state().values(), *block.method.state_dict().values()):
@@ -191,6 +191,8 @@ def silent(overrides: Sequence[str]) -> int:
 VGG = ("model.name=vgg8b", "model.width=0.1")
 AUGLOCAL = ["head.name=auglocal", "model.name=resnet20", "model.width=0.5"]
 TRANSFORMER = ["head.name=private_layers", f"model.name={OWN_OBJECTS}:transformer"]
+SIMCLR = ["method.name=simclr", "data.views=2", "data.augment=crop"]
+INFOMAX = ["method.name=greedy_infomax", "model.name=resnet20", "model.width=0.25", "model.patches=2"]
 RESIDUAL = ["method.name=trgl", "model.name=resnet20", "model.width=0.5"]
 CRITIC = ["method.name=local_critic"]
 CRITIC_SGD = [*CRITIC, "auxiliary.name=sgd"]
@@ -250,6 +252,11 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "method.features": ("20", trained, ["method.name=pred", *VGG]),
     "method.features of supcon": ("8", trained, ["method.name=supcon"]),
     "method.temperature": ("0.5", trained, ["method.name=supcon"]),
+    "method.temperature of simclr": ("0.1", trained, SIMCLR),
+    "method.features of simclr": ("8", trained, SIMCLR),
+    "method.predictions": ("1", trained, INFOMAX),
+    "method.negatives": ("4", trained, INFOMAX),
+    "method.weight of rotation": ("0.5", trained, ["method.name=rotation", "data.pretext=rotation"]),
     "method.temperature of infopro_contrast": ("0.5", trained, ["method.name=infopro_contrast"]),
     "method.weight of cross_entropy_supcon": ("0.9", trained, ["method.name=cross_entropy_supcon"]),
     "method.weight of trgl": ("0.9", trained, RESIDUAL),

@@ -13,7 +13,7 @@ from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.pipeline import reference
-from greedypipe.pipeline.batch import IMAGE, Batch
+from greedypipe.pipeline.batch import IMAGE, LABELS, Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.losses import supervised_contrast
 from greedypipe.pipeline.method import LocalLoss, Sample
@@ -249,7 +249,15 @@ def test_groups_double_until_every_class_is_one() -> None:
     assert counts == [2, 4, 8, 10, 10]
 
 
-@pytest.mark.parametrize("name", [name for name, one in METHODS.items() if issubclass(one, LocalLoss)])
+OF_SIGNALS = [
+    name
+    for name, one in METHODS.items()
+    if issubclass(one, LocalLoss) and one.needs <= {LABELS, IMAGE} and name != "greedy_infomax"
+]
+"""Signals are neither turned, coloured, blotted nor cut into patches."""
+
+
+@pytest.mark.parametrize("name", OF_SIGNALS)
 def test_signals_are_learned_from_as_maps_are(name: str) -> None:
     made_by = Layer("one", "one", nn.Sequential(nn.Conv1d(2, 6, 3), nn.ReLU()))
     one: Any = build_method(method(name), make_site((6, 4), num_blocks=4, index=1, layers=(made_by,)))

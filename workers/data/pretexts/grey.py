@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from greedypipe.pipeline.batch import IMAGE
+from greedypipe.pipeline.batch import COLOURS, TensorSpec
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.data.pretexts.interface import LoadedBatch, Pretext
 
@@ -17,9 +17,13 @@ LUMA: Final = (0.299, 0.587, 0.114)
 class Grey(Pretext):
     """Puts the brightness of the un-normalised image in all three channels, normalised like them; in evaluation as well.
 
-    Extra "image": the coloured image, float32 [rows, 3, H, W]. The authors predict classes of colours; here the target are
+    Extra "colours": the coloured image, float32 [rows, 3, H, W]. The authors predict classes of colours; here the target are
     the colours themselves.
     """
+
+    @classmethod
+    def extras(cls, info: DataInfo) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(COLOURS, info.input_shape, torch.float32),)
 
     @classmethod
     def objection(cls, info: DataInfo) -> str:
@@ -27,7 +31,7 @@ class Grey(Pretext):
         return "" if fits else "only images of 3 channels have colours"
 
     def training(self, batch: LoadedBatch) -> LoadedBatch:
-        return replace(batch, images=self._grey(batch.images), extras={**batch.extras, IMAGE: batch.images})
+        return replace(batch, images=self._grey(batch.images), extras={**batch.extras, COLOURS: batch.images})
 
     def evaluation(self, batch: LoadedBatch) -> LoadedBatch:
         return replace(batch, images=self._grey(batch.images))
