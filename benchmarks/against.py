@@ -8,15 +8,15 @@ trees run as users start them, through torchrun and launch/, under this python; 
 Bits: runs of eight configurations are exported by each tree (launch/export.py); the files must have the same bytes. Where
 heads have other names, their tensors must. Throughput: steady samples per second of the slowest stage, without start-up;
 both trees train at the same time on the same cores. Start: commands that train nothing, and the time from torchrun to the
-first trained batch; the trees take turns. Figures are medians over the repeats of the ratio within a repeat. The exit code
-is 1 where bits differ.
+first trained batch; the trees take turns. Figures are medians over the repeats of the ratio within a repeat. OUT.json grows
+as they are found, and keeps what it has of the same two commits. The exit code is 1 where bits differ.
 """
 
 import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,21 +45,21 @@ def find_bits(trees: tuple[Tree, Tree], smoke: bool, folder: Path, say: Say) -> 
 
 def find_throughput(
     trees: tuple[Tree, Tree], repeats: int, seconds: float, smoke: bool, folder: Path, say: Say
-) -> list[Figure]:
+) -> Iterator[Figure]:
     """Throughput, load by load."""
-    found = []
     for number, load in enumerate(LOADS[2:3] if smoke else LOADS):
         say(f"throughput: {load.name}")
         (folder / f"load{number}").mkdir()
-        found.append(throughput(trees, load, repeats, seconds, folder / f"load{number}"))
-    return found
+        yield throughput(trees, load, repeats, seconds, folder / f"load{number}")
 
 
-def find_start(trees: tuple[Tree, Tree], repeats: int, folder: Path, say: Say) -> list[Figure]:
+def find_start(trees: tuple[Tree, Tree], repeats: int, folder: Path, say: Say) -> Iterator[Figure]:
     """Times to start."""
     say("start")
     (folder / "start").mkdir()
-    return [*(command_time(trees, name, repeats) for name in COMMANDS), first_batch(trees, repeats, folder / "start")]
+    for name in COMMANDS:
+        yield command_time(trees, name, repeats)
+    yield first_batch(trees, repeats, folder / "start")
 
 
 def bits_table(found: Sequence[Same], rounding: Rounding) -> Table:
@@ -93,41 +93,62 @@ def main() -> None:
     try:
         with checked_out(arguments.commit) as (root, commit), tempfile.TemporaryDirectory() as folder:
             trees = tree_at(root, "earlier"), tree_at(ROOT, "current")
-            answer, right = _measure(arguments, trees, Path(folder))
+            head = {
+                "command": "python -m benchmarks.against " + " ".join(sys.argv[1:]),
+                "earlier": commit,
+                "current": describe(ROOT),
+                "at_once": True,
+                "hardware": hardware(),
+                "versions": versions(),
+            }
+            right = _measure(arguments, trees, Path(folder), Record(arguments.out.with_suffix(".json"), head))
     except ValueError as error:
         sys.exit(f"greedypipe: {error}")
-    head = {
-        "command": "python -m benchmarks.against " + " ".join(sys.argv[1:]),
-        "earlier": commit,
-        "current": describe(ROOT),
-        "at_once": True,
-        "hardware": hardware(),
-        "versions": versions(),
-    }
-    arguments.out.with_suffix(".json").write_text(json.dumps(head | answer, indent=1) + "\n", encoding="utf-8")
     sys.exit(0 if right else 1)
 
 
-def _measure(arguments: argparse.Namespace, trees: tuple[Tree, Tree], folder: Path) -> tuple[dict[str, Any], bool]:
-    """The parts that were asked for, printed; and whether no bit differs."""
+class Record:
+    """The answer in its file, which grows: what it has of the same two commits stays, but for what is measured again."""
+
+    def __init__(self, path: Path, head: dict[str, Any]) -> None:
+        self._path = path
+        self._answer: dict[str, Any] = {**head, "figures": []}
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if all(before.get(key) == head[key] for key in ("earlier", "current")):
+            self._answer = {**before, **head}
+
+    def add(self, **parts: Any) -> None:
+        """Writes further parts."""
+        self._answer |= parts
+        self._path.write_text(json.dumps(self._answer, indent=1) + "\n", encoding="utf-8")
+
+    def add_figure(self, figure: Figure) -> None:
+        """Writes a figure, in the place of one of its name."""
+        others = [one for one in self._answer["figures"] if one["name"] != figure.name]
+        self.add(figures=[*others, figure.as_json()])
+
+
+def _measure(arguments: argparse.Namespace, trees: tuple[Tree, Tree], folder: Path, record: Record) -> bool:
+    """Prints and records the parts that were asked for; returns whether no bit differs."""
     console = Console(width=150)
     repeats, seconds = (1, 0.0) if arguments.smoke else (arguments.repeats, arguments.seconds)
-    answer: dict[str, Any] = {}
     right = True
     if "bits" in arguments.parts:
         same, rounding = find_bits(trees, arguments.smoke, folder, _say)
         right = held(same, rounding)
         console.print(bits_table(same, rounding))
-        answer["bits"] = [asdict(one) for one in same]
-        answer["replicas_against_none"] = asdict(rounding)
+        record.add(bits=[asdict(one) for one in same], replicas_against_none=asdict(rounding))
     figures: list[Figure] = []
-    if "throughput" in arguments.parts:
-        figures += find_throughput(trees, repeats, seconds, arguments.smoke, folder, _say)
-    if "start" in arguments.parts:
-        figures += find_start(trees, repeats, folder, _say)
+    for part, found in (
+        ("throughput", find_throughput(trees, repeats, seconds, arguments.smoke, folder, _say)),
+        ("start", find_start(trees, repeats, folder, _say)),
+    ):
+        for figure in found if part in arguments.parts else ():
+            record.add_figure(figure)
+            figures.append(figure)
     if figures:
         console.print(figures_table(figures))
-    return answer | {"figures": [one.as_json() for one in figures]}, right
+    return right
 
 
 def _say(text: str) -> None:

@@ -1,5 +1,6 @@
 """How fast two trees train the same runs, at the same time, and how soon they begin, in turn: a ratio within each repeat."""
 
+import contextlib
 import json
 import math
 import time
@@ -12,7 +13,7 @@ from typing import Any
 from benchmarks.editions.bits import SMALL
 from benchmarks.editions.trees import Tree
 from benchmarks.engines.timing import spread
-from greedypipe.launch.on_host.outcome import Progress, steady_steps_per_s
+from greedypipe.launch.on_host.outcome import NeverAtOnce, Progress, steady_steps_per_s
 from greedypipe.launch.on_host.rehearsal import AHEAD_STEPS
 
 NETWORK = (
@@ -34,7 +35,7 @@ TINY_STEPS = (
     "partition.blocks=2",
 )
 DIGITS_STEPS_PER_EPOCH = 22
-WARMUP_STEPS, PILOT_STEPS = 4, 20
+WARMUP_STEPS, PILOT_STEPS, PILOTS = 4, 20, 5
 COMMANDS = {
     "launch/plan.py --help": ("launch/plan.py", "--help"),
     "launch/run.py --print-config": ("launch/run.py", "--print-config"),
@@ -141,11 +142,21 @@ def throughput(trees: tuple[Tree, Tree], load: Load, repeats: int, seconds: floa
     The number of steps is what a pilot suggests for `seconds` seconds, and at least the pilot's own.
     """
     warmup = WARMUP_STEPS * load.step_scale
-    pilot = sum(_rates(trees, load, PILOT_STEPS * load.step_scale, warmup, folder / "pilot"))
-    steps = max(PILOT_STEPS * load.step_scale, int(seconds * pilot / 2 / load.batch_size))
+    least, pilot = _pilot(trees, load, warmup, folder)
+    steps = max(least, int(seconds * pilot / 2 / load.batch_size))
     rates = [_rates(trees, load, steps, warmup, folder / str(number)) for number in range(repeats)]
     earlier, current = zip(*rates, strict=True)
     return Figure(load.name, "samples/s", list(earlier), list(current), load.target)
+
+
+def _pilot(trees: tuple[Tree, Tree], load: Load, warmup: int, folder: Path) -> tuple[int, float]:
+    """A number of steps that takes long enough for both trees to train at the same time, and the sum of their rates."""
+    steps = PILOT_STEPS * load.step_scale
+    for number in range(PILOTS):
+        with contextlib.suppress(NeverAtOnce):
+            return steps, sum(_rates(trees, load, steps, warmup, folder / f"pilot{number}"))
+        steps *= 4
+    raise ValueError(f"{load.name}: one tree has trained {steps // 4} steps before the other one began")
 
 
 def _rates(trees: tuple[Tree, Tree], load: Load, steps: int, warmup: int, folder: Path) -> list[float]:

@@ -6,11 +6,8 @@ optimizers are not counted. The formulas take a backward pass for twice its forw
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.batch import IMAGE, Batch
@@ -19,6 +16,7 @@ from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.methods.dni import SyntheticGradients
 from greedypipe.pipeline.methods.man import LooksAhead
 from greedypipe.pipeline.methods.overlap_weights import OverlapThroughWeights
+from greedypipe.pipeline.operations import operations
 
 
 @dataclass(frozen=True)
@@ -131,25 +129,3 @@ def count(trial: Blueprint, block: Block, batch: Batch) -> int:
     for _ in range(block.timing.lag + 1):
         turn()
     return operations(turn)
-
-
-def operations(work: Callable[[], object]) -> int:
-    """Floating-point operations of `work`, by torch's formulas."""
-    with _Counter() as counter:
-        work()
-    return counter.total
-
-
-class _Counter(TorchDispatchMode):
-    """Adds up operations. Unlike torch's FlopCounterMode it hooks into no module, which `autograd.grad` does not allow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        keywords = kwargs or {}
-        out = func(*args, **keywords)
-        if formula := flop_registry.get(func._overloadpacket):
-            self.total += formula(*args, **keywords, out_val=out)
-        return out

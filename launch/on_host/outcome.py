@@ -61,6 +61,10 @@ class Outcome:
         return Progress([one.step for one in mine], [one.unix_s for one in mine])
 
 
+class NeverAtOnce(ValueError):
+    """There is no time in which all stages train."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """Steps that a stage's last block had done by the time of each record, and Unix times."""
@@ -84,11 +88,11 @@ def steady_steps_per_s(stages: Sequence[Progress], warmup_steps: int) -> list[fl
     in between counts as time, so benchmarks evaluate at the end alone.
 
     Raises:
-        ValueError: No such time is left.
+        NeverAtOnce: No such time is left.
     """
     regular = [one.regular for one in stages]
     begin_s = max(float(np.interp(warmup_steps, one.steps, one.clocks)) for one in regular)
     end_s = min(one.clocks[-1] for one in regular)
     if end_s <= begin_s:
-        raise ValueError(f"no time in which all stages train is left after {warmup_steps} steps")
+        raise NeverAtOnce(f"no time in which all stages train is left after {warmup_steps} steps")
     return [float(np.diff(np.interp([begin_s, end_s], one.clocks, one.steps))[0]) / (end_s - begin_s) for one in regular]

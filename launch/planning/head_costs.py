@@ -4,17 +4,15 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from greedypipe.launch.planning.layer_costs import random_batch, random_input
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.method import Sample, Turn
+from greedypipe.pipeline.operations import operations
 from greedypipe.pipeline.trunk import Generator, Trunk, tapped
 
 ROUNDS = 3
@@ -93,9 +91,7 @@ def _turn_of_head(block: Block, x: torch.Tensor, batch: Batch) -> Callable[[], N
 
 def _measured(turn: Callable[[], None], device: torch.device) -> tuple[float, float]:
     """Multiply-adds and median seconds of a turn."""
-    counter = _Counter()
-    with counter:
-        turn()  # warms up as well
+    counted = operations(turn)  # warms up as well
     taken = []
     for _ in range(ROUNDS):
         _synchronise(device)
@@ -103,23 +99,9 @@ def _measured(turn: Callable[[], None], device: torch.device) -> tuple[float, fl
         turn()
         _synchronise(device)
         taken.append(time.perf_counter() - started)
-    return counter.flops / 2, statistics.median(taken)
+    return counted / 2, statistics.median(taken)
 
 
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-class _Counter(TorchDispatchMode):
-    """Adds up operations. Unlike torch's FlopCounterMode it hooks into no module, which `autograd.grad` does not allow."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
-        result = function(*arguments, **(keywords or {}))
-        if count := flop_registry.get(function.overloadpacket):
-            self.flops += count(*arguments, **(keywords or {}), out_val=result)
-        return result

@@ -41,10 +41,22 @@ class ModelConfig(BaseModel, ABC, frozen=True, extra="forbid"):
             ValueError: It is that of a signal or a vector.
         """
         if len(input_shape) != 3:
-            shape = " x ".join(map(str, input_shape))
-            raise ValueError(
-                f"model.name: got {self.name} for samples of shape {shape}, allowed: images [C, H, W], grey ones [1, H, W]; "
-                "mlp, or a network of your own, takes signals and vectors"
-            )
+            others = "vgg, basic_cnn and mlp take signals" if len(input_shape) == 2 else "mlp takes vectors"
+            raise self._refusal(input_shape, f"images [C, H, W], grey ones [1, H, W]; {others}")
         channels, rows, columns = input_shape
         return channels, rows, columns
+
+    def space_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape again, for a network that takes images [C, H, W] and signals [C, T].
+
+        Raises:
+            ValueError: It is that of a vector.
+        """
+        if len(input_shape) == 1:
+            raise self._refusal(input_shape, "images [C, H, W] and signals [C, T]; mlp takes vectors")
+        return input_shape
+
+    def _refusal(self, input_shape: tuple[int, ...], allowed: str) -> ValueError:
+        shape = " x ".join(map(str, input_shape))
+        got = f"model.name: got {self.name} for samples of shape {shape}"
+        return ValueError(f"{got}, allowed: {allowed}, as a network of your own may")

@@ -30,7 +30,7 @@ class BasicCnnConfig(ConvolutionalConfig):
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> Network:
         layers, shape = plan_layers(
             "128 M 128 M 128 M",
-            self.image_shape(input_shape),
+            self.space_shape(input_shape),
             kernel_size=5,
             width=self.width,
             dropout=self.dropout,

@@ -6,7 +6,7 @@ classifier: a head sees the activation before dropout, as in Nokland & Eidnes (I
 """
 
 from collections import OrderedDict
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 from torch import nn
@@ -54,10 +54,22 @@ def make_activation(activation: Activation) -> nn.Module:
     return nn.ReLU(inplace=True) if activation == "relu" else nn.LeakyReLU(0.01, inplace=True)
 
 
+class _Kinds(NamedTuple):
+    """Modules of one number of dimensions of space."""
+
+    conv: type[nn.Conv1d | nn.Conv2d]
+    norm: type[nn.BatchNorm1d | nn.BatchNorm2d]
+    max_pool: type[nn.MaxPool1d | nn.MaxPool2d]
+
+
+SIGNALS = _Kinds(nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d)
+IMAGES = _Kinds(nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d)
+
+
 def conv_layer(
     name: str,
-    in_channels: int,
-    out_channels: int,
+    kinds: _Kinds,
+    channels: tuple[int, int],
     *,
     kernel_size: int,
     dropout: float,
@@ -68,8 +80,8 @@ def conv_layer(
     border = kernel_size // 2
     module = _sequence(
         dropout=_dropout(dropout),
-        conv=nn.Conv2d(in_channels, out_channels, kernel_size, padding=border, bias=False, padding_mode=padding),
-        bn=nn.BatchNorm2d(out_channels),
+        conv=kinds.conv(*channels, kernel_size, padding=border, bias=False, padding_mode=padding),
+        bn=kinds.norm(channels[1]),
         activation=make_activation(activation),
     )
     return Layer(name, name, module)
@@ -107,46 +119,48 @@ def linear_classifier(in_features: int, num_classes: int, *, dropout: float) -> 
 
 def plan_layers(
     plan: str,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     *,
     kernel_size: int,
     width: float,
     dropout: float,
     activation: Activation,
     padding: Padding,
-) -> tuple[list[Layer], tuple[int, int, int]]:
-    """Builds the layers of a plan like ``"64 M 128 M"``: channels of convolutions, M for 2x2 max-pooling.
+) -> tuple[list[Layer], tuple[int, ...]]:
+    """Builds the layers of a plan like ``"64 M 128 M"``: channels of convolutions, M for max-pooling by 2; for images
+    [C, H, W] in two dimensions, for signals [C, T] in one.
 
-    A pool whose input is smaller than 2x2 is omitted, so that every plan suits small images (8x8 digits have
-    room for three pools). Layers are numbered as in the plan, whether or not a pool was omitted.
+    A pool whose input is smaller than 2 is omitted, so that every plan suits small images (8x8 digits have room for three
+    pools). Layers are numbered as in the plan, whether or not a pool was omitted.
 
     Returns:
-        The layers ``conv1``, ``pool1``, ... (a pool is a layer of its own) and the last output's [C, H, W].
+        The layers ``conv1``, ``pool1``, ... (a pool is a layer of its own) and the last output's [C, H, W] or [C, T].
     """
     layers: list[Layer] = []
-    channels, rows, columns = input_shape
+    channels, *sizes = input_shape
+    kinds = IMAGES if len(sizes) == 2 else SIGNALS
     num_convs = num_pools = 0
     for entry in plan.split():
         if entry == POOL:
             num_pools += 1
-            if min(rows, columns) >= 2:
-                layers.append(Layer(f"pool{num_pools}", f"pool{num_pools}", nn.MaxPool2d(2)))
-                rows, columns = rows // 2, columns // 2
+            if min(sizes) >= 2:
+                layers.append(Layer(f"pool{num_pools}", f"pool{num_pools}", kinds.max_pool(2)))
+                sizes = [size // 2 for size in sizes]
         else:
             num_convs += 1
             in_channels, channels = channels, scale_channels(int(entry), width)
             layers.append(
                 conv_layer(
                     f"conv{num_convs}",
-                    in_channels,
-                    channels,
+                    kinds,
+                    (in_channels, channels),
                     kernel_size=kernel_size,
                     dropout=dropout if layers else 0.0,
                     activation=activation,
                     padding=padding,
                 )
             )
-    return layers, (channels, rows, columns)
+    return layers, (channels, *sizes)
 
 
 def _dropout(probability: float) -> nn.Module | None:

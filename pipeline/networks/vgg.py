@@ -35,7 +35,7 @@ VGGS: Mapping[str, _Vgg] = MappingProxyType(
 
 
 class VggConfig(ConvolutionalConfig):
-    """VGG networks: the local-loss variants vgg8b, vgg11b and vgg11c, and the classic vgg11 to vgg19.
+    """VGG networks: the local-loss variants vgg8b, vgg11b and vgg11c, and the classic vgg11 to vgg19; of images or signals.
 
     Layers are ``conv1`` (with normalisation and activation), ``pool1``, ..., ``fc1``. Pools whose input is too small are
     omitted (see `plan_layers`); only vgg8b, vgg11b and vgg11c have ``fc1``. `width` does not scale it, as in the wide
@@ -48,7 +48,7 @@ class VggConfig(ConvolutionalConfig):
         vgg = VGGS[self.name]
         layers, shape = plan_layers(
             vgg.plan,
-            self.image_shape(input_shape),
+            self.space_shape(input_shape),
             kernel_size=3,
             width=self.width,
             dropout=self.dropout,

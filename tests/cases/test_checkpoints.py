@@ -113,7 +113,7 @@ def test_a_stage_that_dies_before_the_first_own_checkpoint_goes_on_where_the_run
 
 
 def test_a_run_that_is_alive_cannot_be_resumed(tmp_path: Path) -> None:
-    folder, slow = tmp_path / "r", ["debug.slow_stage=0", "debug.slow_factor=60", "checkpoint.interval_steps=4"]
+    folder, slow = tmp_path / "r", ["debug.slow_stage=0", "debug.slow_factor=20", "checkpoint.interval_steps=4"]
     outcomes: list[Outcome] = []
     thread = threading.Thread(target=lambda: outcomes.append(run(folder, *slow)))
     thread.start()
@@ -162,7 +162,7 @@ class HangingDisk:
             os.fsync = fsync
 
 
-@pytest.mark.parametrize("rank", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_stage_whose_disk_hangs_is_named(rank: int, tmp_path: Path) -> None:
     limits = ["faults.timeout_s=2", "faults.hang_timeout_s=2", "partition.blocks=3", "model.depth=3"]
     hung = run_pipeline(

@@ -145,7 +145,7 @@ def test_ranks_that_import_end_with_an_agent_that_is_killed(policy: str, tmp_pat
     assert_all_gone(family - {run.process.pid})
 
 
-@pytest.mark.parametrize("limit", [40, 64])
+@pytest.mark.parametrize("limit", [40, pytest.param(64, marks=slow)])
 def test_few_open_files_are_one_line(limit: int, tmp_path: Path) -> None:
     settings = [*with_loaders(tmp_path), "data.loader_workers=6", f"run.folder={tmp_path}"]
     result = subprocess.run(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import methods
+from benchmarks import methods, recipes
 
 
 @pytest.mark.slow
@@ -158,3 +158,18 @@ def test_feedback_compares_methods_with_dgl(tmp_path: Path, run_benchmark: Calla
     assert (dgl["method"], dgl["counted_over_dgl"], dgl["step_over_dgl"]["median"]) == ("cross_entropy", 1, 1)
     assert late_chain["method"] == "late_chain" and 1.5 < late_chain["counted_over_dgl"] < 2.5
     assert late_chain["step_over_dgl"]["median"] > 0 and all(size > 0 for size in late_chain["peak_bytes"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_recipes_have_accuracies_of_both_parts_and_go_on_where_they_were(
+    tmp_path: Path, run_benchmark: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("mnist_1d", "--out", str(tmp_path / "answer"))
+    run_benchmark("recipes", *asked)
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert [len(row["test"]) for row in answer["runs"]] == [len(row["validation"]) for row in answer["runs"]] == [1, 4, 4]
+    assert not any(row["cause"] for row in answer["runs"]) and (tmp_path / "answer.png").stat().st_size > 10_000
+    assert answer["costs"][0]["macs"] > 0
+    monkeypatch.setattr(recipes, "run_trial", lambda *arguments: pytest.fail("run again"))
+    run_benchmark("recipes", *asked)

@@ -8,6 +8,7 @@ import torch
 
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
+from greedypipe.pipeline.feedback import Reach
 from greedypipe.pipeline.methods import METHODS
 from greedypipe.pipeline.reference import evaluate, train
 from greedypipe.workers.data.source import BatchSource
@@ -29,6 +30,7 @@ VARIANTS = {
     "before the pool": ["method.name=reconstruction", "method.tap=pre_pool", "method.shift=[1,3]"],
     **{name: [f"method.name={name}", *WANTED.get(name, ())] for name in METHODS if name not in ("cross_entropy", "predsim")},
 }
+LOCAL = {name for name, one in METHODS.items() if one.reach is Reach.NONE}
 
 
 def reference(overrides: list[str]) -> tuple[dict[str, torch.Tensor], list[float], float]:
@@ -56,7 +58,11 @@ def test_any_hosting_equals_the_sequential_reference(blocks: int, processes: int
     assert_equals_reference(run_pipeline(overrides, processes, tmp_path), overrides)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    # The conformance suite hosts local methods as processes do.
+    [pytest.param(name, marks=pytest.mark.slow if name in LOCAL else ()) for name in VARIANTS],
+)
 def test_every_variant_equals_the_sequential_reference(variant: str, tmp_path: Path) -> None:
     overrides = [*TINY, "partition.blocks=3", *VARIANTS[variant]]
     assert_equals_reference(run_pipeline(overrides, 3, tmp_path), overrides)

@@ -81,7 +81,7 @@ def test_before_the_first_checkpoint_all_begin_anew(uninterrupted: Outcome, tmp_
     assert_as_if_nothing_had_happened(outcome, uninterrupted)
 
 
-@pytest.mark.parametrize("transport", ["shm", "gloo"])
+@pytest.mark.parametrize("transport", ["shm", pytest.param("gloo", marks=pytest.mark.slow)])
 def test_with_replay_the_others_go_on(transport: str, tmp_path: Path) -> None:
     settings = ["buffers.policy=replay", f"link.transport={transport}", "debug.slow_stage=1", "debug.slow_factor=4"]
     outcome = run_pipeline([*ISOLATE, *fault("exit", 1, 17), *settings], 3, tmp_path)

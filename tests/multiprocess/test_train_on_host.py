@@ -51,8 +51,8 @@ def test_a_stage_comes_back_alone_and_a_run_goes_on_with_the_same_bits(
     ("wrong", "complaint"),
     [
         (["buffers.capcity=3"], "command line: buffers.capcity: unknown key; did you mean buffers.capacity?"),
-        (["partition.blocks=1"], "2 stages for 1 blocks"),
-        (["--resume", "nowhere"], "--resume: got nowhere"),
+        pytest.param(["partition.blocks=1"], "2 stages for 1 blocks", marks=pytest.mark.slow),
+        pytest.param(["--resume", "nowhere"], "--resume: got nowhere", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_wrong_is_said_once_before_anything_starts(

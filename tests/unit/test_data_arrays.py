@@ -12,6 +12,7 @@ from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.reporting.tables import headline
+from greedypipe.pipeline.reference import train
 from greedypipe.workers.data.fonts import Font, find_fonts, held_out
 from greedypipe.workers.data.sets import glyphs
 from greedypipe.workers.data.sets.interface import DataSet
@@ -126,10 +127,34 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, case: s
     assert expected in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_networks_for_images_refuse_signals_in_one_line() -> None:
-    for override in ("model.name=vgg8b", "model.name=resnet20", "model.name=basic_cnn"):
-        with pytest.raises(ConfigError, match=r"^model\.name: got \w+ for samples of shape 1 x 40, allowed: images"):
-            make_plan(load_config(None, ["data.name=mnist_1d", override]), 1)
+@pytest.mark.parametrize(
+    ("name", "shape", "allowed"),
+    [
+        ("resnet20", "2,40", r"images \[C, H, W\], grey ones \[1, H, W\]; vgg, basic_cnn and mlp take signals, as"),
+        ("resnet20", "40", r"images \[C, H, W\], grey ones \[1, H, W\]; mlp takes vectors, as"),
+        ("vgg8b", "40", r"images \[C, H, W\] and signals \[C, T\]; mlp takes vectors, as"),
+    ],
+)
+def test_samples_that_a_network_does_not_take_are_refused_in_one_line(
+    name: str, shape: str, allowed: str, tmp_path: Path
+) -> None:
+    numbers = np.random.default_rng(0).normal(size=(8, *map(int, shape.split(",")))).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x_train=numbers, y_train=np.arange(8) % 2, x_test=numbers, y_test=np.arange(8) % 2)
+    overrides = ["data.name=arrays", f"data.file={tmp_path}/a.npz", "data.batch_size=4", f"model.name={name}"]
+    with pytest.raises(ConfigError, match=rf"^model\.name: got {name} for samples of shape [\dx ]+, allowed: {allowed}"):
+        make_plan(load_config(None, overrides), 1)
+
+
+def test_convolutions_learn_from_signals_with_every_head() -> None:
+    """The default network, in one dimension."""
+    for head in ("mlp_sr", "conv", "linear"):
+        overrides = ["data.name=mnist_1d", "model.width=0.1", "partition.blocks=4", f"head.name={head}"]
+        plan = make_plan(load_config(None, overrides), 4)
+        blocks = [plan.blueprint.build_block(index, torch.device("cpu")) for index in range(4)]
+        source = BatchSource(plan.config.data, 0, plan.data)
+        batches = [source.training_batch(number) for number in range(3)]
+        losses = train(blocks, ((one.images, one.labels) for one in batches))
+        assert torch.tensor(losses).isfinite().all() and blocks[1].shapes.input == (16, 40)
 
 
 def test_a_perceptron_learns_from_signals() -> None:

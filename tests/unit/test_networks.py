@@ -1,5 +1,7 @@
 """What every network promises, and the sizes and plans of our own."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from greedypipe.pipeline.networks import MODEL_FAMILY, NETWORK_NAMES, Layer, Net
 
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
+SIGNAL = (1, 40)
 SMALL = {"width": 0.125}
 
 NUM_LAYERS = {
@@ -39,11 +42,11 @@ def one_thread_and_a_seed() -> None:
     torch.manual_seed(0)
 
 
-def build(name: str, shape: tuple[int, int, int] = CIFAR, classes: int = 10, **keys: object) -> Network:
+def build(name: str, shape: tuple[int, ...] = CIFAR, classes: int = 10, **keys: object) -> Network:
     return MODEL_FAMILY.choose({"name": name, **keys}).build(shape, classes)
 
 
-def build_on_meta(name: str, shape: tuple[int, int, int] = CIFAR, classes: int = 10, **keys: object) -> Network:
+def build_on_meta(name: str, shape: tuple[int, ...] = CIFAR, classes: int = 10, **keys: object) -> Network:
     with torch.device("meta"):
         return build(name, shape, classes, **keys)
 
@@ -92,9 +95,17 @@ def test_parameter_counts_are_the_published_ones(name: str, published_millions: 
     assert round(count_parameters(build_on_meta(name, **keys)) / 1e6, decimals) == published_millions
 
 
-@pytest.mark.parametrize("shape", [CIFAR, (1, 28, 28), DIGITS])
-@pytest.mark.parametrize("name", ["basic_cnn", "mlp", "vgg8b", "vgg11c", "vgg19", "resnet20"])
-def test_layers_learn_apart_and_leave_their_input_as_it_was(name: str, shape: tuple[int, int, int]) -> None:
+ANYTHING = ["basic_cnn", "mlp", "vgg8b", "vgg11c", "vgg19"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *itertools.product([*ANYTHING, "resnet20"], [CIFAR, (1, 28, 28), DIGITS]),
+        *itertools.product(ANYTHING, [SIGNAL, (6, 9)]),
+    ],
+)
+def test_layers_learn_apart_and_leave_their_input_as_it_was(name: str, shape: tuple[int, ...]) -> None:
     network = build(name, shape, **({} if name == "mlp" else SMALL))
     x = torch.randn(4, *shape)
     for unit in units(network):
@@ -124,6 +135,25 @@ def test_a_plan_keeps_its_names_where_small_images_have_no_room_for_all_pools() 
     ]
     assert names(build_on_meta("vgg8b"))[-3:] == ["conv6", "pool4", "fc1"]
     assert activation_shapes(build_on_meta("vgg16", (1, 28, 28)).layers, (1, 28, 28))[-1] == (512, 1, 1)
+
+
+def test_a_plan_of_signals_is_that_of_images_in_one_dimension() -> None:
+    of_images, of_signals = build_on_meta("vgg8b"), build_on_meta("vgg8b", SIGNAL)
+    assert names(of_signals) == names(of_images)
+    assert [shape for shape in activation_shapes(of_signals.layers, SIGNAL) if len(shape) == 2] == [
+        (128, 40),
+        (256, 40),
+        (256, 20),
+        (256, 20),
+        (512, 20),
+        (512, 10),
+        (512, 10),
+        (512, 5),
+        (512, 5),
+        (512, 2),
+    ]
+    state = of_signals.state_dict()
+    assert state.keys() == of_images.state_dict().keys() and state["conv2.conv.weight"].shape == (256, 128, 3)
 
 
 def test_a_plan_pools_where_it_says() -> None:

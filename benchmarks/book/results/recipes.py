@@ -1,0 +1,78 @@
+"""Gaps of recipes to back-propagation (benchmarks.recipes)."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from benchmarks.book.markdown import TO, percent, table
+from benchmarks.book.result import Answer, Result
+from benchmarks.recipe_gaps.question import Question, load_question
+from benchmarks.recipe_gaps.tables import Found, points, summarise
+
+
+def _question(answer: Answer) -> Question:
+    return load_question(answer["question"])
+
+
+def found(answer: Answer) -> Sequence[Found]:
+    """Every recipe in every group."""
+    return summarise(answer["runs"], _question(answer).reference)
+
+
+def _cost(answer: Answer, one: Found, key: str) -> float:
+    return next(cost[key] for cost in answer["costs"] if (cost["group"], cost["recipe"]) == (one.group, one.recipe))
+
+
+def _rows(answer: Answer, all_found: Sequence[Found]) -> list[list[str]]:
+    question = _question(answer)
+    base = {one.group: _cost(answer, one, "macs") for one in all_found if one.recipe == question.reference}
+    rows = []
+    for one in all_found:
+        settings = " ".join(question.recipes[one.recipe]) if one.recipe != question.reference else ""
+        back, age = _cost(answer, one, "back_bytes"), _cost(answer, one, "age")
+        own = [
+            f"{one.recipe}<br>`{settings}`" if settings else one.recipe,
+            percent(one.final.mean, 2),
+            points(one.gap),
+            points(one.best_gap),
+            f"{_cost(answer, one, 'macs') / base[one.group] - 1:+.0%}" if one.gap else "",
+            f"{back:,.0f} B, {age:.0f} late" if back else "",
+        ]
+        rows.append([one.group, *own] if len(question.groups) > 1 else own)
+    return rows
+
+
+def _text(answer: Answer, remark: str) -> str:
+    question, all_found = _question(answer), found(answer)
+    header = ["recipe", "accuracy", "gap", "gap of the best exit", "multiply-adds", "back per sample"]
+    if len(question.groups) > 1:
+        header.insert(0, "group")
+    failed = sum(len(one.failed) for one in all_found)
+    return f"""
+{question.question} Each row has the data, network, schedule and budget of
+`benchmarks/questions/{answer["question"]}.yaml`; only the settings under its name differ. {remark}
+
+{table(header, _rows(answer, all_found))}
+
+Accuracies are those of the test part, read once per run; gaps are to back-propagation with the same seed, in percentage
+points, with the 95% interval of their mean by Student's t where there are several seeds. The best exit is chosen on
+validation samples that no run trains on. Multiply-adds are those of a training step against back-propagation's, counted
+with torch's formulas.{f" {failed} runs failed." if failed else ""}
+"""
+
+
+def _repeats(answer: Answer) -> str:
+    counts = sorted({one.final.count for one in found(answer)})
+    return f"n = {TO.join(map(str, counts))} seed{'' if counts == [1] else 's'}"
+
+
+def _command(answer: Answer) -> str:
+    name = answer["question"]
+    folder = " data.root=FOLDER" if "data.name=image_folder" in _question(answer).settings else ""
+    return f"python -m benchmarks.recipes {name} --out benchmarks/results/recipes_{name}{folder}"
+
+
+def _result(question: str, title: str, remark: str, **more: Any) -> Result:
+    return Result(
+        f"recipes_{question}", title, _repeats, partial(_text, remark=remark), command=_command, shows_plot=True, **more
+    )

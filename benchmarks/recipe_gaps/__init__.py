@@ -1,0 +1,1 @@
+"""What `benchmarks.recipes` asks, runs and shows."""

@@ -1,0 +1,78 @@
+"""A question about recipes, as a YAML file in benchmarks/questions/ asks it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, Field, model_validator
+
+Overrides = tuple[str, ...]
+FOLDER = Path(__file__).parents[1] / "questions"
+
+
+class Question(BaseModel, frozen=True, extra="forbid"):
+    """Recipes to compare on one budget; each is a way of training the same network on the same data.
+
+    Attributes:
+        question: What is asked, one sentence.
+        config: Configuration file that all runs begin with; empty: the defaults.
+        settings: Overrides of all runs, with a share of the training data in `data.validation`.
+        seeds: How many there are: 0, 1 and so on.
+        reference: The recipe that gaps are measured against, in the same group and with the same seed.
+        groups: Overrides by name, where the question is asked several times; every recipe is tried in every group.
+        recipes: Overrides by name.
+    """
+
+    question: str
+    config: str = ""
+    settings: Overrides
+    seeds: int = Field(ge=1)
+    reference: str = "back-propagation"
+    groups: Mapping[str, Overrides] = {"": ()}
+    recipes: Mapping[str, Overrides]
+
+    @model_validator(mode="after")
+    def _has_what_it_compares_with(self) -> "Question":
+        if self.reference not in self.recipes:
+            raise ValueError(f"reference: got {self.reference}, allowed: one of {', '.join(self.recipes)}")
+        if not any(one.startswith("data.validation=") for one in self.settings):
+            raise ValueError("settings: no data.validation, on which exits are chosen")
+        return self
+
+    @property
+    def trials(self) -> Iterator["Trial"]:
+        """All runs, seed by seed."""
+        for seed in range(self.seeds):
+            for group, name in self.pairs:
+                yield Trial(group, name, seed, (*self.overrides(group, name), f"training.seed={seed}"))
+
+    @property
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Group and name of every recipe."""
+        for group in self.groups:
+            yield from ((group, name) for name in self.recipes)
+
+    def overrides(self, group: str, recipe: str) -> Overrides:
+        """All settings of a recipe in a group but the seed."""
+        return (*self.settings, *self.groups[group], *self.recipes[recipe])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run."""
+
+    group: str
+    recipe: str
+    seed: int
+    overrides: Overrides
+
+
+def load_question(name: str) -> Question:
+    """The question of a file in benchmarks/questions/, without its suffix."""
+    return Question.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def question_names() -> list[str]:
+    """Of all files in benchmarks/questions/."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))

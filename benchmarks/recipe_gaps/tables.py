@@ -1,0 +1,102 @@
+"""What runs of recipes say: accuracies on the test part, and gaps to the reference with intervals."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.stats import t as students_t
+
+Row = Mapping[str, Any]
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean of numbers, with half of the width of its 95% interval by Student's t; nan for a single number."""
+
+    mean: float
+    half: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """A recipe in a group; accuracies and gaps in [0, 1] of the test part.
+
+    Attributes:
+        final: Of the network's classifier.
+        best: Of the exit that was most accurate on the validation part, chosen for every run.
+        gap: `final` less that of the reference with the same seed; negative is worse. None for the reference.
+        best_gap: The same of `best`, less the classifier of the reference.
+        exits: Means of all exits, in order.
+        failed: Causes of the runs that failed.
+    """
+
+    group: str
+    recipe: str
+    final: Spread
+    best: Spread
+    gap: Spread | None
+    best_gap: Spread | None
+    exits: tuple[float, ...]
+    failed: tuple[str, ...]
+
+
+def summarise(rows: Sequence[Row], reference: str) -> list[Found]:
+    """Every recipe in every group, in the order in which they come first."""
+    pairs = dict.fromkeys((row["group"], row["recipe"]) for row in rows)
+    return [_found(rows, group, recipe, reference) for group, recipe in pairs]
+
+
+def _found(rows: Sequence[Row], group: str, recipe: str, reference: str) -> Found:
+    own = _by_seed(rows, group, recipe)
+    base = {} if recipe == reference else _by_seed(rows, group, reference)
+    both = sorted(own.keys() & base.keys())
+    failed = [row["cause"] for row in rows if (row["group"], row["recipe"]) == (group, recipe) and row["cause"]]
+    return Found(
+        group,
+        recipe,
+        spread(_final(row) for row in own.values()),
+        spread(_best(row) for row in own.values()),
+        spread(_final(own[seed]) - _final(base[seed]) for seed in both) if both else None,
+        spread(_best(own[seed]) - _final(base[seed]) for seed in both) if both else None,
+        tuple(map(statistics.mean, zip(*(row["test"] for row in own.values()), strict=True))),
+        tuple(dict.fromkeys(failed)),
+    )
+
+
+def _by_seed(rows: Sequence[Row], group: str, recipe: str) -> dict[int, Row]:
+    wanted = (group, recipe)
+    return {row["seed"]: row for row in rows if (row["group"], row["recipe"]) == wanted and not row["cause"]}
+
+
+def _final(row: Row) -> float:
+    return float(row["test"][-1])
+
+
+def _best(row: Row) -> float:
+    """Of equally accurate exits the last one."""
+    validation = row["validation"]
+    chosen = max(range(len(validation)), key=lambda index: (validation[index], index))
+    return float(row["test"][chosen])
+
+
+def points(gap: Spread | None) -> str:
+    """Percentage points with half of their interval; empty where there is nothing to compare."""
+    if gap is None:
+        return ""
+    half = "" if math.isnan(gap.half) else f" ± {100 * gap.half:.2f}"
+    return f"{100 * gap.mean:+.2f}{half}"
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Mean and interval; nan of nothing."""
+    found = list(values)
+    if len(found) < 2:
+        return Spread(found[0] if found else math.nan, math.nan, len(found))
+    deviation = statistics.stdev(found) / math.sqrt(len(found))
+    return Spread(
+        statistics.mean(found), float(students_t.ppf((1 + CONFIDENCE) / 2, len(found) - 1)) * deviation, len(found)
+    )

@@ -1,0 +1,153 @@
+"""How far recipes of local learning are from back-propagation, on one budget, with intervals.
+
+    python -m benchmarks.recipes QUESTION --out benchmarks/results/QUESTION [section.key=value ...]
+        [--seeds N] [--at-once N] [--seconds S] [--smoke]
+
+QUESTION is a file of benchmarks/questions/, which holds network, data, schedule and recipes; overrides apply to all of them,
+such as data.root. Seeds are interleaved: every recipe has run with a seed before any runs with the next one. Each run is one
+process, which gives the bits that any number of processes gives, so --at-once runs may go side by side.
+
+A run trains without the validation part, which chooses its exit; then the test part is read, once. OUT.json gets a row as
+soon as a run has ended, and goes on from the rows that it has; a run that failed is a row that says why. OUT.png shows the
+gaps. Multiply-adds and bytes are counted, not timed, once per recipe.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.recipe_gaps.costs import cost_of
+from benchmarks.recipe_gaps.plot import plot_gaps
+from benchmarks.recipe_gaps.question import Question, Trial, load_question, question_names
+from benchmarks.recipe_gaps.tables import points, summarise
+from greedypipe.launch.api import Run
+from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
+from greedypipe.launch.on_host.local_run import run_pipeline
+from greedypipe.workers.telemetry.machine import hardware, versions
+
+Row = dict[str, Any]
+TIMEOUT_S = 3 * 3600.0
+SMOKE = ("training.epochs=1",)
+
+
+def run_trial(question: Question, trial: Trial, more: Sequence[str]) -> Row:
+    """Trains once in a process of its own, and evaluates all exits on the test part in this one. Blocks."""
+    row: Row = {"group": trial.group, "recipe": trial.recipe, "seed": trial.seed, "overrides": [*trial.overrides]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run"
+        outcome = run_pipeline([*trial.overrides, *more], 1, path, TIMEOUT_S, config=question.config or None)
+        if any(outcome.exit_codes):
+            summary = outcome.summary if (path / "summary.json").exists() else {}
+            return row | {"cause": summary.get("cause") or "\n".join(outcome.printed)}
+        summary = outcome.summary
+        return row | {
+            "cause": "",
+            "validation": summary["accuracy"]["blocks"],
+            "test": test_accuracies(Run(path)),
+            "train_s": summary["train_s"],
+            "peak_memory_bytes": summary["stages"][0]["peak_memory_bytes"],
+        }
+
+
+def test_accuracies(run: Run) -> list[float]:
+    """Of every exit, in [0, 1]."""
+    hits, total = 0, 0
+    for images, labels in run.test_batches():
+        hits = hits + (run.exits(images).argmax(2) == labels).sum(1)
+        total += len(labels)
+    return [count / total for count in hits.tolist()]  # type: ignore[attr-defined]
+
+
+def table(rows: Sequence[Row], costs: Sequence[Row], question: Question) -> Table:
+    """One line per group and recipe."""
+    shown = Table("group", "recipe", "runs", "test %", "gap", "best exit: gap", "MACs", "bytes back", "age", "failed")
+    by_pair = {(cost["group"], cost["recipe"]): cost for cost in costs}
+    for found in summarise(rows, question.reference):
+        cost, base = by_pair[found.group, found.recipe], by_pair[found.group, question.reference]
+        shown.add_row(
+            found.group,
+            found.recipe,
+            str(found.final.count),
+            f"{100 * found.final.mean:.2f}",
+            points(found.gap),
+            points(found.best_gap),
+            f"{cost['macs'] / base['macs'] - 1:+.0%}",
+            f"{cost['back_bytes']:,.0f}",
+            str(cost["age"]),
+            "; ".join(found.failed),
+        )
+    return shown
+
+
+def _write(path: Path, name: str, answer: Row) -> None:
+    text = json.dumps({"question": name, "hardware": hardware(), "versions": versions(), **answer}, indent=1)
+    part = path.with_suffix(".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("question", choices=question_names())
+    parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json, .png")
+    parser.add_argument("--seeds", type=int, help="how many (default: those of the question)")
+    parser.add_argument("--at-once", type=int, default=1, help="runs at the same time (default: 1)")
+    parser.add_argument("--seconds", type=float, default=1e9, help="no run begins later; a further call goes on from there")
+    parser.add_argument("--smoke", action="store_true", help="one epoch, one seed, the first group, three recipes")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    return parser.parse_intermixed_args()
+
+
+def _asked(arguments: argparse.Namespace) -> tuple[Question, Sequence[str]]:
+    question = load_question(arguments.question)
+    if arguments.seeds:
+        question = question.model_copy(update={"seeds": arguments.seeds})
+    if not arguments.smoke:
+        return question, arguments.overrides
+    small = {
+        "seeds": 1,
+        "groups": dict(list(question.groups.items())[:1]),
+        "recipes": dict(list(question.recipes.items())[:3]),
+    }
+    return question.model_copy(update=small), [*arguments.overrides, *SMOKE]
+
+
+def main() -> None:
+    arguments = _arguments()
+    multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
+    question, more = _asked(arguments)
+    path = arguments.out.with_suffix(".json")
+    rows = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+    known = [row["overrides"] for row in rows]
+    todo = [trial for trial in question.trials if [*trial.overrides] not in known]
+    costs = [
+        {"group": group, "recipe": recipe, **cost_of(question.config, [*question.overrides(group, recipe), *more])}
+        for group, recipe in question.pairs
+    ]
+    deadline = time.monotonic() + arguments.seconds
+
+    def run(trial: Trial) -> Row | None:
+        return run_trial(question, trial, more) if time.monotonic() < deadline else None
+
+    with ThreadPoolExecutor(arguments.at_once) as pool:
+        for row in track(pool.map(run, todo), "runs", total=len(todo), console=Console(stderr=True)):
+            if row:
+                rows.append(row)
+                _write(path, arguments.question, {"costs": costs, "runs": rows})
+    Console(width=150).print(table(rows, costs, question))
+    plot_gaps(rows, question, arguments.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

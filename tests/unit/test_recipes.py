@@ -1,0 +1,86 @@
+"""Recipes: what is asked of them, what runs say, and what they cost."""
+
+import math
+from typing import Any
+
+import pytest
+
+from benchmarks.recipe_gaps.costs import cost_of
+from benchmarks.recipe_gaps.question import Question, load_question, question_names
+from benchmarks.recipe_gaps.tables import spread, summarise
+from greedypipe.launch.config.loader import load_config
+
+
+def row(recipe: str, seed: int, test: list[float], validation: list[float] | None = None, **more: Any) -> dict[str, Any]:
+    return {"group": "", "recipe": recipe, "seed": seed, "cause": "", "test": test, "validation": validation or test, **more}
+
+
+def test_an_interval_is_students() -> None:
+    one = spread([1.0, 2.0, 3.0])
+    assert (one.mean, one.count) == (2.0, 3)
+    assert one.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
+    assert math.isnan(spread([1.0]).half) and math.isnan(spread([]).mean)
+
+
+def test_gaps_are_within_a_seed_and_the_best_exit_is_chosen_on_the_validation_part() -> None:
+    rows = [
+        row("bp", 0, [0.9]),
+        row("bp", 1, [0.8]),
+        row("local", 0, [0.7, 0.85], [0.9, 0.8]),
+        row("local", 1, [0.6, 0.78], [0.5, 0.5]),
+        row("local", 2, [0.1, 0.2]),
+        row("late", 0, [0.9, 0.9], cause="loss is not finite"),
+    ]
+    bp, local, late = summarise(rows, "bp")
+    assert bp.gap is None and bp.final.mean == pytest.approx(0.85)
+    assert local.gap and local.gap.mean == pytest.approx((-0.05 - 0.02) / 2) and local.gap.count == 2
+    assert local.best_gap and local.best_gap.mean == pytest.approx((0.7 - 0.9 + 0.78 - 0.8) / 2)
+    assert local.exits == pytest.approx((1.4 / 3, 1.83 / 3)) and local.final.count == 3
+    assert late.failed == ("loss is not finite",) and late.gap is None and late.exits == ()
+
+
+@pytest.mark.parametrize("name", question_names())
+def test_every_recipe_is_a_configuration_that_differs_from_all_others(name: str) -> None:
+    question = load_question(name)
+    pairs = list(question.pairs)
+    configs = [load_config(question.config or None, question.overrides(*pair)) for pair in pairs]
+    assert all(one not in configs[:number] for number, one in enumerate(configs)) and len(pairs) > 3
+    trials = list(question.trials)
+    assert len(trials) == question.seeds * len(pairs)
+    assert [trial.seed for trial in trials] == sorted(trial.seed for trial in trials)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [({"reference": "nothing"}, "reference: got nothing, allowed: one of"), ({"settings": []}, "no data.validation")],
+)
+def test_a_question_without_an_answer_is_refused(changed: dict[str, Any], problem: str) -> None:
+    asked = {"question": "?", "settings": ["data.validation=0.1"], "seeds": 1, "recipes": {"back-propagation": []}}
+    assert Question.model_validate(asked)
+    with pytest.raises(ValueError, match=problem):
+        Question.model_validate({**asked, **changed})
+
+
+TINY = ("data.name=digits", "data.batch_size=16", "model.name=mlp", "model.depth=4", "model.hidden=16")
+
+
+def test_multiply_adds_are_those_of_every_product() -> None:
+    layers = [64 * 16, 16 * 16, 16 * 16, 16 * 16, 16 * 10]
+    # Every product is there three times but for the first, whose input has no gradient.
+    assert cost_of("", [*TINY, "partition.blocks=1"]) == {
+        "macs": 3 * sum(layers) - layers[0],
+        "forward_bytes": 0,
+        "back_bytes": 0,
+        "age": 0,
+    }
+    local = cost_of("", [*TINY, "partition.blocks=2", "head.name=linear"])
+    # A block's first layer has no input gradient either; the first block has a head as large as the classifier.
+    assert local["macs"] == 3 * sum(layers) - layers[0] - layers[2] + 3 * 160
+    assert local["forward_bytes"] == 16 * 4
+
+
+def test_what_comes_back_is_counted_in_the_turns_in_which_it_has_come() -> None:
+    late = cost_of("", [*TINY, "partition.blocks=3", "head.name=linear", "method.name=late_chain", "feedback.delay=2"])
+    assert late["age"] == 4 and late["back_bytes"] == 2 * 16 * 4
+    plain = cost_of("", [*TINY, "partition.blocks=3", "head.name=linear"])
+    assert late["macs"] > 1.3 * plain["macs"]
