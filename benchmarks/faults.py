@@ -1,6 +1,6 @@
 """A campaign of faults: runs that are struck at random moments in random stages, go on, and must lose nothing.
 
-    python -m benchmarks.faults --count 100 --seed 0 --out benchmarks/results/faults [--smoke]
+    python -m benchmarks.faults --count 100 --seeds 0 1 --out benchmarks/results/faults [--smoke]
 
 Every trial draws a policy of links and one of faults, a fault, a stage, a moment, and whether stage 0 reads image files with
 loader processes. Strikes come from outside (signals to a process, to the groups of all of them, to the launcher), from
@@ -11,15 +11,17 @@ alone. With FIFO its parameters must then equal those of a run that was never st
 must be within TOLERANCE of the lowest of REPLAYS such runs, slowed alike where the fault is a slow stage or link. Detection
 is counted from the strike to the end of all processes (restart), or to the start of the stage's next process (isolate);
 "training again" from then to the struck stage's next training record (processes come from a fork server: without the
-seconds in which Python and torch are imported).
+seconds in which Python and torch are imported). OUT.json grows trial by trial, and goes on from the trials that it has.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from rich.table import Table
 
 from benchmarks.campaign.images import write_images
 from benchmarks.campaign.judge import Result, make_reference, run_trial
-from benchmarks.campaign.trials import RUN, draw, draw_few
+from benchmarks.campaign.trials import RUN, Trial, draw, draw_few
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.workers.telemetry.machine import hardware, versions
 
@@ -63,8 +65,8 @@ def _percentiles(values: list[float | None]) -> tuple[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=100, help="trials of each seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json")
     parser.add_argument("--smoke", action="store_true", help="few trials, on a shorter run")
     parser.add_argument(
@@ -78,16 +80,33 @@ def main() -> None:
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     # Long enough that a stage is struck in the middle: who strikes learns of the processes half a second after they start.
     run = (*RUN, "training.epochs=8", "evaluation.every_epochs=8") if arguments.smoke else RUN
-    seed = arguments.seed
-    trials = draw_few(seed, 40) if arguments.smoke else draw(arguments.count, seed, 200, arguments.policies)
+    trials = [trial for seed in arguments.seeds for trial in _drawn(seed, arguments)]
+    path = arguments.out.with_suffix(".json")
+    results = _known(path, run, trials)
     with tempfile.TemporaryDirectory() as folder:
         images = write_images(Path(folder) / "images")
         reference = make_reference(run, Path(folder), images, trials)
-        results = [
-            run_trial(trial, run, Path(folder) / f"trial{number}", images, reference)
-            for number, trial in enumerate(track(trials, "trials", console=Console(stderr=True)))
-        ]
+        left = list(enumerate(trials))[len(results) :]
+        for number, trial in track(left, "trials", console=Console(stderr=True)):
+            results.append(run_trial(trial, run, Path(folder) / f"trial{number}", images, reference))
+            _write(path, run, results)
     Console(width=140).print(table(results), f"{sum(one.is_right for one in results)} of {len(results)} right")
+
+
+def _drawn(seed: int, arguments: argparse.Namespace) -> list[Trial]:
+    return draw_few(seed, 40) if arguments.smoke else draw(arguments.count, seed, 200, arguments.policies)
+
+
+def _known(path: Path, run: Sequence[str], trials: Sequence[Trial]) -> list[Result]:
+    """What the file has of these trials, from the first one on."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    rows = before.get("trials", []) if before.get("settings") == list(run) else []
+    found = [Result(**{**row, "trial": Trial(**row["trial"])}) for row in rows]
+    same = itertools.takewhile(lambda pair: pair[0].trial == pair[1], zip(found, trials, strict=False))
+    return [result for result, _ in same]
+
+
+def _write(path: Path, run: Sequence[str], results: Sequence[Result]) -> None:
     answer: dict[str, Any] = {
         "command": "python -m benchmarks.faults " + " ".join(sys.argv[1:]),
         "settings": list(run),
@@ -96,7 +115,7 @@ def main() -> None:
         "right": sum(one.is_right for one in results),
         "trials": [asdict(one) for one in results],
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ OWN_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "colourisation": ("data.pretext=grey",),
     "inpainting": ("data.pretext=mask",),
 }
-UNFIT = ("trgl", "greedy_infomax", "colourisation")
+UNFIT = ("trgl", "trgl_uzawa", "greedy_infomax", "colourisation")
 """Methods that need shortcuts, patches or colours, which not every configuration has."""
 PLAIN = [name for name in METHODS if name not in UNFIT]
 TIMEOUT_S = 3 * 3600.0

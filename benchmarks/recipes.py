@@ -9,7 +9,7 @@ process, which gives the bits that any number of processes gives, so --at-once r
 
 A run trains without the validation part, which chooses its exit; then the test part is read, once. OUT.json gets a row as
 soon as a run has ended, and goes on from the rows that it has; a run that failed is a row that says why. OUT.png shows the
-gaps. Multiply-adds and bytes are counted, not timed, once per recipe.
+gaps. Multiply-adds and bytes are counted once per recipe; times are shown where no runs have gone side by side.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from benchmarks.recipe_gaps.plot import plot_gaps
 from benchmarks.recipe_gaps.question import Question, Trial, load_question, question_names
 from benchmarks.recipe_gaps.tables import points, summarise
 from greedypipe.launch.api import Run
+from greedypipe.launch.config.loader import dump_config, load_config
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.workers.telemetry.machine import hardware, versions
@@ -41,7 +42,7 @@ TIMEOUT_S = 3 * 3600.0
 SMOKE = ("training.epochs=1",)
 
 
-def run_trial(question: Question, trial: Trial, more: Sequence[str]) -> Row:
+def run_trial(question: Question, trial: Trial, more: Sequence[str], at_once: int) -> Row:
     """Trains once in a process of its own, and evaluates all exits on the test part in this one. Blocks."""
     row: Row = {"group": trial.group, "recipe": trial.recipe, "seed": trial.seed, "overrides": [*trial.overrides]}
     with tempfile.TemporaryDirectory() as folder:
@@ -56,8 +57,19 @@ def run_trial(question: Question, trial: Trial, more: Sequence[str]) -> Row:
             "validation": summary["accuracy"]["blocks"],
             "test": test_accuracies(Run(path)),
             "train_s": summary["train_s"],
+            "at_once": at_once,
             "peak_memory_bytes": summary["stages"][0]["peak_memory_bytes"],
         }
+
+
+def jobs(question: Question, known: Sequence[tuple[str, list[str]]]) -> list[list[Trial]]:
+    """What is to be run, in order: trials of equal configurations, such as the reference of several groups, together."""
+    found: dict[str, list[Trial]] = {}
+    for trial in question.trials:
+        if (trial.group, [*trial.overrides]) not in known:
+            text = dump_config(load_config(question.config or None, trial.overrides))
+            found.setdefault(text, []).append(trial)
+    return list(found.values())
 
 
 def test_accuracies(run: Run) -> list[float]:
@@ -71,7 +83,9 @@ def test_accuracies(run: Run) -> list[float]:
 
 def table(rows: Sequence[Row], costs: Sequence[Row], question: Question) -> Table:
     """One line per group and recipe."""
-    shown = Table("group", "recipe", "runs", "test %", "gap", "best exit: gap", "MACs", "bytes back", "age", "failed")
+    shown = Table(
+        "group", "recipe", "runs", "test %", "gap", "best exit: gap", "MACs", "time", "bytes back", "age", "failed"
+    )
     by_pair = {(cost["group"], cost["recipe"]): cost for cost in costs}
     for found in summarise(rows, question.reference):
         cost, base = by_pair[found.group, found.recipe], by_pair[found.group, question.reference]
@@ -83,6 +97,7 @@ def table(rows: Sequence[Row], costs: Sequence[Row], question: Question) -> Tabl
             points(found.gap),
             points(found.best_gap),
             f"{cost['macs'] / base['macs'] - 1:+.0%}",
+            f"x {found.time:.2f}" if found.time else "",
             f"{cost['back_bytes']:,.0f}",
             str(cost["age"]),
             "; ".join(found.failed),
@@ -129,21 +144,23 @@ def main() -> None:
     question, more = _asked(arguments)
     path = arguments.out.with_suffix(".json")
     rows = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
-    known = [row["overrides"] for row in rows]
-    todo = [trial for trial in question.trials if [*trial.overrides] not in known]
+    todo = jobs(question, [(row["group"], row["overrides"]) for row in rows])
     costs = [
         {"group": group, "recipe": recipe, **cost_of(question.config, [*question.overrides(group, recipe), *more])}
         for group, recipe in question.pairs
     ]
     deadline = time.monotonic() + arguments.seconds
 
-    def run(trial: Trial) -> Row | None:
-        return run_trial(question, trial, more) if time.monotonic() < deadline else None
+    def run(trials: Sequence[Trial]) -> list[Row]:
+        if time.monotonic() >= deadline:
+            return []
+        row = run_trial(question, trials[0], more, arguments.at_once)
+        return [row | {"group": trial.group, "overrides": [*trial.overrides]} for trial in trials]
 
     with ThreadPoolExecutor(arguments.at_once) as pool:
-        for row in track(pool.map(run, todo), "runs", total=len(todo), console=Console(stderr=True)):
-            if row:
-                rows.append(row)
+        for found in track(pool.map(run, todo), "runs", total=len(todo), console=Console(stderr=True)):
+            rows += found
+            if found:
                 _write(path, arguments.question, {"costs": costs, "runs": rows})
     Console(width=150).print(table(rows, costs, question))
     plot_gaps(rows, question, arguments.out.with_suffix(".png"))

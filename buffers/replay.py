@@ -19,7 +19,7 @@ CONTROL_CAPACITY = 2
 """Control items that a replay buffer holds, in addition to its training items, before `insert_control` waits."""
 
 
-class BuffersConfig(BaseModel, frozen=True, extra="forbid"):
+class BuffersConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """The buffer between two neighbouring stages."""
 
     policy: Literal["fifo", "replay"] = Field(

@@ -100,7 +100,7 @@ def _as_list(value: Any) -> Any:
     return (value,) if isinstance(value, int) else value
 
 
-class FeedbackConfig(BaseModel, frozen=True, extra="forbid"):
+class FeedbackConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """What blocks send back to the block before; methods without feedback ignore it."""
 
     delay: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_list)] = Field(

@@ -16,7 +16,7 @@ from greedypipe.pipeline.site import Site
 __all__ = ["LocalLoss", "Method", "MethodConfig", "Sample", "TaskLoss", "Turn"]
 
 
-class MethodConfig(BaseModel, frozen=True, extra="forbid"):
+class MethodConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """The method of every block but the last, which learns by the task's loss through the network's classifier."""
 
     name: str = Field(description="the method")

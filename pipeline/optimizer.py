@@ -25,7 +25,7 @@ _SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """The schedules that use a key."""
 
 
-class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid"):
+class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid", defer_build=True):
     """Optimizer and learning-rate schedule of each block; epochs are counted in the block's own batches."""
 
     name: str = Field(description="the update rule")
@@ -233,7 +233,7 @@ def _one_cycle(step: int, peak_step: float, last_step: int) -> float:
     return last + (1 - last) * _cosine(min(1.0, (step - peak_step) / max(last_step - peak_step, 1e-9)))
 
 
-class SameConfig(BaseModel, frozen=True, extra="forbid"):
+class SameConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """The optimizer of section `optimizer` again."""
 
     name: Literal["same"] = Field("same", description="the update rule")

@@ -5,7 +5,7 @@ import difflib
 import inspect
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any, LiteralString
+from typing import Any, Final, LiteralString
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -31,9 +31,19 @@ def refusal(title: str, errors: Iterable[Refused], kind: LiteralString = "refuse
     )
 
 
+WORDS: Final = {
+    "tuple_type": "a list, e.g. [1, 2]",
+    "list_type": "a list, e.g. [1, 2]",
+    "dict_type": "keys with values, e.g. {key: 1}",
+}
+"""What pydantic calls by names of Python's types, by the types of errors."""
+
+
 def in_words(error: Mapping[str, Any]) -> str:
     """One of pydantic's errors: what was got, and what is allowed."""
-    message = error["msg"].removeprefix("Input should be ")
+    message = WORDS.get(error["type"], error["msg"].removeprefix("Input should be "))
+    if error["type"] == "missing" and isinstance(error["loc"][-1], int):
+        message = "a longer list"
     return f"got {_shown(error['input'])}, allowed: {message[:1].lower()}{message[1:]}"
 
 

@@ -12,7 +12,7 @@ from greedypipe.pipeline.networks.layer import Layer
 AUTO: Final = "auto"
 
 
-class PartitionConfig(BaseModel, frozen=True, extra="forbid"):
+class PartitionConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """Where the network is cut into blocks."""
 
     blocks: int = Field(

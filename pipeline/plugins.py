@@ -14,7 +14,7 @@ from greedypipe.pipeline.own_code import blaming, resolve, top_package
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
-class Own(BaseModel, frozen=True, extra="forbid"):
+class Own(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """A user's own variant; each family derives its class from this one.
 
     The object is imported, and its options are checked, when the section is validated: before anything starts.

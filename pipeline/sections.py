@@ -14,7 +14,7 @@ from greedypipe.pipeline.optimizer import OptimizerConfig
 from greedypipe.pipeline.partition import PartitionConfig
 
 
-class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
+class TrainingConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """Length, seed and numerics of a run."""
 
     epochs: int = Field(10, ge=1, description="length of the run: epochs that every block trains for")

@@ -8,6 +8,7 @@ TWO_VIEWS = ("data.views=2", "data.augment=crop")
 
 WANTED: Mapping[str, tuple[str, ...]] = {
     "trgl": RESIDUAL,
+    "trgl_uzawa": RESIDUAL,
     "simclr": TWO_VIEWS,
     "greedy_infomax": (*RESIDUAL, *COLOURED, "model.patches=4"),
     "rotation": ("data.pretext=rotation",),

@@ -26,7 +26,7 @@ class EndNotSaved(OSError):
     """The end of a run cannot be saved: all that it has trained would be lost. Names the path and the reason."""
 
 
-class CheckpointConfig(BaseModel, frozen=True, extra="forbid"):
+class CheckpointConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """Checkpoints during the run; its final state is saved in any case."""
 
     interval_steps: int = Field(0, ge=0, description="training batches between checkpoints; 0: none before the end")

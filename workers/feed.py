@@ -24,7 +24,7 @@ REST, LONGEST_REST_S = 2.0, 0.5
 """Rest of a finished stage 0 after each batch that it only forwards: a multiple of the batch's time, and its limit."""
 
 
-class EvaluationConfig(BaseModel, frozen=True, extra="forbid"):
+class EvaluationConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """Accuracy on held-out data, measured by the pipeline itself."""
 
     every_epochs: int = Field(1, ge=1, description="epochs between evaluations; the last epoch is always followed by one")

@@ -16,7 +16,7 @@ def _as_list(value: Any) -> Any:
     return (value,) if isinstance(value, int) else value
 
 
-class PlacementConfig(BaseModel, frozen=True, extra="forbid"):
+class PlacementConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """Devices, threads and replicas of stages."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one, else the CPU")

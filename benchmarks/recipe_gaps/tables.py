@@ -31,6 +31,8 @@ class Found:
         gap: `final` less that of the reference with the same seed; negative is worse. None for the reference.
         best_gap: The same of `best`, less the classifier of the reference.
         exits: Means of all exits, in order.
+        time: Seconds of training over those of the reference with the same seed, median over the seeds; None for the
+            reference, and where runs went side by side.
         failed: Causes of the runs that failed.
     """
 
@@ -41,6 +43,7 @@ class Found:
     gap: Spread | None
     best_gap: Spread | None
     exits: tuple[float, ...]
+    time: float | None
     failed: tuple[str, ...]
 
 
@@ -63,6 +66,7 @@ def _found(rows: Sequence[Row], group: str, recipe: str, reference: str) -> Foun
         spread(_final(own[seed]) - _final(base[seed]) for seed in both) if both else None,
         spread(_best(own[seed]) - _final(base[seed]) for seed in both) if both else None,
         tuple(map(statistics.mean, zip(*(row["test"] for row in own.values()), strict=True))),
+        _time([(own[seed], base[seed]) for seed in both]),
         tuple(dict.fromkeys(failed)),
     )
 
@@ -70,6 +74,11 @@ def _found(rows: Sequence[Row], group: str, recipe: str, reference: str) -> Foun
 def _by_seed(rows: Sequence[Row], group: str, recipe: str) -> dict[int, Row]:
     wanted = (group, recipe)
     return {row["seed"]: row for row in rows if (row["group"], row["recipe"]) == wanted and not row["cause"]}
+
+
+def _time(pairs: Sequence[tuple[Row, Row]]) -> float | None:
+    alone = all(row["at_once"] == 1 for pair in pairs for row in pair)
+    return statistics.median(row["train_s"] / base["train_s"] for row, base in pairs) if pairs and alone else None
 
 
 def _final(row: Row) -> float:

@@ -31,7 +31,7 @@ MOST_NAME_BYTES = 200
 """File systems take 255; names of files beside a run's folder are longer than its own."""
 
 
-class FolderConfig(BaseModel, frozen=True, extra="forbid"):
+class FolderConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """Where a run writes its files."""
 
     folder: UserPath = Field("runs", description="folder that holds all runs")
@@ -61,7 +61,7 @@ LONGEST_S = 1e6
 """Twelve days. Deadlines of milliseconds must fit into 32 bits."""
 
 
-class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
+class FaultsConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """When a stage counts as lost, and what happens then."""
 
     policy: Literal["restart", "isolate"] = Field(
@@ -92,7 +92,7 @@ class FaultsConfig(BaseModel, frozen=True, extra="forbid"):
         return self.policy == "isolate" and incarnation < self.max_restarts
 
 
-class RayConfig(BaseModel, frozen=True, extra="forbid"):
+class RayConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """How launch/ray_run.py uses a Ray cluster; other commands ignore it."""
 
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
@@ -107,7 +107,7 @@ class RayConfig(BaseModel, frozen=True, extra="forbid"):
     max_failures: int = Field(0, ge=0, description="times that a failed run is started again from its newest checkpoint")
 
 
-class RunConfig(BaseModel, frozen=True, extra="forbid"):
+class RunConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """The configuration of a run. Components receive their own sections, never the whole."""
 
     run: FolderConfig = FolderConfig()

@@ -16,7 +16,7 @@ from greedypipe.pipeline.site import Site
 __all__ = ["NO_CODEC", "Codec", "CodecConfig", "Form", "PlainCodec", "build_codec", "form_of", "objection"]
 
 
-class CodecConfig(BaseModel, frozen=True, extra="forbid"):
+class CodecConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """What becomes of a block's output before the next block sees it, in the same process as well as over a link."""
 
     name: Literal["none", "vq"] = Field(

@@ -17,7 +17,7 @@ from greedypipe.pipeline.site import Shapes, Site
 Build = Callable[..., nn.Module]
 
 
-class HeadConfig(BaseModel, frozen=True, extra="forbid"):
+class HeadConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """The auxiliary head of every block but the last, whose head is the network's own classifier."""
 
     name: str = Field(description="the head")

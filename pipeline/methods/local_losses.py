@@ -23,6 +23,7 @@ from greedypipe.pipeline.methods.sim import Sim
 from greedypipe.pipeline.methods.simclr import SimClr
 from greedypipe.pipeline.methods.supcon import SupervisedContrast
 from greedypipe.pipeline.methods.trgl import TransportRegularised
+from greedypipe.pipeline.methods.trgl_uzawa import UzawaRegularised
 from greedypipe.pipeline.own_code import resolve
 from greedypipe.pipeline.plugins import Family, Own
 from greedypipe.pipeline.site import Site
@@ -44,6 +45,7 @@ LOCAL_LOSSES: Mapping[str, type[LocalLoss]] = {
     "infopro_softmax": InfoProSoftmax,
     "infopro_contrast": InfoProContrast,
     "trgl": TransportRegularised,
+    "trgl_uzawa": UzawaRegularised,
     "coarse_labels": CoarseLabels,
 }
 """By their names in the configuration."""

@@ -53,7 +53,11 @@ class TransportRegularised(LocalLoss):
         return self._branches if self._weight else ()
 
     def loss(self, sample: Sample) -> Tensor:
-        cross_entropy = self.task.loss(self.head(sample.h), sample.labels)
+        return self.with_residuals(self.task.loss(self.head(sample.h), sample.labels), sample, self._weight)
+
+    @staticmethod
+    def with_residuals(loss: Tensor, sample: Sample, weight: float | Tensor) -> Tensor:
+        """The loss plus `weight` times the mean square of every residual."""
         for residual in sample.inner:
-            cross_entropy = cross_entropy + self._weight * residual.float().square().mean()
-        return cross_entropy
+            loss = loss + weight * residual.float().square().mean()
+        return loss

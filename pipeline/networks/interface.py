@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from greedypipe.pipeline.networks.layer import Network
 
 
-class ModelConfig(BaseModel, ABC, frozen=True, extra="forbid"):
+class ModelConfig(BaseModel, ABC, frozen=True, extra="forbid", defer_build=True):
     """The network that is cut into blocks."""
 
     name: str = Field(description="the network")

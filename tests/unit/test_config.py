@@ -80,6 +80,14 @@ WRONG = {
     "wrong type": (["training.epochs=many"], "command line: training.epochs: got 'many', allowed: a valid integer"),
     "wrong choice": (["buffers.policy=lifo"], "command line: buffers.policy: got 'lifo', allowed: 'fifo' or 'replay'"),
     "capacity 0": (["buffers.capacity=0"], "command line: buffers.capacity: got 0, allowed: greater than or equal to 1"),
+    "number for a list": (
+        ["method.name=reconstruction", "method.shift=-1"],
+        "command line: method.shift: got -1, allowed: a list",
+    ),
+    "short list": (
+        ["method.name=reconstruction", "method.shift=[5]"],
+        "command line: method.shift: got [5], allowed: a longer list",
+    ),
     "number for text": (["run.name=5"], "command line: run.name: got 5, allowed: a valid string; put it in quotes"),
     "more stages than blocks": (["partition.blocks=3"], "4 stages for 3 blocks: a stage hosts at least one block"),
     "replicas that do not go up": (

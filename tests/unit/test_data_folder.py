@@ -66,7 +66,7 @@ def test_a_test_part_keeps_the_labels_of_training_when_it_lacks_a_class_which_is
     (root / "test/cat/9.png").unlink()
     (root / "test/cat").rmdir()
     found = list_folder(str(root))
-    assert found.test.labels.tolist() == [1] and found.notes == ("no held-out image of cat",)
+    assert found.test.labels.tolist() == [1] and found.untested == ["cat"]
 
 
 def test_names_beyond_ascii_are_found_again(root: Path) -> None:

@@ -193,6 +193,7 @@ AUGLOCAL = ["head.name=auglocal", "model.name=resnet20", "model.width=0.5"]
 TRANSFORMER = ["head.name=private_layers", f"model.name={OWN_OBJECTS}:transformer"]
 SIMCLR = ["method.name=simclr", "data.views=2", "data.augment=crop"]
 INFOMAX = ["method.name=greedy_infomax", "model.name=resnet20", "model.width=0.25", "model.patches=2"]
+UZAWA = ["method.name=trgl_uzawa", "method.every=1", "model.name=resnet20", "model.width=0.5"]
 RESIDUAL = ["method.name=trgl", "model.name=resnet20", "model.width=0.5"]
 CRITIC = ["method.name=local_critic"]
 CRITIC_SGD = [*CRITIC, "auxiliary.name=sgd"]
@@ -260,6 +261,8 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "method.temperature of infopro_contrast": ("0.5", trained, ["method.name=infopro_contrast"]),
     "method.weight of cross_entropy_supcon": ("0.9", trained, ["method.name=cross_entropy_supcon"]),
     "method.weight of trgl": ("0.9", trained, RESIDUAL),
+    "method.rate of trgl_uzawa": ("0.5", trained, UZAWA),
+    "method.every of trgl_uzawa": ("2", trained, UZAWA),
     "method.early": ("1", trained, RESIDUAL),
     "method.groups": ("[5,10,10]", trained, ["method.name=coarse_labels"]),
     "method.ixx": ("[2,1]", trained, ["method.name=infopro_softmax"]),

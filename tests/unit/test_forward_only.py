@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from greedypipe.pipeline import reference
 from greedypipe.pipeline.batch import IMAGE, LABELS, Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.losses import supervised_contrast
-from greedypipe.pipeline.method import LocalLoss, Sample
+from greedypipe.pipeline.method import LocalLoss, Sample, Turn
 from greedypipe.pipeline.methods import METHODS, build_method
 from greedypipe.pipeline.networks.layer import Layer
 from greedypipe.pipeline.networks.vgg import VggConfig
@@ -78,6 +79,28 @@ def test_without_what_they_add_they_are_decoupled_greedy_learning(name: str, key
 @pytest.mark.parametrize("keys", [{"weight": 0}, {"weight": 0, "early": 0}])
 def test_trgl_without_weight_is_decoupled_greedy_learning(keys: dict[str, float]) -> None:
     assert_same(trained("trgl", model=RESNET, **keys), trained("cross_entropy", model=RESNET))
+
+
+def test_trgl_whose_weight_does_not_move_is_trgl() -> None:
+    moved, still, plain = (
+        trained(name, model=RESNET, weight=0.3, **keys)
+        for name, keys in (("trgl_uzawa", {"every": 2}), ("trgl_uzawa", {"every": 2, "rate": 0}), ("trgl", {}))
+    )
+    assert_same(still, plain)
+    assert any(not torch.equal(moved[name], plain[name]) for name in plain)
+
+
+def test_the_multiplier_grows_by_the_loss_every_so_many_batches() -> None:
+    one, given = built("trgl_uzawa", weight=0.3, rate=0.5, every=3), sample(inner=(torch.ones(2, 2),))
+    cross_entropy = functional.cross_entropy(one.head(given.h), given.labels).item()
+    multiplier = 1.0
+    for number in range(7):
+        expected = cross_entropy + 0.3 * 2 / multiplier
+        assert one.learn(Turn(number, replace(given, output=given.h.detach().requires_grad_()))).item() == pytest.approx(
+            expected, rel=1e-5
+        )
+        multiplier += 0.5 * cross_entropy if number % 3 == 2 else 0
+        assert one.multiplier.item() == pytest.approx(multiplier, rel=1e-5)
 
 
 def test_residuals_are_looked_at_without_changing_what_layers_compute() -> None:

@@ -8,11 +8,13 @@ import pytest
 from benchmarks.recipe_gaps.costs import cost_of
 from benchmarks.recipe_gaps.question import Question, load_question, question_names
 from benchmarks.recipe_gaps.tables import spread, summarise
+from benchmarks.recipes import jobs
 from greedypipe.launch.config.loader import load_config
 
 
 def row(recipe: str, seed: int, test: list[float], validation: list[float] | None = None, **more: Any) -> dict[str, Any]:
-    return {"group": "", "recipe": recipe, "seed": seed, "cause": "", "test": test, "validation": validation or test, **more}
+    found = {"test": test, "validation": validation or test, "train_s": 2.0 + len(test), "at_once": 1}
+    return {"group": "", "recipe": recipe, "seed": seed, "cause": "", **found, **more}
 
 
 def test_an_interval_is_students() -> None:
@@ -36,6 +38,8 @@ def test_gaps_are_within_a_seed_and_the_best_exit_is_chosen_on_the_validation_pa
     assert local.gap and local.gap.mean == pytest.approx((-0.05 - 0.02) / 2) and local.gap.count == 2
     assert local.best_gap and local.best_gap.mean == pytest.approx((0.7 - 0.9 + 0.78 - 0.8) / 2)
     assert local.exits == pytest.approx((1.4 / 3, 1.83 / 3)) and local.final.count == 3
+    assert bp.time is None and local.time == pytest.approx(4 / 3)
+    assert summarise([rows[0], {**rows[2], "at_once": 2}], "bp")[1].time is None
     assert late.failed == ("loss is not finite",) and late.gap is None and late.exits == ()
 
 
@@ -44,7 +48,8 @@ def test_every_recipe_is_a_configuration_that_differs_from_all_others(name: str)
     question = load_question(name)
     pairs = list(question.pairs)
     configs = [load_config(question.config or None, question.overrides(*pair)) for pair in pairs]
-    assert all(one not in configs[:number] for number, one in enumerate(configs)) and len(pairs) > 3
+    of_group = [[one for one, (its, _) in zip(configs, pairs, strict=True) if its == group] for group in question.groups]
+    assert all(one not in group[:number] for group in of_group for number, one in enumerate(group)) and len(pairs) > 3
     trials = list(question.trials)
     assert len(trials) == question.seeds * len(pairs)
     assert [trial.seed for trial in trials] == sorted(trial.seed for trial in trials)
@@ -84,3 +89,12 @@ def test_what_comes_back_is_counted_in_the_turns_in_which_it_has_come() -> None:
     assert late["age"] == 4 and late["back_bytes"] == 2 * 16 * 4
     plain = cost_of("", [*TINY, "partition.blocks=3", "head.name=linear"])
     assert late["macs"] > 1.3 * plain["macs"]
+
+
+def test_trials_of_equal_configurations_are_run_once() -> None:
+    question = load_question("blocks").model_copy(update={"seeds": 2})
+    found = jobs(question, [])
+    assert sum(map(len, found)) == 2 * len(list(question.pairs)) == 24
+    assert [sorted({trial.recipe for trial in job}) for job in found if len(job) > 1] == [["back-propagation"]] * 2
+    first = [(trial.group, [*trial.overrides]) for trial in found[0]]
+    assert jobs(question, first) == found[1:]

@@ -21,7 +21,7 @@ from greedypipe.workers.links.messages import Message
 FULL_BYTES = 64 << 10
 
 
-class DebugConfig(BaseModel, frozen=True, extra="forbid"):
+class DebugConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """Slowed stages and scripted faults, to see how a pipeline copes; all off by default."""
 
     slow_stage: int = Field(-1, ge=-1, description="stage to slow down; -1: none")

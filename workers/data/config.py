@@ -11,7 +11,7 @@ Augment = Literal["none", "crop", "crop_flip", "resized_crop", "resized_crop_fli
 PretextName = Literal["none", "rotation", "grey", "mask"]
 
 
-class DataConfig(BaseModel, frozen=True, extra="forbid"):
+class DataConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """Which images, cut into which batches."""
 
     name: str = Field(description="data set")

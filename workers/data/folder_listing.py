@@ -57,6 +57,12 @@ class Listing:
     notes: tuple[str, ...]
 
     @property
+    def untested(self) -> list[str]:
+        """Classes that have no image to be tested on."""
+        present = set(self.test.labels.tolist())
+        return [name for label, name in enumerate(self.classes) if label not in present]
+
+    @property
     def parts(self) -> list[FolderSplit]:
         """All of them."""
         return [self.train, self.test, *([self.validation] if self.validation else [])]
@@ -89,7 +95,7 @@ def list_folder(root: str, test_share: float = 0.0) -> Listing:
         test, validation = held_out[0], held_out[1] if held_out[1:] else None
     else:
         train, test = (lister.split(trained, part) for part in _hold_out(whole, test_share))
-    return Listing(lister.classes, train, test, validation, tuple(lister.notes(test)))
+    return Listing(lister.classes, train, test, validation, tuple(lister.notes()))
 
 
 def list_held_out(root: str, classes: Sequence[str]) -> tuple[FolderSplit, tuple[str, ...]]:
@@ -109,7 +115,7 @@ def list_held_out(root: str, classes: Sequence[str]) -> tuple[FolderSplit, tuple
     place = parts.get(TEST) or parts.get(VALIDATION) or folder
     lister = _Lister(Walk(folder), tuple(classes))
     split = lister.split(place, lister.images(place))
-    return split, tuple(lister.notes(split))
+    return split, tuple(lister.notes())
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -158,14 +164,11 @@ class _Lister:
         digest = hashlib.sha256(b"\0".join(names) + sizes.tobytes() + labels.tobytes()).hexdigest()
         return FolderSplit(folder, np.array(names, dtype=np.bytes_), labels, digest)
 
-    def notes(self, test: FolderSplit) -> Iterator[str]:
+    def notes(self) -> Iterator[str]:
         """What a user should know of what was listed."""
         yield from self._walk.notes()
         if self._loose:
             yield f"left out, outside class folders: {len(self._loose)}, e.g. {printable(self._loose[0])}"
-        present = set(test.labels.tolist())
-        if missing := [name for label, name in enumerate(self.classes) if label not in present]:
-            yield f"no held-out image of {some(missing)}"
 
 
 def _hold_out(images: Images, share: float) -> tuple[Images, Images]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from greedypipe.workers.links.messages import AnyMessage, Message
 
 
-class LinkConfig(BaseModel, frozen=True, extra="forbid"):
+class LinkConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """How activations travel between stages."""
 
     transport: Literal["auto", "shm", "gloo"] = Field(

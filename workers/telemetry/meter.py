@@ -15,7 +15,7 @@ from greedypipe.workers.jsonl import LinesFile, salvage_lines
 from greedypipe.workers.telemetry.results import METRICS, PassRecord, StepRecord
 
 
-class LoggingConfig(BaseModel, frozen=True, extra="forbid"):
+class LoggingConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """What is recorded, how often and where."""
 
     interval_steps: int = Field(

@@ -59,7 +59,7 @@ def _command(stem: str, answer: Answer) -> str:
     methods, heads = ({row[key]: None for row in answer["runs"] if row["head"]} for key in ("method", "head"))
     seeds = sorted({row["seed"] for row in answer["runs"]})
     some = "" if set(methods) == set(METHODS) else f"--methods {' '.join(methods)} "
-    data = "" if answer["config"] == "configs/digits.yaml" else "data.root=FOLDER "
+    data = "" if answer["config"] == "configs/digits.yaml" else "data.name=image_folder data.root=FOLDER "
     return (
         f"python -m benchmarks.methods {data}--config {answer['config']} --out benchmarks/results/{stem}.json \\\n"
         f"    {some}--heads {' '.join(heads)} --seeds {' '.join(map(str, seeds))}"
@@ -93,3 +93,6 @@ So few seeds do not resolve small differences. The heads of methods that train l
 
 
 DIGITS = Result("methods_digits", "Every method on digits", _repeats, _text, command=partial(_command, "methods_digits"))
+CIFAR10 = Result(
+    "methods_cifar10", "Methods and heads on CIFAR-10", _repeats, _text, command=partial(_command, "methods_cifar10")
+)

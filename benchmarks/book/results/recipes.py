@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.book.markdown import TO, percent, table
 from benchmarks.book.result import Answer, Result
 from benchmarks.recipe_gaps.question import Question, load_question
-from benchmarks.recipe_gaps.tables import Found, points, summarise
+from benchmarks.recipe_gaps.tables import CONFIDENCE, Found, points, summarise
 
 
 def _question(answer: Answer) -> Question:
@@ -26,7 +26,7 @@ def _cost(answer: Answer, one: Found, key: str) -> float:
 def _rows(answer: Answer, all_found: Sequence[Found]) -> list[list[str]]:
     question = _question(answer)
     base = {one.group: _cost(answer, one, "macs") for one in all_found if one.recipe == question.reference}
-    rows = []
+    timed, rows = _is_timed(all_found), []
     for one in all_found:
         settings = " ".join(question.recipes[one.recipe]) if one.recipe != question.reference else ""
         back, age = _cost(answer, one, "back_bytes"), _cost(answer, one, "age")
@@ -36,18 +36,27 @@ def _rows(answer: Answer, all_found: Sequence[Found]) -> list[list[str]]:
             points(one.gap),
             points(one.best_gap),
             f"{_cost(answer, one, 'macs') / base[one.group] - 1:+.0%}" if one.gap else "",
+            *([f"{one.time:.2f}" if one.time else ""] if timed else []),
             f"{back:,.0f} B, {age:.0f} late" if back else "",
         ]
         rows.append([one.group, *own] if len(question.groups) > 1 else own)
     return rows
 
 
+def _is_timed(all_found: Sequence[Found]) -> bool:
+    return any(one.time for one in all_found)
+
+
 def _text(answer: Answer, remark: str) -> str:
     question, all_found = _question(answer), found(answer)
     header = ["recipe", "accuracy", "gap", "gap of the best exit", "multiply-adds", "back per sample"]
+    if _is_timed(all_found):
+        header.insert(5, "time")
     if len(question.groups) > 1:
         header.insert(0, "group")
     failed = sum(len(one.failed) for one in all_found)
+    timed = "; time is that of training against back-propagation's, median over the seeds" if _is_timed(all_found) else ""
+    missing = f" {failed} runs failed." if failed else ""
     return f"""
 {question.question} Each row has the data, network, schedule and budget of
 `benchmarks/questions/{answer["question"]}.yaml`; only the settings under its name differ. {remark}
@@ -55,9 +64,9 @@ def _text(answer: Answer, remark: str) -> str:
 {table(header, _rows(answer, all_found))}
 
 Accuracies are those of the test part, read once per run; gaps are to back-propagation with the same seed, in percentage
-points, with the 95% interval of their mean by Student's t where there are several seeds. The best exit is chosen on
-validation samples that no run trains on. Multiply-adds are those of a training step against back-propagation's, counted
-with torch's formulas.{f" {failed} runs failed." if failed else ""}
+points, with the {percent(CONFIDENCE, 0)} interval of their mean by Student's t where there are several seeds. The best exit
+is chosen on validation samples that no run trains on. Multiply-adds are those of a training step against
+back-propagation's, counted with torch's formulas{timed}.{missing}
 """
 
 

@@ -21,6 +21,7 @@ from greedypipe.workers.data.readers import UnchangedReader
 from greedypipe.workers.data.sets.archives import CIFAR10_MEAN, CIFAR10_STD
 from greedypipe.workers.data.sets.in_memory import InMemoryImages
 from greedypipe.workers.data.sets.interface import DataSet, ImageStore, Reader, TestPart, require_torchvision
+from greedypipe.workers.output import some
 from greedypipe.workers.user_path import UserPath
 
 
@@ -57,6 +58,7 @@ class ImageFolder(DataSet):
         """See `DataSet.describe_whole`; reads the headers of all images, unless channels and image_size are given."""
         found, (shape, shape_notes) = self._listing, self._shape
         mean, std = _normalisation(shape)
+        untested = [f"no held-out image of {some(found.untested)}"] if found.untested else []
         return DataInfo(
             shape,
             found.classes,
@@ -67,7 +69,7 @@ class ImageFolder(DataSet):
             validation_samples=len(found.validation) if found.validation else 0,
             class_samples=tuple(np.bincount(found.train.labels, minlength=len(found.classes)).tolist()),
             fingerprint=hashlib.sha256("".join(part.digest for part in found.parts).encode()).hexdigest(),
-            notes=(*found.notes, *shape_notes),
+            notes=(*found.notes, *untested, *shape_notes),
         )
 
     def load(self) -> tuple[ImageStore, ImageStore]:
