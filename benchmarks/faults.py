@@ -15,13 +15,12 @@ seconds in which Python and torch are imported). OUT.json grows trial by trial, 
 """
 
 import argparse
-import itertools
 import json
 import multiprocessing
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -82,28 +81,32 @@ def main() -> None:
     run = (*RUN, "training.epochs=8", "evaluation.every_epochs=8") if arguments.smoke else RUN
     trials = [trial for seed in arguments.seeds for trial in _drawn(seed, arguments)]
     path = arguments.out.with_suffix(".json")
-    results = _known(path, run, trials)
+    results = _known(path, run)
     with tempfile.TemporaryDirectory() as folder:
         images = write_images(Path(folder) / "images")
         reference = make_reference(run, Path(folder), images, trials)
-        left = list(enumerate(trials))[len(results) :]
+        left = [(number, trial) for number, trial in enumerate(trials) if trial not in results]
         for number, trial in track(left, "trials", console=Console(stderr=True)):
-            results.append(run_trial(trial, run, Path(folder) / f"trial{number}", images, reference))
-            _write(path, run, results)
-    Console(width=140).print(table(results), f"{sum(one.is_right for one in results)} of {len(results)} right")
+            results[trial] = run_trial(trial, run, Path(folder) / f"trial{number}", images, reference)
+            _write(path, run, _in_order(trials, results))
+    found = _in_order(trials, results)
+    Console(width=140).print(table(found), f"{sum(one.is_right for one in found)} of {len(found)} right")
+
+
+def _in_order(trials: Sequence[Trial], results: Mapping[Trial, Result]) -> list[Result]:
+    return [results[trial] for trial in trials if trial in results]
 
 
 def _drawn(seed: int, arguments: argparse.Namespace) -> list[Trial]:
     return draw_few(seed, 40) if arguments.smoke else draw(arguments.count, seed, 200, arguments.policies)
 
 
-def _known(path: Path, run: Sequence[str], trials: Sequence[Trial]) -> list[Result]:
-    """What the file has of these trials, from the first one on."""
+def _known(path: Path, run: Sequence[str]) -> dict[Trial, Result]:
+    """What the file has of such runs."""
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     rows = before.get("trials", []) if before.get("settings") == list(run) else []
     found = [Result(**{**row, "trial": Trial(**row["trial"])}) for row in rows]
-    same = itertools.takewhile(lambda pair: pair[0].trial == pair[1], zip(found, trials, strict=False))
-    return [result for result, _ in same]
+    return {one.trial: one for one in found}
 
 
 def _write(path: Path, run: Sequence[str], results: Sequence[Result]) -> None:

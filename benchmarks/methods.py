@@ -71,7 +71,8 @@ class Case:
         """Settings of this case alone."""
         if self.method == BACK_PROPAGATION:
             return ("partition.blocks=1", "partition.boundaries=[]")
-        return (f"method.name={self.method}", f"head.name={self.head}", *OWN_SETTINGS.get(self.method, ()))
+        head = () if METHODS[self.method].own_head else (f"head.name={self.head}",)
+        return (f"method.name={self.method}", *head, *OWN_SETTINGS.get(self.method, ()))
 
 
 def all_cases(methods: Iterable[str], heads: Sequence[str]) -> Iterator[Case]:

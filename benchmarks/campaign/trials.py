@@ -26,8 +26,8 @@ RUN = (
 """12 epochs of 19 steps."""
 MOST_READS = 5
 """With replay: without a bound the stages behind one that stands still use up their budgets on its last few batches. Where
-one is slow for the whole run they would use them up so in any case: runs of that kind differ by 14 points among
-themselves, and a loss could not be told from it. So there each batch is read once."""
+one is slow for the whole run, as stage 0 is that reads files, they would use them up so in any case: runs of that kind
+differ by 14 points and more among themselves, and a loss could not be told from it. So there each batch is read once."""
 FAULTS = (
     "kill -9",
     "SIGSTOP, SIGCONT",
@@ -111,7 +111,8 @@ class Trial:
         """Of every attempt, and of the runs that it is compared with."""
         if self.policy == "fifo":
             return ("buffers.policy=fifo",)
-        return "buffers.policy=replay", f"buffers.max_reuse={1 if self.slowness else MOST_READS}"
+        is_slow = bool(self.slowness) or self.is_streamed
+        return "buffers.policy=replay", f"buffers.max_reuse={1 if is_slow else MOST_READS}"
 
     @property
     def slowness(self) -> list[str]:

@@ -1,8 +1,8 @@
 """The whole configuration of a run, composed of each component's own section."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from greedypipe.buffers.replay import BuffersConfig
 from greedypipe.pipeline.codecs import CodecConfig
@@ -175,15 +175,6 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
             raise refusal("head", refused)
         return head
 
-    @field_validator("method")
-    @classmethod
-    def _head_is_asked_for(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
-        head = info.data.get("head")
-        if head and head != HEAD_FAMILY.default() and method_class(method).own_head:
-            problem = f"got {method.name} with head.name={head.name}, which has no effect: it has a head of its own"
-            raise refusal("method", [(("name",), method.name, problem)])
-        return method
-
     @field_validator("feedback")
     @classmethod
     def _something_travels_back(cls, feedback: FeedbackConfig, info: ValidationInfo) -> FeedbackConfig:
@@ -200,6 +191,15 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
         if problems:
             raise refusal("placement", [(("replicas",), placement.replicas, problem) for problem in problems])
         return placement
+
+
+    @model_validator(mode="after")
+    def _head_is_asked_for(self) -> Self:
+        if self.head != HEAD_FAMILY.default() and method_class(self.method).own_head:
+            why = f"which has no effect with method.name={self.method.name}: it has a head of its own"
+            keys = [(key, getattr(self.head, key)) for key in sorted(self.head.model_fields_set)]
+            raise refusal("head", [(("head", key), value, f"got {value}, {why}") for key, value in keys], NO_EFFECT)
+        return self
 
 
 def sharing_problems(replicas: tuple[int, ...], buffers: BuffersConfig | None, data: DataConfig | None) -> list[str]:

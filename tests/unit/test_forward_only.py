@@ -336,7 +336,7 @@ def test_the_classifier_alone_learns_where_no_block_is_to() -> None:
         (["method.name=infopro_softmax", "method.ixx=[0,1]"], "method.ixx: got 0 for block 0, allowed: above 0"),
         (
             ["method.name=pred", "head.name=conv"],
-            "got pred with head.name=conv, which has no effect: it has a head of its own",
+            "head.name: got conv, which has no effect with method.name=pred: it has a head of its own",
         ),
         (
             ["method.name=reconstruction", "method.tap=pre_pool", "training.compile=inductor"],

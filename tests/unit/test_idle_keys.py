@@ -25,6 +25,7 @@ def write(folder: Path, text: str) -> str:
         ("debug: {slow_stage: 1, slow_factor: 4}", "debug.slow_stage=-1"),
         ("buffers: {policy: replay, max_reuse: 0, selector: newest}", "buffers.policy=fifo"),
         ("logging: {wandb: true, wandb_tags: [a]}", "logging.wandb=false"),
+        ("head: {name: conv, width: 0.5}", "method.name=pred"),
         ("{method: {name: dni}, feedback: {delay: 3}}", "method.name=cross_entropy"),
     ],
 )

@@ -34,18 +34,19 @@ def _campaign(answer: Answer) -> str:
     faults = listed(sorted({one["trial"]["fault"].replace(", ", " + ") for one in trials}, key=str.lower))
     header = ("`buffers.policy`", "`faults.policy`", "right", "detected, s: p50 (p95)", "training again, s: p50 (p95)")
     left = sum(one["orphans"] + len(one["leaked"]) for one in trials)
+    streamed = sum(one["trial"].get("is_streamed", False) for one in trials)
     return f"""
 {len(trials)} runs of {len(trials[0]["exit_codes"][0])} processes on digits, each with one fault at a random moment in a
-random stage: {faults}. With `restart` the run ends and is started again in its folder; with `isolate` only the failed
-stage is started again.
+random stage: {faults}. In {streamed} of them stage 0 reads image files with loader processes. With `restart` the run ends
+and is started again in its folder; with `isolate` only the failed stage is started again.
 
 {table(header, rows)}
 
 A FIFO run is right if its parameters equal those of an undisturbed run, bit for bit. A replay run is right if its accuracy
 is at most {100 * TOLERANCE:g} points below the lowest of {REPLAYS} undisturbed runs (equally slow ones, if the fault is
 slowness); the worst was {100 * farthest:.1f} points below. Replay runs have `buffers.max_reuse={MOST_READS}`, and 1 if a
-stage or link is slow for the whole run: without a limit, the stages behind a stopped one spend their step budgets on its
-last few batches.
+stage or link is slow for the whole run, as a stage is that reads files: without a limit, the stages behind a stopped one
+spend their step budgets on its last few batches.
 
 Detected: seconds from the fault to the end of all processes, or to the start of the stage's next process. SIGTERM takes
 longest, since the run saves first. Processes come from a fork server or a keeper, so importing Python and torch is not
