@@ -192,7 +192,6 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
             raise refusal("placement", [(("replicas",), placement.replicas, problem) for problem in problems])
         return placement
 
-
     @model_validator(mode="after")
     def _head_is_asked_for(self) -> Self:
         if self.head != HEAD_FAMILY.default() and method_class(self.method).own_head:

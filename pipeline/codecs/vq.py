@@ -2,8 +2,9 @@
 
 Every position of a map (token, vector) is replaced by the nearest vector of a codebook, in each group of channels by one of
 its own. The codebook follows the outputs by exponential averages (van den Oord et al., NeurIPS 2017, 1711.00937, appendix
-A.1). Numbers of vectors travel, and with every message the codebook that they mean: it may be read late, or twice, and
-its receiver keeps no state.
+A.1). Outputs of early training may move away from all its vectors but one; so a vector that has long been nobody's nearest
+begins anew at an output of the batch (Dhariwal et al., *Jukebox*, 2005.00341, section 3.1). Numbers of vectors travel, and
+with every message the codebook that they mean: it may be read late, or twice, and its receiver keeps no state.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ from greedypipe.pipeline.randomness import derive_seed
 CODES, BOOK = "codes", "book"
 SMOOTHING: Final = 1e-5
 """Of the counts by which sums are divided (Laplace), so that a vector that nobody uses stays finite."""
+IDLE_SHARES: Final = 20
+"""A vector begins anew once so many times the codebook's size has been quantised without it: with an equal share it would
+have been chosen so often."""
 VECTORS_AT_ONCE: Final = 16384
 """Compared with the codebook at a time, which bounds the memory."""
 
@@ -97,7 +101,8 @@ class VectorQuantiser(Codec):
         self._seed = seed
         self._device = device
         self._book: Tensor | None = None
-        self._counts = self._sums = torch.empty(0)
+        self._counts = self._sums = self._idle = torch.empty(0)
+        self._updates = 0
 
     @torch.no_grad()
     def give_out(self, h: Tensor, *, learns: bool = False) -> Tensor:
@@ -105,11 +110,12 @@ class VectorQuantiser(Codec):
         codes_spec, book_spec = self._form.specs
         with torch.autocast(h.device.type, enabled=False):
             vectors = self._form.vectors(h)
-            book = self._first(vectors) if self._book is None else self._book
+            book = self._drawn(vectors) if self._book is None else self._book
             parts = vectors.split(VECTORS_AT_ONCE, 1)
             chosen = [nearest(part, book) for part in parts]
             if learns:
                 self._learn(book, list(zip(parts, chosen, strict=True)))
+                self._revive(vectors)
         codes = torch.cat(chosen, 1).t().reshape(len(h), *codes_spec.shape).to(codes_spec.dtype)
         self.packed = {CODES: codes, BOOK: book.to(book_spec.dtype)[None]}
         return self._form.decode(*self.packed.values())
@@ -121,38 +127,53 @@ class VectorQuantiser(Codec):
 
     def state_dict(self) -> dict[str, Any]:
         """See `Codec.state_dict`; empty before the first batch."""
-        return {} if self._book is None else {"book": self._book, "counts": self._counts, "sums": self._sums}
+        if self._book is None:
+            return {}
+        averages = {"book": self._book, "counts": self._counts, "sums": self._sums}
+        return {**averages, "idle": self._idle, "updates": self._updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Codec.load_state_dict`."""
         if not state or state["book"].shape != self._form.specs[1].shape:
             return
-        self._book, self._counts, self._sums = (
-            state[name].to(self._device, copy=True) for name in ("book", "counts", "sums")
+        self._book, self._counts, self._sums, self._idle = (
+            state[name].to(self._device, copy=True) for name in ("book", "counts", "sums", "idle")
         )
+        self._updates = state["updates"]
 
-    def _first(self, vectors: Tensor) -> Tensor:
-        """Vectors of a batch, in their order; again from the first where there are too few."""
-        count = vectors.shape[1]
-        generator = torch.Generator().manual_seed(derive_seed(*self._seed, "codebook"))
-        chosen = torch.randperm(count, generator=generator)[: self._form.codes].sort().values
+    def _drawn(self, vectors: Tensor) -> Tensor:
+        """As many vectors of a batch as the codebook has, in their order; again from the first where there are too few."""
+        generator = torch.Generator().manual_seed(derive_seed(*self._seed, "codebook", self._updates))
+        chosen = torch.randperm(vectors.shape[1], generator=generator)[: self._form.codes].sort().values
         chosen = chosen[torch.arange(self._form.codes) % len(chosen)]
         return vectors[:, chosen.to(vectors.device)].contiguous()
 
     def _learn(self, book: Tensor, assigned: list[tuple[Tensor, Tensor]]) -> None:
         if self._book is None:
             self._counts, self._sums = torch.ones(book.shape[:2], device=book.device), book
+            self._idle = torch.zeros_like(self._counts)
         counts, sums = torch.zeros_like(self._counts), torch.zeros_like(book)
         for vectors, chosen in assigned:
             # Products, since CUDA adds to scattered places in no fixed order.
             ones = one_hot(chosen, self._form.codes).float()
             counts += ones.sum(1)
             sums += ones.transpose(1, 2) @ vectors
+        self._updates += 1
+        self._idle = torch.where(counts > 0, 0, self._idle + counts.sum(1, keepdim=True))
         self._counts = self._decay * self._counts + (1 - self._decay) * counts
         self._sums = self._decay * self._sums + (1 - self._decay) * sums
         total = self._counts.sum(1, keepdim=True)
         smoothed = (self._counts + SMOOTHING) / (total + self._form.codes * SMOOTHING) * total
         self._book = self._sums / smoothed[:, :, None]
+
+    def _revive(self, vectors: Tensor) -> None:
+        """Puts outputs of this batch in the place of vectors that have been idle for too long."""
+        assert self._book is not None
+        is_idle = self._idle >= IDLE_SHARES * self._form.codes
+        new = self._drawn(vectors)
+        self._book, self._sums = (torch.where(is_idle[:, :, None], new, old) for old in (self._book, self._sums))
+        self._counts = torch.where(is_idle, 1, self._counts)
+        self._idle = torch.where(is_idle, 0, self._idle)
 
 
 class _Quantise(nn.Module):

@@ -18,6 +18,7 @@ from greedypipe.pipeline.reference import train
 from greedypipe.workers.data.source import BatchSource
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.links.slots import new_slot
+from tests.unit.tiny import differing
 
 CPU = torch.device("cpu")
 TINY = ("data.name=digits", "data.batch_size=32", "model.name=vgg8b", "model.width=0.1", "optimizer.lr=0.05")
@@ -78,6 +79,23 @@ def test_the_codebook_follows_by_averages_and_only_where_it_learns() -> None:
     assert torch.equal(codec.state_dict()["book"], book)
 
 
+def test_vectors_that_nobody_chooses_begin_anew() -> None:
+    """Outputs move away from all vectors but one, as those of a network do that begins to learn."""
+    corners = torch.tensor([[3.0, 0, 0, 0], [0, 3, 0, 0], [0, 0, 3, 0], [0, 0, 0, 3]]).repeat_interleave(8, 0)
+    codec, again = (quantiser((4,), 4) for _ in range(2))
+    codec.give_out(outputs((4,), 32) + 100, learns=True)
+    codec.give_out(corners, learns=True)
+    assert len(codec.packed[CODES].unique()) == 1
+    for turn in range(40):
+        noisy = corners + 0.1 * outputs((4,), 32, seed=turn)
+        given = codec.give_out(noisy, learns=True)
+        if turn == 20:
+            again.load_state_dict(codec.state_dict())
+        elif turn > 20:
+            assert torch.equal(again.give_out(noisy, learns=True), given)
+    assert len(codec.packed[CODES].unique()) == 4 and (given - corners).abs().max() < 0.3
+
+
 def test_looking_at_outputs_before_the_first_batch_leaves_no_codebook() -> None:
     codec, h = quantiser((4,), 64), outputs((4,))
     assert torch.equal(codec.give_out(h), h) and codec.state_dict() == {}
@@ -121,8 +139,7 @@ def test_the_reference_learns_with_it_and_goes_on_where_it_was_saved() -> None:
         block.load_state_dict(state)
     assert train(resumed, pairs[2:]) == losses[2:]
     for one, other in zip(whole, resumed, strict=True):
-        states = one.codec.state_dict(), other.codec.state_dict()
-        assert states[0].keys() == states[1].keys() and all(map(torch.equal, *(state.values() for state in states)))
+        assert not differing(one.codec.state_dict(), other.codec.state_dict())
     assert [bool(block.codec.state_dict()) for block in whole] == [True, True, False]
 
 
