@@ -1,4 +1,4 @@
-"""How far recipes of local learning are from back-propagation, on one budget, with intervals.
+"""How far recipes of local learning are from back-propagation, or another reference, on one budget, with intervals.
 
     python -m benchmarks.recipes QUESTION --out benchmarks/results/QUESTION [section.key=value ...]
         [--seeds N] [--at-once N] [--seconds S] [--smoke]
@@ -83,9 +83,8 @@ def test_accuracies(run: Run) -> list[float]:
 
 def table(rows: Sequence[Row], costs: Sequence[Row], question: Question) -> Table:
     """One line per group and recipe."""
-    shown = Table(
-        "group", "recipe", "runs", "test %", "gap", "best exit: gap", "MACs", "time", "bytes back", "age", "failed"
-    )
+    numbers = ("runs", "test %", "gap", "best exit: gap", "MACs", "time", "bytes forward", "back", "age")
+    shown = Table("group", "recipe", *numbers, "failed")
     by_pair = {(cost["group"], cost["recipe"]): cost for cost in costs}
     for found in summarise(rows, question.reference):
         cost, base = by_pair[found.group, found.recipe], by_pair[found.group, question.reference]
@@ -98,6 +97,7 @@ def table(rows: Sequence[Row], costs: Sequence[Row], question: Question) -> Tabl
             points(found.best_gap),
             f"{cost['macs'] / base['macs'] - 1:+.0%}",
             f"x {found.time:.2f}" if found.time else "",
+            f"{cost['forward_bytes']:,.0f}",
             f"{cost['back_bytes']:,.0f}",
             str(cost["age"]),
             "; ".join(found.failed),

@@ -49,7 +49,7 @@ def cost_of(config: str, overrides: Sequence[str]) -> dict[str, float]:
     return asdict(
         Cost(
             macs=(counts[1] - counts[0]) / 2 / more / rows,
-            forward_bytes=sum(_activation_bytes(plan, index) for index in range(len(blocks) - 1)),
+            forward_bytes=sum(_activation_bytes(plan, index, rows) for index in range(len(blocks) - 1)),
             back_bytes=sum(_feedback_bytes(plan, index, rows) for index in range(1, len(blocks))),
             age=age,
         )
@@ -64,8 +64,9 @@ def _blocks(plan: Plan) -> list[Block]:
     return [plan.blueprint.build_block(index, CPU) for index in range(plan.blueprint.num_blocks)]
 
 
-def _activation_bytes(plan: Plan, index: int) -> float:
-    return sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in plan.blueprint.form(index).specs)
+def _activation_bytes(plan: Plan, index: int, rows: int) -> float:
+    specs = plan.blueprint.form(index).specs
+    return sum(math.prod(spec.shape) * spec.dtype.itemsize / (1 if spec.per_row else rows) for spec in specs)
 
 
 def _feedback_bytes(plan: Plan, index: int, rows: int) -> float:

@@ -1,4 +1,4 @@
-"""Gaps of recipes to back-propagation, with intervals, as a picture."""
+"""Gaps of recipes to the reference, with intervals, as a picture."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,14 +24,14 @@ def plot_gaps(rows: Sequence[Mapping[str, Any]], question: Question, path: Path)
     height = 4.5 if len(groups) > 1 else 1.2 + 0.4 * rows_shown
     figure, axes = pyplot.subplots(figsize=(8, height), layout="constrained")
     if len(groups) > 1:
-        _lines(axes, found, groups)
+        _lines(axes, found, groups, question.reference)
     else:
-        _bars(axes, found)
+        _bars(axes, found, question.reference)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
 
-def _bars(axes: Any, found: Sequence[Found]) -> None:
+def _bars(axes: Any, found: Sequence[Found], reference: str) -> None:
     means, halves = [], []
     for one in found:
         assert one.gap
@@ -42,11 +42,11 @@ def _bars(axes: Any, found: Sequence[Found]) -> None:
     axes.set_yticks(places, [one.recipe for one in found])
     axes.invert_yaxis()
     axes.axvline(0, color="grey", linewidth=1)
-    axes.set_xlabel("test accuracy less that of back-propagation, percentage points; 95% interval")
+    axes.set_xlabel(f"test accuracy less that of {reference}, percentage points; 95% interval")
     axes.grid(axis="x", alpha=0.3)
 
 
-def _lines(axes: Any, found: Sequence[Found], groups: Sequence[str]) -> None:
+def _lines(axes: Any, found: Sequence[Found], groups: Sequence[str], reference: str) -> None:
     for number, recipe in enumerate(dict.fromkeys(one.recipe for one in found)):
         own = [one for one in found if one.recipe == recipe]
         places = [groups.index(one.group) + 0.05 * number for one in own]
@@ -55,6 +55,6 @@ def _lines(axes: Any, found: Sequence[Found], groups: Sequence[str]) -> None:
         axes.errorbar(places, means, yerr=halves, marker="o", capsize=3, label=recipe)
     axes.set_xticks(range(len(groups)), groups)
     axes.axhline(0, color="grey", linewidth=1)
-    axes.set_ylabel("test accuracy less that of\nback-propagation, percentage points")
+    axes.set_ylabel(f"test accuracy less that of\n{reference}, percentage points")
     axes.grid(axis="y", alpha=0.3)
     axes.legend()

@@ -98,3 +98,9 @@ def test_trials_of_equal_configurations_are_run_once() -> None:
     assert [sorted({trial.recipe for trial in job}) for job in found if len(job) > 1] == [["back-propagation"]] * 2
     first = [(trial.group, [*trial.overrides]) for trial in found[0]]
     assert jobs(question, first) == found[1:]
+
+
+def test_a_codebook_is_counted_once_per_batch() -> None:
+    overrides = [*TINY, "partition.blocks=2", "head.name=linear", "codec.name=vq", "codec.codes=4", "codec.groups=2"]
+    # Two numbers for each sample; 2 x 4 vectors of 8 features in fp32 for 16 samples.
+    assert cost_of("", overrides)["forward_bytes"] == 2 + 4 * 2 * 4 * 8 / 16

@@ -37,7 +37,8 @@ def _rows(answer: Answer, all_found: Sequence[Found]) -> list[list[str]]:
             points(one.best_gap),
             f"{_cost(answer, one, 'macs') / base[one.group] - 1:+.0%}" if one.gap else "",
             *([f"{one.time:.2f}" if one.time else ""] if timed else []),
-            f"{back:,.0f} B, {age:.0f} late" if back else "",
+            f"{_cost(answer, one, 'forward_bytes'):,.0f}",
+            f"{back:,.0f}, {age:.0f} late" if back else "",
         ]
         rows.append([one.group, *own] if len(question.groups) > 1 else own)
     return rows
@@ -49,13 +50,13 @@ def _is_timed(all_found: Sequence[Found]) -> bool:
 
 def _text(answer: Answer, remark: str) -> str:
     question, all_found = _question(answer), found(answer)
-    header = ["recipe", "accuracy", "gap", "gap of the best exit", "multiply-adds", "back per sample"]
+    header = ["recipe", "accuracy", "gap", "gap of the best exit", "multiply-adds", "bytes forward", "bytes back"]
     if _is_timed(all_found):
         header.insert(5, "time")
     if len(question.groups) > 1:
         header.insert(0, "group")
     failed = sum(len(one.failed) for one in all_found)
-    timed = "; time is that of training against back-propagation's, median over the seeds" if _is_timed(all_found) else ""
+    timed = "; time is that of training, likewise, median over the seeds" if _is_timed(all_found) else ""
     missing = f" {failed} runs failed." if failed else ""
     return f"""
 {question.question} Each row has the data, network, schedule and budget of
@@ -63,10 +64,11 @@ def _text(answer: Answer, remark: str) -> str:
 
 {table(header, _rows(answer, all_found))}
 
-Accuracies are those of the test part, read once per run; gaps are to back-propagation with the same seed, in percentage
+Accuracies are those of the test part, read once per run; gaps are to {question.reference} with the same seed, in percentage
 points, with the {percent(CONFIDENCE, 0)} interval of their mean by Student's t where there are several seeds. The best exit
 is chosen on validation samples that no run trains on. Multiply-adds are those of a training step against
-back-propagation's, counted with torch's formulas{timed}.{missing}
+those of {question.reference}, counted with torch's formulas{timed}; bytes are those of all cuts, per sample of a
+batch.{missing}
 """
 
 
