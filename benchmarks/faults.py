@@ -84,8 +84,8 @@ def main() -> None:
     results = _known(path, run)
     with tempfile.TemporaryDirectory() as folder:
         images = write_images(Path(folder) / "images")
-        reference = make_reference(run, Path(folder), images, trials)
         left = [(number, trial) for number, trial in enumerate(trials) if trial not in results]
+        reference = make_reference(run, Path(folder), images, [trial for _, trial in left])
         for number, trial in track(left, "trials", console=Console(stderr=True)):
             results[trial] = run_trial(trial, run, Path(folder) / f"trial{number}", images, reference)
             _write(path, run, _in_order(trials, results))

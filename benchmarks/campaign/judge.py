@@ -91,7 +91,7 @@ def _run_in(room: Room, trial: Trial, settings: Sequence[str], reference: Refere
         tried.exit_codes,
         tried.outcome.summary.get("began_at_batch_id", 0),
         *_seconds(trial, tried, striker),
-        sum(Path(f"/proc/{pid}").exists() for pid in striker.pids),
+        sum(map(is_alive, striker.pids)),
         leaked,
         accuracy,
         expected,

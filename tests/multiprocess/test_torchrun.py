@@ -98,7 +98,8 @@ def test_a_wrong_configuration_is_said_once_for_all_processes(tmp_path: Path) ->
     complaints = [line for line in result.stderr.splitlines() if line.startswith("greedypipe: ")]
     assert complaints == ["greedypipe: command line: buffers.capcity: unknown key; did you mean buffers.capacity?"]
     assert not list(tmp_path.iterdir()), "nothing may have been started"
-    assert result.stderr.count("exitcode  :") == 1, "torchrun reports the first process alone"
+    # A process that torchrun ends while it still imports is reported too, as ended by a signal.
+    assert result.stderr.count("exitcode  : 2 ") == 1, "torchrun reports who has said it alone"
     assert f"traceback : {complaints[0].removeprefix('greedypipe: ')}" in result.stderr
 
 

@@ -18,6 +18,7 @@ from greedypipe.pipeline.partition import PartitionConfig
 from greedypipe.pipeline.sections import TrainingConfig
 from tests.oracles import programs
 from tests.unit.test_feedback_oracles import Program, data
+from tests.unit.test_forward_only import OF_SIGNALS
 from tests.unit.tiny import head, make_blocks, method
 
 WITH_FEEDBACK = [name for name, one in METHODS.items() if one.reach != "none"]
@@ -56,7 +57,7 @@ def test_at_weight_0_every_bit_is_that_of_decoupled_greedy_learning(name: str, d
     assert_same(layers(trained(name, delay, weight=0)), layers(trained("cross_entropy")))
 
 
-@pytest.mark.parametrize("local", LOCAL_LOSSES)
+@pytest.mark.parametrize("local", [name for name in LOCAL_LOSSES if name in OF_SIGNALS])
 def test_overlap_at_weight_0_is_its_local_loss(local: str) -> None:
     assert_same(layers(trained("overlap", local={"name": local}, weight=0)), layers(trained(local)))
 

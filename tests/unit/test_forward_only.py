@@ -277,7 +277,7 @@ OF_SIGNALS = [
     for name, one in METHODS.items()
     if issubclass(one, LocalLoss) and one.needs <= {LABELS, IMAGE} and name != "greedy_infomax"
 ]
-"""Signals are neither turned, coloured, blotted nor cut into patches."""
+"""Those that need no pretext task and no patches, which signals do not have."""
 
 
 @pytest.mark.parametrize("name", OF_SIGNALS)
