@@ -25,7 +25,7 @@ class Cost:
     Attributes:
         macs: Multiply-adds of matrix products and convolutions, forward and backward, of all blocks and heads.
         forward_bytes: Of activations, over all cuts between blocks.
-        back_bytes: Of feedback, over all cuts.
+        back_bytes: Of feedback, over all cuts, at most: a method may send some rows alone.
         age: Batches by which the oldest feedback is late; 0 where nothing comes back.
     """
 

@@ -11,6 +11,7 @@ from benchmarks.book.results import (
     links,
     methods,
     predictions,
+    recipes,
     reuse,
     stages,
     staleness,
@@ -20,6 +21,7 @@ from benchmarks.book.results import (
 RESULTS: tuple[Result, ...] = (
     accuracy.CIFAR10,
     methods.DIGITS,
+    recipes.MNIST_1D,
     accuracy.LINK_DTYPE,
     throughput.THROUGHPUT,
     editions.AGAINST,

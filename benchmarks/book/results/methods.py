@@ -93,6 +93,3 @@ So few seeds do not resolve small differences. The heads of methods that train l
 
 
 DIGITS = Result("methods_digits", "Every method on digits", _repeats, _text, command=partial(_command, "methods_digits"))
-CIFAR10 = Result(
-    "methods_cifar10", "Methods and heads on CIFAR-10", _repeats, _text, command=partial(_command, "methods_cifar10")
-)
