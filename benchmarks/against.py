@@ -28,6 +28,7 @@ from benchmarks.editions.bits import CONFIGURATIONS, Rounding, Same, compare, he
 from benchmarks.editions.pace import COMMANDS, LOADS, Figure, command_time, first_batch, throughput
 from benchmarks.editions.trees import ROOT, Tree, checked_out, describe, tree_at
 from benchmarks.engines.timing import spread
+from greedypipe.workers.atomic import write_atomically
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 PARTS = ("bits", "throughput", "start")
@@ -120,7 +121,7 @@ class Record:
     def add(self, **parts: Any) -> None:
         """Writes further parts."""
         self._answer |= parts
-        self._path.write_text(json.dumps(self._answer, indent=1) + "\n", encoding="utf-8")
+        write_atomically(self._path, json.dumps(self._answer, indent=1) + "\n")
 
     def add_figure(self, figure: Figure) -> None:
         """Writes a figure, in the place of one of its name."""

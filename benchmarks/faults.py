@@ -33,6 +33,7 @@ from benchmarks.campaign.images import write_images
 from benchmarks.campaign.judge import Result, make_reference, run_trial
 from benchmarks.campaign.trials import RUN, Trial, draw, draw_few
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
+from greedypipe.workers.atomic import write_atomically
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 
@@ -118,7 +119,7 @@ def _write(path: Path, run: Sequence[str], results: Sequence[Result]) -> None:
         "right": sum(one.is_right for one in results),
         "trials": [asdict(one) for one in results],
     }
-    path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(answer, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.pipeline.heads import HEADS
 from greedypipe.pipeline.methods import METHODS
+from greedypipe.workers.atomic import write_atomically
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 Row = dict[str, Any]
@@ -141,7 +142,7 @@ def _write(path: Path, config: str, settings: Sequence[str], rows: Sequence[Row]
         "versions": versions(),
         "runs": list(rows),
     }
-    path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(answer, indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:

@@ -15,7 +15,6 @@ gaps. Multiply-adds and bytes are counted once per recipe; times are shown where
 import argparse
 import json
 import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from greedypipe.launch.api import Run
 from greedypipe.launch.config.loader import dump_config, load_config
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.local_run import run_pipeline
+from greedypipe.workers.atomic import write_atomically
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 Row = dict[str, Any]
@@ -42,12 +42,12 @@ TIMEOUT_S = 3 * 3600.0
 SMOKE = ("training.epochs=1",)
 
 
-def run_trial(question: Question, trial: Trial, more: Sequence[str], at_once: int) -> Row:
+def run_trial(question: Question, trial: Trial, where: Sequence[str], at_once: int) -> Row:
     """Trains once in a process of its own, and evaluates all exits on the test part in this one. Blocks."""
     row: Row = {"group": trial.group, "recipe": trial.recipe, "seed": trial.seed, "overrides": [*trial.overrides]}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        outcome = run_pipeline([*trial.overrides, *more], 1, path, TIMEOUT_S, config=question.config or None)
+        outcome = run_pipeline([*trial.overrides, *where], 1, path, TIMEOUT_S, config=question.config or None)
         if any(outcome.exit_codes):
             summary = outcome.summary if (path / "summary.json").exists() else {}
             return row | {"cause": summary.get("cause") or "\n".join(outcome.printed)}
@@ -107,9 +107,7 @@ def table(rows: Sequence[Row], costs: Sequence[Row], question: Question) -> Tabl
 
 def _write(path: Path, name: str, answer: Row) -> None:
     text = json.dumps({"question": name, "hardware": hardware(), "versions": versions(), **answer}, indent=1)
-    part = path.with_suffix(".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_atomically(path, text + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -125,28 +123,30 @@ def _arguments() -> argparse.Namespace:
 
 
 def _asked(arguments: argparse.Namespace) -> tuple[Question, Sequence[str]]:
+    """The question with what was asked on top, and where the data lie, which tells no run from another."""
     question = load_question(arguments.question)
-    if arguments.seeds:
-        question = question.model_copy(update={"seeds": arguments.seeds})
-    if not arguments.smoke:
-        return question, arguments.overrides
-    small = {
-        "seeds": 1,
-        "groups": dict(list(question.groups.items())[:1]),
-        "recipes": dict(list(question.recipes.items())[:3]),
-    }
-    return question.model_copy(update=small), [*arguments.overrides, *SMOKE]
+    where = [one for one in arguments.overrides if one.startswith("data.root=")]
+    more = [one for one in arguments.overrides if one not in where]
+    changed: Row = {"seeds": arguments.seeds or question.seeds}
+    if arguments.smoke:
+        more += SMOKE
+        changed = {
+            "seeds": 1,
+            "groups": dict(list(question.groups.items())[:1]),
+            "recipes": dict(list(question.recipes.items())[:3]),
+        }
+    return question.model_copy(update={**changed, "settings": (*question.settings, *more)}), where
 
 
 def main() -> None:
     arguments = _arguments()
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
-    question, more = _asked(arguments)
+    question, where = _asked(arguments)
     path = arguments.out.with_suffix(".json")
     rows = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
     todo = jobs(question, [(row["group"], row["overrides"]) for row in rows])
     costs = [
-        {"group": group, "recipe": recipe, **cost_of(question.config, [*question.overrides(group, recipe), *more])}
+        {"group": group, "recipe": recipe, **cost_of(question.config, [*question.overrides(group, recipe), *where])}
         for group, recipe in question.pairs
     ]
     deadline = time.monotonic() + arguments.seconds
@@ -154,7 +154,7 @@ def main() -> None:
     def run(trials: Sequence[Trial]) -> list[Row]:
         if time.monotonic() >= deadline:
             return []
-        row = run_trial(question, trials[0], more, arguments.at_once)
+        row = run_trial(question, trials[0], where, arguments.at_once)
         return [row | {"group": trial.group, "overrides": [*trial.overrides]} for trial in trials]
 
     with ThreadPoolExecutor(arguments.at_once) as pool:

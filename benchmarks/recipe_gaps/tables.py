@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Spread:
+class Interval:
     """A mean of numbers, with half of the width of its 95% interval by Student's t; nan for a single number."""
 
     mean: float
@@ -38,10 +38,10 @@ class Found:
 
     group: str
     recipe: str
-    final: Spread
-    best: Spread
-    gap: Spread | None
-    best_gap: Spread | None
+    final: Interval
+    best: Interval
+    gap: Interval | None
+    best_gap: Interval | None
     exits: tuple[float, ...]
     time: float | None
     failed: tuple[str, ...]
@@ -61,10 +61,10 @@ def _found(rows: Sequence[Row], group: str, recipe: str, reference: str) -> Foun
     return Found(
         group,
         recipe,
-        spread(_final(row) for row in own.values()),
-        spread(_best(row) for row in own.values()),
-        spread(_final(own[seed]) - _final(base[seed]) for seed in both) if both else None,
-        spread(_best(own[seed]) - _final(base[seed]) for seed in both) if both else None,
+        interval(_final(row) for row in own.values()),
+        interval(_best(row) for row in own.values()),
+        interval(_final(own[seed]) - _final(base[seed]) for seed in both) if both else None,
+        interval(_best(own[seed]) - _final(base[seed]) for seed in both) if both else None,
         tuple(map(statistics.mean, zip(*(row["test"] for row in own.values()), strict=True))),
         _time([(own[seed], base[seed]) for seed in both]),
         tuple(dict.fromkeys(failed)),
@@ -92,7 +92,7 @@ def _best(row: Row) -> float:
     return float(row["test"][chosen])
 
 
-def points(gap: Spread | None) -> str:
+def points(gap: Interval | None) -> str:
     """Percentage points with half of their interval; empty where there is nothing to compare."""
     if gap is None:
         return ""
@@ -100,12 +100,12 @@ def points(gap: Spread | None) -> str:
     return f"{100 * gap.mean:+.2f}{half}"
 
 
-def spread(values: Iterable[float]) -> Spread:
-    """Mean and interval; nan of nothing."""
+def interval(values: Iterable[float]) -> Interval:
+    """Mean and half width; nan of nothing."""
     found = list(values)
     if len(found) < 2:
-        return Spread(found[0] if found else math.nan, math.nan, len(found))
+        return Interval(found[0] if found else math.nan, math.nan, len(found))
     deviation = statistics.stdev(found) / math.sqrt(len(found))
-    return Spread(
+    return Interval(
         statistics.mean(found), float(students_t.ppf((1 + CONFIDENCE) / 2, len(found) - 1)) * deviation, len(found)
     )

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from greedypipe.pipeline.method import Sample, Turn
+from greedypipe.pipeline.method import Sample
 from greedypipe.pipeline.methods.trgl import TransportRegularised
 from greedypipe.pipeline.site import Site
 
@@ -34,20 +34,15 @@ class UzawaRegularised(TransportRegularised):
     def __init__(self, site: Site, weight: float, early: float, rate: float, every: int) -> None:
         super().__init__(site, weight, early)
         self._rate, self._every = rate, every
-        self._cross_entropy: Tensor | None = None
         self.register_buffer("multiplier", torch.ones(()))
 
     @classmethod
     def unshared(cls, is_last: bool, **keys: Any) -> str:
         return "" if is_last else "its multiplier grows by the loss of all rows, of which replicas see a part each"
 
-    def learn(self, turn: Turn) -> Tensor:
-        loss = super().learn(turn)
-        if self._cross_entropy is not None and (turn.number + 1) % self._every == 0:
-            self.multiplier += self._rate * self._cross_entropy
-        return loss
-
     def loss(self, sample: Sample) -> Tensor:
         cross_entropy = self.task.loss(self.head(sample.h), sample.labels)
-        self._cross_entropy = cross_entropy.detach()
-        return self.with_residuals(cross_entropy, sample, self._weight / self.multiplier)
+        weight = self._weight / self.multiplier
+        if (sample.turn + 1) % self._every == 0:
+            self.multiplier += self._rate * cross_entropy.detach()
+        return self.with_residuals(cross_entropy, sample, weight)

@@ -53,10 +53,11 @@ def build_in_patches(model: ModelConfig, input_shape: tuple[int, ...], num_class
     Raises:
         ValueError: One line: patches do not cover such images.
     """
-    channels, height, width = model.image_shape(input_shape)
-    side = model.patches
+    side, shape = model.patches, " x ".join(map(str, input_shape))
+    if len(input_shape) != 3:
+        raise ValueError(f"model.patches: got {side} for samples {shape}, allowed: 0: only images have patches")
+    channels, height, width = input_shape
     if side % 2 or any(length < side or (length - side) % (side // 2) for length in (height, width)):
-        shape = " x ".join(map(str, input_shape))
         raise ValueError(
             f"model.patches: got {side} for images {shape}, allowed: even numbers of which half divides height and width"
         )

@@ -145,6 +145,13 @@ def test_samples_that_a_network_does_not_take_are_refused_in_one_line(
         make_plan(load_config(None, overrides), 1)
 
 
+def test_signals_have_no_patches() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^model\.patches: got 4 for samples 1 x 40, allowed: 0: only images have patches$"
+    ):
+        make_plan(load_config(None, ["data.name=mnist_1d", "model.patches=4"]), 1)
+
+
 def test_convolutions_learn_from_signals_with_every_head() -> None:
     """The default network, in one dimension."""
     for head in ("mlp_sr", "conv", "linear"):

@@ -19,7 +19,7 @@ from greedypipe.pipeline.sections import TrainingConfig
 from tests.oracles import programs
 from tests.unit.test_feedback_oracles import Program, data
 from tests.unit.test_forward_only import OF_SIGNALS
-from tests.unit.tiny import head, make_blocks, method
+from tests.unit.tiny import RESNET, head, make_blocks, method
 
 WITH_FEEDBACK = [name for name, one in METHODS.items() if one.reach != "none"]
 DROPOUT = VggConfig(width=0.1, dropout=0.3)
@@ -60,6 +60,13 @@ def test_at_weight_0_every_bit_is_that_of_decoupled_greedy_learning(name: str, d
 @pytest.mark.parametrize("local", [name for name in LOCAL_LOSSES if name in OF_SIGNALS])
 def test_overlap_at_weight_0_is_its_local_loss(local: str) -> None:
     assert_same(layers(trained("overlap", local={"name": local}, weight=0)), layers(trained(local)))
+
+
+def test_a_loss_that_changes_from_batch_to_batch_does_so_below_overlap() -> None:
+    local = {"name": "trgl_uzawa", "every": 2}
+    below, alone = trained("overlap", local=local, weight=0, model=RESNET), trained("trgl_uzawa", every=2, model=RESNET)
+    assert_same(layers(below), layers(alone))
+    assert not torch.equal(below[1].method.local.multiplier, torch.ones(()))
 
 
 def test_gradients_that_do_not_shrink_are_those_of_ddg() -> None:

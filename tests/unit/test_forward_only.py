@@ -17,7 +17,7 @@ from greedypipe.pipeline import reference
 from greedypipe.pipeline.batch import IMAGE, LABELS, Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.losses import supervised_contrast
-from greedypipe.pipeline.method import LocalLoss, Sample, Turn
+from greedypipe.pipeline.method import LocalLoss, Sample
 from greedypipe.pipeline.methods import METHODS, build_method
 from greedypipe.pipeline.networks.layer import Layer
 from greedypipe.pipeline.networks.vgg import VggConfig
@@ -96,9 +96,7 @@ def test_the_multiplier_grows_by_the_loss_every_so_many_batches() -> None:
     multiplier = 1.0
     for number in range(7):
         expected = cross_entropy + 0.3 * 2 / multiplier
-        assert one.learn(Turn(number, replace(given, output=given.h.detach().requires_grad_()))).item() == pytest.approx(
-            expected, rel=1e-5
-        )
+        assert one.loss(replace(given, turn=number)).item() == pytest.approx(expected, rel=1e-5)
         multiplier += 0.5 * cross_entropy if number % 3 == 2 else 0
         assert one.multiplier.item() == pytest.approx(multiplier, rel=1e-5)
 

@@ -1,13 +1,15 @@
 """Recipes: what is asked of them, what runs say, and what they cost."""
 
+import argparse
 import math
 from typing import Any
 
 import pytest
 
+from benchmarks import recipes
 from benchmarks.recipe_gaps.costs import cost_of
 from benchmarks.recipe_gaps.question import Question, load_question, question_names
-from benchmarks.recipe_gaps.tables import spread, summarise
+from benchmarks.recipe_gaps.tables import interval, summarise
 from benchmarks.recipes import jobs
 from greedypipe.launch.config.loader import load_config
 
@@ -18,10 +20,10 @@ def row(recipe: str, seed: int, test: list[float], validation: list[float] | Non
 
 
 def test_an_interval_is_students() -> None:
-    one = spread([1.0, 2.0, 3.0])
+    one = interval([1.0, 2.0, 3.0])
     assert (one.mean, one.count) == (2.0, 3)
     assert one.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
-    assert math.isnan(spread([1.0]).half) and math.isnan(spread([]).mean)
+    assert math.isnan(interval([1.0]).half) and math.isnan(interval([]).mean)
 
 
 def test_gaps_are_within_a_seed_and_the_best_exit_is_chosen_on_the_validation_part() -> None:
@@ -104,3 +106,16 @@ def test_a_codebook_is_counted_once_per_batch() -> None:
     overrides = [*TINY, "partition.blocks=2", "head.name=linear", "codec.name=vq", "codec.codes=4", "codec.groups=2"]
     # Two numbers for each sample; 2 x 4 vectors of 8 features in fp32 for 16 samples.
     assert cost_of("", overrides)["forward_bytes"] == 2 + 4 * 2 * 4 * 8 / 16
+
+
+def test_runs_that_were_asked_for_otherwise_are_other_runs() -> None:
+    def asked(smoke: bool, *overrides: str) -> tuple[Question, list[str]]:
+        question, where = recipes._asked(
+            argparse.Namespace(question="mnist_1d", overrides=[*overrides], seeds=None, smoke=smoke)
+        )
+        return question, [*where]
+
+    plain, short = asked(False, "data.root=/elsewhere"), asked(True)
+    assert plain[0] == load_question("mnist_1d") and plain[1] == ["data.root=/elsewhere"]
+    known = [(trial.group, [*trial.overrides]) for trial in short[0].trials]
+    assert len(known) == 3 and len(jobs(plain[0], known)) == len(jobs(plain[0], []))
