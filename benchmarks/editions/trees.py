@@ -14,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 600.0
+NOT_INHERITED = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+"""Variables that would bring a tree other code than its own, or have it compile its modules at every start."""
 EARLIER_KEYS: Mapping[str, str] = {
     "method.name": "loss.name",
     "method.beta": "loss.beta",
@@ -41,13 +43,16 @@ class Tree:
     ) -> "subprocess.CompletedProcess[str]":
         """Runs python with these arguments, in the tree's folder, to the end.
 
+        Modules are compiled once and kept, as python does unless it is told otherwise: a second start does not
+        pay for the number of a tree's files.
+
         Args:
             cores: Positions of those that it may use, of all that there are; empty: all.
 
         Raises:
             RuntimeError: It failed; with what it printed.
         """
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         mine = sorted(os.sched_getaffinity(0))
         chosen = ",".join(str(mine[core % len(mine)]) for core in cores)
         done = subprocess.run(
