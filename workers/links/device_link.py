@@ -1,0 +1,140 @@
+"""Builds the ends of links whose bytes a GPU moves: nccl and ipc. Not yet run on a GPU; on the CPU with stand-ins."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch.distributed import PrefixStore, Store
+
+from greedypipe.workers.links.control import ControlSocket
+from greedypipe.workers.links.cuda_lane import lane_of
+from greedypipe.workers.links.interface import Receiver, Sender
+from greedypipe.workers.links.ipc import CudaPassing, MappedEnd, open_slots, read_pattern, share_slots, write_pattern
+from greedypipe.workers.links.lane import Lane
+from greedypipe.workers.links.mapped import MappedReceiver, MappedSender
+from greedypipe.workers.links.meeting import meet_as_receiver, meet_as_sender
+from greedypipe.workers.links.messages import MessageLayout
+from greedypipe.workers.links.nccl import NcclWire, make_nccl_group
+from greedypipe.workers.links.paced_receiver import PacedReceiver
+from greedypipe.workers.links.paced_sender import PacedSender
+from greedypipe.workers.links.pacing import Track
+from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.self_test import check_patterns, offer_patterns
+from greedypipe.workers.links.slots import BareSlot, new_bare_slot
+from greedypipe.workers.links.trial import EndT, try_out
+
+SENDER, RECEIVER = 0, 1
+
+
+class PacedEnd(NamedTuple):
+    """One end of a paced link before its first message."""
+
+    track: Track
+    slots: list[BareSlot]
+
+    def abandon(self) -> None:
+        self.track.control.close()
+        # NCCL may be stuck in what has failed: it is given up, not waited for.
+        threading.Thread(target=self.track.wire.abort, name="abort a link", daemon=True).start()
+
+
+@dataclass(frozen=True)
+class DeviceLink:
+    """One end of a link, and what it takes to build it.
+
+    Every method blocks until the other end has been built and both have tested it.
+
+    Attributes:
+        store: For this link alone.
+        device: Of this end's stage.
+
+    Raises:
+        Unfit: It does not work between these two ends; both raise it.
+        ConnectionError: The other end did not come in time, or is gone; GivenUp if waiting became pointless.
+        ValueError: Its messages have another layout.
+    """
+
+    store: Store
+    name: str
+    layout: MessageLayout
+    device: torch.device
+    is_on_one_host: bool
+    patience: Patience
+
+    def nccl_sender(self, slots: int) -> Sender:
+        """The upstream end of a link over NCCL, with `slots` slots."""
+        track, made = try_out(self.store, SENDER, self.patience, lambda patience: self._paced(SENDER, slots, patience))
+        return PacedSender("nccl", track, made, self.layout, timeout_s=self.patience.timeout_s)
+
+    def nccl_receiver(self, slots: int) -> Receiver:
+        """The downstream end, likewise."""
+        track, made = try_out(self.store, RECEIVER, self.patience, lambda patience: self._paced(RECEIVER, slots, patience))
+        return PacedReceiver(track, made, timeout_s=self.patience.timeout_s)
+
+    def ipc_sender(self) -> Sender:
+        """The upstream end of a link whose slots are the receiver's."""
+        lane = lane_of(self.device)
+        control, slots = try_out(self.store, SENDER, self.patience, lambda patience: self._mapped_sender(lane, patience))
+        return MappedSender("ipc", control, lane, slots, self.layout, timeout_s=self.patience.timeout_s)
+
+    def ipc_receiver(self, slots: int) -> Receiver:
+        """The downstream end, with `slots` slots."""
+        lane = lane_of(self.device)
+        control, made = try_out(
+            self.store, RECEIVER, self.patience, lambda patience: self._mapped_receiver(lane, slots, patience)
+        )
+        return MappedReceiver(control, lane, made, timeout_s=self.patience.timeout_s)
+
+    def _paced(self, end: int, slots: int, patience: Patience) -> PacedEnd:
+        meet, test = ((meet_as_sender, offer_patterns), (meet_as_receiver, check_patterns))[end]
+        store = PrefixStore("nccl", self.store)
+        control = meet(store, self.layout, patience=patience, is_on_one_host=self.is_on_one_host)
+        with _hanging_up(control):
+            lane, made = lane_of(self.device), [new_bare_slot(self.layout, self.device) for _ in range(slots)]
+            group = make_nccl_group(PrefixStore("group", store), end, self.device, self.name, patience)
+        built = PacedEnd(Track(control, NcclWire(group, end), lane), made)
+        return _tested(built, lane, lambda: test(built.track, made[0].memory, patience.timeout_s), patience)
+
+    def _mapped_receiver(self, lane: Lane, slots: int, patience: Patience) -> MappedEnd:
+        store = PrefixStore("ipc", self.store)
+        control = meet_as_receiver(store, self.layout, patience=patience, is_on_one_host=True)
+        with _hanging_up(control):
+            built = MappedEnd(
+                control, share_slots(store, self.layout, slots, self.device, CudaPassing(self.device), patience)
+            )
+        return _tested(built, lane, lambda: read_pattern(built, lane, patience.timeout_s), patience)
+
+    def _mapped_sender(self, lane: Lane, patience: Patience) -> MappedEnd:
+        store = PrefixStore("ipc", self.store)
+        control = meet_as_sender(store, self.layout, patience=patience, is_on_one_host=True)
+        with _hanging_up(control):
+            built = MappedEnd(control, open_slots(store, self.layout, CudaPassing(self.device), patience))
+        return _tested(built, lane, lambda: write_pattern(built, lane, patience.timeout_s), patience)
+
+
+@contextlib.contextmanager
+def _hanging_up(control: ControlSocket) -> Iterator[None]:
+    """Lets the other end know of a failure inside at once."""
+    try:
+        yield
+    except BaseException:
+        control.close()
+        raise
+
+
+def _tested(built: EndT, lane: Lane, test: Callable[[], None], patience: Patience) -> EndT:
+    """The end, after a test in a thread of its own: it must not change the current stream of this one."""
+
+    def run() -> None:
+        lane.enter()
+        test()
+
+    try:
+        patience.call(run)
+    except BaseException:
+        built.abandon()
+        raise
+    return built
