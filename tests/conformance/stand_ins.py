@@ -78,8 +78,7 @@ def make_fake_group(store: Any, rank: int, device: torch.device, name: str, pati
     if rank:
         with listen_on_this_host() as listener:
             store.set("wire", listener.getsockname())
-            listener.settimeout(patience.timeout_s)
-            return FakeGroup(listener.accept()[0], rank)
+            return FakeGroup(patience.call(listener.accept)[0], rank)
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(patience.read(store, "wire"))
     return FakeGroup(connection, rank)

@@ -1,15 +1,14 @@
 """Builds the ends of links whose bytes a GPU moves: nccl and ipc. Not yet run on a GPU; on the CPU with stand-ins."""
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import torch
 from torch.distributed import PrefixStore, Store
 
-from greedypipe.workers.links.control import ControlSocket
 from greedypipe.workers.links.cuda_lane import lane_of
 from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.ipc import CudaPassing, MappedEnd, open_slots, read_pattern, share_slots, write_pattern
@@ -24,21 +23,9 @@ from greedypipe.workers.links.pacing import Track
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.self_test import check_patterns, offer_patterns
 from greedypipe.workers.links.slots import BareSlot, new_bare_slot
-from greedypipe.workers.links.trial import EndT, try_out
+from greedypipe.workers.links.trial import try_out
 
 SENDER, RECEIVER = 0, 1
-
-
-class PacedEnd(NamedTuple):
-    """One end of a paced link before its first message."""
-
-    track: Track
-    slots: list[BareSlot]
-
-    def abandon(self) -> None:
-        self.track.control.close()
-        # NCCL may be stuck in what has failed: it is given up, not waited for.
-        threading.Thread(target=self.track.wire.abort, name="abort a link", daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -66,75 +53,66 @@ class DeviceLink:
 
     def nccl_sender(self, slots: int) -> Sender:
         """The upstream end of a link over NCCL, with `slots` slots."""
-        track, made = try_out(self.store, SENDER, self.patience, lambda patience: self._paced(SENDER, slots, patience))
+        track, made = try_out(self.store, SENDER, self.patience, partial(self._paced, SENDER, slots))
         return PacedSender("nccl", track, made, self.layout, timeout_s=self.patience.timeout_s)
 
     def nccl_receiver(self, slots: int) -> Receiver:
         """The downstream end, likewise."""
-        track, made = try_out(self.store, RECEIVER, self.patience, lambda patience: self._paced(RECEIVER, slots, patience))
+        track, made = try_out(self.store, RECEIVER, self.patience, partial(self._paced, RECEIVER, slots))
         return PacedReceiver(track, made, timeout_s=self.patience.timeout_s)
 
     def ipc_sender(self) -> Sender:
         """The upstream end of a link whose slots are the receiver's."""
         lane = lane_of(self.device)
-        control, slots = try_out(self.store, SENDER, self.patience, lambda patience: self._mapped_sender(lane, patience))
+        control, slots = try_out(self.store, SENDER, self.patience, partial(self._mapped_sender, lane))
         return MappedSender("ipc", control, lane, slots, self.layout, timeout_s=self.patience.timeout_s)
 
     def ipc_receiver(self, slots: int) -> Receiver:
         """The downstream end, with `slots` slots."""
         lane = lane_of(self.device)
-        control, made = try_out(
-            self.store, RECEIVER, self.patience, lambda patience: self._mapped_receiver(lane, slots, patience)
-        )
+        control, made = try_out(self.store, RECEIVER, self.patience, partial(self._mapped_receiver, lane, slots))
         return MappedReceiver(control, lane, made, timeout_s=self.patience.timeout_s)
 
-    def _paced(self, end: int, slots: int, patience: Patience) -> PacedEnd:
+    def _paced(self, end: int, slots: int, patience: Patience, opened: ExitStack) -> tuple[Track, list[BareSlot]]:
         meet, test = ((meet_as_sender, offer_patterns), (meet_as_receiver, check_patterns))[end]
         store = PrefixStore("nccl", self.store)
         control = meet(store, self.layout, patience=patience, is_on_one_host=self.is_on_one_host)
-        with _hanging_up(control):
-            lane, made = lane_of(self.device), [new_bare_slot(self.layout, self.device) for _ in range(slots)]
-            group = make_nccl_group(PrefixStore("group", store), end, self.device, self.name, patience)
-        built = PacedEnd(Track(control, NcclWire(group, end), lane), made)
-        return _tested(built, lane, lambda: test(built.track, made[0].memory, patience.timeout_s), patience)
+        opened.callback(control.close)
+        lane, made = lane_of(self.device), [new_bare_slot(self.layout, self.device) for _ in range(slots)]
+        wire = NcclWire(make_nccl_group(PrefixStore("group", store), end, self.device, self.name, patience), end)
+        opened.callback(_abort, wire)
+        track = Track(control, wire, lane)
+        _in_a_thread(lane, patience, lambda: test(track, made[0].memory, patience.timeout_s / 2))
+        return track, made
 
-    def _mapped_receiver(self, lane: Lane, slots: int, patience: Patience) -> MappedEnd:
+    def _mapped_receiver(self, lane: Lane, slots: int, patience: Patience, opened: ExitStack) -> MappedEnd:
         store = PrefixStore("ipc", self.store)
         control = meet_as_receiver(store, self.layout, patience=patience, is_on_one_host=True)
-        with _hanging_up(control):
-            built = MappedEnd(
-                control, share_slots(store, self.layout, slots, self.device, CudaPassing(self.device), patience)
-            )
-        return _tested(built, lane, lambda: read_pattern(built, lane, patience.timeout_s), patience)
+        opened.callback(control.close)
+        made = share_slots(store, self.layout, slots, self.device, CudaPassing(self.device), patience)
+        end = MappedEnd(control, made)
+        _in_a_thread(lane, patience, lambda: read_pattern(end, lane, patience.timeout_s / 2))
+        return end
 
-    def _mapped_sender(self, lane: Lane, patience: Patience) -> MappedEnd:
+    def _mapped_sender(self, lane: Lane, patience: Patience, opened: ExitStack) -> MappedEnd:
         store = PrefixStore("ipc", self.store)
         control = meet_as_sender(store, self.layout, patience=patience, is_on_one_host=True)
-        with _hanging_up(control):
-            built = MappedEnd(control, open_slots(store, self.layout, CudaPassing(self.device), patience))
-        return _tested(built, lane, lambda: write_pattern(built, lane, patience.timeout_s), patience)
+        opened.callback(control.close)
+        end = MappedEnd(control, open_slots(store, self.layout, CudaPassing(self.device), patience))
+        _in_a_thread(lane, patience, lambda: write_pattern(end, lane, patience.timeout_s / 2))
+        return end
 
 
-@contextlib.contextmanager
-def _hanging_up(control: ControlSocket) -> Iterator[None]:
-    """Lets the other end know of a failure inside at once."""
-    try:
-        yield
-    except BaseException:
-        control.close()
-        raise
-
-
-def _tested(built: EndT, lane: Lane, test: Callable[[], None], patience: Patience) -> EndT:
-    """The end, after a test in a thread of its own: it must not change the current stream of this one."""
+def _in_a_thread(lane: Lane, patience: Patience, test: Callable[[], None]) -> None:
+    """Runs a test on the lane, which must not become the current stream of this thread; blocks, and raises what it does."""
 
     def run() -> None:
         lane.enter()
         test()
 
-    try:
-        patience.call(run)
-    except BaseException:
-        built.abandon()
-        raise
-    return built
+    patience.call(run)
+
+
+def _abort(wire: NcclWire) -> None:
+    # NCCL may be stuck in what has failed: it is given up, not waited for.
+    threading.Thread(target=wire.abort, name="abort a link", daemon=True).start()

@@ -104,9 +104,6 @@ class MappedEnd(NamedTuple):
     control: ControlSocket
     slots: Sequence[MappedSlot]
 
-    def abandon(self) -> None:
-        self.control.close()
-
 
 def share_slots(
     store: Store, layout: MessageLayout, slots: int, device: torch.device, passing: Passing, patience: Patience

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from greedypipe.workers.links.interface import PollingReceiver, Received
-from greedypipe.workers.links.lane import PeerGone
+from greedypipe.workers.links.lane import Lane, PeerGone
 from greedypipe.workers.links.messages import AnyMessage
-from greedypipe.workers.links.pacing import DEADLINES, PacedSlot, Track, Word
+from greedypipe.workers.links.pacing import DEADLINES, Track, Word
 from greedypipe.workers.links.slots import BareSlot
 
 DRAIN_POLL_S = 0.0005
@@ -16,6 +16,17 @@ DRAIN_POLL_S = 0.0005
 GRACE_S = 0.1
 """How long the last message of a sender that has gone may take: it may be all but here."""
 JOIN_S = 5.0
+
+
+class ReadSlot:
+    """A slot, and the points at which a message has moved into it and is no longer read."""
+
+    is_read = False
+    """Whether it has been lent since it was filled, so that the device may still be reading it."""
+
+    def __init__(self, slot: BareSlot, lane: Lane) -> None:
+        self.slot = slot
+        self.moved, self.used = lane.new_mark(), lane.new_mark()
 
 
 class PacedReceiver(PollingReceiver):
@@ -41,8 +52,8 @@ class PacedReceiver(PollingReceiver):
         self._track = track
         self._timeout_s = timeout_s
         self._peer = track.control.peer
-        self._free = deque(PacedSlot(slot, track.lane) for slot in slots)
-        self._draining: deque[PacedSlot] = deque()
+        self._free = deque(ReadSlot(slot, track.lane) for slot in slots)
+        self._draining: deque[ReadSlot] = deque()
         self._arrived: deque[Received] = deque()
         self._changed = threading.Condition()
         self._error: BaseException | None = None
@@ -103,36 +114,36 @@ class PacedReceiver(PollingReceiver):
 
     def _take(self, header: tuple[int, ...]) -> Received:
         """Receives what a header announces, into a slot that was credited."""
-        paced = self._free.popleft()
-        message, payload = paced.slot.accept(header)
+        slot = self._free.popleft()
+        message, payload = slot.slot.accept(header)
         if len(payload):
             self._wire.receive(payload)
-            self._lane.mark_lane(paced.moved)
-            if not self._has_moved(paced):
+            self._lane.mark_lane(slot.moved)
+            if not self._has_moved(slot):
                 raise TimeoutError(
                     f"waited {DEADLINES * self._timeout_s:g} s for the data of batch_id {message.batch_id} of {self._peer}"
                 )
         self._control.put(Word.ARRIVED)
-        return self._received(message, paced)
+        return self._received(message, slot)
 
-    def _has_moved(self, paced: PacedSlot) -> bool:
+    def _has_moved(self, slot: ReadSlot) -> bool:
         try:
-            return self._track.reaches(paced.moved, DEADLINES * self._timeout_s)
+            return self._track.reaches(slot.moved, DEADLINES * self._timeout_s)
         except PeerGone:
-            if not self._track.reaches(paced.moved, GRACE_S, lambda: True):
+            if not self._track.reaches(slot.moved, GRACE_S, lambda: True):
                 raise self._control.lost() from None
             return True
 
-    def _received(self, message: AnyMessage, paced: PacedSlot) -> Received:
+    def _received(self, message: AnyMessage, slot: ReadSlot) -> Received:
         def lend() -> None:
-            self._lane.hold_stage(paced.moved)
-            paced.is_read = True
+            self._lane.hold_stage(slot.moved)
+            slot.is_read = True
 
         def give_back() -> None:
-            self._lane.mark_stage(paced.used)
+            self._lane.mark_stage(slot.used)
 
         def release() -> None:
-            self._draining.append(paced)
+            self._draining.append(slot)
             self._control.poke()
 
         return Received(message, release, lend, give_back)
@@ -140,10 +151,10 @@ class PacedReceiver(PollingReceiver):
     def _give_credits(self) -> None:
         """Credits the slots that were released and that the device has read."""
         for _ in range(len(self._draining)):
-            paced = self._draining.popleft()
-            if paced.is_read and not self._lane.is_reached(paced.used):
-                self._draining.append(paced)
+            slot = self._draining.popleft()
+            if slot.is_read and not self._lane.is_reached(slot.used):
+                self._draining.append(slot)
                 continue
-            paced.is_read = False
-            self._free.append(paced)
+            slot.is_read = False
+            self._free.append(slot)
             self._control.put(Word.CREDIT)

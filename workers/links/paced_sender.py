@@ -8,32 +8,52 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from greedypipe.workers.links.lane import Lane
 from greedypipe.workers.links.messages import HEADER_BYTES, Message, MessageLayout
-from greedypipe.workers.links.pacing import DEADLINES, PacedSlot, Track, Word
+from greedypipe.workers.links.pacing import DEADLINES, Track, Word
 from greedypipe.workers.links.slot_sender import PackingSender
-from greedypipe.workers.links.slots import BareSlot, SlotPool
+from greedypipe.workers.links.slots import BareSlot, Header, SlotPool
+
+
+class FilledSlot:
+    """A slot, and the point at which a message has been copied into it."""
+
+    header: Header
+    """Of that message."""
+
+    def __init__(self, slot: BareSlot, lane: Lane) -> None:
+        self._slot = slot
+        self._lane = lane
+        self.filled = lane.new_mark()
+
+    def pack(self, message: Message) -> Tensor:
+        """Puts the copies of the message's tensors on the stage's stream; returns a view of the bytes that they fill."""
+        self.header, payload = self._slot.announce(message)
+        self._lane.run(lambda: self._slot.fill(message))
+        self._lane.mark_stage(self.filled)
+        return payload
 
 
 class Parcel(NamedTuple):
     """A message on its way, and when the wait for its next step began."""
 
-    paced: PacedSlot
+    slot: FilledSlot
     payload: Tensor
     since: float
 
     @property
     def batch_id(self) -> int:
-        return self.paced.header[1]
+        return self.slot.header[1]
 
 
-class PacedSender(PackingSender[PacedSlot]):
+class PacedSender(PackingSender[FilledSlot]):
     """Copies each message into a slot of the device; a thread of its own moves them in order.
 
-    A slot is free again when its message has arrived, whatever a wire may have buffered before.
+    A slot is free again when its message has arrived: then the wire has read it, whatever it may buffer.
 
     | thread | consumes     | waits for                              | unblocked by                        |
     |--------|--------------|----------------------------------------|-------------------------------------|
-    | send   | full slots   | its copy, a credit, the transfer's end | the device, the receiver, its loss  |
+    | send   | full slots   | its copy, a credit, an arrival         | the device, the receiver, its loss  |
     | main   | free slots   | a slot                                 | the sending thread                  |
 
     Args:
@@ -49,7 +69,7 @@ class PacedSender(PackingSender[PacedSlot]):
         self._control, self._wire, self._lane = track
         self._track = track
         made = iter(slots)
-        pool = SlotPool(len(slots), lambda: PacedSlot(next(made), track.lane))
+        pool = SlotPool(len(slots), lambda: FilledSlot(next(made), track.lane))
         super().__init__(transport, layout, pool, timeout_s=timeout_s, peer=track.control.peer)
         self.stats.slot_bytes = sum(len(slot.memory) for slot in slots)
         self._packed: deque[Parcel] = deque()
@@ -82,7 +102,7 @@ class PacedSender(PackingSender[PacedSlot]):
         super().abandon()
         self._control.close()
 
-    def _pass_on(self, slot: PacedSlot, used: Tensor) -> None:
+    def _pass_on(self, slot: FilledSlot, used: Tensor) -> None:
         self._packed.append(Parcel(slot, used, time.monotonic()))
         self._control.poke()
 
@@ -109,17 +129,20 @@ class PacedSender(PackingSender[PacedSlot]):
         return bool(self._packed or self._untaken)
 
     def _move(self, parcel: Parcel) -> None:
-        paced, payload, _ = parcel
+        slot, payload, _ = parcel
         # The device first: from here on the transfer ends by itself, and soon.
-        self._reach(paced.filled, parcel, "its own device to copy")
+        deadline_s = DEADLINES * self._timeout_s
+        if not self._track.reaches(slot.filled, deadline_s):
+            raise TimeoutError(
+                f"waited {deadline_s:g} s for its own device to copy batch_id {parcel.batch_id} to {self._peer}"
+            )
         self._credits -= 1
         self._untaken += 1
-        self._control.put(*paced.header)
+        self._control.put(*slot.header)
         self._moving.append(parcel._replace(since=time.monotonic()))
         if len(payload):
-            self._lane.hold_lane(paced.filled)
+            self._lane.hold_lane(slot.filled)
             self._wire.send(payload)
-            self._lane.mark_lane(paced.moved)
 
     def _listen(self) -> None:
         """Takes what the receiver says; raises ConnectionError when it is gone."""
@@ -129,13 +152,7 @@ class PacedSender(PackingSender[PacedSlot]):
             elif words[0] == Word.TAKEN:
                 self._untaken -= 1
             else:
-                self._let_go(self._moving.popleft())
-
-    def _let_go(self, parcel: Parcel) -> None:
-        """Frees the slot of a message that has arrived."""
-        if len(parcel.payload):
-            self._reach(parcel.paced.moved, parcel, "its own device to end the transfer of")
-        self._pool.release(parcel.paced)
+                self._pool.release(self._moving.popleft().slot)
 
     def _left_s(self) -> float | None:
         """Seconds until the receiver is late; None where it owes nothing. Raises TimeoutError where it is late."""
@@ -147,8 +164,3 @@ class PacedSender(PackingSender[PacedSlot]):
         if left_s <= 0:
             raise TimeoutError(f"waited {deadline_s:g} s for {self._peer} to take batch_id {oldest.batch_id}")
         return left_s
-
-    def _reach(self, mark: object, parcel: Parcel, what: str) -> None:
-        deadline_s = DEADLINES * self._timeout_s
-        if not self._track.reaches(mark, deadline_s):
-            raise TimeoutError(f"waited {deadline_s:g} s for {what} batch_id {parcel.batch_id}, for {self._peer}")

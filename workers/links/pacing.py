@@ -15,8 +15,6 @@ from torch import Tensor
 
 from greedypipe.workers.links.control import ControlSocket
 from greedypipe.workers.links.lane import Lane, Mark, wait_for_mark
-from greedypipe.workers.links.messages import Message
-from greedypipe.workers.links.slots import BareSlot, Header
 
 DEADLINES = 2
 """A transfer's deadline, as a multiple of the link's: one that is late ends the link for good, so the reader's own deadline,
@@ -61,26 +59,3 @@ class Track(NamedTuple):
     def reaches(self, mark: Mark, timeout_s: float, is_peer_there: Callable[[], bool] | None = None) -> bool:
         """Blocks until a mark is reached; False at the deadline. Raises PeerGone once the peer is gone."""
         return wait_for_mark(self.lane, mark, timeout_s, is_peer_there or self.control.is_peer_there)
-
-
-class PacedSlot:
-    """A slot, and the points at which its contents are complete, moved, and no longer read."""
-
-    header: Header
-    """Of the message that is in it."""
-    since: float = 0.0
-    """When what it waits for now began."""
-    is_read = False
-    """Whether it has been lent since it was filled, so that the device may still be reading it."""
-
-    def __init__(self, slot: BareSlot, lane: Lane) -> None:
-        self.slot = slot
-        self._lane = lane
-        self.filled, self.moved, self.used = (lane.new_mark() for _ in range(3))
-
-    def pack(self, message: Message) -> Tensor:
-        """Puts the copies of the message's tensors on the stage's stream; returns a view of the bytes that they fill."""
-        self.header, bytes_used = self.slot.announce(message)
-        self._lane.run(lambda: self.slot.fill(message))
-        self._lane.mark_stage(self.filled)
-        return bytes_used
