@@ -57,7 +57,7 @@ PATHS = (
     ),
     CudaPath("checkpoints, and runs that go on from one", (("resume", "resumed equals uninterrupted"),)),
     CudaPath("the loss of a stage", (("kill", "all ended, cause named"),)),
-    CudaPath("accuracy after two epochs, as on the CPU", (("accuracy", "as accurate as on the CPU"),)),
+    CudaPath("accuracy of a short training, as on the CPU", (("accuracy", "as accurate as on the CPU"),)),
     CudaPath("`training.compile=inductor` on a GPU"),
 )
 

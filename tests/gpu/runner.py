@@ -1,6 +1,7 @@
 """Runs steps one after another, each in a process and a process group of its own, with a deadline; none stops the others."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -43,7 +44,7 @@ def run_steps(
             limit_s = min(seconds, left_s)
             end = _run(name, command(name, limit_s), limit_s + kill_s, out / LOG_FILE)
         append(out / FACTS_FILE, end)
-        print(end, flush=True)
+        print(json.dumps(end), flush=True)
         ended.append(end)
     return ended
 
