@@ -120,6 +120,21 @@ def paths_table() -> str:
     return table(("what", "state"), [(path.name, str(state_of(path, runs))) for path in PATHS])
 
 
+def figures() -> str:
+    """The rows that the newest run with any has left, a table for each kind."""
+    run = next((run for run in read() if run["rows"]), None)
+    if run is None:
+        return f"None: {NOT_YET}."
+    tables = [f"{name}:\n\n{_rows(rows)}" for name, rows in run["rows"].items()]
+    return "\n\n".join([f"On {conditions(run)}.", *tables])
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [["" if row.get(column) is None else str(row[column]) for column in columns] for row in rows]
+    return table([column.replace("_", " ") for column in columns], cells)
+
+
 def in_short() -> str:
     """How many of the paths have been run, for README.md."""
     runs = read()

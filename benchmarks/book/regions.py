@@ -90,6 +90,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "predicted over measured": _planner,
     "unlimited reuse": _no_limit,
     "gpu paths": gpus.paths_table,
+    "gpu figures": gpus.figures,
     "gpu paths in short": gpus.in_short,
     **{path.name: partial(_example, path.name) for path in sorted(EXAMPLES.glob("own_*"))},
 }

@@ -129,6 +129,18 @@ def test_the_newest_run_counts_and_a_failure_is_told(leave_run: Callable[..., No
     assert gpus.state_of(GRAPHS, gpus.read()).is_shown
 
 
+def test_rows_of_the_newest_run_become_tables(tmp_path: Path, leave_run: Callable[..., None]) -> None:
+    assert gpus.figures() == f"None: {gpus.NOT_YET}."
+    rows = [{"block": 0, "eager_ms": 4.5, "graph_ms": None}, {"block": 1, "eager_ms": 2.0, "graph_ms": 0.5}]
+    found = [
+        VERSIONS,
+        DEVICE,
+        *({"step": "rows", "name": "row of stage", "ok": True, "table": "stage", **row} for row in rows),
+    ]
+    status.write(tmp_path / "gpu", found)
+    assert "stage:\n\n| block | eager ms | graph ms |" in gpus.figures() and "| 1 | 2.0 | 0.5 |" in gpus.figures()
+
+
 def test_a_run_without_a_gpu_leaves_nothing_for_the_pages(tmp_path: Path) -> None:
     assert status.write(tmp_path, [VERSIONS]) is None
     assert list(tmp_path.iterdir()) == []
