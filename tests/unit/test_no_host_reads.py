@@ -27,7 +27,7 @@ READS = {
     torch.ops.aten.masked_select.default,
     torch.ops.aten._unique2.default,
 }
-TURNS = 3
+TURNS = 2
 CASES = {name: (f"method.name={name}", *WANTED.get(name, ())) for name in METHODS}
 CASES |= {
     "clipped, with a schedule": ("optimizer.clip_norm=0.5", "optimizer.schedule=cosine"),
