@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NPROC ?= 4
+# Where what was found on a GPU is left.
+OUT ?= benchmarks/results/gpu
 # One thread per process.
 export OMP_NUM_THREADS ?= 1
 
@@ -21,8 +23,8 @@ lint: .venv/installed build/types  ## style, and the types of all packages
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-gpu:  ## every test that needs CUDA, with the python that is active: it may have a torch of its own
-	$(PYTHON) -m pytest tests/gpu -m gpu -rs
+gpu:  ## everything that needs CUDA, with the python that is active: it may have a torch of its own
+	$(PYTHON) -m tests.gpu.script $(OUT)
 
 book: .venv/installed  ## docs/results.md, docs/configuration.md, the figure, and the marked regions of README.md and docs/
 	$(BIN)/python -m benchmarks.book

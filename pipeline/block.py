@@ -1,7 +1,7 @@
 """A block: consecutive layers with their method, optimizer and schedule; the unit of gradient isolation."""
 
 from collections import deque
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -9,15 +9,19 @@ from torch import Tensor
 
 from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.codecs import Codec, PlainCodec
+from greedypipe.pipeline.execution.eager import Eager
+from greedypipe.pipeline.execution.graphed import Graphed
+from greedypipe.pipeline.execution.interface import Execution
+from greedypipe.pipeline.execution.recorder import Recorder
 from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Learned, Timing
 from greedypipe.pipeline.kept import GRAPH, KeptSamples
 from greedypipe.pipeline.method import Method
 from greedypipe.pipeline.optimization import Optimizations
-from greedypipe.pipeline.parts import WHOLE, Combine, Join, Part, as_it_is, keep_gradients
-from greedypipe.pipeline.precision import AS_IT_IS, Precision
+from greedypipe.pipeline.parts import WHOLE, Combine, Join, Part, as_it_is
+from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.sample import Sample, Turn
 from greedypipe.pipeline.site import Shapes, Site
-from greedypipe.pipeline.trunk import Generator, Trunk, tapped
+from greedypipe.pipeline.trunk import Generator, Trunk
 
 
 class Block:
@@ -65,15 +69,21 @@ class Block:
         self.trunk = Trunk(site.layers, precision, self._generator, device)
         """The layers as one module."""
         self._optimizations = optimizations
-        self._combine: Combine = keep_gradients
         self._fresh: Sample | None = None
         self._learned = 0
-        self._taps = tuple(method.taps())
         timing, keeps = site.timing, method.keeps
-        self._wants_input_gradient = timing.sends and method.input_gradient
-        self._has_graph = method.trains_layers and (timing.lag == 0 or method.fresh_graph)
-        self._copies_weights = timing.lag > 0 and GRAPH in keeps
-        self._kept = KeptSamples(keeps, timing.lag, self.trunk, wants_input_gradient=self._wants_input_gradient)
+        wants_input_gradient = timing.sends and method.input_gradient
+        self._eager = Eager(
+            self.trunk,
+            method,
+            optimizations,
+            precision,
+            wants_input_gradient=wants_input_gradient,
+            has_graph=method.trains_layers and (timing.lag == 0 or method.fresh_graph),
+            copies_weights=timing.lag > 0 and GRAPH in keeps,
+        )
+        self._execution: Execution = self._eager
+        self._kept = KeptSamples(keeps, timing.lag, self.trunk, wants_input_gradient=wants_input_gradient)
 
     @property
     def shapes(self) -> Shapes:
@@ -136,17 +146,9 @@ class Block:
             return self.pass_through(x)
         self._set_training(True)
         self._generator.sow("forward", self.turn)
-        x = x.detach().requires_grad_(self._wants_input_gradient)
-        weights = self.trunk.copied_weights() if self._copies_weights else None
-        taps: AbstractContextManager[list[Tensor] | None] = tapped(self._taps) if self._taps else AS_IT_IS
-        with torch.set_grad_enabled(self._has_graph), taps as inner:
-            h = self.trunk.run(x) if weights is None else self.trunk.run_with(weights, x)
-        self._fresh = Sample(
-            batch.labels, batch.extras, self.turn, batch.batch_rows, input=x, output=h, weights=weights, trunk=self.trunk
-        )
-        self._fresh.inner = tuple(inner or ())
+        self._fresh = fresh = self._execution.forward(x, batch, self.turn)
         self.turn += 1
-        return self.codec.give_out(h.detach(), learns=True)
+        return self.codec.give_out(fresh.h.detach(), learns=True)
 
     def learn(self, feedback: Feedback = NOTHING, *, drains: bool = False) -> Learned:
         """Has the method learn from the batch of the last `forward`, and makes one optimizer step.
@@ -168,15 +170,12 @@ class Block:
         self._set_training(True)
         number = fresh.turn if fresh else self._learned
         self._generator.sow("learn", number)
-        self._optimizations.zero_grad()
         turn = Turn(number, fresh, self._old(fresh, feedback, number), feedback)
-        with self.precision.autocast(self.device, caches=False):
-            loss = self.method.learn(turn)
-        self._combine(self._optimizations.parameters)
+        loss, has_stepped = self._execution.learn(turn)
         if fresh:
             self._kept.add(fresh)
         self._learned = number + 1
-        self.step += self._optimizations.advance()
+        self.step += has_stepped
         return Learned(loss, self._sent(turn))
 
     @torch.no_grad()
@@ -203,10 +202,19 @@ class Block:
         self.trunk.module.compile(dynamic=False)
         self.method.compile(dynamic=False)
 
+    def record(self, needs: Collection[str], make_recorder: Callable[[], Recorder]) -> None:
+        """Has its turns recorded and done again as two graphs (pipeline.execution.graphed), with the same bits.
+
+        Args:
+            needs: Names of what its method reads of a batch besides its input.
+            make_recorder: Makes what records.
+        """
+        self._execution = Graphed(self._eager, needs, make_recorder)
+
     def become_replica(self, number: int, combine: Combine) -> None:
         """Makes this block replica `number` of several: `combine` merges their gradients before every step, and dropout
         differs between them."""
-        self._combine = combine
+        self._execution.combine = combine
         self._generator.become_replica(number)
 
     def statistics(self) -> list[Tensor]:
@@ -253,6 +261,7 @@ class Block:
         sent = part if self._sends_rows else WHOLE
         self.line = deque((Entry.restored(entry, sent) for entry in state["line"]), maxlen=self.timing.delay_before)
         self.codec.load_state_dict(state.get("codec", {}))
+        self._execution.restart()
 
     def layer_state(self) -> dict[str, Tensor]:
         """Parameters and statistics of the layers, and of the classifier, under the ordinary network's names."""

@@ -11,6 +11,7 @@ from torch import nn
 from greedypipe.pipeline.accumulation import make_optimization
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.codecs import Form, build_codec, form_of
+from greedypipe.pipeline.execution.recorder import CudaRecorder
 from greedypipe.pipeline.feedback import NOTHING, Back, Feedback, FeedbackConfig, Reach, timing_of
 from greedypipe.pipeline.heads import build_head, check_head, head_at
 from greedypipe.pipeline.heads.head import HeadConfig
@@ -94,7 +95,7 @@ class Blueprint:
         are. They are not compiled, train together, and do not finish. Of another cut with any number of blocks, all have the
         largest delay of feedback, and each the head of the block here that holds its last layer.
         """
-        training = self.sections.training.model_copy(update={"compile": "none", "schedule": "together"})
+        training = self.sections.training.model_copy(update={"compile": "none", "schedule": "together", "graphs": "off"})
         feedback = FeedbackConfig(delay=(max(self.sections.feedback.delay),))
         sections = replace(self.sections, training=training, feedback=feedback)
         ranges = self.partition.ranges()
@@ -161,6 +162,17 @@ class Blueprint:
         """Whether anything travels back."""
         return self._method_class.reach is not Reach.NONE
 
+    @property
+    def unrecorded(self) -> str:
+        """Why turns of these blocks cannot be recorded and done again; empty where they can."""
+        if self.num_blocks == 1:
+            return ""
+        return "feedback comes and goes" if self.has_feedback else self._method_class.unrecorded
+
+    def records_on(self, device: torch.device) -> bool:
+        """Whether turns are recorded there, as `training.graphs` asks; `auto` does not, for now."""
+        return self.sections.training.graphs == "on" and device.type == "cuda"
+
     def unshared(self, index: int) -> str:
         """Why replicas cannot share the batches of block `index`; empty where they can."""
         return unshared(self.sections.method, index == self.num_blocks - 1)
@@ -217,6 +229,8 @@ class Blueprint:
         block = kind(site, method, optimizations, self.precision, seed, device, self.sends_rows(index), codec)
         if self.sections.training.compile == "inductor":
             block.compile()
+        if self.records_on(device):
+            block.record(self.needs(index), CudaRecorder)
         return block
 
     def _optimizations_of(self, site: Site, method: Method) -> Optimizations:

@@ -45,6 +45,8 @@ class Method(nn.Module, ABC):
         input_gradient: Whether `Sample.x` gathers its gradient, in blocks with a block before them.
         keeps: What is kept of a batch until the feedback on it comes: "input", "output", "graph" (on copied weights).
         compares_samples: Whether the loss is no mean over rows, so that replicas cannot share a batch.
+        unrecorded: Why a turn cannot be recorded, without Python, and done again for every batch (training.graphs), as the
+            end of a sentence; empty where it can: the same operations on the same tensors, no number read back.
         own_head: Whether the method brings its own head, so that section `head` has no effect.
         head: Activation [N, ...] to outputs of the task, [N, classes]. If the objective does not train the layers through
             the head, the head is a probe that learns from the detached activation, so that every block has an accuracy.
@@ -58,6 +60,7 @@ class Method(nn.Module, ABC):
     drains: bool = False
     trains_layers: ClassVar[bool] = True
     compares_samples: ClassVar[bool] = False
+    unrecorded: ClassVar[str] = "it does not say that all of its turns are alike"
     own_head: ClassVar[bool] = False
     fresh_graph: bool = True
     input_gradient: bool = False
@@ -147,6 +150,8 @@ class Method(nn.Module, ABC):
 
 class LocalLoss(Method):
     """A method that minimises a loss of the current batch: nothing travels back."""
+
+    unrecorded = ""
 
     def learn(self, turn: Turn) -> Tensor:
         assert turn.fresh is not None, "only methods with feedback have turns without a fresh batch"

@@ -1,11 +1,12 @@
 """What trains the parameters of one block: optimizers, each with its schedule and its largest gradient norm."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from greedypipe.pipeline.optimizer import OptimizerConfig, build_optimizer, build_schedule
+from greedypipe.pipeline.rates import rates_of
 
 
 class Optimization:
@@ -25,6 +26,7 @@ class Optimization:
         self._clip_norm = config.clip_norm
         self._optimizer = build_optimizer(config, self.parameters)
         self._schedule = build_schedule(config, self._optimizer, steps_per_epoch, total_steps)
+        self._rates = rates_of(config, self._optimizer, self.parameters[0].device)
 
     @property
     def learning_rate(self) -> float:
@@ -43,13 +45,28 @@ class Optimization:
         Returns:
             Whether it made a step.
         """
+        self.refresh_rate()
+        has_stepped = self.apply()
+        self.count(has_stepped)
+        return has_stepped
+
+    def refresh_rate(self) -> None:
+        """Puts the learning rate of the next step where `apply` finds it."""
+        self._rates.refresh()
+
+    def apply(self) -> bool:
+        """The part of `advance` that runs on the device, which may be recorded; returns whether there were gradients."""
         if all(parameter.grad is None for parameter in self.parameters):
             return False
         if self._clip_norm:
             nn.utils.clip_grad_norm_(self.parameters, self._clip_norm, foreach=True)
-        self._optimizer.step()
-        self._schedule.step()
+        self._rates.step()
         return True
+
+    def count(self, has_stepped: bool) -> None:
+        """Advances the schedule behind a step."""
+        if has_stepped:
+            self._schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
         """State of optimizer and schedule; tensors are references."""
@@ -93,6 +110,21 @@ class Optimizations:
         for one in self._others.values():
             one.advance()
         return has_stepped
+
+    def refresh_rates(self) -> None:
+        """See `Optimization.refresh_rate`."""
+        for one in self._all:
+            one.refresh_rate()
+
+    def apply(self) -> tuple[bool, ...]:
+        """See `Optimization.apply`: of each one, the main one first."""
+        return tuple(one.apply() for one in self._all)
+
+    def count(self, have_stepped: Sequence[bool]) -> bool:
+        """Advances the schedules of those that have made a step; returns whether the main one has."""
+        for one, has_stepped in zip(self._all, have_stepped, strict=True):
+            one.count(has_stepped)
+        return have_stepped[0]
 
     def state_dict(self) -> dict[str, Any]:
         """The main one's state, and those of the others by name; tensors are references."""

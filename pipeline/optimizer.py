@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
@@ -27,6 +27,9 @@ _SCHEDULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid", defer_build=True):
     """Optimizer and learning-rate schedule of each block; epochs are counted in the block's own batches."""
+
+    takes_tensors: ClassVar[bool] = False
+    """Whether the optimizer takes a learning rate that is a tensor, and waits for no device to read it."""
 
     name: str = Field(description="the update rule")
     lr: float = Field(0.1, gt=0, description="initial learning rate, after any warm-up")
@@ -98,6 +101,7 @@ class OptimizerConfig(BaseModel, ABC, frozen=True, extra="forbid", defer_build=T
 class SgdConfig(OptimizerConfig):
     """Stochastic gradient descent with momentum."""
 
+    takes_tensors = True
     name: Literal["sgd"] = "sgd"
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum; 0: none")
     nesterov: bool = Field(False, description="use Nesterov's momentum")
@@ -134,6 +138,7 @@ class NadamConfig(OptimizerConfig):
 class AdamConfig(OptimizerConfig):
     """Adam, and AdamW, whose weight decay is decoupled from the gradient."""
 
+    takes_tensors = True
     name: Literal["adam", "adamw"] = "adam"
     weight_decay: float = _WEIGHT_DECAY
 

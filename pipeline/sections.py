@@ -34,6 +34,11 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     compile: Literal["none", "inductor"] = Field(
         "none", description="inductor: compile each block with torch.compile at its first batch; needs g++"
     )
+    graphs: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="on: start the work of each block as two CUDA graphs per batch, where Python takes longer than the GPU; "
+        "off: operation by operation; auto: off, until `make gpu` has shown that the bits are the same",
+    )
 
 
 @dataclass(frozen=True)

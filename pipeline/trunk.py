@@ -46,23 +46,23 @@ class Trunk:
         self.module = nn.Sequential(*(layer.module for layer in layers))
         self._precision = precision
         self._generator = generator
-        self._device = device
+        self.device = device
 
     def run(self, x: Tensor) -> Tensor:
         """The activation of `x`, in the precision's dtype and layout; whether it has a graph is the caller's choice."""
-        with self._precision.autocast(self._device):
+        with self._precision.autocast(self.device):
             return self._activation(x, None)
 
     def run_with(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """As `run`, with these parameters in the place of the layers' own."""
-        with self._precision.autocast(self._device):
+        with self._precision.autocast(self.device):
             return self._activation(x, weights)
 
     def run_again(self, x: Tensor, turn: int, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """The activation of an earlier batch, with a new graph: its dropout masks are those of its own turn, and running
         statistics stay as they are. At the present weights, or at `weights`."""
         # Autocast's cache would give back casts that were made without a graph.
-        with frozen_statistics(self.module), self._precision.autocast(self._device, caches=False), torch.enable_grad():
+        with frozen_statistics(self.module), self._precision.autocast(self.device, caches=False), torch.enable_grad():
             self._generator.sow("forward", turn)
             return self._activation(x, weights)
 

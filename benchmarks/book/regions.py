@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from benchmarks.book import gpus
 from benchmarks.book.markdown import TO, machine, percent, spread, table, versions
 from benchmarks.book.results import RESULTS, accuracy, faults, methods, predictions
 from benchmarks.book.results.first_run import FIRST_RUN, printed
@@ -88,6 +89,9 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "checkpoint cost": _checkpoint_cost,
     "predicted over measured": _planner,
     "unlimited reuse": _no_limit,
+    "gpu paths": gpus.paths_table,
+    "gpu figures": gpus.figures,
+    "gpu paths in short": gpus.in_short,
     **{path.name: partial(_example, path.name) for path in sorted(EXAMPLES.glob("own_*"))},
 }
 """By the name in `<!-- book: NAME -->`."""

@@ -16,6 +16,7 @@ from greedypipe.launch.planning.checks import (
     placement_problems,
     schedule_problems,
 )
+from greedypipe.launch.planning.recording import recording_problems
 from greedypipe.launch.planning.traffic import Edge, edges, layout_back, unknown_needs
 from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.partition import PartitionConfig
@@ -91,6 +92,7 @@ class Plan:
         problems.add(placement_problems(config, self.data, placement) if placement else ())
         problems.add(method_problems(config, self.blueprint, placement))
         problems.add(codec_problems(config, self.blueprint, placement))
+        problems.add(recording_problems(config, self.blueprint, placement, None))
         problems.refuse()
         assert placement
         return replace(self, config=config, placement=placement)
@@ -123,6 +125,7 @@ def make_plan(config: RunConfig, num_processes: int, data: DataInfo | None = Non
     problems.add(method_problems(config, blueprint, placement) if blueprint else ())
     problems.add(codec_problems(config, blueprint, placement) if blueprint else ())
     problems.add(schedule_problems(config, blueprint) if blueprint else ())
+    problems.add(recording_problems(config, blueprint, placement, device) if blueprint else ())
     if blueprint:
         problems.attempt(blueprint.check)
     lacking = list(unknown_needs(blueprint)) if blueprint else []

@@ -16,6 +16,7 @@ from greedypipe.launch.process.connect_edges import StageLinks
 from greedypipe.launch.recovery.attempt import Attempt
 from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.reporting.summary import report_stage
+from greedypipe.pipeline.execution.recorder import own_stream
 from greedypipe.workers.around.scripted_faults import trouble
 from greedypipe.workers.around.shell import AnyBlock
 from greedypipe.workers.around.trace import Tracing, make_tracing
@@ -96,7 +97,8 @@ class Stage:
         with ExitStack() as open_parts:
             parts = self._connect(open_parts)
             self._worker = self._make_worker(parts, expect)
-            self._worker.run()
+            with own_stream(self._device):
+                self._worker.run()
             return self._report
 
     def _connect(self, open_parts: ExitStack) -> _Parts:

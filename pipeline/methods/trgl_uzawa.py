@@ -29,6 +29,7 @@ class UzawaRegularised(TransportRegularised):
         rate: float = Field(1.0, ge=0, allow_inf_nan=False, description="factor of the loss that the multiplier grows by")
         every: int = Field(50, ge=1, description="batches between two steps of the multiplier")
 
+    unrecorded = "its multiplier grows in some turns alone"
     multiplier: Tensor
 
     def __init__(self, site: Site, weight: float, early: float, rate: float, every: int) -> None:
