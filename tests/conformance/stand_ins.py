@@ -1,8 +1,10 @@
 """What plays the part of a GPU and of NCCL where links are tested without: the classes under test are the product's own."""
 
 import contextlib
+import os
 import queue
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from greedypipe.workers.links import connect, device_link
 from greedypipe.workers.links.control import ControlSocket
 from greedypipe.workers.links.lane import Lane
 from greedypipe.workers.links.mapped import MappedReceiver, MappedSender, MappedSlot
@@ -84,10 +87,15 @@ def make_fake_group(store: Any, rank: int, device: torch.device, name: str, pati
     return FakeGroup(connection, rank)
 
 
-class FakePassing:
-    """Memory passed on between threads of one process. Takes the place of `CudaPassing`."""
+def stand_in(transport: str) -> None:
+    """From now on links of this process use a transport of GPUs between its stages on the CPU."""
+    device_link.make_nccl_group = make_fake_group
+    device_link.CudaPassing = FakePassing  # type: ignore[assignment, misc]
+    connect.choose = lambda *rest: transport
 
-    given: dict[str, Tensor] = {}  # noqa: RUF012
+
+class FakePassing:
+    """Memory passed on as a file that both ends map. Takes the place of `CudaPassing`, on one host."""
 
     def __init__(self, device: torch.device) -> None:
         pass
@@ -96,11 +104,17 @@ class FakePassing:
         return None
 
     def give(self, memory: Tensor) -> str:
-        self.given[f"{memory.data_ptr()}"] = memory
-        return f"{memory.data_ptr()}"
+        descriptor, name = tempfile.mkstemp()
+        os.truncate(descriptor, len(memory))
+        os.close(descriptor)
+        memory.set_(torch.UntypedStorage.from_file(name, True, len(memory)))
+        return name
 
     def take(self, text: str) -> Tensor:
-        return self.given.pop(text)
+        size = os.path.getsize(text)
+        memory = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage.from_file(text, True, size))
+        os.unlink(text)
+        return memory
 
     def give_mark(self, mark: None) -> str:
         return ""
