@@ -18,6 +18,7 @@ from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.recovery.supervisor import Supervisor
 from greedypipe.launch.reporting.screen import Screen
+from greedypipe.workers.devices.current import make_current
 from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory
 from greedypipe.workers.telemetry.results import StageReport
 
@@ -34,6 +35,8 @@ def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
     """
     leader = Leader(screen, time.perf_counter())
     faults = member.plan.config.faults
+    device = member.plan.placement.device_of(member.local_rank, member.plan.config.placement)
+    make_current(device)
     reset_peak_memory()
     torch.set_num_threads(member.plan.config.placement.threads)
     keep_freed_memory()
@@ -50,7 +53,7 @@ def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
         recovery = recovery_for(member)
         try:
             with FolderLock(member.folder, RELEASE_S) if member.rank == 0 else contextlib.nullcontext():
-                done = _attempt_until_done(member, recovery, leader, supervisor)
+                done = _attempt_until_done(member, device, recovery, leader, supervisor)
         except RunIsOver:
             return 0
     recovery.say_last(done.report)
@@ -65,11 +68,13 @@ class _Done:
     report: StageReport
 
 
-def _attempt_until_done(member: Member, recovery: Recovery, leader: Leader, supervisor: Supervisor) -> _Done:
+def _attempt_until_done(
+    member: Member, device: torch.device, recovery: Recovery, leader: Leader, supervisor: Supervisor
+) -> _Done:
     untrained = member
     while True:
         try:
-            done = _try_once(untrained, recovery.begin(), leader, supervisor)
+            done = _try_once(untrained, device, recovery.begin(), leader, supervisor)
             recovery.leave(done.report)
             return done
         except ConnectionError as error:
@@ -78,14 +83,13 @@ def _attempt_until_done(member: Member, recovery: Recovery, leader: Leader, supe
             untrained = replace(member, plan=member.plan.redrawn())
 
 
-def _try_once(member: Member, attempt: Attempt, leader: Leader, supervisor: Supervisor) -> _Done:
+def _try_once(member: Member, device: torch.device, attempt: Attempt, leader: Leader, supervisor: Supervisor) -> _Done:
     """One attempt by a member with an untrained plan."""
     plan, leads = member.plan, member.rank == 0
     if attempt.origin.is_over:
         if leads:
             leader.show_finished(attempt.origin.folder)
         raise RunIsOver
-    device = plan.placement.device_of(member.local_rank, plan.config.placement)
     settled, predicted = settle_cut(resumed_plan(plan, attempt.origin), member.board, member.status, device)
     member = replace(member, plan=settled)
     stage = Stage(member, attempt, device, must_stop=supervisor.told_to_stop)
