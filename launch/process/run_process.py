@@ -19,8 +19,10 @@ from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.recovery.supervisor import Supervisor
 from greedypipe.launch.reporting.screen import Screen
 from greedypipe.workers.devices.current import make_current
-from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory
+from greedypipe.workers.devices.gpu import gpu_of
+from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory, reset_peak_on
 from greedypipe.workers.telemetry.results import StageReport
+from greedypipe.workers.telemetry.topics import GPU
 
 RELEASE_S = 5.0
 """How long the folder's lock may take to become free: another host may not know yet that its last owner is gone."""
@@ -37,6 +39,8 @@ def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
     faults = member.plan.config.faults
     device = member.plan.placement.device_of(member.local_rank, member.plan.config.placement)
     make_current(device)
+    if gpu := gpu_of(device):
+        member.board.post(GPU, member.rank, gpu)
     reset_peak_memory()
     torch.set_num_threads(member.plan.config.placement.threads)
     keep_freed_memory()
@@ -92,6 +96,7 @@ def _try_once(member: Member, device: torch.device, attempt: Attempt, leader: Le
         raise RunIsOver
     settled, predicted = settle_cut(resumed_plan(plan, attempt.origin), member.board, member.status, device)
     member = replace(member, plan=settled)
+    reset_peak_on(device)
     stage = Stage(member, attempt, device, must_stop=supervisor.told_to_stop)
     report = leader.run(member, attempt, stage, predicted) if leads else stage.run(expect_nothing)
     return _Done(0 if stage.is_finished else REQUEUE, report)
