@@ -22,7 +22,7 @@ def gpu_of(device: torch.device) -> Gpu | None:
 
 
 def report_gpu(device: torch.device) -> GpuReport | None:
-    """What a stage has had of its GPU since `workers.memory.reset_peak_on`; None on the CPU. Does not wait for the device."""
+    """What a stage has had of its GPU since `workers.memory.reset_peak_on`; None on the CPU. Does not wait for the GPU."""
     gpu = gpu_of(device)
     if gpu is None:
         return None
