@@ -15,6 +15,7 @@ from torch import Tensor
 
 from greedypipe.workers.links import connect, device_link
 from greedypipe.workers.links.control import ControlSocket
+from greedypipe.workers.links.cuda_lane import new_memory
 from greedypipe.workers.links.lane import Lane
 from greedypipe.workers.links.mapped import MappedReceiver, MappedSender, MappedSlot
 from greedypipe.workers.links.meeting import listen_on_this_host
@@ -24,7 +25,7 @@ from greedypipe.workers.links.paced_receiver import PacedReceiver
 from greedypipe.workers.links.paced_sender import PacedSender
 from greedypipe.workers.links.pacing import Track, Wire
 from greedypipe.workers.links.patience import Patience
-from greedypipe.workers.links.slots import new_bare_slot
+from greedypipe.workers.links.slots import BareSlot, payload_bytes
 
 CPU = torch.device("cpu")
 
@@ -189,7 +190,7 @@ def paced_ends(
 ) -> tuple[PacedSender, PacedReceiver]:
     """Both ends of a paced link between two threads."""
     here, there = socket.socketpair()
-    made = [[new_bare_slot(layout, device) for _ in range(slots)] for _ in range(2)]
+    made = [[BareSlot(layout, new_memory(payload_bytes(layout), device)) for _ in range(slots)] for _ in range(2)]
     receiver = PacedReceiver(Track(ControlSocket(there, "stage 0"), wires[1], lanes[1]), made[1], timeout_s=timeout_s)
     track = Track(ControlSocket(here, "stage 1"), wires[0], lanes[0])
     return PacedSender("nccl", track, made[0], layout, timeout_s=timeout_s), receiver
@@ -200,7 +201,10 @@ def mapped_ends(
 ) -> tuple[MappedSender, MappedReceiver]:
     """Both ends of a mapped link between two threads."""
     here, there = socket.socketpair()
-    shared = [MappedSlot(new_bare_slot(layout, device), lanes[0].new_mark(), lanes[1].new_mark()) for _ in range(slots)]
+    shared = [
+        MappedSlot(BareSlot(layout, new_memory(payload_bytes(layout), device)), lanes[0].new_mark(), lanes[1].new_mark())
+        for _ in range(slots)
+    ]
     return (
         MappedSender("ipc", ControlSocket(here, "stage 1"), lanes[0], shared, layout, timeout_s=timeout_s),
         MappedReceiver(ControlSocket(there, "stage 0"), lanes[1], shared, timeout_s=timeout_s),

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch.distributed import PrefixStore, Store
 
-from greedypipe.workers.links.cuda_lane import lane_of
+from greedypipe.workers.links.cuda_lane import lane_of, new_memory
 from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.ipc import CudaPassing, MappedEnd, open_slots, read_pattern, share_slots, write_pattern
 from greedypipe.workers.links.lane import Lane
@@ -22,7 +22,7 @@ from greedypipe.workers.links.paced_sender import PacedSender
 from greedypipe.workers.links.pacing import Track
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.self_test import check_patterns, offer_patterns
-from greedypipe.workers.links.slots import BareSlot, new_bare_slot
+from greedypipe.workers.links.slots import BareSlot, payload_bytes
 from greedypipe.workers.links.trial import try_out
 
 SENDER, RECEIVER = 0, 1
@@ -78,7 +78,8 @@ class DeviceLink:
         store = PrefixStore("nccl", self.store)
         control = meet(store, self.layout, patience=patience, is_on_one_host=self.is_on_one_host)
         opened.callback(control.close)
-        lane, made = lane_of(self.device), [new_bare_slot(self.layout, self.device) for _ in range(slots)]
+        lane, size = lane_of(self.device), payload_bytes(self.layout)
+        made = [BareSlot(self.layout, new_memory(size, self.device)) for _ in range(slots)]
         wire = NcclWire(make_nccl_group(PrefixStore("group", store), end, self.device, self.name, patience), end)
         opened.callback(_abort, wire)
         track = Track(control, wire, lane)
