@@ -116,12 +116,41 @@ def test_what_does_not_work_at_one_end_is_left_by_both_and_said_once(
     assert (type(sender), type(receiver)) == GLOO
     assert_carries_messages(sender, receiver)
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"link0: gloo instead of {transport}, which does not work here: ") and reason in line
+    assert line.startswith(f"link0: gloo instead of {transport}, which does not work here") and reason in line
+    assert ("NCCL_DEBUG=INFO" in line) == (transport == "nccl")
     with pytest.raises(
         ValueError, match=rf"link.transport: got {transport}, which does not work .* stage \d: .*{reason}"
     ) as one:
         both_ends(monkeypatch, transport, wanted=transport)
     assert "\n" not in str(one.value)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "gloo"])
+def test_between_gpus_gloo_works_beside_the_stage_and_otherwise_as_on_the_cpu(
+    wanted: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(connect.Place, "of", lambda device: connect.Place("here", "cuda", "GPU-a", "2.28.9"))
+    sender, receiver = both_ends(monkeypatch, "gloo", wanted)
+    assert (type(sender), type(receiver)) == CLASSES["nccl"] and sender.stats.transport == "gloo"
+    assert_carries_messages(sender, receiver)
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(device_link, "new_buffer", refuse)
+    sender, receiver = both_ends(monkeypatch, "gloo", wanted)
+    assert (type(sender), type(receiver)) == GLOO
+    assert_carries_messages(sender, receiver)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("link0: every message waits for the GPU") and "no way" in line
+
+
+def test_between_gpus_gloo_beside_the_stage_is_what_auto_falls_back_to(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(connect.Place, "of", lambda device: connect.Place("here", "cuda", "GPU-a", "2.28.9"))
+    monkeypatch.setattr(device_link, "make_nccl_group", refuse)
+    sender, receiver = both_ends(monkeypatch, "nccl")
+    assert (type(sender), type(receiver)) == CLASSES["nccl"] and sender.stats.transport == "gloo"
+    assert_carries_messages(sender, receiver)
+    assert len(capfd.readouterr().err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("transport", CLASSES)
