@@ -26,6 +26,7 @@ from greedypipe.workers.links.paced_receiver import PacedReceiver
 from greedypipe.workers.links.paced_sender import PacedSender
 from greedypipe.workers.links.pacing import Track, Wire
 from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.place import Place
 from greedypipe.workers.links.slots import BareSlot, payload_bytes
 
 CPU = torch.device("cpu")
@@ -94,6 +95,8 @@ def stand_in(transport: str) -> None:
     device_link.make_nccl_group = make_fake_group
     device_link.CudaPassing = FakePassing  # type: ignore[assignment, misc]
     connect.choose = lambda *rest: transport
+    here = Place("here", "cuda", "GPU-a", "2.28.9")
+    connect.Place.of = lambda device: here  # type: ignore[method-assign]
 
 
 class FakePassing:
