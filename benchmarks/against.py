@@ -7,9 +7,10 @@ trees run as users start them, through torchrun and launch/, under this python; 
 
 Bits: runs of eight configurations are exported by each tree (launch/export.py); the files must have the same bytes. Where
 heads have other names, their tensors must. Throughput: steady samples per second of the slowest stage, without start-up;
-both trees train at the same time on the same cores. Start: commands that train nothing, and the time from torchrun to the
-first trained batch; the trees take turns. Figures are medians over the repeats of the ratio within a repeat. OUT.json grows
-as they are found, and keeps what it has of the same two commits. The exit code is 1 where bits differ.
+both trees train at the same time on the same cores. Start: commands that train nothing, in seconds of the clock and of the
+processor, and the time from torchrun to the first trained batch; the trees take turns. Figures are medians over the repeats
+of the ratio within a repeat. OUT.json grows as they are found, and keeps what it has of the same two commits. The exit code
+is 1 where bits differ.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.editions.bits import CONFIGURATIONS, Rounding, Same, compare, held, replicas_within_rounding
-from benchmarks.editions.pace import COMMANDS, LOADS, Figure, command_time, first_batch, throughput
+from benchmarks.editions.pace import COMMANDS, LOADS, Figure, command_times, first_batch, throughput
 from benchmarks.editions.trees import ROOT, Tree, checked_out, describe, tree_at
 from benchmarks.engines.timing import spread
 from greedypipe.workers.atomic import write_atomically
@@ -59,7 +60,7 @@ def find_start(trees: tuple[Tree, Tree], repeats: int, folder: Path, say: Say) -
     say("start")
     (folder / "start").mkdir()
     for name in COMMANDS:
-        yield command_time(trees, name, repeats)
+        yield from command_times(trees, name, repeats)
     yield first_batch(trees, repeats, folder / "start")
 
 

@@ -17,20 +17,18 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.engines.idle import idle_bytes
 from benchmarks.engines.one_f_one_b import train_one_f_one_b
 from benchmarks.engines.timing import spread
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.local_run import run_pipeline
-from greedypipe.workers.memory import peak_memory_bytes
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 STAGES = 4
@@ -58,24 +56,6 @@ class Peak:
     network: str
     process_bytes: list[int]
     slot_bytes: list[int]
-
-
-def baseline_bytes() -> int:
-    """Peak of a process that has imported everything and done nothing."""
-    context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_report_peak, args=(theirs,))
-    process.start()
-    try:
-        if not ours.poll(TIMEOUT_S):
-            raise TimeoutError(f"waited {TIMEOUT_S:g} s for an idle process")
-        return ours.recv()
-    finally:
-        process.join()
-
-
-def _report_peak(pipe: Connection) -> None:
-    pipe.send(peak_memory_bytes(torch.device("cpu")))
 
 
 def measure(engine: str, network: str, overrides: Sequence[str], baseline: int) -> Peak:
@@ -182,7 +162,7 @@ def main() -> None:
     if arguments.smoke:
         networks, repeats, overrides = ("resnet20",), 1, ["model.width=0.5", "data.batch_size=32", "data.samples=96"]
     jobs = [(network, engine) for _ in range(repeats) for network in networks for engine in ENGINES]
-    baseline = baseline_bytes()
+    baseline = idle_bytes()
     peaks = [
         measure(engine, network, overrides, baseline)
         for network, engine in track(jobs, "runs", console=Console(stderr=True))

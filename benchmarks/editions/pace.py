@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -186,15 +187,26 @@ def _progress(folder: Path, stage: int) -> Progress:
     return Progress([one["step"] for one in mine], [one["unix_s"] for one in mine])
 
 
-def command_time(trees: tuple[Tree, Tree], name: str, repeats: int) -> Figure:
-    """Seconds of a command of `COMMANDS`, which trains nothing."""
+def command_times(trees: tuple[Tree, Tree], name: str, repeats: int) -> tuple[Figure, Figure]:
+    """Seconds of a command of `COMMANDS`, which trains nothing: on the clock, and of the processor, which other work on the
+    machine does not change."""
+    processor: dict[str, list[float]] = {tree.label: [] for tree in trees}
 
     def measure(tree: Tree, number: int) -> float:
-        began = time.perf_counter()
+        began, used = time.perf_counter(), _processor_s()
         tree.call(COMMANDS[name])
+        processor[tree.label].append(_processor_s() - used)
         return time.perf_counter() - began
 
-    return Figure(name, "s", *interleaved(trees, repeats, measure), MOST_GROWTH)
+    clock = interleaved(trees, repeats, measure)
+    earlier, current = (processor[tree.label] for tree in trees)
+    return Figure(name, "s", *clock, MOST_GROWTH), Figure(f"{name}, processor", "s", earlier, current, MOST_GROWTH)
+
+
+def _processor_s() -> float:
+    """Of all children that have ended."""
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime
 
 
 def first_batch(trees: tuple[Tree, Tree], repeats: int, folder: Path) -> Figure:

@@ -43,7 +43,7 @@ def back_propagation(case: Case, seat: Seat) -> Step:
     """Forward through all layers, one loss, backward through all layers, one optimizer."""
     plan = case.plan(1)
     device = plan.placement.device_of(seat.rank, plan.config.placement)
-    return _supervised_step(plan, WholeNetwork(plan).to(device), device)
+    return supervised_step(plan, WholeNetwork(plan).to(device), device)
 
 
 def ddp(case: Case, seat: Seat) -> Step:
@@ -52,10 +52,20 @@ def ddp(case: Case, seat: Seat) -> Step:
     plan = case.with_overrides(share, f"training.seed={seat.rank}").plan(1)
     device = plan.placement.device_of(seat.rank, plan.config.placement)
     join_group(seat, device)
-    return _supervised_step(plan, DistributedDataParallel(WholeNetwork(plan).to(device)), device)
+    return supervised_step(plan, DistributedDataParallel(WholeNetwork(plan).to(device)), device)
 
 
-def _supervised_step(plan: Plan, network: nn.Module, device: torch.device) -> Step:
+Backward = Callable[[nn.Module, Tensor, Tensor], None]
+"""Adds the gradients of a batch's mean loss: network, images [N, C, H, W], labels [N]."""
+
+
+def whole_backward(network: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Forward and backward with the whole batch at once."""
+    functional.cross_entropy(network(images).float(), labels).backward()  # type: ignore[no-untyped-call]
+
+
+def supervised_step(plan: Plan, network: nn.Module, device: torch.device, backward: Backward = whole_backward) -> Step:
+    """A step of one optimizer over all layers, on the training batches of the plan."""
     optimizer = build_optimizer(plan.config.optimizer, list(network.parameters()))
     blueprint = plan.blueprint
     schedule = build_schedule(plan.config.optimizer, optimizer, blueprint.steps_per_epoch, blueprint.total_steps)
@@ -63,9 +73,8 @@ def _supervised_step(plan: Plan, network: nn.Module, device: torch.device) -> St
 
     def step() -> None:
         batch = next(batches)
-        loss = functional.cross_entropy(network(batch.images.to(device)).float(), batch.labels.to(device))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        backward(network, batch.images.to(device), batch.labels.to(device))
         optimizer.step()
         schedule.step()
 

@@ -17,11 +17,12 @@ from torch.distributed import FileStore, Store
 
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
-from greedypipe.workers.memory import keep_freed_memory
+from greedypipe.workers.memory import keep_freed_memory, peak_memory_bytes, reset_peak_memory
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
 
+CPU = torch.device("cpu")
 TIMEOUT_S = 240.0
 """Of one measurement: an engine that takes longer is stuck."""
 
@@ -81,10 +82,17 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True)
 class StepTime:
-    """What a step of one process takes: seconds on the clock, and seconds of its cores."""
+    """What one process takes.
+
+    Attributes:
+        wall_s: Seconds of a step on the clock.
+        cpu_s: Seconds of its cores, likewise.
+        peak_bytes: Its most resident memory at the end of training, above what it had before it built anything.
+    """
 
     wall_s: float
     cpu_s: float
+    peak_bytes: int
 
 
 @dataclass(frozen=True)
@@ -170,6 +178,8 @@ def _work(
 ) -> None:
     torch.set_num_threads(threads)
     keep_freed_memory()
+    reset_peak_memory()
+    idle_bytes = peak_memory_bytes(CPU)
     try:
         step = worker(case, Seat(rank, num_processes, FileStore(str(Path(folder) / "store"), num_processes)))
         for _ in range(case.warmup_steps):
@@ -180,7 +190,8 @@ def _work(
         for _ in range(case.steps):
             step()
         _synchronise()
-        pipe.send(StepTime((time.perf_counter() - started) / case.steps, (time.process_time() - started_cpu) / case.steps))
+        wall_s, cpu_s = time.perf_counter() - started, time.process_time() - started_cpu
+        pipe.send(StepTime(wall_s / case.steps, cpu_s / case.steps, peak_memory_bytes(CPU) - idle_bytes))
         with together.working:
             together.working.value -= 1
         while together.working.value > 0:

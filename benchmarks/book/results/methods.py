@@ -92,4 +92,9 @@ So few seeds do not resolve small differences. The heads of methods that train l
 """
 
 
-DIGITS = Result("methods_digits", "Every method on digits", _repeats, _text, command=partial(_command, "methods_digits"))
+def _result(stem: str, title: str) -> Result:
+    return Result(stem, title, _repeats, _text, command=partial(_command, stem))
+
+
+DIGITS = _result("methods_digits", "Every method on digits")
+CIFAR10 = _result("methods_cifar10", "Methods with feedback on CIFAR-10")

@@ -51,7 +51,7 @@ small { color: var(--soft); font-weight: 400; font-size: .92em; }
   linear-gradient(270deg, var(--paper) 40%, transparent) 100% 0 / 36px 100% no-repeat local,
   linear-gradient(90deg, #0002, transparent) 0 0 / 12px 100% no-repeat scroll,
   linear-gradient(270deg, #0002, transparent) 100% 0 / 12px 100% no-repeat scroll; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; }
 .figures { width: 100%; font-size: 12.5px; }
 .figures.small { width: auto; }
 .figures th { color: var(--soft); font-weight: 500; border-bottom: 1px solid #c9cdd4; white-space: nowrap; }
