@@ -15,6 +15,8 @@ from torch import Tensor
 
 from greedypipe.workers.links import connect, device_link
 from greedypipe.workers.links.control import ControlSocket
+from greedypipe.workers.links.cuda_lane import new_memory
+from greedypipe.workers.links.gloo_wire import GlooWire, new_buffer
 from greedypipe.workers.links.lane import Lane
 from greedypipe.workers.links.mapped import MappedReceiver, MappedSender, MappedSlot
 from greedypipe.workers.links.meeting import listen_on_this_host
@@ -24,7 +26,8 @@ from greedypipe.workers.links.paced_receiver import PacedReceiver
 from greedypipe.workers.links.paced_sender import PacedSender
 from greedypipe.workers.links.pacing import Track, Wire
 from greedypipe.workers.links.patience import Patience
-from greedypipe.workers.links.slots import new_bare_slot
+from greedypipe.workers.links.place import Place
+from greedypipe.workers.links.slots import BareSlot, payload_bytes
 
 CPU = torch.device("cpu")
 
@@ -92,6 +95,8 @@ def stand_in(transport: str) -> None:
     device_link.make_nccl_group = make_fake_group
     device_link.CudaPassing = FakePassing  # type: ignore[assignment, misc]
     connect.choose = lambda *rest: transport
+    here = Place("here", "cuda", "GPU-a", "2.28.9")
+    connect.Place.of = lambda device: here  # type: ignore[method-assign]
 
 
 class FakePassing:
@@ -173,6 +178,29 @@ class LocalHalf:
         self.abort = abort
 
 
+class FakeGloo:
+    """`gloo.Wire` over a socket."""
+
+    def __init__(self, connection: socket.socket, rank: int) -> None:
+        self._group, self._peer = FakeGroup(connection, rank), 1 - rank
+
+    def send(self, memory: Tensor) -> None:
+        self._group.send([memory], self._peer, 0).wait()
+
+    def receive(self, memory: Tensor) -> None:
+        self._group.recv([memory], self._peer, 0).wait()
+
+    def close(self) -> None:
+        self._group.abort()
+
+
+def gloo_wires(layout: MessageLayout, lanes: Sequence[Lane], wires: Sequence[Any] | None = None) -> list[GlooWire]:
+    """gloo's wires beside the stage's work, over sockets or those given."""
+    wires = wires or [FakeGloo(end, rank) for rank, end in enumerate(socket.socketpair())]
+    size = payload_bytes(layout)
+    return [GlooWire(wire, lane, new_buffer(size, CPU), 5.0) for wire, lane in zip(wires, lanes, strict=True)]
+
+
 def nccl_wires() -> tuple[NcclWire, NcclWire]:
     """NCCL's wire over a fake group."""
     here, there = socket.socketpair()
@@ -189,7 +217,7 @@ def paced_ends(
 ) -> tuple[PacedSender, PacedReceiver]:
     """Both ends of a paced link between two threads."""
     here, there = socket.socketpair()
-    made = [[new_bare_slot(layout, device) for _ in range(slots)] for _ in range(2)]
+    made = [[BareSlot(layout, new_memory(payload_bytes(layout), device)) for _ in range(slots)] for _ in range(2)]
     receiver = PacedReceiver(Track(ControlSocket(there, "stage 0"), wires[1], lanes[1]), made[1], timeout_s=timeout_s)
     track = Track(ControlSocket(here, "stage 1"), wires[0], lanes[0])
     return PacedSender("nccl", track, made[0], layout, timeout_s=timeout_s), receiver
@@ -200,7 +228,10 @@ def mapped_ends(
 ) -> tuple[MappedSender, MappedReceiver]:
     """Both ends of a mapped link between two threads."""
     here, there = socket.socketpair()
-    shared = [MappedSlot(new_bare_slot(layout, device), lanes[0].new_mark(), lanes[1].new_mark()) for _ in range(slots)]
+    shared = [
+        MappedSlot(BareSlot(layout, new_memory(payload_bytes(layout), device)), lanes[0].new_mark(), lanes[1].new_mark())
+        for _ in range(slots)
+    ]
     return (
         MappedSender("ipc", ControlSocket(here, "stage 1"), lanes[0], shared, layout, timeout_s=timeout_s),
         MappedReceiver(ControlSocket(there, "stage 0"), lanes[1], shared, timeout_s=timeout_s),

@@ -38,7 +38,7 @@ class ControlSocket:
         self._poll = select.poll()
         self._poll.register(self._poked, select.POLLIN)
         self._sending = threading.Lock()
-        self._unsent = b""
+        self._unsent = bytearray()
         self._unread = b""
         self._ended = False
         self._closed = False
@@ -128,12 +128,12 @@ class ControlSocket:
         with self._sending:
             while self._unsent:
                 try:
-                    sent = self._socket.send(self._unsent)
+                    sent = self._socket.send(self._unsent[: MANY * PACKET.size])
                 except BlockingIOError:
                     return
                 except OSError:
                     sent = len(self._unsent)  # one that is gone need not know
-                self._unsent = self._unsent[sent:]
+                del self._unsent[:sent]
 
     def _read(self) -> None:
         try:

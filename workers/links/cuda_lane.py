@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from greedypipe.workers.links.lane import HostLane, Lane
 
@@ -34,6 +35,9 @@ class CudaLane:
     def run(self, work: Callable[[], object]) -> None:
         work()
 
+    def run_on_lane(self, work: Callable[[], object]) -> None:
+        work()
+
     def mark_stage(self, mark: torch.cuda.Event) -> None:
         mark.record(torch.cuda.current_stream(self._device))
 
@@ -50,6 +54,15 @@ class CudaLane:
         # Asked by threads that never set a device: without this they would make a context on device 0.
         with torch.cuda.device(self._device):
             return bool(mark.query())
+
+
+def new_memory(size: int, device: torch.device) -> Tensor:
+    """uint8 [size] on `device`, of any contents, to be written on any stream. Blocks until the device has done what it was
+    given before, which may still use memory that this process has let go of."""
+    memory = torch.empty(size, dtype=torch.uint8, device=device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return memory
 
 
 def lane_of(device: torch.device) -> Lane:

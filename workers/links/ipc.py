@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed import Store
 
 from greedypipe.workers.links.control import ControlSocket
+from greedypipe.workers.links.cuda_lane import new_memory
 from greedypipe.workers.links.lane import Lane, Mark
 from greedypipe.workers.links.mapped import MappedSlot
 from greedypipe.workers.links.messages import MessageLayout
@@ -115,7 +116,7 @@ def share_slots(
         RuntimeError: The device has no room for them, or cannot share.
     """
     stride = _stride(layout)
-    memory = torch.zeros(slots * stride, dtype=torch.uint8, device=device)
+    memory = new_memory(slots * stride, device)
     used = [passing.new_mark() for _ in range(slots)]
     given = {"memory": passing.give(memory), "used": [passing.give_mark(mark) for mark in used]}
     store.set("slots", json.dumps(given))

@@ -135,11 +135,6 @@ def payload_bytes(layout: MessageLayout) -> int:
     return max(1, layout.slot_bytes - HEADER_BYTES)
 
 
-def new_bare_slot(layout: MessageLayout, device: torch.device) -> BareSlot:
-    """A slot without a header, on a device of this process."""
-    return BareSlot(layout, torch.zeros(payload_bytes(layout), dtype=torch.uint8, device=device))
-
-
 def new_slot(layout: MessageLayout, *, pinned: bool = False) -> Slot:
     """A slot in this process's memory.
 
