@@ -23,6 +23,7 @@ from greedypipe.workers.devices.gpu import gpu_versions, report_gpu, sharing
 from greedypipe.workers.placement import PlacementConfig, Seat
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.machine import hardware
+from greedypipe.workers.telemetry.meter import Stopwatch, Waits
 from greedypipe.workers.telemetry.records import Gpu
 from greedypipe.workers.telemetry.results import GpuReport
 from greedypipe.workers.telemetry.topics import GPU
@@ -199,8 +200,10 @@ def test_a_report_has_the_gpu_its_peaks_and_all_that_is_used_there(monkeypatch: 
         "max_memory_reserved": 8,
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
-    assert report_gpu(SECOND) == GpuReport("cuda:1", "NVIDIA H200", "1234", 5, 8, 70)
-    assert report_gpu(torch.device("cpu")) is None
+    watch = Stopwatch()
+    watch.count_training(3.0, Waits(1.0), 8)
+    assert report_gpu(SECOND, watch) == GpuReport("cuda:1", "NVIDIA H200", "1234", 5, 8, 70, 2.0)
+    assert report_gpu(torch.device("cpu"), watch) is None
 
 
 @pytest.mark.usefixtures("_driver_is_left_alone")
