@@ -109,13 +109,18 @@ class Inbox:
         has_ended = False
         while not has_ended or self._ending.stay(lambda: self._buffer.is_readable):
             read = self._read()
-            message = read.item.message
+            message, _, lend, give_back = read.item
+            if lend:
+                lend()
             yield Delivery(message, read.staleness, read.reuse)
             has_ended = has_ended or message.kind == Kind.END
+            if give_back:
+                give_back()
             read.done()
 
     def poll(self) -> Read[Received] | None:
-        """What could be read next, if anything has come; the reader calls `done`. Never waits."""
+        """What could be read next, if anything has come; the reader lends it, gives it back and calls `done`. Does not
+        wait."""
         return self._buffer.try_read()
 
     def read_each_once(self) -> None:

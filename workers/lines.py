@@ -206,11 +206,16 @@ class ReceivedNewest(ReceivedLine):
         self._turn = self._block.turn
         if (read := self._newest.poll()) is None:
             return NOTHING
-        message = read.item.message.to(self._device)
+        received, _, lend, give_back = read.item
+        if lend:
+            lend()
+        message = received.to(self._device)
         assert message.kind == Kind.FEEDBACK, f"{message.kind.name} came where feedback was due"
         self._found += 1
         self._ages += self._turn - message.step
         entry = {name: tensor.clone() for name, tensor in message.tensors.items()}
+        if give_back:
+            give_back()
         read.done()
         return entry
 

@@ -11,6 +11,7 @@ from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.codecs import objection
 from greedypipe.pipeline.partition import AUTO
 from greedypipe.workers.data.info import DataInfo
+from greedypipe.workers.links.place import CUDA, has_expandable_segments, launches_block
 from greedypipe.workers.placement import Placement
 
 T = TypeVar("T")
@@ -68,6 +69,23 @@ def isolation_problems(config: RunConfig, device: torch.device) -> Iterator[str]
     """Reasons why a stage could not be started again alone."""
     if config.faults.policy == "isolate" and device.type != "cpu":
         yield f"faults.policy: got isolate on {device.type}, allowed: stages on CPUs"
+
+
+def link_problems(config: RunConfig, device: torch.device) -> Iterator[str]:
+    """Reasons why the wanted transport could connect no stages at all on devices of this type.
+
+    Args:
+        device: Of one of the stages; all are of the same type.
+    """
+    transport, is_on_gpu = config.link.transport, device.type == CUDA
+    if transport in ("nccl", "ipc") and not is_on_gpu:
+        yield f"link.transport: got {transport}, allowed with stages on the CPU: auto, shm, gloo"
+    if transport == "shm" and is_on_gpu:
+        yield "link.transport: got shm, allowed with stages on GPUs: auto, nccl, ipc, gloo"
+    if transport == "nccl" and launches_block():
+        yield "link.transport: got nccl with CUDA_LAUNCH_BLOCKING set, with which it waits for ever; unset it or use gloo"
+    if transport == "ipc" and has_expandable_segments():
+        yield "link.transport: got ipc with expandable_segments in PYTORCH_CUDA_ALLOC_CONF, whose memory cannot be shared"
 
 
 def method_problems(config: RunConfig, blueprint: Blueprint, placement: Placement | None) -> Iterator[str]:

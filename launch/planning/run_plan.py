@@ -11,6 +11,7 @@ from greedypipe.launch.planning.checks import (
     codec_problems,
     isolation_problems,
     length_problems,
+    link_problems,
     method_problems,
     placement_problems,
     schedule_problems,
@@ -119,6 +120,7 @@ def make_plan(config: RunConfig, num_processes: int, data: DataInfo | None = Non
     device = problems.attempt(Placement.device_of, 0, config.placement)
     problems.add(placement_problems(config, data, placement) if placement else ())
     problems.add(isolation_problems(config, device) if device else ())
+    problems.add(link_problems(config, device) if device else ())
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
     problems.add(method_problems(config, blueprint, placement) if blueprint else ())
     problems.add(codec_problems(config, blueprint, placement) if blueprint else ())

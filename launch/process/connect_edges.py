@@ -36,7 +36,8 @@ class StageLinks:
     def receiver(self, slots: int) -> Receiver:
         """The receiver of whole messages, or of this replica's part of them; blocks until all senders have connected."""
         routes = self._plan.placement.routes_after(self._seat.stage - 1)
-        return join([self._receiver(route, slots, self._forward(route)) for route in routes if route.receiver == self._seat])
+        parts = [self._receiver(route, slots, self._forward(route)) for route in routes if route.receiver == self._seat]
+        return join(parts, self._own)
 
     def sender(self) -> Sender:
         """The sender to the next stage; blocks until all of its replicas have connected."""
@@ -73,7 +74,7 @@ class StageLinks:
         routes = [route for route in self._plan.routes_before(self._seat.stage + 1) if route.receiver == self._seat]
         if not routes:
             return None
-        return join([self._receiver(route, slots, self._backward(route)) for route in routes])
+        return join([self._receiver(route, slots, self._backward(route)) for route in routes], self._own)
 
     def _backward(self, route: Route) -> MessageLayout:
         layout = self._plan.layout_before(route.sender.stage, route.part.share)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-from greedypipe.workers.links import connect
+from greedypipe.workers.links import place
 from greedypipe.workers.links.connect import LinkEnd
 from greedypipe.workers.links.gloo import ProcessGroupReceiver, ProcessGroupSender
 from greedypipe.workers.links.interface import LinkConfig
@@ -58,7 +58,7 @@ def test_on_one_host_the_transport_is_the_one_asked_for_and_shared_memory_by_def
 
 def test_between_hosts_auto_takes_gloo_and_shared_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = iter(["one", "other"] * 2)
-    monkeypatch.setattr(connect, "memory_of_host", lambda: next(hosts))
+    monkeypatch.setattr(place, "memory_of_host", lambda: next(hosts))
     sender, receiver = both_ends(LinkConfig())
     assert isinstance(sender, ProcessGroupSender) and isinstance(receiver, ProcessGroupReceiver)
     close(sender, receiver)

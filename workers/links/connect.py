@@ -1,14 +1,18 @@
 """From the configuration to the two ends of a link."""
 
+import sys
+
 import torch
 from torch.distributed import PrefixStore, Store
 
+from greedypipe.workers.links.device_link import DeviceLink
 from greedypipe.workers.links.gloo import RECEIVER, SENDER, ProcessGroupReceiver, ProcessGroupSender, Wire, connect_gloo
 from greedypipe.workers.links.interface import LinkConfig, Receiver, Sender
 from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.place import CUDA, Place, choose
 from greedypipe.workers.links.shared_memory import attach_shared_memory, serve_shared_memory
-from greedypipe.workers.this_host import memory_of_host
+from greedypipe.workers.links.trial import Unfit
 
 DEADLINES = 2
 """A wire's own deadline, as a multiple of the link's. A wire that times out is closed for good, so the reader's deadline,
@@ -42,34 +46,76 @@ class LinkEnd:
             ConnectionError: The peer did not connect within the deadline; GivenUp if waiting became pointless.
             ValueError: The peer's messages have another layout, or the requested transport cannot reach it.
         """
-        if self._choose(RECEIVER) == "shm":
+        transport = self._choose(RECEIVER)
+        if transport == "shm":
             return serve_shared_memory(
                 self._store, self._link, self._layout, slots=slots + self._config.slots, patience=self._patience
             )
+        if transport != "gloo":
+            try:
+                return self._receive_on_device(transport, slots)
+            except Unfit as error:
+                self._fall_back(transport, error)
         wire = self._connect_gloo(RECEIVER)
-        return ProcessGroupReceiver(wire, self._layout, slots=slots, timeout_s=DEADLINES * self._timeout_s)
+        timeout_s = DEADLINES * self._timeout_s
+        return ProcessGroupReceiver(wire, self._layout, slots=slots, timeout_s=timeout_s, pinned=self._is_on_cuda)
 
     def send(self) -> Sender:
         """Builds the upstream end; blocks and raises as `receive` does."""
-        if self._choose(SENDER) == "shm":
+        transport = self._choose(SENDER)
+        if transport == "shm":
             return attach_shared_memory(self._store, self._link, self._layout, patience=self._patience)
+        if transport != "gloo":
+            try:
+                return self._send_on_device(transport)
+            except Unfit as error:
+                self._fall_back(transport, error)
+                print(f"{self._link}: gloo instead of {transport}, which does not work here: {error}", file=sys.stderr)
         wire = self._connect_gloo(SENDER)
-        return ProcessGroupSender(wire, self._layout, slots=self._config.slots, timeout_s=self._timeout_s, peer=self._peer)
+        return ProcessGroupSender(
+            wire,
+            self._layout,
+            slots=self._config.slots,
+            timeout_s=self._timeout_s,
+            peer=self._peer,
+            pinned=self._is_on_cuda,
+        )
+
+    @property
+    def _is_on_cuda(self) -> bool:
+        return self._device.type == CUDA
 
     def _connect_gloo(self, end: int) -> Wire:
         deadline_s = DEADLINES * self._timeout_s
         return connect_gloo(self._store, self._link, end, self._layout, patience=self._patience, deadline_s=deadline_s)
 
+    def _receive_on_device(self, transport: str, slots: int) -> Receiver:
+        link = self._device_link()
+        return link.nccl_receiver(slots) if transport == "nccl" else link.ipc_receiver(slots + self._config.slots)
+
+    def _send_on_device(self, transport: str) -> Sender:
+        link = self._device_link()
+        return link.nccl_sender(self._config.slots) if transport == "nccl" else link.ipc_sender()
+
+    def _device_link(self) -> DeviceLink:
+        store = PrefixStore(self._link, self._store)
+        return DeviceLink(store, self._link, self._layout, self._device, self._is_on_one_host, self._patience)
+
+    def _fall_back(self, transport: str, error: Unfit) -> None:
+        """Raises ValueError where the transport was asked for; otherwise both ends go on with gloo."""
+        if self._config.transport != "auto":
+            raise ValueError(
+                f"link.transport: got {transport}, which does not work between this stage and {self._peer}: {error}; use "
+                "gloo or auto"
+            ) from error
+
     def _choose(self, end: int) -> str:
-        """The transport that both ends choose, from the host and device of each."""
+        """The transport that both ends choose, from the place of each."""
         if self._config.transport == "gloo":
             return "gloo"
-        here = f"{memory_of_host()} {self._device.type}"
+        here = Place.of(self._device)
         store = PrefixStore(self._link, self._store)
-        store.set(f"place{end}", here)
-        there = self._patience.read(store, f"place{1 - end}").decode()
-        if here == there and self._device.type == "cpu":
-            return "shm"
-        if self._config.transport == "shm":
-            raise ValueError(f"link.transport: got shm, but {self._peer} shares no host memory with this stage; use gloo")
-        return "gloo"
+        store.set(f"place{end}", here.text())
+        there = Place.read(self._patience.read(store, f"place{1 - end}").decode())
+        self._is_on_one_host = here.memory == there.memory
+        return choose(self._config.transport, here, there, self._peer)

@@ -130,15 +130,19 @@ def _as_bytes(secret: Tensor) -> bytes:
     return secret.numpy().tobytes()
 
 
-class ProcessGroupSender(PackingSender):
+class ProcessGroupSender(PackingSender[Slot]):
     """Copies messages into slots; its own thread passes them to the wire in order.
 
     Args:
         peer: The receiver in words, e.g. "stage 2", for messages.
+        pinned: Whether slots are page-locked: for a stage on CUDA, whose device is then set.
     """
 
-    def __init__(self, wire: Wire, layout: MessageLayout, *, slots: int, timeout_s: float, peer: str) -> None:
-        super().__init__("gloo", layout, SlotPool(slots, lambda: new_slot(layout)), timeout_s=timeout_s, peer=peer)
+    def __init__(
+        self, wire: Wire, layout: MessageLayout, *, slots: int, timeout_s: float, peer: str, pinned: bool = False
+    ) -> None:
+        pool = SlotPool(slots, lambda: new_slot(layout, pinned=pinned))
+        super().__init__("gloo", layout, pool, timeout_s=timeout_s, peer=peer)
         self.stats.slot_bytes = slots * layout.slot_bytes
         self._wire = wire
         self._outgoing: queue.SimpleQueue[tuple[Slot, Tensor] | None] = queue.SimpleQueue()
@@ -176,12 +180,16 @@ class ProcessGroupSender(PackingSender):
 
 
 class ProcessGroupReceiver(Receiver):
-    """Receives into slots that it owns."""
+    """Receives into slots that it owns.
 
-    def __init__(self, wire: Wire, layout: MessageLayout, *, slots: int, timeout_s: float) -> None:
+    Args:
+        pinned: Whether slots are page-locked: for a stage on CUDA, whose device is then set.
+    """
+
+    def __init__(self, wire: Wire, layout: MessageLayout, *, slots: int, timeout_s: float, pinned: bool = False) -> None:
         self._wire = wire
         self._timeout_s = timeout_s
-        self._slots = SlotPool(slots, lambda: new_slot(layout))
+        self._slots = SlotPool(slots, lambda: new_slot(layout, pinned=pinned))
         self.slot_bytes = slots * layout.slot_bytes
 
     def receive(self) -> Received:

@@ -80,7 +80,7 @@ def make_inprocess_link(
     )
 
 
-class InProcessSender(PackingSender):
+class InProcessSender(PackingSender[Slot]):
     """Copies into a shared slot and passes it on."""
 
     def __init__(

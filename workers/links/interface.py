@@ -13,10 +13,12 @@ from greedypipe.workers.links.messages import AnyMessage, Message
 class LinkConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """How activations travel between stages."""
 
-    transport: Literal["auto", "shm", "gloo"] = Field(
+    transport: Literal["auto", "shm", "gloo", "nccl", "ipc"] = Field(
         "auto",
-        description="shm: shared memory, within one host; gloo: TCP, also between hosts; auto: shm between CPU stages of "
-        "one host, gloo elsewhere",
+        description="shm: shared memory, CPU stages of one host; ipc: memory of a GPU that both processes map, within one "
+        "host; nccl: between different GPUs, also of several hosts; gloo: through host memory, anywhere; auto: shm between "
+        "CPU stages of one host, ipc between stages on one GPU, nccl between GPUs, gloo elsewhere and where these do not "
+        "work",
     )
     slots: int = Field(
         2,
@@ -36,6 +38,11 @@ class Received(NamedTuple):
 
     message: AnyMessage
     release: Callable[[], None]
+    lend: Callable[[], None] | None = None
+    """Main thread, before each reading: what the stage does next on its device waits for the message's arrival. None where
+    the tensors are there already."""
+    give_back: Callable[[], None] | None = None
+    """Main thread, after each reading that was lent: the slot's next use waits until the device has done it."""
 
 
 @dataclass(slots=True)
@@ -43,7 +50,7 @@ class LinkStats:
     """Figures of a sender since its construction.
 
     Attributes:
-        transport: "inprocess", "shm" or "gloo"; "none" in the last stage.
+        transport: "inprocess" or one of `LinkConfig.transport`; "none" in the last stage.
         slot_bytes: Memory of the slots that this end has allocated.
         sent_bytes: Bytes sent, headers included.
         send_s: Seconds spent in `send`, waits excluded: copying, encoding, waking the receiver.
@@ -115,6 +122,9 @@ class Receiver(ABC):
 
     slot_bytes: int = 0
     """Memory of the slots."""
+
+    lends = False
+    """Whether messages are lent: their tensors may be used between `Received.lend` and `give_back` alone."""
 
     @abstractmethod
     def receive(self) -> Received:

@@ -7,15 +7,11 @@ against the size of /dev/shm. After that the socket carries only slot numbers: d
 those that are free again.
 """
 
-import contextlib
 import mmap
 import os
-import select
 import socket
 import struct
 import time
-import uuid
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -23,6 +19,7 @@ from torch.distributed import PrefixStore, Store
 
 from greedypipe.workers.links.doorbell import NumberSocket
 from greedypipe.workers.links.interface import LinkStats, PollingReceiver, Received, Sender
+from greedypipe.workers.links.meeting import accept, check_layout, connecting, listen_on_this_host
 from greedypipe.workers.links.messages import Message, MessageLayout
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.proof import SECRET_BYTES, Proof, check_secret, check_user
@@ -35,9 +32,6 @@ GREETING = struct.Struct("=qi")
 MANY = 1024
 TAKEN_POLL_S = 0.002
 """Interval at which a closing sender checks whether its last message has been taken: the socket has no event for that."""
-SECRET_S = 2.0
-"""How long whoever connects may take to show its secret: a sender shows it at once."""
-BACKLOG = 64
 
 
 class Ends(NamedTuple):
@@ -59,20 +53,16 @@ def serve_shared_memory(
     peer, timeout_s = patience.peer, patience.timeout_s
     store = PrefixStore(link, store)
     proof = Proof.offer(store)
-    # In Linux's abstract namespace: there is no file, and the address is gone with the socket.
-    address = f"\0greedypipe-{uuid.uuid4().hex}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(address)
-        listener.listen(BACKLOG)
-        store.set("address", address)
-        connection = _accept(listener, proof, patience)
+    with listen_on_this_host() as listener:
+        store.set("address", listener.getsockname())
+        connection = accept(listener, proof, patience)
     file = _new_memory(link, slots, layout)
     try:
         ours = GREETING.pack(layout.code, slots)
-        with _connecting(connection, peer, timeout_s):
+        with connecting(connection, patience):
             socket.send_fds(connection, [proof.receiver + ours], [file])
             theirs, _ = GREETING.unpack(connection.recv(GREETING.size, socket.MSG_WAITALL))
-        _check_layout(theirs, layout, peer)
+        check_layout(theirs, layout, peer)
         return SharedMemoryReceiver(
             Ends(NumberSocket(connection, peer), _map_slots(file, slots, layout)), layout, timeout_s=timeout_s, peer=peer
         )
@@ -88,7 +78,7 @@ def attach_shared_memory(store: Store, link: str, layout: MessageLayout, *, pati
     address = patience.read(store, "address").decode()
     proof = Proof.find(store, patience)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with _connecting(connection, peer, timeout_s):
+    with connecting(connection, patience):
         connection.connect(address)
         check_user(connection, peer)
         connection.sendall(proof.sender)
@@ -97,26 +87,11 @@ def attach_shared_memory(store: Store, link: str, layout: MessageLayout, *, pati
         theirs, slots = GREETING.unpack(packet[SECRET_BYTES:])
         connection.sendall(GREETING.pack(layout.code, slots))
     try:
-        _check_layout(theirs, layout, peer)
+        check_layout(theirs, layout, peer)
         ends = Ends(NumberSocket(connection, peer), _map_slots(files[0], slots, layout))
     finally:
         os.close(files[0])
     return SharedMemorySender(ends, layout, timeout_s=timeout_s, peer=peer)
-
-
-def _accept(listener: socket.socket, proof: Proof, patience: Patience) -> socket.socket:
-    """The sender's connection; strangers are turned away. Blocks; raises as `Patience.wait_until` does."""
-    knock = select.poll()
-    knock.register(listener, select.POLLIN)
-    while True:
-        patience.wait_until(lambda: bool(knock.poll(0)))
-        connection, _ = listener.accept()
-        connection.settimeout(SECRET_S)
-        with contextlib.suppress(OSError):
-            check_user(connection, patience.peer)
-            check_secret(connection.recv(SECRET_BYTES, socket.MSG_WAITALL), proof.sender, patience.peer)
-            return connection
-        connection.close()
 
 
 class SharedMemorySender(Sender):
@@ -243,18 +218,3 @@ def _map_slots(file: int, slots: int, layout: MessageLayout) -> list[Slot]:
 
 def _stride(layout: MessageLayout) -> int:
     return -(-layout.slot_bytes // PAGE_BYTES) * PAGE_BYTES
-
-
-def _check_layout(theirs: int, layout: MessageLayout, peer: str) -> None:
-    if theirs != layout.code:
-        ours = f"at most {layout.max_rows} rows of {layout.specs}"
-        raise ValueError(f"{peer} has another message layout (code {theirs}, here {layout.code}): {ours}")
-
-
-@contextlib.contextmanager
-def _connecting(connection: socket.socket, peer: str, timeout_s: float) -> Iterator[None]:
-    connection.settimeout(timeout_s)
-    try:
-        yield
-    except (OSError, struct.error) as error:
-        raise ConnectionError(f"lost {peer} while connecting: {error}") from error

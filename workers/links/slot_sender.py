@@ -2,15 +2,26 @@
 
 import time
 from abc import abstractmethod
+from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
 from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Message, MessageLayout
-from greedypipe.workers.links.slots import Slot, SlotPool
+from greedypipe.workers.links.slots import SlotPool
 
 
-class PackingSender(Sender):
+class Packable(Protocol):
+    """A place for one message."""
+
+    def pack(self, message: Message) -> Tensor:
+        """Copies a message that fits the layout into it; returns a view of the bytes used."""
+
+
+PackableT = TypeVar("PackableT", bound=Packable)
+
+
+class PackingSender(Sender, Generic[PackableT]):
     """Copies each message into a slot of a pool; a subclass passes the slot on and releases it.
 
     Args:
@@ -18,7 +29,12 @@ class PackingSender(Sender):
         peer: The receiver in words, e.g. "stage 2", for messages.
     """
 
-    def __init__(self, transport: str, layout: MessageLayout, pool: SlotPool[Slot], *, timeout_s: float, peer: str) -> None:
+    header_bytes = 0
+    """Of a header that travels apart from the slot."""
+
+    def __init__(
+        self, transport: str, layout: MessageLayout, pool: SlotPool[PackableT], *, timeout_s: float, peer: str
+    ) -> None:
         self._layout = layout
         self._pool = pool
         self._timeout_s = timeout_s
@@ -45,8 +61,8 @@ class PackingSender(Sender):
         waited_s = self._pool.waited_s - waited_before_s
         used = slot.pack(message)
         self._pass_on(slot, used)
-        self._stats.count(len(used), time.perf_counter() - started - waited_s, waited_s)
+        self._stats.count(self.header_bytes + len(used), time.perf_counter() - started - waited_s, waited_s)
 
     @abstractmethod
-    def _pass_on(self, slot: Slot, used: Tensor) -> None:
+    def _pass_on(self, slot: PackableT, used: Tensor) -> None:
         """Passes a slot to the receiver; `used` is the part that holds the message. Does not block."""

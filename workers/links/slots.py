@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -15,23 +15,69 @@ from greedypipe.workers.links.messages import HEADER_BYTES, AnyMessage, Kind, Me
 T = TypeVar("T")
 
 
-class Slot:
-    """Memory for one message of a layout. Views are made once per kind and number of rows, not once per message.
+Header = Sequence[int]
+"""What a message says of itself: kind, batch_id, step, rows, layout code, rows of the whole batch."""
+
+
+class _Memory:
+    """Memory for the tensors of one message of a layout. Views are made once per kind and number of rows, not once per
+    message.
 
     Args:
-        memory: uint8, on the CPU, at least `layout.slot_bytes` long, aligned to 64 bytes.
+        memory: uint8, aligned to 64 bytes.
+        begin: Where in it the first tensor lies.
     """
 
-    def __init__(self, layout: MessageLayout, memory: Tensor) -> None:
+    def __init__(self, layout: MessageLayout, memory: Tensor, begin: int) -> None:
         self._layout = layout
         self._memory = memory
-        self._header = memory[:HEADER_BYTES].view(torch.int64).numpy()
+        self._begin = begin
         self._views: dict[tuple[int, int], tuple[Mapping[str, Field], Tensor]] = {}
 
     @property
     def memory(self) -> Tensor:
         """The whole slot, to receive a message of unknown size."""
         return self._memory
+
+    def _message(self, header: Header) -> tuple[AnyMessage, Tensor]:
+        """The message that a header announces, its tensors views of the slot; and the part of the slot that it takes.
+
+        Raises:
+            ValueError: The sender has another layout, or this is no message of it.
+        """
+        kind, batch_id, step, rows, code, batch_rows = header
+        if code != self._layout.code:
+            raise ValueError(
+                f"the sender's messages have another layout (code {code}, here {self._layout.code}): {self._layout.specs}"
+            )
+        if not 0 <= rows <= self._layout.max_rows:
+            raise ValueError(f"a message of {rows} rows came, the layout allows {self._layout.max_rows}")
+        fields, used = self._open(kind, rows)
+        tensors = {name: field.read() for name, field in fields.items()}
+        return Message(Kind(kind), batch_id, step, self._layout.joined(tensors), batch_rows), used
+
+    def _open(self, kind: int, rows: int) -> tuple[Mapping[str, Field], Tensor]:
+        views = self._views.get((kind, rows))
+        if views is None:
+            fields, offset = {}, self._begin
+            for spec, size in self._layout.field_sizes(Kind(kind), rows):
+                memory, own_rows = self._memory[offset : offset + size], spec.rows_of(rows)
+                fields[spec.name] = self._layout.encoding_of(spec).field(spec, memory, own_rows)
+                offset += size
+            views = self._views[kind, rows] = fields, self._memory[:offset]
+        return views
+
+
+class Slot(_Memory):
+    """Memory for one message, its header first.
+
+    Args:
+        memory: uint8, on the CPU, at least `layout.slot_bytes` long, aligned to 64 bytes.
+    """
+
+    def __init__(self, layout: MessageLayout, memory: Tensor) -> None:
+        super().__init__(layout, memory, HEADER_BYTES)
+        self._header = memory[:HEADER_BYTES].view(torch.int64).numpy()
 
     def pack(self, message: Message) -> Tensor:
         """Copies a message that fits the layout (`MessageLayout.check`) into the slot; returns a view of the bytes used."""
@@ -49,32 +95,53 @@ class Slot:
         Raises:
             ValueError: The sender has another layout, or this is no message of it.
         """
-        kind, batch_id, step, rows, code, batch_rows = self._header[:6].tolist()
-        if code != self._layout.code:
-            raise ValueError(
-                f"the sender's messages have another layout (code {code}, here {self._layout.code}): {self._layout.specs}"
-            )
-        if not 0 <= rows <= self._layout.max_rows:
-            raise ValueError(f"a message of {rows} rows came, the layout allows {self._layout.max_rows}")
-        fields, _ = self._open(kind, rows)
-        tensors = {name: field.read() for name, field in fields.items()}
-        return Message(Kind(kind), batch_id, step, self._layout.joined(tensors), batch_rows)
-
-    def _open(self, kind: int, rows: int) -> tuple[Mapping[str, Field], Tensor]:
-        views = self._views.get((kind, rows))
-        if views is None:
-            fields, offset = {}, HEADER_BYTES
-            for spec, size in self._layout.field_sizes(Kind(kind), rows):
-                memory, own_rows = self._memory[offset : offset + size], spec.rows_of(rows)
-                fields[spec.name] = self._layout.encoding_of(spec).field(spec, memory, own_rows)
-                offset += size
-            views = self._views[kind, rows] = fields, self._memory[:offset]
-        return views
+        return self._message(self._header[:6].tolist())[0]
 
 
-def new_slot(layout: MessageLayout) -> Slot:
-    """A slot in this process's memory; page-locked if CUDA is available, so that copies to the device are fast."""
-    return Slot(layout, torch.zeros(layout.slot_bytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available()))
+class BareSlot(_Memory):
+    """Memory for the tensors of one message, on any device. The header travels apart: the host could not read it there
+    without waiting for the device.
+
+    Args:
+        memory: uint8, at least `payload_bytes(layout)` long, aligned to 64 bytes.
+    """
+
+    def __init__(self, layout: MessageLayout, memory: Tensor) -> None:
+        super().__init__(layout, memory, 0)
+
+    def announce(self, message: Message) -> tuple[Header, Tensor]:
+        """The header of a message that fits the layout, and a view of the bytes that `fill` will write."""
+        kind, rows = message.kind, message.rows
+        header = (kind, message.batch_id, message.step, rows, self._layout.code, message.batch_rows)
+        return header, self._open(kind, rows)[1]
+
+    def fill(self, message: Message) -> None:
+        """Copies the message's tensors into the slot, on the current stream where it is on a device."""
+        if message.rows:
+            for name, field in self._open(message.kind, message.rows)[0].items():
+                field.write(message.tensors[name])
+
+    def accept(self, header: Header) -> tuple[AnyMessage, Tensor]:
+        """The message that a header announces, whose bytes may still be on their way, and the view that they go to.
+
+        Raises:
+            ValueError: The sender has another layout, or this is no message of it.
+        """
+        return self._message(header)
+
+
+def payload_bytes(layout: MessageLayout) -> int:
+    """Size of a slot without a header that holds the largest message; at least one byte."""
+    return max(1, layout.slot_bytes - HEADER_BYTES)
+
+
+def new_slot(layout: MessageLayout, *, pinned: bool = False) -> Slot:
+    """A slot in this process's memory.
+
+    Args:
+        pinned: Whether to page-lock it, so that copies to and from this process's CUDA device are fast.
+    """
+    return Slot(layout, torch.zeros(layout.slot_bytes, dtype=torch.uint8, pin_memory=pinned))
 
 
 class SlotPool(Generic[T]):

@@ -1,0 +1,210 @@
+"""How two ends of a link whose bytes a GPU moves are built, tested and given up: on the CPU, with stand-ins for NCCL."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed import HashStore
+
+from greedypipe.workers.links import connect, device_link, nccl
+from greedypipe.workers.links.connect import LinkEnd
+from greedypipe.workers.links.gloo import ProcessGroupReceiver, ProcessGroupSender
+from greedypipe.workers.links.interface import LinkConfig
+from greedypipe.workers.links.mapped import MappedReceiver, MappedSender
+from greedypipe.workers.links.messages import Kind, MessageLayout
+from greedypipe.workers.links.nccl import ENVIRONMENT, NcclWire, make_nccl_group
+from greedypipe.workers.links.paced_receiver import PacedReceiver
+from greedypipe.workers.links.paced_sender import PacedSender
+from greedypipe.workers.links.patience import GivenUp, Patience
+from tests.conformance.implementations import LABELS, LAYOUT, SHORT_S, TIMEOUT_S
+from tests.conformance.stand_ins import CPU, FakeGroup, FakePassing, make_fake_group
+from tests.conformance.test_links import assert_same, message
+
+CLASSES = {"nccl": (PacedSender, PacedReceiver), "ipc": (MappedSender, MappedReceiver)}
+GLOO = (ProcessGroupSender, ProcessGroupReceiver)
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_link, "make_nccl_group", make_fake_group)
+    monkeypatch.setattr(device_link, "CudaPassing", FakePassing)
+
+
+def end(config: LinkConfig, store: Any, peer: str, layout: MessageLayout = LAYOUT, timeout_s: float = TIMEOUT_S) -> LinkEnd:
+    return LinkEnd(config, store, "link0", layout, device=CPU, patience=Patience(peer, timeout_s))
+
+
+def both_ends(monkeypatch: pytest.MonkeyPatch, transport: str, wanted: str = "auto") -> tuple[Any, Any]:
+    monkeypatch.setattr(connect, "choose", lambda *rest: transport)
+    config, store = LinkConfig(transport=wanted), HashStore()  # type: ignore[arg-type]
+    with ThreadPoolExecutor(2) as threads:
+        receiving = threads.submit(end(config, store, "stage 0").receive, 3)
+        sending = threads.submit(end(config, store, "stage 1").send)
+    errors = sending.exception(), receiving.exception()
+    if any(errors):
+        assert type(errors[0]) is type(errors[1])
+        raise next(error for error in errors if error)
+    return sending.result(), receiving.result()
+
+
+def assert_carries_messages(sender: Any, receiver: Any) -> None:
+    for batch_id in range(3):
+        sender.send(message(batch_id=batch_id))
+        received = receiver.receive()
+        assert_same(received.message, message(batch_id=batch_id))
+        received.release()
+    sender.close(), receiver.close()
+
+
+@pytest.mark.parametrize("transport", CLASSES)
+def test_both_ends_find_each_other_and_carry_messages(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sender, receiver = both_ends(monkeypatch, transport, wanted=transport)
+    assert (type(sender), type(receiver)) == CLASSES[transport]
+    assert sender.stats.transport == transport and receiver.lends
+    own, theirs = sender.stats.slot_bytes, receiver.slot_bytes
+    assert (own > 0 and theirs * 2 == own * 3) if transport == "nccl" else (own == 0 and theirs > 0)
+    assert_carries_messages(sender, receiver)
+
+
+def refuse(*_: Any) -> Any:
+    raise RuntimeError("ncclSystemError: no way\nand a long trace")
+
+
+def damaged(store: Any, rank: int, *rest: Any) -> FakeGroup:
+    group = make_fake_group(store, rank, *rest)
+    group._damages = True
+    return group
+
+
+def refusing_end(rank: int) -> Callable[..., FakeGroup]:
+    return lambda store, own, *rest: refuse() if own == rank else make_fake_group(store, own, *rest)
+
+
+class Unshareable(FakePassing):
+    def give(self, memory: torch.Tensor) -> str:
+        return refuse()
+
+
+class Unreachable(FakePassing):
+    def take(self, text: str) -> torch.Tensor:
+        return super().take(text).clone()
+
+
+FAULTS: dict[str, tuple[str, str, Any, str]] = {
+    "refused": ("nccl", "make_nccl_group", refuse, "ncclSystemError: no way"),
+    "refused to the sender": ("nccl", "make_nccl_group", refusing_end(0), "ncclSystemError: no way"),
+    "refused to the receiver": ("nccl", "make_nccl_group", refusing_end(1), "ncclSystemError: no way"),
+    "damaged": ("nccl", "make_nccl_group", damaged, "bytes"),
+    "unshareable": ("ipc", "CudaPassing", Unshareable, "ncclSystemError: no way"),
+    "other memory": ("ipc", "CudaPassing", Unreachable, "bytes"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_does_not_work_at_one_end_is_left_by_both_and_said_once(
+    fault: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    transport, name, stand_in, reason = FAULTS[fault]
+    monkeypatch.setattr(device_link, name, stand_in)
+    started = time.monotonic()
+    sender, receiver = both_ends(monkeypatch, transport)
+    assert time.monotonic() - started < TIMEOUT_S / 2, "nobody waits for an end that has given up"
+    assert (type(sender), type(receiver)) == GLOO
+    assert_carries_messages(sender, receiver)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"link0: gloo instead of {transport}, which does not work here: ") and reason in line
+    with pytest.raises(
+        ValueError, match=rf"link.transport: got {transport}, which does not work .* stage \d: .*{reason}"
+    ) as one:
+        both_ends(monkeypatch, transport, wanted=transport)
+    assert "\n" not in str(one.value)
+
+
+@pytest.mark.parametrize("transport", CLASSES)
+def test_ends_with_different_layouts_refuse_to_connect(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "choose", lambda *rest: transport)
+    other, store = MessageLayout(3, {Kind.TRAIN: (LABELS,)}), HashStore()
+    with ThreadPoolExecutor(1) as thread:
+        receiving = thread.submit(end(LinkConfig(), store, "stage 3", other).receive, 2)
+        with pytest.raises(ValueError, match="stage 4 has another message layout"):
+            end(LinkConfig(), store, "stage 4").send()
+        with pytest.raises(ValueError, match="stage 3 has another message layout"):
+            receiving.result(TIMEOUT_S)
+
+
+def test_an_end_that_does_not_come_is_waited_for_no_longer_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "choose", lambda *rest: "nccl")
+    for build in ("send", "receive"):
+        store = HashStore()
+        for other in range(2):
+            store.set(f"link0/place{other}", connect.Place.of(CPU).text())
+        waiting = end(LinkConfig(), store, "stage 5", timeout_s=SHORT_S)
+        with pytest.raises(ConnectionError, match=r"waited 0.3 s to connect to stage 5"):
+            waiting.send() if build == "send" else waiting.receive(2)
+
+
+def test_the_wait_for_the_other_end_can_be_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "choose", lambda *rest: "nccl")
+    store, over = HashStore(), threading.Event()
+    store.set("link0/place0", connect.Place.of(CPU).text())
+    waiting = LinkEnd(LinkConfig(), store, "link0", LAYOUT, device=CPU, patience=Patience("stage 5", TIMEOUT_S, over.is_set))
+    with ThreadPoolExecutor(1) as thread:
+        receiving = thread.submit(waiting.receive, 2)
+        over.set()
+        with pytest.raises(GivenUp, match="stage 5"):
+            receiving.result(TIMEOUT_S)
+
+
+class RecordingGroup:
+    """ProcessGroupNCCL's calls, written down."""
+
+    calls: list[tuple[Any, ...]] = []  # noqa: RUF012
+
+    class Options:
+        def __init__(self, is_high_priority_stream: bool) -> None:
+            self.config = type("Config", (), {})()
+            assert is_high_priority_stream
+
+    def __init__(self, store: Any, rank: int, size: int, options: Any) -> None:
+        self.calls.append((rank, size, options._timeout.days, vars(options.config), options.group_name))
+
+    def eager_connect_single_device(self, device: torch.device) -> None:
+        self.calls.append(("connect", device))
+
+
+def test_a_group_is_connected_at_once_and_never_ends_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nccl.dist, "ProcessGroupNCCL", RecordingGroup, raising=False)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: RecordingGroup.calls.append(("device", device)))
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCH_FR_BUFFER_SIZE", "7")
+    gpu = torch.device("cuda", 3)
+    make_nccl_group(HashStore(), 1, gpu, "link0-1", Patience("stage 0", TIMEOUT_S))
+    assert RecordingGroup.calls == [
+        ("device", gpu),
+        (1, 2, 1, {"min_ctas": 1, "max_ctas": 4}, "link0-1"),
+        ("connect", gpu),
+    ]
+    assert {name: nccl.os.environ[name] for name in ENVIRONMENT} == {**ENVIRONMENT, "TORCH_FR_BUFFER_SIZE": "7"}
+
+
+def test_the_options_are_those_of_torch() -> None:
+    options: Any = nccl.dist.ProcessGroupNCCL.Options(is_high_priority_stream=True)
+    options._timeout = nccl.FOREVER
+    options.config.min_ctas, options.config.max_ctas = 1, nccl.MAX_CTAS
+    options.group_name = "link0-1"
+    assert options._timeout.days == 1
+    calls = ("send", "recv", "abort", "eager_connect_single_device")
+    assert all(hasattr(nccl.dist.ProcessGroupNCCL, name) for name in calls)
+
+
+def test_a_wire_is_aborted_once() -> None:
+    aborted: list[int] = []
+    group = type("Group", (), {"abort": lambda self: aborted.append(1)})()
+    wire = NcclWire(group, 0)
+    wire.abort(), wire.abort()
+    assert aborted == [1]
