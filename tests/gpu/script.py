@@ -25,7 +25,7 @@ STEPS: Mapping[str, float] = {
     "mapped": 60,
     "nccl_pair": 90,
     "nccl_lost": 60,
-    "links": 60,
+    "links": 110,
     "sync": 40,
     "equivalence": 120,
     "resume": 60,
