@@ -56,7 +56,9 @@ def _suite(setting: Setting) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=SUITE_S)
     print(done.stdout[-20_000:], done.stderr[-4_000:], flush=True)
     assert done.returncode == 0, f"exit {done.returncode}: {done.stdout[-300:]}"
-    counts = {what: int(number) for number, what in re.findall(r"(\d+) (passed|skipped|failed|tests collected)", done.stdout)}
+    counts = {
+        what: int(number) for number, what in re.findall(r"(\d+) (passed|skipped|failed|tests collected)", done.stdout)
+    }
     assert setting.pretend or counts.get("passed"), f"no test has been run: {counts}"
     return {"counts": counts}
 
