@@ -159,7 +159,7 @@ def test_what_a_page_asks_for_is_what_a_step_finds_out(path: gpus.CudaPath) -> N
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_whole_script_pretends(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.gpu.script", str(tmp_path), "--pretend"]
+    command = [sys.executable, "-m", "tests.gpu.script", str(tmp_path), "--pretend", "--budget-s", "540"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=560)
     assert done.returncode == 0, done.stdout[-3000:]
     assert not list(tmp_path.glob("gpu-*.json")), "it has not run on a GPU"
