@@ -40,7 +40,7 @@ def _bars(axes: Any, found: Sequence[Found], reference: str) -> None:
     places = range(len(found))
     axes.errorbar(means, places, xerr=halves, fmt="o", capsize=3)
     axes.set_yticks(places, [one.recipe for one in found])
-    axes.invert_yaxis()
+    axes.set_ylim(len(found) - 0.5, -0.5)
     axes.axvline(0, color="grey", linewidth=1)
     axes.set_xlabel(f"test accuracy less that of {reference}, percentage points; 95% interval")
     axes.grid(axis="x", alpha=0.3)

@@ -20,6 +20,7 @@ from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.shared_memory import attach_shared_memory, serve_shared_memory
 from tests.conformance.simulated import SimulatedDevice, SimulatedLane, SimulatedWires
 from tests.conformance.stand_ins import CPU, LocalWires, mapped_ends, nccl_wires, paced_ends
+from tests.conformance.stand_ins import gloo_wires as beside_the_stage
 
 CUDA = torch.device("cuda", 0)
 TIMEOUT_S = 10.0
@@ -148,6 +149,12 @@ def connect_nccl(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Link:
     return paced(*paced_ends(LAYOUT, slots, timeout_s, (HostLane(), HostLane()), nccl_wires()), slots)
 
 
+def connect_gloo_on_lanes(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Link:
+    lanes = HostLane(), HostLane()
+    wires = beside_the_stage(LAYOUT, lanes, gloo_wires())
+    return paced(*paced_ends(LAYOUT, slots, timeout_s, lanes, wires), slots)
+
+
 def connect_ipc(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Link:
     return mapped(*mapped_ends(LAYOUT, slots, timeout_s, (HostLane(), HostLane())), slots)
 
@@ -197,6 +204,7 @@ LINKS: dict[str, Connect] = {
     "inprocess": connect_inprocess,
     "gloo": connect_gloo_in_threads,
     "shm": connect_shared_memory,
+    "gloo on lanes": connect_gloo_on_lanes,
     "nccl": connect_nccl,
     "ipc": connect_ipc,
 }

@@ -221,6 +221,9 @@ class SimulatedLane:
     def run(self, work: Callable[[], object]) -> None:
         self.device.put(self.stage, Run(work))
 
+    def run_on_lane(self, work: Callable[[], object]) -> None:
+        self.device.put(self.own, Run(work))
+
     def mark_stage(self, mark: SimulatedMark) -> None:
         self.device.record(self.stage, mark)
 

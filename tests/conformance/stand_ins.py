@@ -16,6 +16,7 @@ from torch import Tensor
 from greedypipe.workers.links import connect, device_link
 from greedypipe.workers.links.control import ControlSocket
 from greedypipe.workers.links.cuda_lane import new_memory
+from greedypipe.workers.links.gloo_wire import GlooWire, new_buffer
 from greedypipe.workers.links.lane import Lane
 from greedypipe.workers.links.mapped import MappedReceiver, MappedSender, MappedSlot
 from greedypipe.workers.links.meeting import listen_on_this_host
@@ -25,6 +26,7 @@ from greedypipe.workers.links.paced_receiver import PacedReceiver
 from greedypipe.workers.links.paced_sender import PacedSender
 from greedypipe.workers.links.pacing import Track, Wire
 from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.place import Place
 from greedypipe.workers.links.slots import BareSlot, payload_bytes
 
 CPU = torch.device("cpu")
@@ -93,6 +95,8 @@ def stand_in(transport: str) -> None:
     device_link.make_nccl_group = make_fake_group
     device_link.CudaPassing = FakePassing  # type: ignore[assignment, misc]
     connect.choose = lambda *rest: transport
+    here = Place("here", "cuda", "GPU-a", "2.28.9")
+    connect.Place.of = lambda device: here  # type: ignore[method-assign]
 
 
 class FakePassing:
@@ -172,6 +176,29 @@ class LocalHalf:
     def __init__(self, move: Callable[[Tensor], None], abort: Callable[[], None]) -> None:
         self.send = self.receive = move
         self.abort = abort
+
+
+class FakeGloo:
+    """`gloo.Wire` over a socket."""
+
+    def __init__(self, connection: socket.socket, rank: int) -> None:
+        self._group, self._peer = FakeGroup(connection, rank), 1 - rank
+
+    def send(self, memory: Tensor) -> None:
+        self._group.send([memory], self._peer, 0).wait()
+
+    def receive(self, memory: Tensor) -> None:
+        self._group.recv([memory], self._peer, 0).wait()
+
+    def close(self) -> None:
+        self._group.abort()
+
+
+def gloo_wires(layout: MessageLayout, lanes: Sequence[Lane], wires: Sequence[Any] | None = None) -> list[GlooWire]:
+    """gloo's wires beside the stage's work, over sockets or those given."""
+    wires = wires or [FakeGloo(end, rank) for rank, end in enumerate(socket.socketpair())]
+    size = payload_bytes(layout)
+    return [GlooWire(wire, lane, new_buffer(size, CPU), 5.0) for wire, lane in zip(wires, lanes, strict=True)]
 
 
 def nccl_wires() -> tuple[NcclWire, NcclWire]:

@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from greedypipe.workers.links import paced_receiver, pacing
+from greedypipe.workers.links import gloo_wire, paced_receiver, pacing
 from greedypipe.workers.links.interface import Received
 from greedypipe.workers.links.messages import AnyMessage, Kind, Message
 from tests.conformance.implementations import LAYOUT, MAX_ROWS
 from tests.conformance.simulated import Busy, SimulatedDevice, SimulatedLane, SimulatedWires
-from tests.conformance.stand_ins import mapped_ends, paced_ends
+from tests.conformance.stand_ins import gloo_wires, mapped_ends, paced_ends
 
 COUNT, TIMEOUT_S = 25, 5.0
-KINDS = ("paced", "mapped")
+KINDS = ("paced", "staged", "mapped")
 TRIES = 10
 
 
@@ -36,9 +36,10 @@ class Ends:
         self.device = SimulatedDevice(seed, longest_pause_s=0.0003)
         self.lanes = SimulatedLane(self.device, "sender"), SimulatedLane(self.device, "receiver")
         self.wires = SimulatedWires(self.device, self.lanes)
+        wires = {"paced": self.wires.halves, "staged": gloo_wires(LAYOUT, self.lanes)}.get(kind)
         self.sender, self.receiver = (
-            paced_ends(LAYOUT, slots, TIMEOUT_S, self.lanes, self.wires.halves)
-            if kind == "paced"
+            paced_ends(LAYOUT, slots, TIMEOUT_S, self.lanes, wires)
+            if wires
             else mapped_ends(LAYOUT, slots, TIMEOUT_S, self.lanes)
         )
 
@@ -141,6 +142,10 @@ def without_waiting(end: str) -> Patch:
     return patch
 
 
+def without_waiting_for_the_buffer(patches: pytest.MonkeyPatch) -> None:
+    patches.setattr(gloo_wire, "wait_for_mark", lambda lane, mark, *rest: True)
+
+
 LEFT_OUT: dict[str, tuple[str, list[Patch]]] = {
     "paced: the copy into the sender's slot": ("paced", [without_waiting("sender"), without("sender", "hold_lane")]),
     "paced: the marking of that copy": ("paced", [without("sender", "mark_stage")]),
@@ -148,6 +153,10 @@ LEFT_OUT: dict[str, tuple[str, list[Patch]]] = {
     "paced: the marking of the arrival": ("paced", [without("receiver", "mark_lane")]),
     "paced: the end of the reading": ("paced", [without_asking("receiver")]),
     "paced: the marking of the reading": ("paced", [without("receiver", "mark_stage")]),
+    "staged: the copy into page-locked memory": ("staged", [without_waiting_for_the_buffer]),
+    "staged: the copy into the sender's slot": ("staged", [without_waiting("sender"), without("sender", "hold_lane")]),
+    "staged: the arrival": ("staged", [without_waiting("receiver"), without("receiver", "hold_stage")]),
+    "staged: the end of the reading": ("staged", [without_asking("receiver")]),
     "mapped: the arrival": ("mapped", [without_asking("receiver"), without("receiver", "hold_stage")]),
     "mapped: the marking of the copy": ("mapped", [without("sender", "mark_stage")]),
     "mapped: the end of the reading": ("mapped", [without("sender", "hold_stage")]),

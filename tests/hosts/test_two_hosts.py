@@ -112,8 +112,8 @@ def test_shared_memory_is_refused_between_hosts(tmp_path: Path) -> None:
     with two_hosts() as hosts:
         script = (
             "import sys, torch; from torch.distributed import FileStore; sys.path.insert(0, '.'); "
-            "from greedypipe.workers.this_host import memory_of_host; "
-            f"FileStore({str(tmp_path / 'store')!r}, -1).set('link0/place1', memory_of_host() + ' cpu')"
+            "from greedypipe.workers.links.place import Place; "
+            f"FileStore({str(tmp_path / 'store')!r}, -1).set('link0/place1', Place.of(torch.device('cpu')).text())"
         )
         assert start(hosts, 1, sys.executable, "-c", script).wait(60) == 0
         store = FileStore(str(tmp_path / "store"), -1)

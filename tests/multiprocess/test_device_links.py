@@ -16,7 +16,7 @@ from tests.multiprocess.test_feedback import FOUR
 from tests.multiprocess.test_replay import SLOWED
 from tests.multiprocess.test_replicas import BARE, assert_close_states
 
-TRANSPORTS = ("nccl", "ipc")
+TRANSPORTS = ("nccl", "gloo", "ipc")
 
 
 def enter(transport: str, rank: int) -> None:
@@ -27,11 +27,11 @@ def run(overrides: list[str], processes: int, transport: str, tmp_path: Path, **
     folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
     entering: Callable[[int], None] = partial(enter, transport)
     outcome = local_run.run_pipeline(overrides, processes, folder, enter=entering, **more)  # type: ignore[arg-type]
-    assert not any("gloo instead" in printed for printed in outcome.printed), outcome.printed
+    assert not any("instead" in printed or "waits for" in printed for printed in outcome.printed), outcome.printed
     return outcome
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", ["nccl", pytest.param("gloo", marks=pytest.mark.slow), "ipc"])
 def test_feedback_gives_the_bits_of_the_sequential_reference(transport: str, tmp_path: Path) -> None:
     overrides = [*FOUR, "method.name=features_replay", "feedback.delay=[2,1,0]"]
     outcome = run(overrides, 2, transport, tmp_path)
@@ -83,7 +83,7 @@ def test_parts_of_replicas_are_put_together_by_their_reader(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("settings", [[], ["method.name=local_critic", "auxiliary.name=sgd", "auxiliary.lr=1e-3"]], ids=len)
+@pytest.mark.parametrize("settings", [[], ["method.name=man"]], ids=len)
 def test_with_replay_nobody_waits(settings: list[str], transport: str, tmp_path: Path) -> None:
     outcome = run([*SLOWED, *settings], 3, transport, tmp_path)
     assert outcome.exit_codes == [0, 0, 0], outcome.printed

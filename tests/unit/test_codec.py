@@ -167,6 +167,23 @@ def test_a_thirtieth_of_the_bytes_travels_on_digits() -> None:
     assert min(ratios[:2]) > 100 and ratios[2] > 12 and sum(sizes[0]) > 30 * sum(sizes[1])
 
 
+def test_a_sixtieth_of_the_bytes_travels_on_cifar() -> None:
+    """With the default codebook, against fp32; docs/results.md says so."""
+    images = [
+        "data.name=synthetic",
+        "data.shape=[3,32,32]",
+        "data.classes=10",
+        "data.samples=1280",
+        "training.precision=fp32",
+    ]
+    sizes = []
+    for codec in ("none", "vq"):
+        changed = [*images, "optimizer.warmup_steps=0", f"codec.name={codec}"]
+        plan = make_plan(load_config("configs/cifar10_vgg8b_small.yaml", changed), 4)
+        sizes.append(sum(edge.layout().message_bytes(Kind.TRAIN, 128) for edge in plan.edges))
+    assert sizes[0] > 60 * sizes[1]
+
+
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [

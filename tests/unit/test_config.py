@@ -4,12 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from greedypipe.launch.config.errors import ConfigError, did_you_mean
 from greedypipe.launch.config.help import describe_keys
 from greedypipe.launch.config.keys import all_keys
 from greedypipe.launch.config.loader import dump_config, load_config
 from greedypipe.launch.config.sections import RunConfig
+from greedypipe.launch.planning.checks import link_problems
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.pipeline.networks import MODEL_FAMILY
 
@@ -309,3 +311,38 @@ def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert complaints("placement.device=cuda") == [
         "placement.device: got 'cuda', but torch sees no GPU here; use cpu or auto"
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "variables", "problem"),
+    [
+        (["link.transport=nccl"], {}, "link.transport: got nccl, allowed with stages on the CPU: auto, shm, gloo"),
+        (["link.transport=ipc"], {}, "link.transport: got ipc, allowed with stages on the CPU: auto, shm, gloo"),
+        (
+            ["link.transport=shm"],
+            {"GPU": "1"},
+            "link.transport: got shm, allowed with stages on GPUs: auto, nccl, ipc, gloo",
+        ),
+        (
+            ["link.transport=nccl"],
+            {"GPU": "1", "CUDA_LAUNCH_BLOCKING": "1"},
+            "link.transport: got nccl with CUDA_LAUNCH_BLOCKING",
+        ),
+        (
+            ["link.transport=ipc"],
+            {"GPU": "1", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"},
+            "link.transport: got ipc with expandable_segments",
+        ),
+        (["link.transport=auto"], {"GPU": "1", "CUDA_LAUNCH_BLOCKING": "1"}, ""),
+        (["link.transport=gloo"], {"GPU": "1"}, ""),
+        (["link.transport=nccl"], {"GPU": "1"}, ""),
+    ],
+)
+def test_a_transport_that_could_connect_no_stages_is_refused_before_anything_starts(
+    settings: list[str], variables: dict[str, str], problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    device = torch.device("cuda" if "GPU" in variables else "cpu")
+    problems = list(link_problems(load_config(None, settings), device))
+    assert len(problems) == bool(problem) and all(line.startswith(problem) for line in problems)

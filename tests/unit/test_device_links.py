@@ -1,5 +1,6 @@
 """How two ends of a link whose bytes a GPU moves are built, tested and given up: on the CPU, with stand-ins for NCCL."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -8,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributed import HashStore
+from torch.distributed import HashStore, TCPStore
 
-from greedypipe.workers.links import connect, device_link, nccl
+from greedypipe.workers.links import connect, device_link, meeting, nccl
 from greedypipe.workers.links.connect import LinkEnd
 from greedypipe.workers.links.gloo import ProcessGroupReceiver, ProcessGroupSender
 from greedypipe.workers.links.interface import LinkConfig
@@ -38,9 +39,9 @@ def end(config: LinkConfig, store: Any, peer: str, layout: MessageLayout = LAYOU
     return LinkEnd(config, store, "link0", layout, device=CPU, patience=Patience(peer, timeout_s))
 
 
-def both_ends(monkeypatch: pytest.MonkeyPatch, transport: str, wanted: str = "auto") -> tuple[Any, Any]:
+def both_ends(monkeypatch: pytest.MonkeyPatch, transport: str, wanted: str = "auto", store: Any = None) -> tuple[Any, Any]:
     monkeypatch.setattr(connect, "choose", lambda *rest: transport)
-    config, store = LinkConfig(transport=wanted), HashStore()  # type: ignore[arg-type]
+    config, store = LinkConfig(transport=wanted), store or HashStore()  # type: ignore[arg-type]
     with ThreadPoolExecutor(2) as threads:
         receiving = threads.submit(end(config, store, "stage 0").receive, 3)
         sending = threads.submit(end(config, store, "stage 1").send)
@@ -116,12 +117,57 @@ def test_what_does_not_work_at_one_end_is_left_by_both_and_said_once(
     assert (type(sender), type(receiver)) == GLOO
     assert_carries_messages(sender, receiver)
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"link0: gloo instead of {transport}, which does not work here: ") and reason in line
+    assert line.startswith(f"link0: gloo instead of {transport}, which does not work here") and reason in line
+    assert ("NCCL_DEBUG=INFO" in line) == (transport == "nccl")
     with pytest.raises(
         ValueError, match=rf"link.transport: got {transport}, which does not work .* stage \d: .*{reason}"
     ) as one:
         both_ends(monkeypatch, transport, wanted=transport)
     assert "\n" not in str(one.value)
+
+
+@pytest.mark.parametrize("interface", ["", "lo,eth9"])
+@pytest.mark.parametrize("store", [HashStore, lambda: TCPStore("127.0.0.1", 0, is_master=True)], ids=["hash", "tcp"])
+def test_ends_on_two_hosts_meet_over_tcp(store: Any, interface: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = iter("ab")
+    monkeypatch.setattr(connect.Place, "of", lambda device: connect.Place(next(hosts), "cuda", "GPU-a", "2.28.9"))
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", interface)
+    families: list[int] = []
+    made = meeting.ControlSocket
+    monkeypatch.setattr(
+        meeting, "ControlSocket", lambda connection, peer: families.append(connection.family) or made(connection, peer)
+    )
+    sender, receiver = both_ends(monkeypatch, "nccl", store=store())
+    assert families == [socket.AF_INET] * 2
+    assert_carries_messages(sender, receiver)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "gloo"])
+def test_between_gpus_gloo_works_beside_the_stage_and_otherwise_as_on_the_cpu(
+    wanted: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(connect.Place, "of", lambda device: connect.Place("here", "cuda", "GPU-a", "2.28.9"))
+    sender, receiver = both_ends(monkeypatch, "gloo", wanted)
+    assert (type(sender), type(receiver)) == CLASSES["nccl"] and sender.stats.transport == "gloo"
+    assert_carries_messages(sender, receiver)
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(device_link, "new_buffer", refuse)
+    sender, receiver = both_ends(monkeypatch, "gloo", wanted)
+    assert (type(sender), type(receiver)) == GLOO
+    assert_carries_messages(sender, receiver)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("link0: every message waits for the GPU") and "no way" in line
+
+
+def test_between_gpus_gloo_beside_the_stage_is_what_auto_falls_back_to(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(connect.Place, "of", lambda device: connect.Place("here", "cuda", "GPU-a", "2.28.9"))
+    monkeypatch.setattr(device_link, "make_nccl_group", refuse)
+    sender, receiver = both_ends(monkeypatch, "nccl")
+    assert (type(sender), type(receiver)) == CLASSES["nccl"] and sender.stats.transport == "gloo"
+    assert_carries_messages(sender, receiver)
+    assert len(capfd.readouterr().err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("transport", CLASSES)

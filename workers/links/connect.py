@@ -19,6 +19,14 @@ DEADLINES = 2
 whose message names the awaited peer, must come first."""
 
 
+INSTEAD = {
+    "nccl": "gloo instead of nccl, which does not work here (NCCL_DEBUG=INFO says more, NCCL_P2P_DISABLE=1 may help)",
+    "ipc": "gloo instead of ipc, which does not work here",
+    "gloo": "every message waits for the GPU, as gloo beside its work does not work here",
+}
+"""What happens where a transport does not work."""
+
+
 class LinkEnd:
     """Everything that one end of a link needs to find the other; `send` or `receive` builds it.
 
@@ -51,13 +59,13 @@ class LinkEnd:
             return serve_shared_memory(
                 self._store, self._link, self._layout, slots=slots + self._config.slots, patience=self._patience
             )
-        if transport != "gloo":
+        for tried in self._tried_first(transport):
             try:
-                return self._receive_on_device(transport, slots)
+                return self._receive_on_device(tried, slots)
             except Unfit as error:
-                self._fall_back(transport, error)
-        wire = self._connect_gloo(RECEIVER)
+                self._insist(tried, error)
         timeout_s = DEADLINES * self._timeout_s
+        wire = self._connect_gloo(RECEIVER)
         return ProcessGroupReceiver(wire, self._layout, slots=slots, timeout_s=timeout_s, pinned=self._is_on_cuda)
 
     def send(self) -> Sender:
@@ -65,15 +73,14 @@ class LinkEnd:
         transport = self._choose(SENDER)
         if transport == "shm":
             return attach_shared_memory(self._store, self._link, self._layout, patience=self._patience)
-        if transport != "gloo":
+        for tried in self._tried_first(transport):
             try:
-                return self._send_on_device(transport)
+                return self._send_on_device(tried)
             except Unfit as error:
-                self._fall_back(transport, error)
-                print(f"{self._link}: gloo instead of {transport}, which does not work here: {error}", file=sys.stderr)
-        wire = self._connect_gloo(SENDER)
+                self._insist(tried, error)
+                print(f"{self._link}: {INSTEAD[tried]}: {error}", file=sys.stderr)
         return ProcessGroupSender(
-            wire,
+            self._connect_gloo(SENDER),
             self._layout,
             slots=self._config.slots,
             timeout_s=self._timeout_s,
@@ -89,21 +96,28 @@ class LinkEnd:
         deadline_s = DEADLINES * self._timeout_s
         return connect_gloo(self._store, self._link, end, self._layout, patience=self._patience, deadline_s=deadline_s)
 
+    def _tried_first(self, transport: str) -> tuple[str, ...]:
+        """What may turn out not to work, before gloo as it always works."""
+        beside_the_stage = ("gloo",) if self._are_on_cuda else ()
+        return beside_the_stage if transport == "gloo" else (transport, *beside_the_stage)
+
     def _receive_on_device(self, transport: str, slots: int) -> Receiver:
-        link = self._device_link()
-        return link.nccl_receiver(slots) if transport == "nccl" else link.ipc_receiver(slots + self._config.slots)
+        link = self._device_link(transport)
+        if transport == "ipc":
+            return link.ipc_receiver(slots + self._config.slots)
+        return link.paced_receiver(transport, slots)
 
     def _send_on_device(self, transport: str) -> Sender:
-        link = self._device_link()
-        return link.nccl_sender(self._config.slots) if transport == "nccl" else link.ipc_sender()
+        link = self._device_link(transport)
+        return link.ipc_sender() if transport == "ipc" else link.paced_sender(transport, self._config.slots)
 
-    def _device_link(self) -> DeviceLink:
-        store = PrefixStore(self._link, self._store)
+    def _device_link(self, transport: str) -> DeviceLink:
+        store = PrefixStore(f"{self._link}/{transport} on devices", self._store)
         return DeviceLink(store, self._link, self._layout, self._device, self._is_on_one_host, self._patience)
 
-    def _fall_back(self, transport: str, error: Unfit) -> None:
-        """Raises ValueError where the transport was asked for; otherwise both ends go on with gloo."""
-        if self._config.transport != "auto":
+    def _insist(self, transport: str, error: Unfit) -> None:
+        """Raises ValueError where the transport was asked for by name, and there is no other way to have it."""
+        if transport == self._config.transport != "gloo":
             raise ValueError(
                 f"link.transport: got {transport}, which does not work between this stage and {self._peer}: {error}; use "
                 "gloo or auto"
@@ -111,11 +125,10 @@ class LinkEnd:
 
     def _choose(self, end: int) -> str:
         """The transport that both ends choose, from the place of each."""
-        if self._config.transport == "gloo":
-            return "gloo"
         here = Place.of(self._device)
         store = PrefixStore(self._link, self._store)
         store.set(f"place{end}", here.text())
         there = Place.read(self._patience.read(store, f"place{1 - end}").decode())
         self._is_on_one_host = here.memory == there.memory
+        self._are_on_cuda = here.device == there.device == CUDA
         return choose(self._config.transport, here, there, self._peer)

@@ -35,6 +35,9 @@ class CudaLane:
     def run(self, work: Callable[[], object]) -> None:
         work()
 
+    def run_on_lane(self, work: Callable[[], object]) -> None:
+        work()
+
     def mark_stage(self, mark: torch.cuda.Event) -> None:
         mark.record(torch.cuda.current_stream(self._device))
 

@@ -1,4 +1,4 @@
-"""Builds the ends of links whose bytes a GPU moves: nccl and ipc. Not yet run on a GPU; on the CPU with stand-ins."""
+"""Builds the ends of links between stages on GPUs. Not yet run on a GPU; on the CPU with stand-ins."""
 
 import threading
 from collections.abc import Callable
@@ -10,6 +10,8 @@ import torch
 from torch.distributed import PrefixStore, Store
 
 from greedypipe.workers.links.cuda_lane import lane_of, new_memory
+from greedypipe.workers.links.gloo import RECEIVER, SENDER, connect_gloo
+from greedypipe.workers.links.gloo_wire import GlooWire, new_buffer
 from greedypipe.workers.links.interface import Receiver, Sender
 from greedypipe.workers.links.ipc import CudaPassing, MappedEnd, open_slots, read_pattern, share_slots, write_pattern
 from greedypipe.workers.links.lane import Lane
@@ -19,23 +21,21 @@ from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.links.nccl import NcclWire, make_nccl_group
 from greedypipe.workers.links.paced_receiver import PacedReceiver
 from greedypipe.workers.links.paced_sender import PacedSender
-from greedypipe.workers.links.pacing import Track
+from greedypipe.workers.links.pacing import DEADLINES, Track, Wire
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.links.self_test import check_patterns, offer_patterns
 from greedypipe.workers.links.slots import BareSlot, payload_bytes
 from greedypipe.workers.links.trial import try_out
 
-SENDER, RECEIVER = 0, 1
-
 
 @dataclass(frozen=True)
 class DeviceLink:
-    """One end of a link, and what it takes to build it.
+    """One end of a link, and what it takes to build it over one transport.
 
     Every method blocks until the other end has been built and both have tested it.
 
     Attributes:
-        store: For this link alone.
+        store: For this link and transport alone.
         device: Of this end's stage.
 
     Raises:
@@ -51,14 +51,14 @@ class DeviceLink:
     is_on_one_host: bool
     patience: Patience
 
-    def nccl_sender(self, slots: int) -> Sender:
-        """The upstream end of a link over NCCL, with `slots` slots."""
-        track, made = try_out(self.store, SENDER, self.patience, partial(self._paced, SENDER, slots))
-        return PacedSender("nccl", track, made, self.layout, timeout_s=self.patience.timeout_s)
+    def paced_sender(self, transport: str, slots: int) -> Sender:
+        """The upstream end of a link over "nccl" or "gloo", with `slots` slots."""
+        track, made = try_out(self.store, SENDER, self.patience, partial(self._paced, transport, SENDER, slots))
+        return PacedSender(transport, track, made, self.layout, timeout_s=self.patience.timeout_s)
 
-    def nccl_receiver(self, slots: int) -> Receiver:
+    def paced_receiver(self, transport: str, slots: int) -> Receiver:
         """The downstream end, likewise."""
-        track, made = try_out(self.store, RECEIVER, self.patience, partial(self._paced, RECEIVER, slots))
+        track, made = try_out(self.store, RECEIVER, self.patience, partial(self._paced, transport, RECEIVER, slots))
         return PacedReceiver(track, made, timeout_s=self.patience.timeout_s)
 
     def ipc_sender(self) -> Sender:
@@ -73,33 +73,40 @@ class DeviceLink:
         control, made = try_out(self.store, RECEIVER, self.patience, partial(self._mapped_receiver, lane, slots))
         return MappedReceiver(control, lane, made, timeout_s=self.patience.timeout_s)
 
-    def _paced(self, end: int, slots: int, patience: Patience, opened: ExitStack) -> tuple[Track, list[BareSlot]]:
+    def _paced(
+        self, transport: str, end: int, slots: int, patience: Patience, opened: ExitStack
+    ) -> tuple[Track, list[BareSlot]]:
         meet, test = ((meet_as_sender, offer_patterns), (meet_as_receiver, check_patterns))[end]
-        store = PrefixStore("nccl", self.store)
-        control = meet(store, self.layout, patience=patience, is_on_one_host=self.is_on_one_host)
+        control = meet(self.store, self.layout, patience=patience, is_on_one_host=self.is_on_one_host)
         opened.callback(control.close)
         lane, size = lane_of(self.device), payload_bytes(self.layout)
         made = [BareSlot(self.layout, new_memory(size, self.device)) for _ in range(slots)]
-        wire = NcclWire(make_nccl_group(PrefixStore("group", store), end, self.device, self.name, patience), end)
+        wire = (self._nccl_wire if transport == "nccl" else self._gloo_wire)(end, lane, patience)
         opened.callback(_abort, wire)
         track = Track(control, wire, lane)
         _in_a_thread(lane, patience, lambda: test(track, made[0].memory, patience.timeout_s / 2))
         return track, made
 
+    def _nccl_wire(self, end: int, lane: Lane, patience: Patience) -> Wire:
+        return NcclWire(make_nccl_group(PrefixStore("group", self.store), end, self.device, self.name, patience), end)
+
+    def _gloo_wire(self, end: int, lane: Lane, patience: Patience) -> Wire:
+        deadline_s = DEADLINES * patience.timeout_s
+        wire = connect_gloo(self.store, "gloo", end, self.layout, patience=patience, deadline_s=deadline_s)
+        return GlooWire(wire, lane, new_buffer(payload_bytes(self.layout), self.device), deadline_s)
+
     def _mapped_receiver(self, lane: Lane, slots: int, patience: Patience, opened: ExitStack) -> MappedEnd:
-        store = PrefixStore("ipc", self.store)
-        control = meet_as_receiver(store, self.layout, patience=patience, is_on_one_host=True)
+        control = meet_as_receiver(self.store, self.layout, patience=patience, is_on_one_host=True)
         opened.callback(control.close)
-        made = share_slots(store, self.layout, slots, self.device, CudaPassing(self.device), patience)
+        made = share_slots(self.store, self.layout, slots, self.device, CudaPassing(self.device), patience)
         end = MappedEnd(control, made)
         _in_a_thread(lane, patience, lambda: read_pattern(end, lane, patience.timeout_s / 2))
         return end
 
     def _mapped_sender(self, lane: Lane, patience: Patience, opened: ExitStack) -> MappedEnd:
-        store = PrefixStore("ipc", self.store)
-        control = meet_as_sender(store, self.layout, patience=patience, is_on_one_host=True)
+        control = meet_as_sender(self.store, self.layout, patience=patience, is_on_one_host=True)
         opened.callback(control.close)
-        end = MappedEnd(control, open_slots(store, self.layout, CudaPassing(self.device), patience))
+        end = MappedEnd(control, open_slots(self.store, self.layout, CudaPassing(self.device), patience))
         _in_a_thread(lane, patience, lambda: write_pattern(end, lane, patience.timeout_s / 2))
         return end
 
@@ -114,6 +121,6 @@ def _in_a_thread(lane: Lane, patience: Patience, test: Callable[[], None]) -> No
     patience.call(run)
 
 
-def _abort(wire: NcclWire) -> None:
+def _abort(wire: Wire) -> None:
     # NCCL may be stuck in what has failed: it is given up, not waited for.
     threading.Thread(target=wire.abort, name="abort a link", daemon=True).start()

@@ -27,6 +27,9 @@ class Lane(Protocol):
     def run(self, work: Callable[[], object]) -> None:
         """Puts work on the stage's stream. Main thread."""
 
+    def run_on_lane(self, work: Callable[[], object]) -> None:
+        """Puts work on this lane. The link's thread."""
+
     def mark_stage(self, mark: Mark) -> None:
         """The mark is reached when everything is done that the stage has put on its stream so far. Main thread."""
 
@@ -57,6 +60,9 @@ class HostLane:
         return None
 
     def run(self, work: Callable[[], object]) -> None:
+        work()
+
+    def run_on_lane(self, work: Callable[[], object]) -> None:
         work()
 
     def mark_stage(self, mark: Mark) -> None:

@@ -57,10 +57,7 @@ def check_patterns(track: Track, memory: Tensor, timeout_s: float) -> None:
         settle(track.control, track.lane, arrived, timeout_s)
         if not torch.equal(part, pattern(len(part), part.device)):
             track.control.put(WRONG)
-            raise Unfit(
-                f"of {len(part):,} bytes from {track.control.peer} others arrived than were sent; NCCL_P2P_DISABLE=1 may "
-                "help, NCCL_DEBUG=INFO says what NCCL does"
-            )
+            raise Unfit(f"of {len(part):,} bytes from {track.control.peer} others arrived than were sent")
         track.control.put(RIGHT)
 
 

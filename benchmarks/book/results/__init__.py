@@ -23,6 +23,7 @@ RESULTS: tuple[Result, ...] = (
     methods.DIGITS,
     recipes.MNIST_1D,
     accuracy.LINK_DTYPE,
+    recipes.VQ,
     throughput.THROUGHPUT,
     editions.AGAINST,
     feedback.FEEDBACK,
