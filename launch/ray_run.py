@@ -19,6 +19,7 @@ from greedypipe.launch.config.command_line import RunCommandLine, command, refus
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import DEFAULT_CONFIG, load_config
 from greedypipe.launch.planning.run_plan import make_plan, natural_processes
+from greedypipe.launch.process.launcher import count_gpus_without_driver
 from greedypipe.launch.recovery.exit_codes import INTERRUPTED
 from greedypipe.launch.reporting.screen import make_screen
 
@@ -32,6 +33,7 @@ def main() -> None:
         refuse(f"ray is not installed: {INSTALL}")
     from greedypipe.launch.on_ray.driver import run_on_cluster
 
+    count_gpus_without_driver()
     try:
         config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
         plan = make_plan(config, arguments.stages or natural_processes(config))

@@ -41,6 +41,8 @@ def main() -> None:
             refuse(f"--stages: got {arguments.stages}, but the launcher has started {environment.world_size} (WORLD_SIZE)")
         if remark := launcher.remark():
             print(f"greedypipe: {remark}", file=sys.stderr, flush=True)
+        # A keeper forks.
+        launcher.count_gpus_without_driver()
         config = load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
         if arguments.print_config:
             _print_on_rank_0(environment, dump_config(config).rstrip())

@@ -21,6 +21,12 @@ def reset_peak_memory() -> None:
         CLEAR.write_text(RESET_PEAK, encoding="utf-8")
 
 
+def reset_peak_on(device: torch.device) -> None:
+    """Restarts the measurement of a GPU's memory, behind whatever has tried blocks out there; no-op for the CPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """Largest memory since `reset_peak_memory`: a GPU's allocations, or else the process's resident memory.
 

@@ -188,11 +188,15 @@ class Placement:
     def device_of(local_rank: int, config: PlacementConfig) -> torch.device:
         """The device of a process; the GPUs of a host are assigned to its processes in turn.
 
+        They are counted without the driver (by NVML, where torch finds it): this process may still fork, and a child of one
+        that has started CUDA could not.
+
         Raises:
             ValueError: CUDA is requested but not available.
         """
-        if config.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("placement.device: got 'cuda', but torch sees no GPU here; use cpu or auto")
-        if config.device == "cpu" or not torch.cuda.is_available():
+        if config.device == "cpu":
             return torch.device("cpu")
-        return torch.device("cuda", local_rank % torch.cuda.device_count())
+        gpus = torch.cuda.device_count()
+        if config.device == "cuda" and not gpus:
+            raise ValueError("placement.device: got 'cuda', but torch sees no GPU here; use cpu or auto")
+        return torch.device("cuda", local_rank % gpus) if gpus else torch.device("cpu")

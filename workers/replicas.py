@@ -1,6 +1,7 @@
 """Joint work of the replicas of one stage: they average gradients and agree on decisions."""
 
 import datetime
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -14,7 +15,9 @@ from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.feedback import NOTHING, Feedback, Learned
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
+from greedypipe.workers.devices.current import make_current
 from greedypipe.workers.links.gloo_group import make_gloo_group
+from greedypipe.workers.links.nccl import ENVIRONMENT
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.placement import Seat, part_of
 from greedypipe.workers.state_rows import joined_state, packed, room_for, rows_of, unpacked
@@ -60,14 +63,15 @@ class DataParallel:
     the group's deadline, or when that replica is gone.
 
     Args:
-        group: All replicas, each under its number; gloo's or NCCL's.
-        device: Device of the blocks.
+        group: All replicas, each under its number, for tensors on the blocks' device; gloo's or NCCL's.
+        host_group: The same for what the host decides; gloo's. A flag on a GPU would have to be read back in every batch.
     """
 
-    def __init__(self, seat: Seat, group: Any, device: torch.device) -> None:
+    def __init__(self, seat: Seat, group: Any, host_group: Any) -> None:
         self._seat = seat
         self._group: Any = group
-        self._flag = torch.zeros(1, dtype=torch.int32, device=device)
+        self._host_group: Any = host_group
+        self._flag = torch.zeros(1, dtype=torch.int32)
 
     def share_learning(self, blocks: Sequence[Block]) -> Sequence[AnyBlock]:
         for block in blocks:
@@ -79,7 +83,7 @@ class DataParallel:
         largest = dist.AllreduceOptions()
         largest.reduceOp = dist.ReduceOp.MAX
         with self.waiting():
-            self._group.allreduce([self._flag], largest).wait()
+            self._host_group.allreduce([self._flag], largest).wait()
         return bool(self._flag.item())
 
     def states(self, blocks: Sequence[Block]) -> list[dict[str, Any]]:
@@ -103,7 +107,7 @@ class DataParallel:
         return joined_state(block, rows, others) if others else block.state_dict()
 
     def close(self) -> None:
-        self._group = None
+        self._group = self._host_group = None
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Gives every replica the first one's tensors. Blocks until they have come."""
@@ -181,17 +185,28 @@ def join_replicas(seat: Seat, store: Store, device: torch.device, timeout_s: flo
     if seat.replicas == 1:
         return Unreplicated()
     own, patience = PrefixStore(f"replicas{seat.stage}", store), Patience(_others(seat), timeout_s, is_over)
-    if device.type == "cuda":
-        return DataParallel(seat, patience.call(lambda: _nccl_group(seat, own, timeout_s)), device)
-    group = make_gloo_group(own, seat.replica, seat.replicas, patience=patience, deadline_s=timeout_s)
-    return DataParallel(seat, group, device)
+    host_group = make_gloo_group(own, seat.replica, seat.replicas, patience=patience, deadline_s=timeout_s)
+    if device.type != "cuda":
+        return DataParallel(seat, host_group, host_group)
+    group = patience.call(lambda: _nccl_group(seat, PrefixStore("nccl", own), device, timeout_s))
+    return DataParallel(seat, group, host_group)
 
 
-def _nccl_group(seat: Seat, store: Store, timeout_s: float) -> Any:
+def _nccl_group(seat: Seat, store: Store, device: torch.device, timeout_s: float) -> Any:
+    """Connects one replica at once, on its own device. Not yet run on a GPU.
+
+    A replica that is lost leaves the others waiting on their devices: the supervisor finds and ends them.
+    """
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     nccl: Any = dist.ProcessGroupNCCL
     options = nccl.Options()
     options._timeout = datetime.timedelta(seconds=timeout_s)
-    return nccl(store, seat.replica, seat.replicas, options)
+    options.group_name = f"replicas of stage {seat.stage}"
+    make_current(device)
+    group = nccl(store, seat.replica, seat.replicas, options)
+    group.eager_connect_single_device(device)
+    return group
 
 
 def _others(seat: Seat) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from multiprocessing import forkserver
 from typing import Any
 
+from greedypipe.launch.process.launcher import count_gpus_without_driver
 from greedypipe.workers.lifeline import start_fork_server
 
 RANKS_NEED = ("torch", "torch.distributed", "torch._dynamo", "greedypipe.launch.on_host.ranks")
@@ -24,6 +25,7 @@ def start(preload: Sequence[str]) -> None:
     """
     # One thread per process unless the user says otherwise, as under torchrun; read when torch is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    count_gpus_without_driver()
     start_fork_server(preload)
 
 

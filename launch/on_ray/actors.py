@@ -13,6 +13,7 @@ from torch.distributed import PrefixStore, Store
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process.environment import Environment, host_store
+from greedypipe.launch.process.launcher import count_gpus_without_driver
 from greedypipe.launch.process.rank import run_told
 from greedypipe.launch.recovery.life import Life
 from greedypipe.launch.reporting.console import PlainConsole
@@ -74,6 +75,7 @@ class StageProcess:
             The exit code.
         """
         os.environ |= variables
+        count_gpus_without_driver()
         environment = Environment.read()
         torch.set_num_threads(1)
         plan = make_plan(RunConfig.model_validate(yaml.safe_load(config)), environment.world_size)

@@ -1,4 +1,4 @@
-"""What a launcher has set for this process, and what is wrong where that was another one than torchrun.
+"""What a launcher has set for this process, what is wrong where that was another one than torchrun, and what torch is told.
 
 Imports nothing heavy: `greedypipe train` asks before it imports torch.
 """
@@ -10,6 +10,17 @@ NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
 COPIES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 """How many copies of a command srun or mpirun has started."""
 HOW_TO_START = "start with torchrun or `greedypipe train`, or unset what another launcher has left"
+
+NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+
+
+def count_gpus_without_driver() -> None:
+    """Has torch ask NVML whether there are GPUs, in this process and those that it starts, wherever anything asks torch.
+
+    By default torch starts the driver to find out, and children of a process that has done so cannot use a GPU: a fork
+    server and a keeper would have none. What a user has set stays.
+    """
+    os.environ.setdefault(NVML_CHECK, "1")
 
 
 def problem() -> str:

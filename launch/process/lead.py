@@ -1,5 +1,6 @@
 """What rank 0 does next to its own stage: it shows the run to its user, and writes the results."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -17,10 +18,14 @@ from greedypipe.launch.reporting.trackers import Run, make_trackers
 from greedypipe.workers.atomic import write_record
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.activity import Activity
-from greedypipe.workers.telemetry.records import StageRow
+from greedypipe.workers.telemetry.board import Board, wait_for
+from greedypipe.workers.telemetry.records import Gpu, StageRow
 from greedypipe.workers.telemetry.results import Prediction, StageReport, Summary
 from greedypipe.workers.telemetry.summary_file import read_summary, write_summary
-from greedypipe.workers.telemetry.topics import STATUS, TRACE
+from greedypipe.workers.telemetry.topics import GPU, STATUS, TRACE
+
+GPUS_S = 10.0
+"""How long the headline waits for processes that have not yet said which GPU they are on."""
 
 
 class Leader:
@@ -81,12 +86,22 @@ class Leader:
         member.status.now(Activity.SAVE)
         write_record(origin.folder / "config.yaml", dump_config(plan.config))
         if attempt.number == 0 and member.incarnation == 0:
-            self._screen.print(headline(plan))
-            self._screen.print(start_table(plan))
+            gpus = _gpus(member.board)
+            self._screen.print(headline(plan, gpus))
+            self._screen.print(start_table(plan, gpus))
         settings = plan.config.model_dump(mode="json")
         trackers = make_trackers(Run(origin.folder, settings, plan.blueprint.num_blocks, plan.config.logging))
         epochs = expected_epochs(plan, origin.batch_id, origin.evaluated)
         return Monitor(member.board, plan, origin.folder, epochs, trackers, self._screen)
+
+
+def _gpus(board: Board) -> list[Gpu | None]:
+    """The GPUs of all processes, by rank; empty where the run uses none. Waits a few seconds for those that start late."""
+    if not board.posted(GPU):
+        return []
+    with contextlib.suppress(TimeoutError):
+        wait_for(lambda: board.complete(GPU), GPUS_S, lambda: "the other processes' GPUs")
+    return board.read(GPU)
 
 
 def _wait_for_reports(member: Member, attempt: Attempt) -> list[StageReport]:

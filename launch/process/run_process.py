@@ -18,8 +18,11 @@ from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.recovery.supervisor import Supervisor
 from greedypipe.launch.reporting.screen import Screen
-from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory
+from greedypipe.workers.devices.current import make_current
+from greedypipe.workers.devices.gpu import gpu_of
+from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory, reset_peak_on
 from greedypipe.workers.telemetry.results import StageReport
+from greedypipe.workers.telemetry.topics import GPU
 
 RELEASE_S = 5.0
 """How long the folder's lock may take to become free: another host may not know yet that its last owner is gone."""
@@ -34,6 +37,10 @@ def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
     """
     leader = Leader(screen, time.perf_counter())
     faults = member.plan.config.faults
+    device = member.plan.placement.device_of(member.local_rank, member.plan.config.placement)
+    make_current(device)
+    if gpu := gpu_of(device):
+        member.board.post(GPU, member.rank, gpu)
     reset_peak_memory()
     torch.set_num_threads(member.plan.config.placement.threads)
     keep_freed_memory()
@@ -50,7 +57,7 @@ def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
         recovery = recovery_for(member)
         try:
             with FolderLock(member.folder, RELEASE_S) if member.rank == 0 else contextlib.nullcontext():
-                done = _attempt_until_done(member, recovery, leader, supervisor)
+                done = _attempt_until_done(member, device, recovery, leader, supervisor)
         except RunIsOver:
             return 0
     recovery.say_last(done.report)
@@ -65,11 +72,13 @@ class _Done:
     report: StageReport
 
 
-def _attempt_until_done(member: Member, recovery: Recovery, leader: Leader, supervisor: Supervisor) -> _Done:
+def _attempt_until_done(
+    member: Member, device: torch.device, recovery: Recovery, leader: Leader, supervisor: Supervisor
+) -> _Done:
     untrained = member
     while True:
         try:
-            done = _try_once(untrained, recovery.begin(), leader, supervisor)
+            done = _try_once(untrained, device, recovery.begin(), leader, supervisor)
             recovery.leave(done.report)
             return done
         except ConnectionError as error:
@@ -78,16 +87,16 @@ def _attempt_until_done(member: Member, recovery: Recovery, leader: Leader, supe
             untrained = replace(member, plan=member.plan.redrawn())
 
 
-def _try_once(member: Member, attempt: Attempt, leader: Leader, supervisor: Supervisor) -> _Done:
+def _try_once(member: Member, device: torch.device, attempt: Attempt, leader: Leader, supervisor: Supervisor) -> _Done:
     """One attempt by a member with an untrained plan."""
     plan, leads = member.plan, member.rank == 0
     if attempt.origin.is_over:
         if leads:
             leader.show_finished(attempt.origin.folder)
         raise RunIsOver
-    device = plan.placement.device_of(member.local_rank, plan.config.placement)
     settled, predicted = settle_cut(resumed_plan(plan, attempt.origin), member.board, member.status, device)
     member = replace(member, plan=settled)
+    reset_peak_on(device)
     stage = Stage(member, attempt, device, must_stop=supervisor.told_to_stop)
     report = leader.run(member, attempt, stage, predicted) if leads else stage.run(expect_nothing)
     return _Done(0 if stage.is_finished else REQUEUE, report)

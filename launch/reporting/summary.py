@@ -6,6 +6,7 @@ from dataclasses import fields
 import torch
 
 from greedypipe.pipeline.block import Block
+from greedypipe.workers.devices.gpu import gpu_versions, report_gpu
 from greedypipe.workers.inbox import MessageStream
 from greedypipe.workers.lines import Line
 from greedypipe.workers.links.interface import LinkStats, Sender
@@ -69,6 +70,7 @@ def report_stage(
         link=_link_report(outbox.stats),
         back=_link_report(before.stats) if before.stats else None,
         feedback_age_mean=behind.age_mean,
+        gpu=report_gpu(blocks[0].device),
     )
 
 
@@ -114,7 +116,7 @@ def summarise(
         train_s=train_s,
         stages=reports,
         evaluations=evaluations,
-        versions=versions(),
+        versions=versions() | gpu_versions(),
         hardware=hardware(),
         predicted=predicted,
     )

@@ -7,10 +7,11 @@ from typing import Any
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.launch.reporting.fitting import Column, FittingTable
 from greedypipe.workers.data.info import DataInfo
+from greedypipe.workers.devices.gpu import sharing
 from greedypipe.workers.output import printable
 from greedypipe.workers.telemetry.activity import Activity, sentence
 from greedypipe.workers.telemetry.phrases import count_of, range_of_layers, way_of_training
-from greedypipe.workers.telemetry.records import StageRow
+from greedypipe.workers.telemetry.records import Gpu, StageRow
 from greedypipe.workers.telemetry.results import Evaluation, RunEnd, Summary
 
 START_COLUMNS = (
@@ -55,8 +56,12 @@ MOST_CLASSES = 10
 """That are shown by name."""
 
 
-def start_table(plan: Plan) -> FittingTable:
-    """One row per block: the stage that hosts it, its layers, and what it sends."""
+def start_table(plan: Plan, gpus: Sequence[Gpu | None] = ()) -> FittingTable:
+    """One row per block: the stage that hosts it, its layers, and what it sends.
+
+    Args:
+        gpus: By rank; empty without GPUs.
+    """
     table = FittingTable(START_COLUMNS)
     blueprint, stages = plan.blueprint, plan.placement.num_stages
     for stage in range(stages):
@@ -72,14 +77,15 @@ def start_table(plan: Plan) -> FittingTable:
                 "classifier" if index == blueprint.num_blocks - 1 else plan.config.head.name,
                 " x ".join(map(str, blueprint.shapes[index].output)),
                 f"{plan.layout_after(stage).slot_bytes:,}" if sends else "",
-                _device(plan, stage) if is_first else "",
+                _device(plan, stage, gpus) if is_first else "",
             )
     return table
 
 
-def _device(plan: Plan, stage: int) -> str:
-    """The devices of a stage's replicas if all processes run on one host."""
-    devices = [str(plan.placement.device_of(seat.rank, plan.config.placement)) for seat in plan.placement.replicas_of(stage)]
+def _device(plan: Plan, stage: int, gpus: Sequence[Gpu | None]) -> str:
+    """The devices of a stage's replicas."""
+    known = dict(enumerate(gpus))
+    devices = [gpu.device if (gpu := known.get(seat.rank)) else "cpu" for seat in plan.placement.replicas_of(stage)]
     return f"{len(devices)} x {devices[0]}" if len(set(devices)) < len(devices) else " ".join(devices)
 
 
@@ -197,8 +203,12 @@ def _predicted(summary: Summary) -> str:
     return f"cut at [{cut}]; predicted {predicted.samples_per_s:,.0f} samples/s, {quotient:.2f} times the measured rate\n"
 
 
-def headline(plan: Plan) -> str:
-    """What is trained on what, and how."""
+def headline(plan: Plan, gpus: Sequence[Gpu | None] = ()) -> str:
+    """What is trained on what, and how; and which processes share a GPU.
+
+    Args:
+        gpus: By rank; empty without GPUs.
+    """
     config, data = plan.config, plan.data
     shape, what = " x ".join(map(str, data.input_shape)), "images" if data.has_images else "samples"
     return (
@@ -207,7 +217,7 @@ def headline(plan: Plan) -> str:
         f"{count_of(plan.blueprint.num_blocks, 'block')} in {count_of(plan.placement.num_processes, 'process', 'es')}, "
         f"batch {config.data.batch_size}, "
         f"{config.training.precision}, {plan.blueprint.epochs} epochs of {plan.blueprint.steps_per_epoch} steps\n"
-        + "\n".join(data_lines(data))
+        + "\n".join([*sharing(filter(None, gpus)), *data_lines(data)])
     )
 
 

@@ -19,7 +19,6 @@ class Space:
         size: Rows of the map, or length of the signal.
         norm: Builds a batch normalisation of so many channels.
         max_pool: Builds a pool of 2 by the maximum.
-        average_pool: Builds a pool of 2 by the mean.
     """
 
     dimensions: int
@@ -27,9 +26,15 @@ class Space:
     size: int
     norm: Callable[[int], nn.Module]
     max_pool: Callable[[int], nn.Module]
-    average_pool: Callable[[int], nn.Module]
+    _pool: Any
     _convolution: Any
     _pool_to: Any
+    _is_square: bool = True
+
+    def average_pool(self, window: int) -> nn.Module:
+        """A pool of so many positions in every dimension by the mean."""
+        built: nn.Module = self._pool(window)
+        return built
 
     def conv(self, before: int, after: int, kernel: int, *, stride: int = 1, bias: bool = False) -> nn.Module:
         """A convolution that keeps the size, up to its stride."""
@@ -40,9 +45,17 @@ class Space:
         """Such a convolution without bias, batch normalisation and ReLU."""
         return nn.Sequential(self.conv(before, after, kernel, stride=stride), self.norm(after), nn.ReLU())
 
-    def pool_to(self, size: int) -> nn.Module:
-        """Averages down to `size` positions in every dimension."""
-        built: nn.Module = self._pool_to(size)
+    def pool_to(self, size: int, rows: int | None = None) -> nn.Module:
+        """Averages down to `size` positions in every dimension, from `rows`; None: the activation's.
+
+        Where the windows are alike, and a fixed pool has the bits of an adaptive one, it is a fixed one, whose backward pass
+        is repeatable on a GPU. An adaptive one adds there in no fixed order, and torch refuses it where it is told to compute
+        repeatably: windows of different sizes, and squares whose side is no power of two, whose mean is rounded otherwise. A
+        mean over all is repeatable as it is.
+        """
+        window, rest = divmod(rows or self.size, size)
+        is_exact = self.dimensions == 1 or (self._is_square and window.bit_count() == 1)
+        built: nn.Module = self._pool(window) if size > 1 and not rest and is_exact else self._pool_to(size)
         return built
 
     def positions(self, size: int) -> int:
@@ -54,7 +67,7 @@ class Space:
         length."""
         # The papers pool to 2 x 2; a 1 x 1 map pooled "up" to that would only repeat every feature four times.
         pooled = min(2, size)
-        return [self.pool_to(pooled), nn.Flatten()], channels * self.positions(pooled)
+        return [self.pool_to(pooled, size), nn.Flatten()], channels * self.positions(pooled)
 
 
 def has_space(site: Site) -> bool:
@@ -64,7 +77,17 @@ def has_space(site: Site) -> bool:
 
 def space_of(site: Site) -> Space:
     """The space of the activation at `site`, which is a map or a signal."""
-    channels, size, *_ = site.shapes.output
+    channels, size, *columns = site.shapes.output
     if len(site.shapes.output) == 2:
         return Space(1, channels, size, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d, nn.Conv1d, nn.AdaptiveAvgPool1d)
-    return Space(2, channels, size, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Conv2d, nn.AdaptiveAvgPool2d)
+    return Space(
+        2,
+        channels,
+        size,
+        nn.BatchNorm2d,
+        nn.MaxPool2d,
+        nn.AvgPool2d,
+        nn.Conv2d,
+        nn.AdaptiveAvgPool2d,
+        _is_square=columns == [size],
+    )

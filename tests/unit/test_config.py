@@ -307,7 +307,7 @@ def test_a_file_that_is_a_list_is_refused(tmp_path: Path) -> None:
 
 
 def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert complaints("placement.device=cuda") == [
         "placement.device: got 'cuda', but torch sees no GPU here; use cpu or auto"
     ]

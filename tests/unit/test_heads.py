@@ -43,7 +43,9 @@ def _line(module: nn.Module) -> str:
         case nn.BatchNorm1d() | nn.BatchNorm2d():
             return f"bn {module.num_features}"
         case nn.AdaptiveAvgPool2d():
-            return f"pool {module.output_size}"
+            return f"pool to {module.output_size}"
+        case nn.AvgPool2d():
+            return f"pool by {module.kernel_size}"
         case _:
             return type(module).__name__.lower()
 
@@ -79,7 +81,7 @@ def test_every_parameter_of_a_head_is_trained(name: str, shape: tuple[int, ...])
 
 
 def test_linear_pools_and_has_one_layer() -> None:
-    assert outline(build_on_meta("linear", (128, 16, 16))) == ["pool 5", "flatten", "linear 3200 10"]
+    assert outline(build_on_meta("linear", (128, 16, 16))) == ["pool to 5", "flatten", "linear 3200 10"]
 
 
 def test_mlp_has_one_hidden_layer_and_sees_every_position() -> None:
@@ -88,8 +90,8 @@ def test_mlp_has_one_hidden_layer_and_sees_every_position() -> None:
 
 def test_mlp_aux_pools_to_2_by_2_and_has_three_hidden_layers_of_width_4c() -> None:
     assert outline(build_on_meta("mlp_aux", (128, 32, 32))) == [
-        "pool 8",
-        "pool 2",
+        "pool by 4",
+        "pool by 4",
         "flatten",
         *["linear 512 512", "bn 512", "relu"] * 3,
         "linear 512 10",
@@ -98,9 +100,9 @@ def test_mlp_aux_pools_to_2_by_2_and_has_three_hidden_layers_of_width_4c() -> No
 
 def test_mlp_sr_has_three_1x1_convolutions_on_16_times_fewer_positions_and_then_mlp_aux() -> None:
     assert outline(build_on_meta("mlp_sr", (128, 32, 32))) == [
-        "pool 8",
+        "pool by 4",
         *["conv1 128 128 no bias", "bn 128", "relu"] * 3,
-        "pool 2",
+        "pool by 4",
         "flatten",
         *["linear 512 512", "bn 512", "relu"] * 3,
         "linear 512 10",
@@ -110,7 +112,7 @@ def test_mlp_sr_has_three_1x1_convolutions_on_16_times_fewer_positions_and_then_
 def test_cnn_has_two_3x3_convolutions_before_it_pools() -> None:
     assert outline(build_on_meta("cnn", (128, 32, 32))) == [
         *["conv3 128 128 no bias", "bn 128", "relu"] * 2,
-        "pool 2",
+        "pool by 16",
         "bn 128",
         "flatten",
         "linear 512 10",

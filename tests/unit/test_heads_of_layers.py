@@ -49,11 +49,11 @@ def layer(*modules: nn.Module) -> Layer:
 @pytest.mark.parametrize(
     ("size", "behind", "expected"),
     [
-        (8, nn.MaxPool2d(2), ["avgpool2d", "conv3 8 16 no bias", "bn 16", "relu", "maxpool2d", "pool 2"]),
-        (8, nn.Identity(), ["avgpool2d", "conv3 8 16 no bias", "bn 16", "relu", "pool 2"]),
-        (5, nn.MaxPool2d(2), ["avgpool2d", "conv3 8 16 no bias", "bn 16", "relu", "pool 2"]),
-        (4, nn.MaxPool2d(2), ["conv3 8 16 no bias", "bn 16", "relu", "maxpool2d", "pool 2"]),
-        (1, nn.MaxPool2d(2), ["conv3 8 16 no bias", "bn 16", "relu", "pool 1"]),
+        (8, nn.MaxPool2d(2), ["pool by 2", "conv3 8 16 no bias", "bn 16", "relu", "maxpool2d", "pool by 1"]),
+        (8, nn.Identity(), ["pool by 2", "conv3 8 16 no bias", "bn 16", "relu", "pool by 2"]),
+        (5, nn.MaxPool2d(2), ["pool by 2", "conv3 8 16 no bias", "bn 16", "relu", "pool by 1"]),
+        (4, nn.MaxPool2d(2), ["conv3 8 16 no bias", "bn 16", "relu", "maxpool2d", "pool by 1"]),
+        (1, nn.MaxPool2d(2), ["conv3 8 16 no bias", "bn 16", "relu", "pool to 1"]),
     ],
 )
 def test_conv_pools_where_the_next_unit_pools(size: int, behind: nn.Module, expected: list[str]) -> None:
@@ -128,7 +128,7 @@ def test_infopros_head_widens_as_the_network_does() -> None:
         "conv3 16 32 no bias",
         "bn 32",
         "relu",
-        "pool 1",
+        "pool to 1",
         "flatten",
         "linear 32 128",
         "relu",

@@ -26,7 +26,6 @@ def test_more_stages_than_blocks_are_refused() -> None:
 
 
 def test_gpus_are_dealt_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     devices = [Placement((1,) * 4, 4).device_of(rank, PlacementConfig()) for rank in range(4)]
     assert [device.index for device in devices] == [0, 1, 0, 1]

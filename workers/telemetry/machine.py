@@ -36,9 +36,10 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores and GPUs of this host."""
+    """Processor and cores of this host, and its GPUs where this process uses one: no driver is started to ask."""
     cpu = next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
+    gpus = [torch.cuda.get_device_name(index) for index in range(count)]
     return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "gpus": gpus}
 
 

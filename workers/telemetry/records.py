@@ -56,6 +56,20 @@ class StageRow:
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """The GPU of a process.
+
+    Attributes:
+        device: What the process calls it, e.g. "cuda:0".
+        uuid: The same in all processes.
+    """
+
+    device: str
+    name: str
+    uuid: str
+
+
+@dataclass(frozen=True)
 class Victim:
     """A process that does not answer, to be killed by another process on its host (launch.recovery.identity)."""
 

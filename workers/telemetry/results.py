@@ -128,6 +128,24 @@ class LinkReport:
 
 
 @dataclass(frozen=True)
+class GpuReport:
+    """What a process has had of its GPU.
+
+    Attributes:
+        device: What the process calls it; its `uuid` is the same in all processes.
+        allocated_bytes: Largest memory of its tensors; `reserved_bytes` is what torch held for them.
+        used_bytes: All that was in use on the GPU at the end: of every process there, with contexts, kernels and NCCL.
+    """
+
+    device: str
+    name: str
+    uuid: str
+    allocated_bytes: int
+    reserved_bytes: int
+    used_bytes: int
+
+
+@dataclass(frozen=True)
 class StageReport:
     """One process of a stage in `summary.json`. Times are of training batches alone; see workers.telemetry.meter.Stopwatch.
 
@@ -145,6 +163,7 @@ class StageReport:
             buffers.stats.STALENESS_LIMIT counts all from there on.
         save_stalled_s: Seconds for which checkpoints have kept it from training.
         records_lost: Lines of its metrics file that could not be written.
+        gpu: Its GPU; None on the CPU.
     """
 
     stage: int
@@ -180,6 +199,7 @@ class StageReport:
     wait_feedback_fraction: float = 0.0
     back: LinkReport | None = None
     feedback_age_mean: float | None = None
+    gpu: GpuReport | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@
 | origin_of     | rank 0                           | every process when an attempt begins                |
 | ready_for     | every process                    | every process when an attempt begins                |
 | done_with     | rank 0                           | every process that leaves                           |
+| GPU           | every process on a GPU           | rank 0                                              |
 | INCARNATION   | every process                    | both ends of every link                             |
 | report_of     | every process                    | rank 0                                              |
 | evaluation_of | every process                    | the monitor, the committer                          |
@@ -30,6 +31,7 @@ from greedypipe.workers.telemetry.records import (
     Beginning,
     Cause,
     EvaluationPart,
+    Gpu,
     KeeperRow,
     Number,
     Passed,
@@ -77,6 +79,7 @@ KEEPER: Topic[KeeperRow] = Topic("keeper", Validator(KeeperRow))
 CAUSE: Topic[Cause] = Topic("cause", Validator(Cause))
 FOLDER: Topic[str] = Topic("folder", _TEXT)
 ORIGIN: Topic[Beginning] = Topic("origin", _BEGINNING)
+GPU: Topic[Gpu] = Topic("gpu", Validator(Gpu))
 INCARNATION: Topic[int] = Topic("incarnation", _NUMBER)
 TRACE: Topic[Spans] = Topic("trace", Validator(Spans))
 CUT: Topic[Prediction] = Topic("cut", Validator(Prediction))
