@@ -41,13 +41,20 @@ PATHS = (
         (
             ("mapped", "rank 1: transfers"),
             ("links", "conformance"),
+            ("links", "ipc, rank 1"),
             ("equivalence", "ipc, 2 processes"),
             ("equivalence", "ipc, 4 processes"),
         ),
     ),
     CudaPath(
         "NCCL between two processes of one GPU, over the loopback's sockets",
-        (("nccl_alone", "abort"), ("nccl_pair", "rank 1: transfers"), ("nccl_lost", "peer is killed")),
+        (
+            ("nccl_alone", "abort"),
+            ("nccl_pair", "rank 1: transfers"),
+            ("nccl_lost", "peer is killed"),
+            ("links", "conformance"),
+            ("links", "nccl, rank 1"),
+        ),
     ),
     CudaPath("links over NCCL between GPUs"),
     CudaPath("replicas of a stage, over NCCL between GPUs"),

@@ -47,7 +47,8 @@ def run(found: Facts, setting: Setting) -> None:
     for number, (name, (processes, overrides, own)) in enumerate(PIPELINES.items()):
         if not setting.pretend or name in PRETENDED:
             work = partial(_pipeline, setting, f"equivalence{number}", processes, [*overrides, *own])
-            found.attempt(name, lambda work=work, overrides=overrides: work(reference(overrides)))
+            equal = found.attempt(name, lambda work=work, overrides=overrides: work(reference(overrides)))
+            found.row("equivalence", run=name, equals_the_reference_bit_for_bit="yes" if equal else "no")
 
 
 def _pipeline(

@@ -34,6 +34,7 @@ def run(found: Facts, setting: Setting) -> None:
     if not setting.pretend:
         found.attempt("memory", partial(_memory, found, setting))
         found.attempt("waits", partial(_waits, found, setting))
+        found.attempt("kernels", partial(_kernels, found, setting))
         for graphs in ("off", "on"):
             for processes in PIPELINES if graphs == "off" else PIPELINES[-1:]:
                 name = f"pipeline of {processes}, graphs {graphs}"
@@ -135,6 +136,21 @@ def _waits(found: Facts, setting: Setting) -> None:
         torch.cuda.set_sync_debug_mode("default")
         count = sum("synchroniz" in str(one.message) for one in told)
         found.row("waits", block=block.index, per_1000_turns=round(1000 * count / STEPS))
+
+
+def _kernels(found: Facts, setting: Setting) -> None:
+    """What a turn of a block puts on the GPU: kernels and copies, as torch's profiler counts them."""
+    device, kinds = device_of(setting), [torch.profiler.ProfilerActivity.CUDA]
+    _, blocks = blocks_of(_overrides(BLOCKS), device)
+    for block in blocks:
+        x, batch = _given(block, ROWS, device)
+        _turn(block, x, batch)
+        torch.cuda.synchronize()
+        with torch.profiler.profile(activities=kinds) as told:
+            _turn(block, x, batch)
+            torch.cuda.synchronize()
+        on_gpu = [one for one in told.key_averages() if one.device_type == torch.autograd.DeviceType.CUDA]
+        found.row("kernels", block=block.index, per_turn=sum(one.count for one in on_gpu))
 
 
 def _pipeline(found: Facts, setting: Setting, processes: int, graphs: str) -> dict[str, Any]:
