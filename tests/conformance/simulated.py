@@ -154,8 +154,8 @@ class SimulatedWires:
     def __init__(self, device: SimulatedDevice, lanes: tuple["SimulatedLane", "SimulatedLane"]) -> None:
         self.device = device
         self.is_aborted = False
-        self.longest_wait_s = 0.0
-        """For how long one half was on its lane while the other end had not put its own on."""
+        self.waits_s: list[float] = []
+        """For how long one half of each transfer was on its lane while the other end had not put its own on."""
         self.halves = HalfWire(self, lanes[0].own, lanes[1].own, True), HalfWire(self, lanes[1].own, lanes[0].own, False)
 
 
@@ -195,7 +195,7 @@ class Half:
             return
         other = self.wires.device.pop(self.other)
         assert isinstance(other, Half)
-        self.wires.longest_wait_s = max(self.wires.longest_wait_s, abs(self.since - other.since))
+        self.wires.waits_s.append(abs(self.since - other.since))
         source, target = (self, other) if self.is_sender else (other, self)
         assert len(source.memory) == len(target.memory)
         target.memory.copy_(source.memory)

@@ -15,14 +15,15 @@ from greedypipe.workers.links import connect, device_link, meeting, nccl
 from greedypipe.workers.links.connect import LinkEnd
 from greedypipe.workers.links.gloo import ProcessGroupReceiver, ProcessGroupSender
 from greedypipe.workers.links.interface import LinkConfig
+from greedypipe.workers.links.lane import HostLane
 from greedypipe.workers.links.mapped import MappedReceiver, MappedSender
-from greedypipe.workers.links.messages import Kind, MessageLayout
+from greedypipe.workers.links.messages import Kind, Message, MessageLayout
 from greedypipe.workers.links.nccl import ENVIRONMENT, NcclWire, make_nccl_group
 from greedypipe.workers.links.paced_receiver import PacedReceiver
 from greedypipe.workers.links.paced_sender import PacedSender
 from greedypipe.workers.links.patience import GivenUp, Patience
 from tests.conformance.implementations import LABELS, LAYOUT, SHORT_S, TIMEOUT_S
-from tests.conformance.stand_ins import CPU, FakeGroup, FakePassing, make_fake_group
+from tests.conformance.stand_ins import CPU, FakeGroup, FakePassing, make_fake_group, mapped_ends
 from tests.conformance.test_links import assert_same, message
 
 CLASSES = {"nccl": (PacedSender, PacedReceiver), "ipc": (MappedSender, MappedReceiver)}
@@ -254,3 +255,18 @@ def test_a_wire_is_aborted_once() -> None:
     wire = NcclWire(group, 0)
     wire.abort(), wire.abort()
     assert aborted == [1]
+
+
+def test_hundreds_of_messages_that_a_sender_has_heard_nothing_of_are_known_to_be_taken() -> None:
+    """More words than the socket has room for, when the receiver is closed."""
+    count = 1000
+    sender, receiver = mapped_ends(LAYOUT, count, TIMEOUT_S, (HostLane(), HostLane()))
+    with ThreadPoolExecutor(1) as thread:
+        sending = thread.submit(lambda: [sender.send(Message(Kind.END, number)) for number in range(count)])
+        held = [receiver.receive() for _ in range(count)]
+        sending.result()
+        for received in held:
+            received.release()
+        closing = thread.submit(receiver.close)
+        sender.close()
+        closing.result()

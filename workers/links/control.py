@@ -35,8 +35,6 @@ class ControlSocket:
         self._poked = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Descriptors stay until nobody can use them any more: closing them under another thread would give it a stranger's.
         weakref.finalize(self, _close_all, connection, self._poked)
-        self._poll = select.poll()
-        self._poll.register(self._poked, select.POLLIN)
         self._sending = threading.Lock()
         self._unsent = bytearray()
         self._unread = b""
@@ -118,10 +116,13 @@ class ControlSocket:
 
     def _wait_for_socket(self, timeout_s: float | None, events: int) -> int:
         """Waits for events of the socket or a poke, which it takes; returns what has happened, 0 at the deadline."""
-        self._poll.register(self._socket, events)
-        found = dict(self._poll.poll(None if timeout_s is None else 1000 * max(0.0, timeout_s)))
+        poll = select.poll()  # two threads may wait, one of them to `flush`
+        poll.register(self._poked, select.POLLIN)
+        poll.register(self._socket, events)
+        found = dict(poll.poll(None if timeout_s is None else 1000 * max(0.0, timeout_s)))
         if self._poked in found:
-            os.eventfd_read(self._poked)
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._poked)
         return found.get(self._socket.fileno(), 0) | found.get(self._poked, 0)
 
     def _send(self) -> None:

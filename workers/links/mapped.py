@@ -6,6 +6,7 @@ counts as arrived when its mark is reached, so a stage that waits knows for whom
 up.
 """
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from greedypipe.workers.links.lane import Lane, Mark, wait_for_mark
 from greedypipe.workers.links.messages import HEADER_BYTES, AnyMessage, Message, MessageLayout
 from greedypipe.workers.links.slots import BareSlot
 
+LAST_WORDS_S = 1.0
+"""How long a receiver that is closed waits until its sender has room for what it still has to say."""
 NUMBER = 6
 """Where in a header's packet the number of the slot stands."""
 
@@ -187,6 +190,9 @@ class MappedReceiver(PollingReceiver):
         return self._received(message, mapped, number)
 
     def close(self) -> None:
+        # The sender must know what has been taken, even if it has read none of hundreds of words.
+        with contextlib.suppress(TimeoutError):
+            self._control.flush(LAST_WORDS_S)
         self._control.close()
 
     def _received(self, message: AnyMessage, mapped: MappedSlot, number: int) -> Received:

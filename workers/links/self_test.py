@@ -21,8 +21,9 @@ PRIME = 251
 
 
 def pattern(size: int, device: torch.device) -> Tensor:
-    """Bytes of which no two neighbours are equal, uint8 [size]."""
-    return torch.arange(size, dtype=torch.int64, device=device).mul_(7).remainder_(PRIME).to(torch.uint8)
+    """Bytes of which no two neighbours are equal, and which repeat themselves at no power of two; uint8 [size]."""
+    once = torch.arange(PRIME, dtype=torch.int64, device=device).mul_(7).remainder_(PRIME).to(torch.uint8)
+    return once.repeat(-(-size // PRIME))[:size]
 
 
 def offer_patterns(track: Track, memory: Tensor, timeout_s: float) -> None:
