@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from greedypipe.workers.atomic import reason_of, replacing
+from greedypipe.workers.devices.copies import ClonedStates, Copies
 from greedypipe.workers.telemetry.records import Saved
 
 FINAL = "final"
@@ -57,6 +58,7 @@ class Saver:
         report: Called with the checkpoint's name and the outcome, by `save` in the saver's thread.
         reported: Returns what has been reported of a checkpoint by this process or an earlier life of it; called in the
             saver's thread.
+        copies: What is written; None: clones on the CPU.
     """
 
     def __init__(
@@ -64,13 +66,14 @@ class Saver:
         root: Path,
         report: Callable[[str, Saved], None],
         reported: Callable[[str], Saved | None] = lambda name: None,
+        copies: Copies | None = None,
     ) -> None:
         self._root = root
         self._report = report
         self._reported = reported
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._last: Future[None] | None = None
-        self._copies: Any = None
+        self._copies = copies or ClonedStates()
         self.stalled_s = 0.0
         """Seconds that calls of `save` have blocked."""
 
@@ -78,8 +81,7 @@ class Saver:
         """Starts saving the states of blocks as they are; blocks while the previous checkpoint is still being written."""
         started = time.perf_counter()
         self.wait()
-        self._copies = copied(list(states), self._copies)
-        self._last = self._executor.submit(self._try_to_write, name, self._copies)
+        self._last = self._executor.submit(self._try_to_write, name, self._copies.take(states))
         self.stalled_s += time.perf_counter() - started
 
     def save_now(self, name: str, states: Sequence[dict[str, Any]]) -> None:
@@ -106,7 +108,10 @@ class Saver:
 
     def _try_to_write(self, name: str, states: Sequence[dict[str, Any]]) -> None:
         try:
+            self._copies.wait()
             saved = self._standing(name) or self._write(name, states)
+        except TimeoutError as error:
+            saved = Saved(failure=str(error))
         except OSError as error:
             saved = Saved(failure=f"{self._root / name} cannot be written: {reason_of(error)}")
         except (RuntimeError, FloatingPointError) as error:
@@ -136,25 +141,6 @@ def _is_whole(path: Path, digest: str) -> bool:
             return hashlib.file_digest(file, "sha256").hexdigest() == digest
     except OSError:
         return False
-
-
-def copied(value: Any, into: Any) -> Any:
-    """Copies nested dictionaries and lists of tensors, into the memory of `into`, an earlier copy, wherever that has a
-    tensor of the same shape and dtype in the same place.
-
-    Fresh memory would come from what a step has just freed (workers.memory), and the next step would have to map new
-    pages instead.
-    """
-    if isinstance(value, Tensor):
-        fits = isinstance(into, Tensor) and (into.shape, into.dtype) == (value.shape, value.dtype)
-        return into.copy_(value) if fits else value.detach().clone()
-    if isinstance(value, dict):
-        known = into if isinstance(into, dict) else {}
-        return {key: copied(entry, known.get(key)) for key, entry in value.items()}
-    if isinstance(value, list):
-        earlier = into if isinstance(into, list) and len(into) == len(value) else [None] * len(value)
-        return [copied(entry, known) for entry, known in zip(value, earlier, strict=True)]
-    return value
 
 
 def block_file(index: int) -> str:

@@ -79,12 +79,16 @@ class Counts:
         self._total += len(targets)
 
     def read(self) -> Counted:
-        """All counts, those of the ensemble up to this stage; resets them. Synchronises with the device."""
+        """All counts, those of the ensemble up to this stage; resets them. Synchronises with the device, once."""
+        together, *rest = torch.stack(
+            [one.double() for one in (self._together, *self._right.values(), *self._loss.values())]
+        ).tolist()
+        right, loss = rest[: len(self._right)], rest[len(self._right) :]
         result = Counted(
             self._total,
-            {index: int(count) for index, count in self._right.items()},
-            int(self._together),
-            {index: float(loss) for index, loss in self._loss.items()},
+            {index: int(count) for index, count in zip(self._right, right, strict=True)},
+            int(together),
+            dict(zip(self._loss, loss, strict=True)),
         )
         for count in (*self._right.values(), *self._loss.values(), self._together):
             count.zero_()

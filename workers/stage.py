@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from greedypipe.pipeline.batch import ACTIVATION, LABELS, Batch
 from greedypipe.pipeline.order import Act, turn_order
 from greedypipe.pipeline.task import Task
 from greedypipe.workers.around.shell import AnyBlock
+from greedypipe.workers.devices.gear import CpuGear, Gear
 from greedypipe.workers.evaluation import Counts
 from greedypipe.workers.inbox import MessageStream
 from greedypipe.workers.lines import Lines
@@ -15,7 +16,7 @@ from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.links.messages import Kind, Message
 from greedypipe.workers.placement import stage_name
 from greedypipe.workers.telemetry.activity import Activity
-from greedypipe.workers.telemetry.meter import Meter, MetricsFile, Stopwatch, Waits
+from greedypipe.workers.telemetry.meter import MetricsFile, Waits
 from greedypipe.workers.telemetry.records import EvaluationPart
 from greedypipe.workers.telemetry.results import PassRecord, StepRecord
 from greedypipe.workers.telemetry.status import StageStatus
@@ -35,6 +36,7 @@ class Results:
         publish: Called with every finished evaluation.
         save: Called at every checkpoint mark with its batch_id; must return soon.
         finish: Called at the end of the stream with its batch_id, when the next stage has been sent it: saves and reports.
+        gear: The parts of the stage that depend on its device.
     """
 
     metrics: MetricsFile
@@ -42,6 +44,7 @@ class Results:
     publish: Callable[[EvaluationPart], None]
     save: Callable[[int], None]
     finish: Callable[[int], None]
+    gear: Gear = field(default_factory=CpuGear)
 
 
 class StageWorker:
@@ -86,9 +89,9 @@ class StageWorker:
         self._status = status
         self._downstream = stage_name(status.stage + 1)
         self._results = results
-        self._meters = {block.index: Meter(block, results.interval_steps) for block in blocks}
+        self._meters = {block.index: results.gear.meter(block, results.interval_steps) for block in blocks}
         self._counts = Counts([block.index for block in blocks], task, self._device)
-        self.watch = Stopwatch()
+        self.watch = results.gear.watch
 
     def run(self) -> None:
         """Runs until the stream ends; blocks until the next stage has taken everything."""
@@ -173,6 +176,7 @@ class StageWorker:
 
     def _finish_evaluation(self, message: Message) -> None:
         for block in self._blocks:
+            self._write_unread(block)
             self._write_metrics(block)
         counted = self._counts.read()
         ensemble = counted.ensemble if self._outbox.is_dead_end else None
@@ -192,6 +196,8 @@ class StageWorker:
             # It was sent when this process had died, and counted as finished. Another end will follow.
             return
         self._send(message)
+        for block in self._blocks:
+            self._write_unread(block)
         self._lines.end()
         self._inbox.read_each_once()
         self._results.finish(message.batch_id)
@@ -209,10 +215,16 @@ class StageWorker:
                 raise
             raise InheritedFailure(f"{error}; so are the activations that {self._status.seat.name} receives") from error
 
+    def _write_unread(self, block: AnyBlock) -> None:
+        """Writes what has been due since the device had more to do than to be read."""
+        while self._meters[block.index].has_unread:
+            self._write_metrics(block)
+
     def _write_metrics(self, block: AnyBlock) -> None:
-        loss = self._meters[block.index].read()
-        if loss is None:
+        read = self._meters[block.index].read()
+        if read is None:
             return
+        loss, turn, batch_id = read
         watch, stats = self.watch, self._inbox.stats()
         self._status.learning_rate = self._status.learning_rate | {block.index: block.learning_rate}
         self._status.loss = self._status.loss | {block.index: loss}
@@ -223,8 +235,8 @@ class StageWorker:
         self._status.staleness_mean, self._status.reuse_mean = stats.staleness_mean, stats.reuse_mean
         record = StepRecord(
             block=block.index,
-            step=block.turn,
-            batch_id=self._status.batch_id,
+            step=turn,
+            batch_id=batch_id,
             loss=loss,
             lr=block.learning_rate,
             samples_per_s=watch.samples_per_s,

@@ -22,6 +22,7 @@ from greedypipe.workers.around.shell import AnyBlock
 from greedypipe.workers.around.trace import Tracing, make_tracing
 from greedypipe.workers.block_files import FINAL, Saver
 from greedypipe.workers.data.source import BatchSource
+from greedypipe.workers.devices.gear import gear_of
 from greedypipe.workers.ending import Stops
 from greedypipe.workers.feed import Calendar, Feed, Start
 from greedypipe.workers.inbox import FEEDBACK, SLOTS_BEYOND_BUFFER, Inbox, MessageStream
@@ -79,6 +80,7 @@ class Stage:
         self._origin = attempt.origin
         self._must_stop = must_stop
         self._device = device
+        self._gear = gear_of(device)
         self._blocks = [member.plan.blueprint.build_block(index, device) for index in member.status.blocks]
         self._has_saved_end = False
         self.is_finished = False
@@ -116,14 +118,14 @@ class Stage:
         behind = self._line_behind(links, open_parts)
         metrics = MetricsFile(folder / "metrics" / f"stage{self._seat.label}.jsonl")
         open_parts.callback(metrics.close)
-        saver = Saver(checkpoints_of(folder), self._tell, self._told)
+        saver = Saver(checkpoints_of(folder), self._tell, self._told, self._gear.copies())
         open_parts.callback(saver.close)
         return _Parts(
             blocks, inbox, outbox, before, behind, metrics, saver, make_tracing(logging, self._stage, len(self._blocks))
         )
 
     def _make_worker(self, parts: _Parts, expect: Expect) -> StageWorker:
-        config, tracing = self._plan.config, parts.tracing
+        config, tracing, gear = self._plan.config, parts.tracing, self._gear
 
         def save(batch_id: int) -> None:
             self._status.now(Activity.SAVE)
@@ -136,9 +138,9 @@ class Stage:
         blocks = tracing.blocks(troubled)
         return StageWorker(
             blocks,
-            tracing.inbox(parts.inbox),
-            tracing.outbox(parts.outbox),
-            Lines(blocks, parts.before, tracing.line(parts.behind)),
+            tracing.inbox(gear.inbox(parts.inbox, self._status)),
+            tracing.outbox(gear.outbox(parts.outbox)),
+            Lines(blocks, parts.before, tracing.line(gear.line(parts.behind))),
             carried=self._plan.carried_after(self._stage),
             task=self._plan.blueprint.task,
             status=self._status,
@@ -148,6 +150,7 @@ class Stage:
                 self._publish,
                 save,
                 lambda ended_at: self._finish(parts, ended_at, expect),
+                gear,
             ),
         )
 

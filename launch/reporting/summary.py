@@ -70,7 +70,7 @@ def report_stage(
         link=_link_report(outbox.stats),
         back=_link_report(before.stats) if before.stats else None,
         feedback_age_mean=behind.age_mean,
-        gpu=report_gpu(blocks[0].device),
+        gpu=report_gpu(blocks[0].device, watch),
     )
 
 

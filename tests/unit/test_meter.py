@@ -11,17 +11,17 @@ from greedypipe.workers.telemetry.results import StepRecord
 
 
 def meter(interval_steps: int) -> Meter:
-    return Meter(SimpleNamespace(index=2, step=0, device=torch.device("cpu")), interval_steps)  # type: ignore[arg-type]
+    return Meter(SimpleNamespace(index=2, turn=2, device=torch.device("cpu")), interval_steps)  # type: ignore[arg-type]
 
 
 def test_losses_are_averaged_over_the_interval_and_forgotten() -> None:
     losses = meter(2)
     assert not losses.record(torch.tensor(1.0), 0)
     assert losses.record(torch.tensor(2.0), 1)
-    assert losses.read() == 1.5
+    assert losses.read() == (1.5, 2, 1)
     assert losses.read() is None
     losses.record(torch.tensor(5.0), 2)
-    assert losses.read() == 5.0
+    assert losses.read() == (5.0, 2, 2)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from greedypipe.workers.telemetry.meter import Stopwatch
 from greedypipe.workers.telemetry.records import Gpu
 from greedypipe.workers.telemetry.results import GpuReport
 
@@ -21,7 +22,7 @@ def gpu_of(device: torch.device) -> Gpu | None:
     return Gpu(str(device), found.name, str(found.uuid))
 
 
-def report_gpu(device: torch.device) -> GpuReport | None:
+def report_gpu(device: torch.device, watch: Stopwatch) -> GpuReport | None:
     """What a stage has had of its GPU since `workers.memory.reset_peak_on`; None on the CPU. Does not wait for the GPU."""
     gpu = gpu_of(device)
     if gpu is None:
@@ -34,6 +35,7 @@ def report_gpu(device: torch.device) -> GpuReport | None:
         allocated_bytes=torch.cuda.max_memory_allocated(device),
         reserved_bytes=torch.cuda.max_memory_reserved(device),
         used_bytes=total - free,
+        launch_time_s=watch.launch_s / max(watch.batches, 1),
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -91,8 +92,37 @@ class Metered(Protocol):
     def device(self) -> torch.device: ...
 
 
+class MeanLoss(NamedTuple):
+    """The mean loss of an interval, the block's turn at its end, and the batch_id of its last loss."""
+
+    loss: float
+    turn: int
+    batch_id: int
+
+
+class AnyMeter(Protocol):
+    """Collects the local losses of one block."""
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether a whole interval has ended and has not been read; always False where `record` has said so at once."""
+
+    def record(self, loss: Tensor, batch_id: int) -> bool:
+        """Keeps a step's loss; returns whether `read` is due. Does not wait for the device."""
+
+    def read(self) -> MeanLoss | None:
+        """Mean loss of the oldest interval that has not been read, else of the steps since; None if there was no step. May
+        wait for the device.
+
+        Raises:
+            FloatingPointError: A loss was not finite; names block, step and batch.
+        """
+
+
 class Meter:
     """Collects the local losses of one block; one copy on the device per step, nothing else on the hot path."""
+
+    has_unread = False
 
     def __init__(self, block: Metered, interval_steps: int) -> None:
         self.block = block
@@ -105,22 +135,29 @@ class Meter:
         self._batch_ids.append(batch_id)
         return len(self._batch_ids) == len(self._losses)
 
-    def read(self) -> float | None:
+    def read(self) -> MeanLoss | None:
         """Mean loss since the last call, None if there was no step. Synchronises with the device.
 
         Raises:
             FloatingPointError: A loss was not finite; names block, step and batch.
         """
-        losses = self._losses[: len(self._batch_ids)].tolist()
-        for position, loss in enumerate(losses):
-            if not math.isfinite(loss):
-                step = self.block.turn - len(losses) + position
-                batch_id = self._batch_ids[position]
-                raise FloatingPointError(
-                    f"block {self.block.index}: the local loss is {loss} at batch_id {batch_id} (step {step})"
-                )
-        self._batch_ids.clear()
-        return sum(losses) / len(losses) if losses else None
+        batch_ids, self._batch_ids = self._batch_ids, []
+        if not batch_ids:
+            return None
+        return mean_of(self.block.index, self._losses[: len(batch_ids)].tolist(), batch_ids, self.block.turn)
+
+
+def mean_of(block: int, losses: Sequence[float], batch_ids: Sequence[int], turn: int) -> MeanLoss:
+    """The mean of a block's losses, at least one, on these batches, the last of them in the turn before `turn`.
+
+    Raises:
+        FloatingPointError: A loss was not finite; names block, step and batch.
+    """
+    for position, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            step, batch_id = turn - len(losses) + position, batch_ids[position]
+            raise FloatingPointError(f"block {block}: the local loss is {loss} at batch_id {batch_id} (step {step})")
+    return MeanLoss(sum(losses) / len(losses), turn, batch_ids[-1])
 
 
 class Waits(NamedTuple):
@@ -164,9 +201,14 @@ class Stopwatch:
         self.batches += 1
 
     @property
+    def launch_s(self) -> float:
+        """Training seconds of the host without the waits: on a GPU, of starting the work."""
+        return max(0.0, self.train_s - self.wait_input_s - self.wait_output_s - self.wait_feedback_s)
+
+    @property
     def busy_s(self) -> float:
         """Training seconds without the waits: the stage's own time."""
-        return max(0.0, self.train_s - self.wait_input_s - self.wait_output_s - self.wait_feedback_s)
+        return self.launch_s
 
     @property
     def step_time_s(self) -> float:

@@ -135,6 +135,7 @@ class GpuReport:
         device: What the process calls it; its `uuid` is the same in all processes.
         allocated_bytes: Largest memory of its tensors; `reserved_bytes` is what torch held for them.
         used_bytes: All that was in use on the GPU at the end: of every process there, with contexts, kernels and NCCL.
+        launch_time_s: Seconds per training batch in which the host started the work that takes the GPU `step_time_s`.
     """
 
     device: str
@@ -143,6 +144,7 @@ class GpuReport:
     allocated_bytes: int
     reserved_bytes: int
     used_bytes: int
+    launch_time_s: float
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def _steps(setting: Setting, overrides: tuple[str, ...]) -> dict[str, Any]:
     with _no_waits(device):
         for step in range(WARM_UP, WARM_UP + steps):
             _turn(plan, blocks, meters, batches, step)
-    losses = [meter.read() for meter in meters]
+    losses = [mean.loss for meter in meters if (mean := meter.read())]
     return {"steps": steps, "losses": losses}
 
 
