@@ -14,6 +14,7 @@ from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.method import Sample, Turn
 from greedypipe.pipeline.operations import operations
 from greedypipe.pipeline.trunk import Generator, Trunk, tapped
+from greedypipe.workers.devices.current import waiting_for
 
 ROUNDS = 3
 
@@ -92,16 +93,11 @@ def _turn_of_head(block: Block, x: torch.Tensor, batch: Batch) -> Callable[[], N
 def _measured(turn: Callable[[], None], device: torch.device) -> tuple[float, float]:
     """Multiply-adds and median seconds of a turn."""
     counted = operations(turn)  # warms up as well
-    taken = []
+    taken, synchronise = [], waiting_for(device)
     for _ in range(ROUNDS):
-        _synchronise(device)
+        synchronise()
         started = time.perf_counter()
         turn()
-        _synchronise(device)
+        synchronise()
         taken.append(time.perf_counter() - started)
     return counted / 2, statistics.median(taken)
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

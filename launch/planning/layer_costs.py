@@ -17,6 +17,7 @@ from greedypipe.pipeline.build import Blueprint
 from greedypipe.pipeline.feedback import Feedback
 from greedypipe.pipeline.networks.layer import Layer
 from greedypipe.pipeline.partition import AUTO, PartitionConfig, even_starts
+from greedypipe.workers.devices.current import waiting_for
 
 LEAST_ROUNDS = 3
 
@@ -121,6 +122,7 @@ class _Trial:
     def __init__(self, cut: Blueprint, index: int, x: Tensor, batch: Batch) -> None:
         self._block, self._x, self._batch = cut.build_block(index, x.device), x, batch
         self._feedback = cut.zero_feedback(index, len(batch.labels), x.device)
+        self._synchronise = waiting_for(x.device)
 
     @property
     def lag(self) -> int:
@@ -134,10 +136,6 @@ class _Trial:
         _turn(self._block, self._x, self._batch, self._feedback)
         self._synchronise()
         return time.perf_counter() - started
-
-    def _synchronise(self) -> None:
-        if self._x.device.type == "cuda":
-            torch.cuda.synchronize(self._x.device)
 
 
 def _turn(block: Block, x: Tensor, batch: Batch, feedback: Feedback) -> None:

@@ -48,8 +48,8 @@ class Space:
     def pool_to(self, size: int, rows: int | None = None) -> nn.Module:
         """Averages down to `size` positions in every dimension, from `rows`; None: the activation's.
 
-        Where the windows are alike, and a fixed pool has the bits of an adaptive one, it is a fixed one, whose backward pass
-        is repeatable on a GPU. An adaptive one adds there in no fixed order, and torch refuses it where it is told to compute
+        Where the windows are alike, and a fixed pool has the bits of an adaptive one, it is a fixed one, whose backward
+        pass a GPU repeats. An adaptive one adds there in no fixed order, and torch refuses it where it is told to compute
         repeatably: windows of different sizes, and squares whose side is no power of two, whose mean is rounded otherwise. A
         mean over all is repeatable as it is.
         """

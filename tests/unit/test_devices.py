@@ -16,8 +16,10 @@ from greedypipe.launch.on_host import fork_server
 from greedypipe.launch.planning.run_plan import make_plan
 from greedypipe.launch.process import launcher, lead, run_process
 from greedypipe.launch.reporting.tables import headline, start_table
+from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.randomness import seed_global_generator
 from greedypipe.workers import replicas
+from greedypipe.workers.around.scripted_faults import SlowedBlock
 from greedypipe.workers.devices import current, gpu
 from greedypipe.workers.devices.gpu import gpu_versions, report_gpu, sharing
 from greedypipe.workers.placement import PlacementConfig, Seat
@@ -222,3 +224,16 @@ def test_versions_of_a_run_on_a_gpu_have_those_of_cuda(monkeypatch: pytest.Monke
     assert gpu_versions()["driver"] == "580.95.05"
     if torch.distributed.is_nccl_available():
         assert found["nccl"] == "2.28.9"
+
+
+def test_a_slowed_block_on_a_gpu_waits_for_it_before_it_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    current.waiting_for(SECOND)()
+    current.waiting_for(torch.device("cpu"))()
+    assert waited == [SECOND]
+    block: Any = SimpleNamespace(device=SECOND, forward=lambda x, batch: x, learn=lambda feedback, drains: None)
+    slowed = SlowedBlock(block, 1.5)
+    slowed.forward(torch.zeros(1), Batch(0, torch.zeros(1)))
+    slowed.learn()
+    assert waited == [SECOND] * 3

@@ -15,6 +15,7 @@ from greedypipe.pipeline.batch import Batch
 from greedypipe.pipeline.feedback import NOTHING, Feedback, Learned
 from greedypipe.pipeline.no_effect import no_effect
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
+from greedypipe.workers.devices.current import waiting_for
 from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Message
 
@@ -44,22 +45,28 @@ class DebugConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
 
 
 class SlowedBlock(BlockShell):
-    """A block that sleeps after each forward and learn in training, `factor` - 1 times as long as that took."""
+    """A block that sleeps after each forward and learn in training, `factor` - 1 times as long as that took.
+
+    On a GPU the host waits for both, and sleeps while the GPU has nothing else to do.
+    """
 
     def __init__(self, block: AnyBlock, factor: float) -> None:
         super().__init__(block)
         self._factor = factor
         self._spent_s = 0.0
+        self._settle = waiting_for(block.device)
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         started = time.perf_counter()
         activation = self._block.forward(x, batch)
+        self._settle()
         self._spent_s = time.perf_counter() - started
         return activation
 
     def learn(self, feedback: Feedback = NOTHING, *, drains: bool = False) -> Learned:
         started = time.perf_counter()
         learned = self._block.learn(feedback, drains=drains)
+        self._settle()
         time.sleep((self._factor - 1) * (self._spent_s + time.perf_counter() - started))
         return learned
 

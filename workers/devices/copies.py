@@ -14,7 +14,7 @@ class Copies(Protocol):
     """The copies of one process; each ones' memory is that of those before, so one set is valid at a time."""
 
     def take(self, states: Sequence[dict[str, Any]]) -> States:
-        """Copies of the states as they are behind what the stage has done so far; does not wait for the device. Main thread."""
+        """Copies of the states behind what the stage has done so far; never waits for the device. Main thread."""
         ...
 
     def wait(self) -> None:

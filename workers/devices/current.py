@@ -1,4 +1,7 @@
-"""The device that a thread uses where it names none."""
+"""The device that a thread uses where it names none, and the wait for it."""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -15,3 +18,9 @@ def make_current(device: torch.device) -> None:
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
+
+
+def waiting_for(device: torch.device) -> Callable[[], None]:
+    """What blocks until a device has done everything that this process has put on it; for measurements and deliberate
+    trouble. Nothing on the CPU, whose work is done when a call returns."""
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None

@@ -16,8 +16,8 @@ SLOTS = 3
 class Uploads:
     """Moves the messages of a stage to its device, beside the stage's work. On CUDA not yet run.
 
-    The host copies a batch into page-locked memory, and the device fetches it as soon as the slot's earlier batch has been
-    computed on. The host starts all work of a batch before the device has done it, so the next batch travels meanwhile. Bits,
+    The host copies a batch into page-locked memory, and the device fetches it as soon as the slot's earlier batch has
+    been used. The host starts all work of a batch before the device has done it, so the next batch travels meanwhile. Bits,
     shapes and strides are those that the host has made.
 
     Args:
