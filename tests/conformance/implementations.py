@@ -80,7 +80,7 @@ def connect_gloo_in_threads(slots: int = 2, timeout_s: float = TIMEOUT_S) -> Lin
     # The sender's wire waits longer than its slots: the error that names the message is to come first.
     sending, receiving = gloo_wires(timeouts_s=(2 * timeout_s, timeout_s))
     return Link(
-        ProcessGroupSender(sending, LAYOUT, slots=slots, timeout_s=timeout_s, peer="stage 1"),
+        ProcessGroupSender(sending, LAYOUT, slots=slots, patience=Patience("stage 1", timeout_s)),
         ProcessGroupReceiver(receiving, LAYOUT, slots=slots, timeout_s=timeout_s),
         2 * slots,
         Link.close_sender,

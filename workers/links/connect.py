@@ -83,8 +83,7 @@ class LinkEnd:
             self._connect_gloo(SENDER),
             self._layout,
             slots=self._config.slots,
-            timeout_s=self._timeout_s,
-            peer=self._peer,
+            patience=self._patience,
             pinned=self._is_on_cuda,
         )
 

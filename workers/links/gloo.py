@@ -9,6 +9,7 @@ deadline is fatal, never a poll).
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 import torch
@@ -18,10 +19,10 @@ from torch.distributed import PrefixStore, ProcessGroup, Store
 from greedypipe.workers.links.gloo_group import make_gloo_group
 from greedypipe.workers.links.interface import Received, Receiver
 from greedypipe.workers.links.messages import MessageLayout
-from greedypipe.workers.links.patience import Patience
+from greedypipe.workers.links.patience import GivenUp, Patience
 from greedypipe.workers.links.proof import SECRET_BYTES, Proof, check_secret
 from greedypipe.workers.links.slot_sender import PackingSender
-from greedypipe.workers.links.slots import Slot, SlotPool, new_slot
+from greedypipe.workers.links.slots import LOOK_S, Slot, SlotPool, new_slot
 
 SENDER, RECEIVER = 0, 1
 
@@ -134,15 +135,14 @@ class ProcessGroupSender(PackingSender[Slot]):
     """Copies messages into slots; its own thread passes them to the wire in order.
 
     Args:
-        peer: The receiver in words, e.g. "stage 2", for messages.
+        patience: Names the receiver; its deadline is that of every wait.
         pinned: Whether slots are page-locked: for a stage on CUDA, whose device is then set.
     """
 
-    def __init__(
-        self, wire: Wire, layout: MessageLayout, *, slots: int, timeout_s: float, peer: str, pinned: bool = False
-    ) -> None:
+    def __init__(self, wire: Wire, layout: MessageLayout, *, slots: int, patience: Patience, pinned: bool = False) -> None:
         pool = SlotPool(slots, lambda: new_slot(layout, pinned=pinned))
-        super().__init__("gloo", layout, pool, timeout_s=timeout_s, peer=peer)
+        timeout_s, peer = patience.timeout_s, patience.peer
+        super().__init__("gloo", layout, pool, timeout_s=timeout_s, peer=peer, is_over=patience.is_over)
         self.stats.slot_bytes = slots * layout.slot_bytes
         self._wire = wire
         self._outgoing: queue.SimpleQueue[tuple[Slot, Tensor] | None] = queue.SimpleQueue()
@@ -160,9 +160,16 @@ class ProcessGroupSender(PackingSender[Slot]):
 
     def close(self) -> None:
         self._outgoing.put(None)
-        self._thread.join(self._timeout_s)
-        if self._thread.is_alive():
-            raise TimeoutError(f"waited {self._timeout_s:g} s for {self._peer} to take the last message")
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            self._thread.join(LOOK_S)
+            if not self._thread.is_alive():
+                break
+            if self._is_over():
+                self.abandon()
+                raise GivenUp(f"{self._peer} has been started again")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {self._timeout_s:g} s for {self._peer} to take the last message")
         if self._error:
             raise self._error
 

@@ -2,13 +2,15 @@
 
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
 from greedypipe.workers.links.interface import LinkStats, Sender
 from greedypipe.workers.links.messages import Message, MessageLayout
-from greedypipe.workers.links.slots import SlotPool
+from greedypipe.workers.links.patience import GivenUp
+from greedypipe.workers.links.slots import SlotPool, never
 
 
 class Packable(Protocol):
@@ -27,18 +29,28 @@ class PackingSender(Sender, Generic[PackableT]):
     Args:
         transport: Name of the transport, for the figures.
         peer: The receiver in words, e.g. "stage 2", for messages.
+        is_over: Returns True once no receiver will take anything: it has been started again, and waits elsewhere. A
+            transport may not notice its peer's death.
     """
 
     header_bytes = 0
     """Of a header that travels apart from the slot."""
 
     def __init__(
-        self, transport: str, layout: MessageLayout, pool: SlotPool[PackableT], *, timeout_s: float, peer: str
+        self,
+        transport: str,
+        layout: MessageLayout,
+        pool: SlotPool[PackableT],
+        *,
+        timeout_s: float,
+        peer: str,
+        is_over: Callable[[], bool] = never,
     ) -> None:
         self._layout = layout
         self._pool = pool
         self._timeout_s = timeout_s
         self._peer = peer
+        self._is_over = is_over
         self._stats = LinkStats(transport)
 
     @property
@@ -53,7 +65,10 @@ class PackingSender(Sender, Generic[PackableT]):
         self._layout.check(message)
         waited_before_s = self._pool.waited_s
         try:
-            slot = self._pool.acquire(self._timeout_s)
+            slot = self._pool.acquire(self._timeout_s, self._is_over)
+        except GivenUp:
+            self.abandon()
+            raise GivenUp(f"{self._peer} has been started again") from None
         except TimeoutError:
             raise TimeoutError(
                 f"waited {self._timeout_s:g} s for room at {self._peer}, batch_id {message.batch_id}"

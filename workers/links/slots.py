@@ -11,6 +11,7 @@ from torch import Tensor
 
 from greedypipe.workers.links.encoding import Field
 from greedypipe.workers.links.messages import HEADER_BYTES, AnyMessage, Kind, Message, MessageLayout
+from greedypipe.workers.links.patience import GivenUp
 
 T = TypeVar("T")
 
@@ -144,6 +145,14 @@ def new_slot(layout: MessageLayout, *, pinned: bool = False) -> Slot:
     return Slot(layout, torch.zeros(layout.slot_bytes, dtype=torch.uint8, pin_memory=pinned))
 
 
+LOOK_S = 0.2
+
+
+def never() -> bool:
+    """A wait that is never pointless."""
+    return False
+
+
 class SlotPool(Generic[T]):
     """Slots that one thread acquires and any thread releases. The slot released last is acquired first: it is most likely
     still in cache.
@@ -159,22 +168,32 @@ class SlotPool(Generic[T]):
         self._closed: BaseException | None = None
         self.waited_s = 0.0
 
-    def acquire(self, timeout_s: float) -> T:
+    def acquire(self, timeout_s: float, is_over: Callable[[], bool] = never) -> T:
         """Takes a slot; waits until one is free.
 
+        Args:
+            is_over: Returns True once the wait is pointless; looked at every `LOOK_S` seconds of it.
+
         Raises:
-            TimeoutError: None became free within `timeout_s`.
+            GivenUp: The wait became pointless.
+            TimeoutError: No slot became free within `timeout_s`.
             Exception: The error passed to `close`.
         """
         with self._changed:
-            if not self._free and not self._closed:
-                started = time.perf_counter()
-                if not self._changed.wait_for(lambda: self._free or self._closed, timeout_s):
-                    raise TimeoutError(f"no free slot for {timeout_s:g} s")
-                self.waited_s += time.perf_counter() - started
-            if self._closed:
-                raise self._closed
+            if not self._free or self._closed:
+                self._wait(timeout_s, is_over)
             return self._free.pop()
+
+    def _wait(self, timeout_s: float, is_over: Callable[[], bool]) -> None:
+        started = time.perf_counter()
+        while not self._changed.wait_for(lambda: self._free or self._closed, min(LOOK_S, timeout_s)):
+            if is_over():
+                raise GivenUp("nobody will release a slot any more")
+            if time.perf_counter() - started >= timeout_s:
+                raise TimeoutError(f"no free slot for {timeout_s:g} s")
+        self.waited_s += time.perf_counter() - started
+        if self._closed:
+            raise self._closed
 
     def release(self, slot: T) -> None:
         """Returns a slot to the pool. Does not block."""
