@@ -39,6 +39,10 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", defer_build=True):
         description="on: start the work of each block as two CUDA graphs per batch, where Python takes longer than the GPU; "
         "off: operation by operation; auto: off, until `make gpu` has shown that the bits are the same",
     )
+    deterministic: bool = Field(
+        False,
+        description="on GPUs compute only what torch repeats bit for bit, which may be slower, and fail at anything else",
+    )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def plan_of(checkpoint: Path, overrides: Sequence[str]) -> Plan:
     manifest = parse_manifest(checkpoint)
     saved = RunConfig.model_validate(without_idle(manifest.config, manifest.config)).model_dump(
         mode="json",
-        exclude={"debug": True, "training": {"graphs"}},  # which need the run's own devices
+        exclude={"debug": True, "training": {"graphs", "deterministic"}},  # which need the run's own devices
     )
     own = [f"{section}.{key}={json.dumps(value)}" for section, keys in saved.items() for key, value in keys.items()]
     return make_plan(load_config(None, [*own, *overrides]), 1, manifest.data)

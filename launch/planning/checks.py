@@ -71,6 +71,12 @@ def isolation_problems(config: RunConfig, device: torch.device) -> Iterator[str]
         yield f"faults.policy: got isolate on {device.type}, allowed: stages on CPUs"
 
 
+def bits_problems(config: RunConfig, device: torch.device) -> Iterator[str]:
+    """Reasons why it makes no difference how repeatable a run is on devices of this type."""
+    if config.training.deterministic and device.type == "cpu":
+        yield "training.deterministic: got true with stages on CPUs, allowed: false: they repeat their bits as they are"
+
+
 def link_problems(config: RunConfig, device: torch.device) -> Iterator[str]:
     """Reasons why the wanted transport could connect no stages at all on devices of this type.
 

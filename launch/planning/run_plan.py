@@ -8,6 +8,7 @@ from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.sections import RunConfig
 from greedypipe.launch.planning.checks import (
     Problems,
+    bits_problems,
     codec_problems,
     isolation_problems,
     length_problems,
@@ -121,6 +122,7 @@ def make_plan(config: RunConfig, num_processes: int, data: DataInfo | None = Non
     problems.add(placement_problems(config, data, placement) if placement else ())
     problems.add(isolation_problems(config, device) if device else ())
     problems.add(link_problems(config, device) if device else ())
+    problems.add(bits_problems(config, device) if device else ())
     problems.add(length_problems(config, _steps_per_epoch(config, data)) if data else ())
     problems.add(method_problems(config, blueprint, placement) if blueprint else ())
     problems.add(codec_problems(config, blueprint, placement) if blueprint else ())

@@ -18,7 +18,7 @@ from greedypipe.launch.recovery.member import Member
 from greedypipe.launch.recovery.stopping import RankSignals
 from greedypipe.launch.recovery.supervisor import Supervisor
 from greedypipe.launch.reporting.screen import Screen
-from greedypipe.workers.devices.current import make_current
+from greedypipe.workers.devices.current import compute_repeatably, make_current
 from greedypipe.workers.devices.gpu import gpu_of
 from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory, reset_peak_on
 from greedypipe.workers.telemetry.results import StageReport
@@ -38,6 +38,8 @@ def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
     leader = Leader(screen, time.perf_counter())
     faults = member.plan.config.faults
     device = member.plan.placement.device_of(member.local_rank, member.plan.config.placement)
+    if member.plan.config.training.deterministic:
+        compute_repeatably()
     make_current(device)
     if gpu := gpu_of(device):
         member.board.post(GPU, member.rank, gpu)

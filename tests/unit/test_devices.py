@@ -1,16 +1,20 @@
 """What a stage does for its GPU, as far as a machine without one can tell."""
 
 import io
+import multiprocessing
 import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from rich.console import Console
 
+from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.on_host import fork_server
 from greedypipe.launch.planning.run_plan import make_plan
@@ -38,6 +42,12 @@ class Reached(Exception):
     """Carries what was passed to the place of interest."""
 
 
+def is_unset(patches: pytest.MonkeyPatch, variable: str) -> None:
+    """Unsets it, and again what the test has others set in its place."""
+    patches.setenv(variable, "")
+    patches.delenv(variable)
+
+
 @pytest.fixture
 def _driver_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two GPUs that NVML sees, on a machine where whoever starts the driver is caught."""
@@ -61,12 +71,11 @@ def test_a_launcher_that_still_forks_counts_gpus_without_starting_the_driver(mon
         SECOND,
         torch.device("cuda", 0),
     ]
-    monkeypatch.delenv(launcher.NVML_CHECK, raising=False)
+    is_unset(monkeypatch, launcher.NVML_CHECK)
     with pytest.raises(AssertionError, match="driver was started"):
         torch.cuda.is_available()
     launcher.count_gpus_without_driver()
     assert torch.cuda.is_available()
-    monkeypatch.delenv(launcher.NVML_CHECK)
 
 
 def test_a_fork_server_is_told_so_and_a_user_who_says_otherwise_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,12 +83,17 @@ def test_a_fork_server_is_told_so_and_a_user_who_says_otherwise_is_heard(monkeyp
     monkeypatch.setattr(fork_server, "start_fork_server", lambda preload: seen.append(os.environ[launcher.NVML_CHECK]))
     for before in (None, "0"):
         with monkeypatch.context() as around:
-            around.delenv(launcher.NVML_CHECK, raising=False)
+            is_unset(around, launcher.NVML_CHECK)
             if before:
                 around.setenv(launcher.NVML_CHECK, before)
             fork_server.start(())
-    os.environ.pop(launcher.NVML_CHECK, None)
     assert seen == ["1", "0"]
+
+
+def test_children_of_the_fork_server_can_still_start_cuda() -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as pool:
+        asked = [pool.submit(question) for question in (torch.cuda.is_initialized, torch.cuda._is_in_bad_fork)]
+        assert [one.result(timeout=30) for one in asked] == [False, False]
 
 
 @pytest.mark.usefixtures("_driver_is_left_alone")
@@ -96,7 +110,7 @@ def test_a_process_makes_its_gpu_the_current_one_before_anything_else(monkeypatc
 
     monkeypatch.setattr(torch.cuda, "set_device", reached)
     placement = SimpleNamespace(device_of=lambda local_rank, config: torch.device("cuda", local_rank))
-    config = SimpleNamespace(faults=None, placement=None)
+    config = SimpleNamespace(faults=None, placement=None, training=SimpleNamespace(deterministic=False))
     member: Any = SimpleNamespace(plan=SimpleNamespace(config=config, placement=placement), local_rank=1)
     nobody: Any = None
     with pytest.raises(Reached) as caught:
@@ -147,8 +161,7 @@ def test_replicas_on_gpus_join_nccls_group_on_their_own_device_and_gloos_beside_
             made.append([*self.group, device])
 
     for variable in replicas.ENVIRONMENT:
-        monkeypatch.setenv(variable, "")
-        monkeypatch.delenv(variable)
+        is_unset(monkeypatch, variable)
     monkeypatch.setattr(replicas.dist, "ProcessGroupNCCL", FakeNccl, raising=False)
     monkeypatch.setattr(replicas, "make_gloo_group", lambda *arguments, **keys: made.append("gloo"))
     monkeypatch.setattr(torch.cuda, "set_device", made.append)
@@ -237,3 +250,32 @@ def test_a_slowed_block_on_a_gpu_waits_for_it_before_it_sleeps(monkeypatch: pyte
     slowed.forward(torch.zeros(1), Batch(0, torch.zeros(1)))
     slowed.learn()
     assert waited == [SECOND] * 3
+
+
+def test_a_deterministic_run_tells_torch_so_before_cuda_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    is_unset(monkeypatch, "CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", told.append)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: told.append(os.environ["CUBLAS_WORKSPACE_CONFIG"]))
+    for where, name in ((torch.backends.cudnn, "deterministic"), (torch.backends.cudnn, "benchmark")):
+        monkeypatch.setattr(where, name, getattr(where, name))
+    for where in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        monkeypatch.setattr(where, "allow_tf32", True)
+    monkeypatch.setattr(run_process, "gpu_of", lambda device: told.append(device))
+    monkeypatch.setattr(run_process, "reset_peak_memory", Mock(side_effect=Reached))
+    placement = SimpleNamespace(device_of=lambda local_rank, config: SECOND)
+    config = SimpleNamespace(faults=None, placement=None, training=SimpleNamespace(deterministic=True))
+    member: Any = SimpleNamespace(plan=SimpleNamespace(config=config, placement=placement), local_rank=1)
+    nobody: Any = None
+    with pytest.raises(Reached):
+        run_process.run_stage(member, nobody, nobody)
+    assert told == [True, ":4096:8", SECOND]
+    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.allow_tf32
+
+
+def test_it_is_refused_where_it_makes_no_difference() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_plan(load_config(None, [*TINY, "placement.device=cpu", "training.deterministic=true"]), 2)
+    assert caught.value.lines == [
+        "training.deterministic: got true with stages on CPUs, allowed: false: they repeat their bits as they are"
+    ]

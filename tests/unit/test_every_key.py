@@ -379,6 +379,7 @@ ELSEWHERE = {
     "link.slots": "tests/unit/test_connect.py",
     "link.transport": "tests/unit/test_connect.py",
     "training.graphs": "tests/unit/test_graphed.py",
+    "training.deterministic": "tests/unit/test_devices.py",
     "placement.replicas": "tests/unit/test_placement.py",
     "placement.device": "tests/unit/test_config.py",
     "placement.threads": "tests/multiprocess/test_run_folder.py",

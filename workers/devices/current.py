@@ -1,5 +1,6 @@
 """The device that a thread uses where it names none, and the wait for it."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +19,19 @@ def make_current(device: torch.device) -> None:
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
+
+
+def compute_repeatably() -> None:
+    """Has this process compute nothing on a GPU but what torch repeats bit for bit; anything else raises RuntimeError there.
+
+    To be called before CUDA is started: cuBLAS then looks for how much memory it may use on each stream. Equal bits need the
+    same model of GPU, the same versions and batches of the same rows as well. Not yet run on a GPU.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def waiting_for(device: torch.device) -> Callable[[], None]:
