@@ -1,7 +1,4 @@
-"""Imported for its effect: whatever this process, or a child of a fork server that has it, computes on a GPU is repeatable.
-
-Equal bits of two runs need more than that: the same model of GPU, the same versions, batches of the same rows.
-"""
+"""Imported for its effect: what this process computes on a GPU is repeatable, as with `training.deterministic`."""
 
 import os
 

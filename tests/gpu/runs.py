@@ -1,6 +1,5 @@
 """Whole runs for the steps, on GPU 0 or, to pretend, on the CPU."""
 
-import multiprocessing
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +7,6 @@ from torch import Tensor
 
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.on_host import local_run
-from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 from greedypipe.launch.on_host.outcome import Outcome
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.pipeline.block import Block
@@ -29,21 +27,15 @@ SHORT = (
 RUN_S = 50.0
 
 
-def repeatable() -> None:
-    """This process, and the stages that it starts, compute the same bits whenever they compute the same."""
-    import tests.gpu.deterministic  # noqa: F401
-
-    multiprocessing.set_forkserver_preload([*FORKSERVER_PRELOAD, "tests.gpu.deterministic"])
-
-
 def device_of(setting: Setting) -> torch.device:
     """Where blocks of this process live."""
     return torch.device("cpu") if setting.pretend else torch.device("cuda", 0)
 
 
 def placed(setting: Setting, *overrides: str) -> list[str]:
-    """The overrides of a short run, there."""
-    return [*SHORT, f"placement.device={device_of(setting).type}", *overrides]
+    """The overrides of a short run, there; on a GPU its stages compute repeatably."""
+    on_gpu = () if setting.pretend else ("training.deterministic=true",)
+    return [*SHORT, f"placement.device={device_of(setting).type}", *on_gpu, *overrides]
 
 
 def run(overrides: Sequence[str], processes: int, setting: Setting, name: str, *, goes_on: bool = False) -> Outcome:

@@ -10,8 +10,9 @@ from torch import Tensor
 from greedypipe.launch.checkpoints.trained_network import network_state
 from greedypipe.pipeline.execution.recorder import own_stream
 from greedypipe.pipeline.reference import train
+from greedypipe.workers.devices.current import compute_repeatably
 from tests.gpu.facts import Facts, Setting
-from tests.gpu.runs import assert_equal, batches_of, blocks_of, device_of, placed, repeatable, state_of, well
+from tests.gpu.runs import assert_equal, batches_of, blocks_of, device_of, placed, state_of, well
 from tests.gpu.runs import run as run_whole
 
 PLAIN: tuple[str, ...] = ()
@@ -32,7 +33,7 @@ PRETENDED = ("gloo, 2 processes",)
 
 
 def run(found: Facts, setting: Setting) -> None:
-    repeatable()
+    compute_repeatably()
     expected: dict[tuple[str, ...], dict[str, Tensor]] = {}
 
     def reference(overrides: tuple[str, ...]) -> dict[str, Tensor]:

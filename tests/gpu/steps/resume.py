@@ -5,7 +5,7 @@ from typing import Any
 
 from greedypipe.launch.checkpoints.trained_network import network_state
 from tests.gpu.facts import Facts, Setting
-from tests.gpu.runs import assert_equal, placed, repeatable, well
+from tests.gpu.runs import assert_equal, placed, well
 from tests.gpu.runs import run as run_whole
 
 EPOCHS, INTERVAL, FAULT_STEP = 2, 3, 20
@@ -20,7 +20,6 @@ FAULT = (
 
 
 def run(found: Facts, setting: Setting) -> None:
-    repeatable()
     found.attempt("resumed equals uninterrupted", partial(_resumed, setting, []))
     if not setting.pretend:
         found.attempt("resumed with graphs", partial(_resumed, setting, ["training.graphs=on"]))
