@@ -31,6 +31,7 @@ from greedypipe.pipeline.one_by_one import BlockInItsPart
 from greedypipe.pipeline.optimization import Optimization, Optimizations
 from greedypipe.pipeline.optimizer import OptimizerConfig
 from greedypipe.pipeline.partition import Partition, PartitionConfig, make_partition
+from greedypipe.pipeline.pools import pool_repeatably
 from greedypipe.pipeline.precision import Precision
 from greedypipe.pipeline.randomness import derive_seed
 from greedypipe.pipeline.sections import Sections
@@ -222,6 +223,8 @@ class Blueprint:
             module.to(device)
             if self.precision.channels_last:
                 _to_channels_last(module)
+            if device.type == "cuda":
+                pool_repeatably(module)
         _forbid_writing_into_input(site.layers)
         optimizations = self._optimizations_of(site, method)
         kind, seed = BlockInItsPart if self.is_one_by_one else Block, self.sections.training.seed

@@ -49,9 +49,9 @@ class Space:
         """Averages down to `size` positions in every dimension, from `rows`; None: the activation's.
 
         Where the windows are alike, and a fixed pool has the bits of an adaptive one, it is a fixed one, whose backward
-        pass a GPU repeats. An adaptive one adds there in no fixed order, and torch refuses it where it is told to compute
-        repeatably: windows of different sizes, and squares whose side is no power of two, whose mean is rounded otherwise. A
-        mean over all is repeatable as it is.
+        pass a GPU repeats. Adaptive ones remain for windows of different sizes, and squares whose side is no power of two,
+        whose mean is rounded otherwise; `pipeline.pools` has a GPU compute those by other operations. A mean over all is
+        repeatable as it is.
         """
         window, rest = divmod(rows or self.size, size)
         is_exact = self.dimensions == 1 or (self._is_square and window.bit_count() == 1)
