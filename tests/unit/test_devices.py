@@ -259,8 +259,8 @@ def test_a_deterministic_run_tells_torch_so_before_cuda_starts(monkeypatch: pyte
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: told.append(os.environ["CUBLAS_WORKSPACE_CONFIG"]))
     for where, name in ((torch.backends.cudnn, "deterministic"), (torch.backends.cudnn, "benchmark")):
         monkeypatch.setattr(where, name, getattr(where, name))
-    for where in (torch.backends.cudnn, torch.backends.cuda.matmul):
-        monkeypatch.setattr(where, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=True))
     monkeypatch.setattr(run_process, "gpu_of", lambda device: told.append(device))
     monkeypatch.setattr(run_process, "reset_peak_memory", Mock(side_effect=Reached))
     placement = SimpleNamespace(device_of=lambda local_rank, config: SECOND)
@@ -271,11 +271,12 @@ def test_a_deterministic_run_tells_torch_so_before_cuda_starts(monkeypatch: pyte
         run_process.run_stage(member, nobody, nobody)
     assert told == [True, ":4096:8", SECOND]
     assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_it_is_refused_where_it_makes_no_difference() -> None:
     with pytest.raises(ConfigError) as caught:
         make_plan(load_config(None, [*TINY, "placement.device=cpu", "training.deterministic=true"]), 2)
-    assert caught.value.lines == [
+    assert str(caught.value).splitlines() == [
         "training.deterministic: got true with stages on CPUs, allowed: false: they repeat their bits as they are"
     ]

@@ -164,7 +164,7 @@ def traced(overrides: Sequence[str]) -> list[int]:
 
 def troubled(overrides: Sequence[str]) -> list[Any]:
     config = load_config(None, overrides).debug
-    blocks = [SimpleNamespace(index=index, step=0, layers=()) for index in range(2)]
+    blocks = [SimpleNamespace(index=index, step=0, layers=(), device=torch.device("cpu")) for index in range(2)]
     result: list[Any] = []
     for stage in range(2):
         for block in trouble(blocks, stage, config):  # type: ignore[arg-type]
