@@ -20,6 +20,7 @@ from benchmarks.book.results import (
 
 RESULTS: tuple[Result, ...] = (
     accuracy.CIFAR10,
+    methods.CIFAR10,
     methods.DIGITS,
     recipes.MNIST_1D,
     accuracy.LINK_DTYPE,

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.accuracy import CASES
 from benchmarks.book.markdown import TO, percent, table
 from benchmarks.book.result import Answer, Result
+from benchmarks.book.results import methods
 
 
 def _seeds(answer: Answer) -> str:
@@ -60,7 +61,8 @@ this run; its time is an overestimate.
 def _cifar10_headline(answer: Answer) -> tuple[str, str]:
     runs = answer["runs"]
     epochs = len(runs["bp"]["0"]["evaluations"])
-    found = f"DGL in {len(runs['fifo']['0']['accuracy']['blocks'])} blocks {_final(runs['fifo'])}, back-propagation "
+    found = f"DGL in {len(runs['fifo']['0']['accuracy']['blocks'])} blocks {_final(runs['fifo'])}, with `conv` heads "
+    found += f"{methods.final(methods.accuracy_of(methods.CIFAR10.read(), 'cross_entropy', 'conv'))}, back-propagation "
     return f"CIFAR-10, small VGG8b, {epochs} epochs", f"{found}{_final(runs['bp'])} ({_seeds(answer)})"
 
 

@@ -10,6 +10,9 @@ from benchmarks.book.result import Answer, Result
 from benchmarks.methods import BACK_PROPAGATION, BASELINES, OWN_SETTINGS, summarise
 from greedypipe.pipeline.methods import METHODS
 
+PLAIN_HEAD = "mlp_sr"
+"""The head of a table that names none."""
+
 
 def final(values: Sequence[float]) -> str:
     """Mean and range of accuracies in [0, 1]; empty where no run has come to its end."""
@@ -19,9 +22,10 @@ def final(values: Sequence[float]) -> str:
     return f"{percent(statistics.mean(values), 2)}{ends}"
 
 
-def accuracy_of(answer: Answer, method: str) -> Sequence[float]:
-    """Accuracies of a method's runs, with the first head."""
-    return next((row["final"] for row in summarise(answer["runs"]) if row["method"] == method), ())
+def accuracy_of(answer: Answer, method: str, head: str = "") -> Sequence[float]:
+    """Accuracies of a method's runs, with the first head where none is named."""
+    found = (row for row in summarise(answer["runs"]) if row["method"] == method and head in ("", row["head"]))
+    return next((row["final"] for row in found), ())
 
 
 def _rows(answer: Answer) -> Iterable[tuple[str, ...]]:
@@ -47,7 +51,7 @@ def _summaries(answer: Answer) -> list[dict[str, Any]]:
 
 
 def _has_heads(answer: Answer) -> bool:
-    return len({row["head"] for row in answer["runs"] if row["head"]}) > 1
+    return {row["head"] for row in answer["runs"] if row["head"]} != {PLAIN_HEAD}
 
 
 def _repeats(answer: Answer) -> str:
@@ -97,4 +101,4 @@ def _result(stem: str, title: str) -> Result:
 
 
 DIGITS = _result("methods_digits", "Every method on digits")
-CIFAR10 = _result("methods_cifar10", "Methods with feedback on CIFAR-10")
+CIFAR10 = _result("methods_cifar10", "Heads and methods on CIFAR-10")
