@@ -88,7 +88,7 @@ def _message(number: int, device: torch.device) -> Message:
 
 
 def _send(found: Facts, link: DeviceLink, transport: str, device: torch.device) -> dict[str, Any]:
-    sender = link.nccl_sender(SLOTS) if transport == "nccl" else link.ipc_sender()
+    sender = link.paced_sender(transport, SLOTS) if transport == "nccl" else link.ipc_sender()
     started = time.perf_counter()
     for number in range(MESSAGES):
         if device.type == "cuda":
@@ -108,7 +108,7 @@ def _send(found: Facts, link: DeviceLink, transport: str, device: torch.device) 
 
 
 def _receive(link: DeviceLink, transport: str, device: torch.device) -> dict[str, Any]:
-    receiver = link.nccl_receiver(SLOTS) if transport == "nccl" else link.ipc_receiver(SLOTS)
+    receiver = link.paced_receiver(transport, SLOTS) if transport == "nccl" else link.ipc_receiver(SLOTS)
     for number in range(MESSAGES):
         message, release, lend, give_back = receiver.receive()
         assert lend and give_back
