@@ -6,9 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from greedypipe.buffers.stats import BufferStats
 from greedypipe.pipeline.batch import Batch
-from greedypipe.pipeline.feedback import NOTHING, Entry, Feedback, Learned
+from greedypipe.pipeline.feedback import NOTHING, Feedback, Learned
 from greedypipe.workers.around.recorder import (
     EVALUATION_SPANS,
     MOST_SPANS,
@@ -18,38 +17,22 @@ from greedypipe.workers.around.recorder import (
     SpanKind,
 )
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
+from greedypipe.workers.around.wrapped_ends import WrappedInbox, WrappedLine, WrappedSender
 from greedypipe.workers.inbox import Delivery, MessageStream
 from greedypipe.workers.lines import Line
-from greedypipe.workers.links.interface import LinkStats, Sender
+from greedypipe.workers.links.interface import Sender
 from greedypipe.workers.links.messages import Message
 from greedypipe.workers.telemetry.meter import LoggingConfig
 from greedypipe.workers.telemetry.records import Spans
 
 
-class TracedInbox:
+class TracedInbox(WrappedInbox):
     """An inbox whose waits are recorded, and which passes the current message to the recorder."""
 
     def __init__(self, inbox: MessageStream, recorder: Recorder, waiting: SpanKind) -> None:
-        self._inbox = inbox
+        super().__init__(inbox)
         self._recorder = recorder
         self._waiting = waiting
-
-    @property
-    def wait_s(self) -> float:
-        return self._inbox.wait_s
-
-    @property
-    def slot_bytes(self) -> int:
-        return self._inbox.slot_bytes
-
-    def read_each_once(self) -> None:
-        self._inbox.read_each_once()
-
-    def stats(self) -> BufferStats:
-        return self._inbox.stats()
-
-    def close(self) -> None:
-        self._inbox.close()
 
     def __iter__(self) -> Iterator[Delivery]:
         recorder, deliveries = self._recorder, iter(self._inbox)
@@ -67,32 +50,22 @@ class TracedInbox:
                 recorder.add(SpanKind.EVALUATE, given, time.perf_counter())
 
 
-class TracedOutbox(Sender):
+class TracedOutbox(WrappedSender):
     """An outbox whose calls are recorded: the wait for room first, then the copy."""
 
     def __init__(self, outbox: Sender, recorder: Recorder) -> None:
-        self._outbox = outbox
+        super().__init__(outbox)
         self._recorder = recorder
-
-    @property
-    def stats(self) -> LinkStats:
-        return self._outbox.stats
 
     def send(self, message: Message) -> None:
         if not self._recorder.is_training:
-            return self._outbox.send(message)
+            return self._link.send(message)
         waited_before_s, started = self.wait_room_s, time.perf_counter()
-        self._outbox.send(message)
+        self._link.send(message)
         ended, room = time.perf_counter(), started + self.wait_room_s - waited_before_s
         if room > started:
             self._recorder.add(SpanKind.WAIT_ROOM, started, room)
         self._recorder.add(SpanKind.SEND, room, ended)
-
-    def close(self) -> None:
-        self._outbox.close()
-
-    def abandon(self) -> None:
-        self._outbox.abandon()
 
 
 class TracedBlock(BlockShell):
@@ -121,27 +94,12 @@ class TracedBlock(BlockShell):
             self._recorder.add(kind, started, time.perf_counter(), self._block.index)
 
 
-class TracedLine:
+class TracedLine(WrappedLine):
     """A line of feedback from the next stage whose waits are recorded."""
 
     def __init__(self, line: Line, recorder: Recorder) -> None:
-        self._line = line
+        super().__init__(line)
         self._recorder = recorder
-
-    @property
-    def wait_s(self) -> float:
-        return self._line.wait_s
-
-    @property
-    def stats(self) -> LinkStats | None:
-        return self._line.stats
-
-    @property
-    def age_mean(self) -> float | None:
-        return self._line.age_mean
-
-    def put(self, entry: Entry, batch_id: int) -> None:
-        self._line.put(entry, batch_id)
 
     def get(self) -> Feedback:
         waited_before_s, started = self.wait_s, time.perf_counter()
@@ -149,12 +107,6 @@ class TracedLine:
         if self._recorder.is_training and self.wait_s > waited_before_s:
             self._recorder.add(SpanKind.WAIT_FEEDBACK, started, time.perf_counter())
         return entry
-
-    def end(self) -> None:
-        self._line.end()
-
-    def close(self) -> None:
-        self._line.close()
 
 
 class Tracing(Protocol):
