@@ -81,6 +81,7 @@ class Stage:
         self._must_stop = must_stop
         self._device = device
         self._gear = gear_of(device)
+        self._normalising = self._gear.normalising(member.plan.config.data, member.plan.data)
         self._blocks = [member.plan.blueprint.build_block(index, device) for index in member.status.blocks]
         self._has_saved_end = False
         self.is_finished = False
@@ -138,7 +139,7 @@ class Stage:
         blocks = tracing.blocks(troubled)
         return StageWorker(
             blocks,
-            tracing.inbox(gear.inbox(parts.inbox, self._status)),
+            tracing.inbox(gear.inbox(parts.inbox, self._status, self._normalising)),
             tracing.outbox(gear.outbox(parts.outbox)),
             Lines(blocks, parts.before, tracing.line(gear.line(parts.behind))),
             carried=self._plan.carried_after(self._stage),
@@ -243,7 +244,7 @@ class Stage:
         # With queues every stage trains on exactly what stage 0 sends; with replay stage 0 waits for all step budgets.
         all_finished: Callable[[], bool] = lambda: self._board.all_rows(STATUS, lambda row: row.finished)  # noqa: E731
         return Feed(
-            BatchSource(config.data, config.training.seed, self._plan.data),
+            BatchSource(config.data, config.training.seed, self._plan.data, self._normalising.prepare),
             calendar_of(self._plan, Start(self._origin.batch_id, max(self._origin.evaluated, default=0))),
             self._plan.blueprint.task,
             spread_evaluation=replay,
