@@ -121,9 +121,8 @@ class Stage:
         open_parts.callback(metrics.close)
         saver = Saver(checkpoints_of(folder), self._tell, self._told, self._gear.copies())
         open_parts.callback(saver.close)
-        return _Parts(
-            blocks, inbox, outbox, before, behind, metrics, saver, make_tracing(logging, self._stage, len(self._blocks))
-        )
+        tracing = make_tracing(logging, self._stage, len(self._blocks), self._gear.work)
+        return _Parts(blocks, inbox, outbox, before, behind, metrics, saver, tracing)
 
     def _make_worker(self, parts: _Parts, expect: Expect) -> StageWorker:
         config, tracing, gear = self._plan.config, parts.tracing, self._gear

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import torch
 
+from greedypipe.workers.around.recorder import Recorder, Work
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.devices.clock import DeviceClock, DeviceStopwatch
@@ -11,6 +12,7 @@ from greedypipe.workers.devices.copies import ClonedStates, Copies, LandedStates
 from greedypipe.workers.devices.deferred_meter import DeferredMeter
 from greedypipe.workers.devices.normalised import Normalising, on_device, on_host
 from greedypipe.workers.devices.side import CudaSide, Side
+from greedypipe.workers.devices.spans import DeviceSpans
 from greedypipe.workers.devices.timed import ClockedLine, ClockedSender, UploadedInbox
 from greedypipe.workers.devices.uploads import Uploads
 from greedypipe.workers.inbox import MessageStream
@@ -39,6 +41,8 @@ class Gear(Protocol):
     def inbox(self, inbox: MessageStream, status: StageStatus, normalising: Normalising) -> MessageStream: ...
     def outbox(self, outbox: Sender) -> Sender: ...
     def line(self, line: Line) -> Line: ...
+    def work(self, recorder: Recorder) -> Work:
+        """What keeps the spans of work in a trace."""
 
 
 class CpuGear:
@@ -64,6 +68,9 @@ class CpuGear:
 
     def line(self, line: Line) -> Line:
         return line
+
+    def work(self, recorder: Recorder) -> Work:
+        return recorder
 
 
 class GpuGear:
@@ -97,6 +104,9 @@ class GpuGear:
 
     def line(self, line: Line) -> Line:
         return ClockedLine(line, self._clock)
+
+    def work(self, recorder: Recorder) -> Work:
+        return DeviceSpans(recorder, self._side, self._clock.make_event)
 
 
 def gear_of(device: torch.device) -> Gear:
