@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from greedypipe.launch.config.loader import load_config
 from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS
@@ -49,6 +50,15 @@ def test_every_level_has_the_bits_that_the_cpu_makes_of_it(shape: tuple[int, ...
     expected = normalise(stored, info.mean, info.std)
     assert torch.equal(tensors[IMAGE], expected) and tensors[IMAGE].stride() == expected.stride()
     assert tensors[ACTIVATION] is tensors[IMAGE] and tensors[LABELS] is given[LABELS] and list(tensors) == list(given)
+
+
+def test_nothing_is_read_from_the_device_and_all_operands_are_there() -> None:
+    with FakeTensorMode():
+        there = torch.device("cuda", 0)
+        stored = torch.empty(4, 3, 8, 8, dtype=torch.uint8, device=there)
+        info = DataInfo((3, 8, 8), ("one", "other"), 9, 9, MEANS, STDS)
+        seen = NormalisedBytes(info, there, HostSide())({ACTIVATION: stored})[ACTIVATION]
+        assert seen.device == there and seen.shape == stored.shape and seen.dtype == torch.float32
 
 
 def test_what_a_stage_before_has_sent_is_not_normalised_again() -> None:
