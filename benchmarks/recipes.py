@@ -11,8 +11,8 @@ A run trains without the validation part, which chooses its exit; then the test 
 `tuning`, every recipe is tuned first, all by the same choices, on the validation part and on seeds of its own.
 
 OUT.json gets a row as soon as a run has ended, and goes on from the rows that it has; a run that failed is a row that says
-why. OUT.png shows the gaps. Multiply-adds and bytes are counted once per recipe; times are shown where no runs have gone
-side by side.
+why. OUT.png shows the gaps, and what they cost. Multiply-adds and bytes are counted once per recipe; times are shown where
+no runs have gone side by side.
 """
 
 import argparse
@@ -196,7 +196,7 @@ def main() -> None:
     experiment = Experiment(arguments.question, question, path, where, arguments.at_once, deadline)
     experiment.run()
     Console(width=150).print(table(experiment.runs, experiment.costs, question))
-    plot_gaps(experiment.runs, question, arguments.out.with_suffix(".png"))
+    plot_gaps(experiment.runs, experiment.costs, question, arguments.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

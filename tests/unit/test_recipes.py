@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import recipes
 from benchmarks.recipe_gaps.costs import cost_of
+from benchmarks.recipe_gaps.plot import front
 from benchmarks.recipe_gaps.question import Question, Trial, load_question, question_names
 from benchmarks.recipe_gaps.tables import interval, summarise
 from benchmarks.recipe_gaps.tuning import chosen, tuning_trials
@@ -19,6 +20,11 @@ from greedypipe.launch.config.loader import load_config
 def row(recipe: str, seed: int, test: list[float], validation: list[float] | None = None, **more: Any) -> dict[str, Any]:
     found = {"test": test, "validation": validation or test, "train_s": 2.0 + len(test), "at_once": 1}
     return {"group": "", "recipe": recipe, "seed": seed, "cause": "", **found, **more}
+
+
+def test_the_front_has_what_nothing_cheaper_or_as_cheap_equals() -> None:
+    points = [(2.0, 0.9), (1.0, 0.8), (1.0, 0.7), (3.0, 0.9), (4.0, 0.95), (0.5, 0.1)]
+    assert front(points) == [(0.5, 0.1), (1.0, 0.8), (2.0, 0.9), (4.0, 0.95)]
 
 
 def test_an_interval_is_students() -> None:
