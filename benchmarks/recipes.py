@@ -1,7 +1,7 @@
 """How far recipes of local learning are from back-propagation, or another reference, on one budget, with intervals.
 
     python -m benchmarks.recipes QUESTION --out benchmarks/results/QUESTION [section.key=value ...]
-        [--seeds N] [--at-once N] [--seconds S] [--smoke]
+        [--groups NAME ...] [--seeds N] [--at-once N] [--seconds S] [--smoke]
 
 QUESTION is a file of benchmarks/questions/, which holds network, data, schedule and recipes; overrides apply to all of them,
 such as data.root. Seeds are interleaved: every recipe has run with a seed before any runs with the next one. Each run is one
@@ -114,6 +114,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", choices=question_names())
     parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json, .png")
+    parser.add_argument("--groups", nargs="+", metavar="NAME", help="of the question (default: all)")
     parser.add_argument("--seeds", type=int, help="how many (default: those of the question)")
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time (default: 1)")
     parser.add_argument("--seconds", type=float, default=1e9, help="no run begins later; a further call goes on from there")
@@ -127,12 +128,15 @@ def _asked(arguments: argparse.Namespace) -> tuple[Question, Sequence[str]]:
     question = load_question(arguments.question)
     where = [one for one in arguments.overrides if one.startswith("data.root=")]
     more = [one for one in arguments.overrides if one not in where]
-    changed: Row = {"seeds": arguments.seeds or question.seeds}
+    groups = {name: question.groups[name] for name in arguments.groups or question.groups if name in question.groups}
+    if not groups:
+        raise SystemExit(f"--groups: got {' '.join(arguments.groups)}, allowed: {', '.join(question.groups)}")
+    changed: Row = {"seeds": arguments.seeds or question.seeds, "groups": groups}
     if arguments.smoke:
         more += SMOKE
         changed = {
             "seeds": 1,
-            "groups": dict(list(question.groups.items())[:1]),
+            "groups": dict(list(groups.items())[:1]),
             "tuning": None,
             "recipes": dict(list(question.recipes.items())[:3]),
         }
@@ -156,10 +160,12 @@ class Experiment:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self.runs: list[Row] = known.get("runs", [])
         self._tuning: list[Row] = known.get("tuning", [])
-        self.costs = [
+        asked = [
             {"group": group, "recipe": recipe, **cost_of(question.config, [*question.overrides(group, recipe), *where])}
             for group, recipe in question.pairs
         ]
+        others = [cost for cost in known.get("costs", []) if (cost["group"], cost["recipe"]) not in question.pairs]
+        self.costs = [*others, *asked]
 
     def run(self) -> None:
         """Tunes, then runs what counts. Blocks."""

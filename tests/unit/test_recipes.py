@@ -119,7 +119,7 @@ def test_a_codebook_is_counted_once_per_batch() -> None:
 def test_runs_that_were_asked_for_otherwise_are_other_runs() -> None:
     def asked(smoke: bool, *overrides: str) -> tuple[Question, list[str]]:
         question, where = recipes._asked(
-            argparse.Namespace(question="mnist_1d", overrides=[*overrides], seeds=None, smoke=smoke)
+            argparse.Namespace(question="mnist_1d", overrides=[*overrides], seeds=None, groups=None, smoke=smoke)
         )
         return question, [*where]
 
