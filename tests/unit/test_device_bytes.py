@@ -2,14 +2,17 @@
 them."""
 
 import pickle
+from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from greedypipe.launch.config.loader import load_config
 from greedypipe.pipeline.batch import ACTIVATION, IMAGE, LABELS
+from greedypipe.pipeline.parts import WHOLE, Part
+from greedypipe.pipeline.task import Classification
 from greedypipe.workers.data.augment import as_stored, normalise
 from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.data.sets.registry import open_data
@@ -18,6 +21,11 @@ from greedypipe.workers.devices.clock import DeviceClock
 from greedypipe.workers.devices.gear import CpuGear, GpuGear
 from greedypipe.workers.devices.normalised import NormalisedBytes, Normalising, as_they_are, on_device
 from greedypipe.workers.devices.side import HostSide
+from greedypipe.workers.ending import AtOnce, Stops
+from greedypipe.workers.feed import Calendar, Feed, Start
+from greedypipe.workers.links.messages import Kind
+from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry.status import StageStatus
 from tests.unit.test_device_order import ELSEWHERE, FakeEvent
 
 COLOURED = ["data.name=synthetic", "data.shape=[3,8,8]", "data.samples=40", "data.batch_size=8"]
@@ -52,13 +60,21 @@ def test_every_level_has_the_bits_that_the_cpu_makes_of_it(shape: tuple[int, ...
     assert tensors[ACTIVATION] is tensors[IMAGE] and tensors[LABELS] is given[LABELS] and list(tensors) == list(given)
 
 
-def test_nothing_is_read_from_the_device_and_all_operands_are_there() -> None:
-    with FakeTensorMode():
-        there = torch.device("cuda", 0)
-        stored = torch.empty(4, 3, 8, 8, dtype=torch.uint8, device=there)
-        info = DataInfo((3, 8, 8), ("one", "other"), 9, 9, MEANS, STDS)
-        seen = NormalisedBytes(info, there, HostSide())({ACTIVATION: stored})[ACTIVATION]
-        assert seen.device == there and seen.shape == stored.shape and seen.dtype == torch.float32
+def test_all_that_is_divided_by_is_on_the_device() -> None:
+    divided: list[tuple[Any, ...]] = []
+
+    class Divisions(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+            if "div" in function.name():
+                divided.append(arguments)
+            return function(*arguments, **(keywords or {}))
+
+    there = torch.device("meta")
+    normalise_there = NormalisedBytes(DataInfo((3, 8, 8), ("one", "other"), 9, 9, MEANS, STDS), there, HostSide())
+    with Divisions():
+        normalise_there({ACTIVATION: torch.empty(4, 3, 8, 8, dtype=torch.uint8, device=there)})
+    # CUDA would multiply by the reciprocal of a number of the host's, be it a tensor or not.
+    assert [divisor.device.type for _, divisor in divided] == ["meta", "meta"]
 
 
 def test_what_a_stage_before_has_sent_is_not_normalised_again() -> None:
@@ -79,6 +95,33 @@ def test_batches_of_bytes_become_those_of_the_cpu(overrides: tuple[str, ...]) ->
         assert torch.equal(normalising.arrived({ACTIVATION: other.images})[ACTIVATION], one.images)
         assert torch.equal(other.labels, one.labels) and one.extras.keys() == other.extras.keys()
         assert all(torch.equal(one.extras[name], other.extras[name]) for name in one.extras)
+
+
+@pytest.mark.parametrize("part", [WHOLE, Part(Fraction(1, 3), Fraction(2, 3))], ids=["whole", "a replica's"])
+def test_a_resumed_stream_of_bytes_is_that_of_the_cpu(part: Part) -> None:
+    config, info, normalising = chosen("data.pretext=rotation")
+    streams = []
+    for prepare in (None, normalising.prepare):
+        source = BatchSource(config, 3, info, prepare)
+        calendar = Calendar(3 * source.steps_per_epoch, source.steps_per_epoch, start=Start(7, 1))
+        task = Classification(info.input_shape, info.num_classes)
+        stops, status = Stops(lambda: True, lambda: False, AtOnce()), StageStatus(Seat(0, 0), [0], 0, "here")
+        feed = Feed(source, calendar, task, spread_evaluation=False, stops=stops, status=status, part=part)
+        streams.append([delivery.message for delivery in feed])
+    for one, other in zip(*streams, strict=True):
+        assert (one.kind, one.batch_id, one.rows, one.batch_rows) == (
+            other.kind,
+            other.batch_id,
+            other.rows,
+            other.batch_rows,
+        )
+        tensors = normalising.arrived(other.tensors) if other.tensors else {}
+        assert list(tensors) == list(one.tensors)
+        assert all(
+            torch.equal(tensors[name], tensor) and tensors[name].dtype == tensor.dtype
+            for name, tensor in one.tensors.items()
+        )
+    assert {message.kind for message in streams[0]} == {Kind.TRAIN, Kind.EVALUATE, Kind.EVALUATED, Kind.END}
 
 
 @pytest.mark.parametrize("overrides", [("data.pretext=grey",), ("data.pretext=mask",), ("data.name=mnist_1d",)], ids=str)

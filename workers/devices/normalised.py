@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from greedypipe.pipeline.batch import ACTIVATION
+from greedypipe.pipeline.batch import ACTIVATION, IMAGE
 from greedypipe.workers.data.augment import Prepare, as_stored, normalising
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.info import DataInfo
@@ -71,7 +71,8 @@ class NormalisedBytes:
             return tensors
         samples = torch.empty_like(stored, dtype=torch.float32)
         self._side.run(lambda: self._normalise(stored, samples))
-        return {name: samples if tensor is stored else tensor for name, tensor in tensors.items()}
+        # What only moves samples leaves no other image than the network's input.
+        return {name: samples if name in (ACTIVATION, IMAGE) else tensor for name, tensor in tensors.items()}
 
     def _normalise(self, stored: Tensor, samples: Tensor) -> None:
         samples.copy_(stored).div_(self._full_scale).sub_(self._mean).div_(self._std)
