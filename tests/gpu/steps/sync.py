@@ -36,7 +36,7 @@ def run(found: Facts, setting: Setting) -> None:
     for name, overrides in CASES.items():
         found.attempt(f"{name}: no wait", partial(_steps, setting, overrides))
     found.attempt("bytes have the CPU's bits", partial(_levels, setting))
-    found.attempt("batches of bytes: no wait", partial(_uploads, setting))
+    found.attempt("batches of bytes", partial(_uploads, setting))
 
 
 def _steps(setting: Setting, overrides: tuple[str, ...]) -> dict[str, Any]:
