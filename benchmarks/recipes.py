@@ -1,15 +1,18 @@
 """How far recipes of local learning are from back-propagation, or another reference, on one budget, with intervals.
 
     python -m benchmarks.recipes QUESTION --out benchmarks/results/QUESTION [section.key=value ...]
-        [--seeds N] [--at-once N] [--seconds S] [--smoke]
+        [--groups NAME ...] [--seeds N] [--at-once N] [--seconds S] [--smoke]
 
 QUESTION is a file of benchmarks/questions/, which holds network, data, schedule and recipes; overrides apply to all of them,
 such as data.root. Seeds are interleaved: every recipe has run with a seed before any runs with the next one. Each run is one
 process, which gives the bits that any number of processes gives, so --at-once runs may go side by side.
 
-A run trains without the validation part, which chooses its exit; then the test part is read, once. OUT.json gets a row as
-soon as a run has ended, and goes on from the rows that it has; a run that failed is a row that says why. OUT.png shows the
-gaps. Multiply-adds and bytes are counted once per recipe; times are shown where no runs have gone side by side.
+A run trains without the validation part, which chooses its exit; then the test part is read, once. Where the question has
+`tuning`, every recipe is tuned first, all by the same choices, on the validation part and on seeds of its own.
+
+OUT.json gets a row as soon as a run has ended, and goes on from the rows that it has; a run that failed is a row that says
+why. OUT.png shows the gaps, and what they cost. Multiply-adds and bytes are counted once per recipe; times are shown where
+no runs have gone side by side.
 """
 
 import argparse
@@ -17,7 +20,7 @@ import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from benchmarks.recipe_gaps.costs import cost_of
 from benchmarks.recipe_gaps.plot import plot_gaps
 from benchmarks.recipe_gaps.question import Question, Trial, load_question, question_names
 from benchmarks.recipe_gaps.tables import points, summarise
+from benchmarks.recipe_gaps.tuning import chosen, tuning_trials
 from greedypipe.launch.api import Run
 from greedypipe.launch.config.loader import dump_config, load_config
 from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
@@ -42,7 +46,7 @@ TIMEOUT_S = 3 * 3600.0
 SMOKE = ("training.epochs=1",)
 
 
-def run_trial(question: Question, trial: Trial, where: Sequence[str], at_once: int) -> Row:
+def run_trial(question: Question, trial: Trial, where: Sequence[str], at_once: int, reads_test: bool) -> Row:
     """Trains once in a process of its own, and evaluates all exits on the test part in this one. Blocks."""
     row: Row = {"group": trial.group, "recipe": trial.recipe, "seed": trial.seed, "overrides": [*trial.overrides]}
     with tempfile.TemporaryDirectory() as folder:
@@ -55,18 +59,19 @@ def run_trial(question: Question, trial: Trial, where: Sequence[str], at_once: i
         return row | {
             "cause": "",
             "validation": summary["accuracy"]["blocks"],
-            "test": test_accuracies(Run(path)),
+            **({"test": test_accuracies(Run(path))} if reads_test else {}),
             "train_s": summary["train_s"],
             "at_once": at_once,
             "peak_memory_bytes": summary["stages"][0]["peak_memory_bytes"],
         }
 
 
-def jobs(question: Question, known: Sequence[tuple[str, list[str]]]) -> list[list[Trial]]:
+def jobs(question: Question, trials: Iterable[Trial], known: Sequence[Row]) -> list[list[Trial]]:
     """What is to be run, in order: trials of equal configurations, such as the reference of several groups, together."""
+    told = [(row["group"], row["overrides"]) for row in known]
     found: dict[str, list[Trial]] = {}
-    for trial in question.trials:
-        if (trial.group, [*trial.overrides]) not in known:
+    for trial in trials:
+        if (trial.group, [*trial.overrides]) not in told:
             text = dump_config(load_config(question.config or None, trial.overrides))
             found.setdefault(text, []).append(trial)
     return list(found.values())
@@ -105,15 +110,11 @@ def table(rows: Sequence[Row], costs: Sequence[Row], question: Question) -> Tabl
     return shown
 
 
-def _write(path: Path, name: str, answer: Row) -> None:
-    text = json.dumps({"question": name, "hardware": hardware(), "versions": versions(), **answer}, indent=1)
-    write_atomically(path, text + "\n")
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", choices=question_names())
     parser.add_argument("--out", type=Path, required=True, help="where to write, without suffix: .json, .png")
+    parser.add_argument("--groups", nargs="+", metavar="NAME", help="of the question (default: all)")
     parser.add_argument("--seeds", type=int, help="how many (default: those of the question)")
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time (default: 1)")
     parser.add_argument("--seconds", type=float, default=1e9, help="no run begins later; a further call goes on from there")
@@ -127,43 +128,81 @@ def _asked(arguments: argparse.Namespace) -> tuple[Question, Sequence[str]]:
     question = load_question(arguments.question)
     where = [one for one in arguments.overrides if one.startswith("data.root=")]
     more = [one for one in arguments.overrides if one not in where]
-    changed: Row = {"seeds": arguments.seeds or question.seeds}
+    groups = {name: question.groups[name] for name in arguments.groups or question.groups if name in question.groups}
+    if not groups:
+        raise SystemExit(f"--groups: got {' '.join(arguments.groups)}, allowed: {', '.join(question.groups)}")
+    changed: Row = {"seeds": arguments.seeds or question.seeds, "groups": groups}
     if arguments.smoke:
         more += SMOKE
         changed = {
             "seeds": 1,
-            "groups": dict(list(question.groups.items())[:1]),
+            "groups": dict(list(groups.items())[:1]),
+            "tuning": None,
             "recipes": dict(list(question.recipes.items())[:3]),
         }
     return question.model_copy(update={**changed, "settings": (*question.settings, *more)}), where
+
+
+class Experiment:
+    """Runs what is missing, and writes every row as soon as it is known.
+
+    Args:
+        path: Of the JSON file, which may have rows already.
+        where: Overrides that say where the data lie.
+        deadline: No run begins later, in seconds of `time.monotonic`.
+    """
+
+    def __init__(
+        self, name: str, question: Question, path: Path, where: Sequence[str], at_once: int, deadline: float
+    ) -> None:
+        self._name, self._question, self._path = name, question, path
+        self._where, self._at_once, self._deadline = where, at_once, deadline
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self.runs: list[Row] = known.get("runs", [])
+        self._tuning: list[Row] = known.get("tuning", [])
+        asked = [
+            {"group": group, "recipe": recipe, **cost_of(question.config, [*question.overrides(group, recipe), *where])}
+            for group, recipe in question.pairs
+        ]
+        others = [cost for cost in known.get("costs", []) if (cost["group"], cost["recipe"]) not in question.pairs]
+        self.costs = [*others, *asked]
+
+    def run(self) -> None:
+        """Tunes, then runs what counts. Blocks."""
+        self._run(tuning_trials(self._question), self._tuning, "tuning", reads_test=False)
+        if not jobs(self._question, tuning_trials(self._question), self._tuning):
+            best = chosen(self._question, self._tuning)
+            self._run(self._question.trials(best), self.runs, "runs", reads_test=True)
+
+    def _run(self, trials: Iterable[Trial], rows: list[Row], title: str, reads_test: bool) -> None:
+        def run(same: Sequence[Trial]) -> list[Row]:
+            if time.monotonic() >= self._deadline:
+                return []
+            row = run_trial(self._question, same[0], self._where, self._at_once, reads_test)
+            return [row | {"group": trial.group, "overrides": [*trial.overrides]} for trial in same]
+
+        todo = jobs(self._question, trials, rows)
+        with ThreadPoolExecutor(self._at_once) as pool:
+            for found in track(pool.map(run, todo), title, total=len(todo), console=Console(stderr=True)):
+                rows += found
+                if found:
+                    self._write()
+
+    def _write(self) -> None:
+        answer = {"costs": self.costs, **({"tuning": self._tuning} if self._tuning else {}), "runs": self.runs}
+        said = {"question": self._name, "hardware": hardware(), "versions": versions(), **answer}
+        write_atomically(self._path, json.dumps(said, indent=1) + "\n")
 
 
 def main() -> None:
     arguments = _arguments()
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
     question, where = _asked(arguments)
-    path = arguments.out.with_suffix(".json")
-    rows = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
-    todo = jobs(question, [(row["group"], row["overrides"]) for row in rows])
-    costs = [
-        {"group": group, "recipe": recipe, **cost_of(question.config, [*question.overrides(group, recipe), *where])}
-        for group, recipe in question.pairs
-    ]
-    deadline = time.monotonic() + arguments.seconds
-
-    def run(trials: Sequence[Trial]) -> list[Row]:
-        if time.monotonic() >= deadline:
-            return []
-        row = run_trial(question, trials[0], where, arguments.at_once)
-        return [row | {"group": trial.group, "overrides": [*trial.overrides]} for trial in trials]
-
-    with ThreadPoolExecutor(arguments.at_once) as pool:
-        for found in track(pool.map(run, todo), "runs", total=len(todo), console=Console(stderr=True)):
-            rows += found
-            if found:
-                _write(path, arguments.question, {"costs": costs, "runs": rows})
-    Console(width=150).print(table(rows, costs, question))
-    plot_gaps(rows, question, arguments.out.with_suffix(".png"))
+    path, deadline = arguments.out.with_suffix(".json"), time.monotonic() + arguments.seconds
+    experiment = Experiment(arguments.question, question, path, where, arguments.at_once, deadline)
+    experiment.run()
+    Console(width=150).print(table(experiment.runs, experiment.costs, question))
+    plot_gaps(experiment.runs, experiment.costs, question, arguments.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """What staleness costs in accuracy (Belilovsky et al., ICML 2020, Figures 5 and 6): DGL's buffer experiments, repeated.
 
     python -m benchmarks.staleness [section.key=value ...] --out benchmarks/results/staleness [--config FILE]
-        [--seeds 0 1 2] [--smoke]
+        [--seeds 0 1 2] [--factors S ...] [--capacities M ...] [--at-capacity M] [--smoke]
 
 All blocks live in one process, and the next one to take its turn is drawn at random: every block with the same weight, but
-one of them, the slow one, with 1 / S. Between two blocks stands a replay buffer of M batches. Two sweeps: S = 1 to 2 at
-M = 50 (Figure 5), and M at S = 1.2 (Figure 6); each block in turn is the slow one. Every block takes the same number of
-steps. Back-propagation and synchronous DGL, with the same network, data, steps, optimizer and schedule, are the reference.
+one of them, the slow one, with 1 / S. Between two blocks stands a replay buffer of M batches. Two sweeps: S = 1 to 2 at M =
+50 or --at-capacity (Figure 5), and M at S = 1.2 (Figure 6); each block in turn is the slow one. Every block takes the same
+number of steps. Back-propagation and synchronous DGL, with the same network, data, steps, optimizer and schedule, are the
+reference.
 
 Results follow from seed and settings alone, not from the machine's speed. Accuracy is that of the network's own classifier
 on the held-out part at the end; staleness, reuse and the share of batches that nobody read are of the buffers next to the
@@ -105,9 +106,15 @@ class Result:
     """Share of the batches put into a buffer that were replaced before anybody had read them."""
 
 
-def all_cases(num_blocks: int, factors: Iterable[float], capacities: Iterable[int]) -> list[Case]:
-    """The reference rows and both sweeps, each block in turn the slow one."""
-    by_factor = [(factor, USUAL_CAPACITY) for factor in factors]
+def all_cases(
+    num_blocks: int, factors: Iterable[float], capacities: Iterable[int], at_capacity: int = USUAL_CAPACITY
+) -> list[Case]:
+    """The reference rows and both sweeps, each block in turn the slow one.
+
+    Args:
+        at_capacity: Batches that each buffer holds while the factor is swept.
+    """
+    by_factor = [(factor, at_capacity) for factor in factors]
     by_capacity = [(USUAL_FACTOR, capacity) for capacity in capacities]
     swept = [
         Case("random", slow_block, factor, capacity)
@@ -183,7 +190,7 @@ def _shown(values: dict[str, float], scale: float, digits: int) -> str:
     return f"{median} ({low} .. {high})"
 
 
-def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def plot(rows: Sequence[dict[str, Any]], path: Path, at_capacity: int) -> None:
     """Accuracy over S and over M, a line per slow block, and the reference rows as levels."""
     import matplotlib
 
@@ -192,10 +199,12 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
     swept = [row for row in rows if row["order"] == "random"]
-    by_factor = sorted((row for row in swept if row["capacity"] == USUAL_CAPACITY), key=lambda row: row["factor"])
+    by_factor = sorted((row for row in swept if row["capacity"] == at_capacity), key=lambda row: row["factor"])
     by_capacity = sorted((row for row in swept if row["factor"] == USUAL_FACTOR), key=lambda row: row["capacity"])
     panels[1].set_xscale("log")
     for axes, chosen, key in ((panels[0], by_factor, "factor"), (panels[1], by_capacity, "capacity")):
+        if not chosen:
+            continue
         blocks = sorted({block for row in chosen for block in row["accuracy_by_slow_block"] if block >= 0})
         for block in blocks:
             found = [(row[key], row["accuracy_by_slow_block"].get(block, row["accuracy"])) for row in chosen]
@@ -208,7 +217,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.set_xticks([row[key] for row in chosen], [f"{row[key]:g}" for row in chosen])
         axes.minorticks_off()
-    panels[0].set(xlabel=f"S, at M = {USUAL_CAPACITY}", ylabel="accuracy of the final classifier, %")
+    panels[0].set(xlabel=f"S, at M = {at_capacity}", ylabel="accuracy of the final classifier, %")
     panels[1].set(xlabel=f"M in batches, at S = {USUAL_FACTOR}")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=120)
@@ -230,7 +239,8 @@ def main() -> None:
     parser.add_argument("--config", help="YAML file (default: digits, a small VGG8b in four blocks)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--factors", type=float, nargs="+", default=FACTORS, metavar="S", help="1 is no slow block")
-    parser.add_argument("--capacities", type=int, nargs="+", default=CAPACITIES, metavar="M")
+    parser.add_argument("--capacities", type=int, nargs="*", default=CAPACITIES, metavar="M")
+    parser.add_argument("--at-capacity", type=int, default=USUAL_CAPACITY, metavar="M", help="of the sweep over S")
     parser.add_argument("--smoke", action="store_true", help="a small network, two epochs, one seed, few values")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_intermixed_args()
@@ -239,7 +249,7 @@ def main() -> None:
     if arguments.smoke:
         settings, seeds, factors, capacities = [*settings, *SMALL], [0], (1.0, 2.0), (1, 5)
     blocks = make_plan(load_config(arguments.config, settings), 1).blueprint.num_blocks
-    jobs = [(case, seed) for seed in seeds for case in all_cases(blocks, factors, capacities)]
+    jobs = [(case, seed) for seed in seeds for case in all_cases(blocks, factors, capacities, arguments.at_capacity)]
     data = arguments.out.with_suffix(".json")
     known = {(one.case, one.seed): one for one in finished(data, settings, arguments.config)}
     for job in track(jobs, "runs", console=Console(stderr=True)):
@@ -248,7 +258,7 @@ def main() -> None:
             _write(data, arguments.config, settings, list(known.values()))
     rows = summarise([known[job] for job in jobs])
     Console(width=150).print(table(rows))
-    plot(rows, arguments.out.with_suffix(".png"))
+    plot(rows, arguments.out.with_suffix(".png"), arguments.at_capacity)
 
 
 def _write(path: Path, config: str | None, settings: Sequence[str], results: Sequence[Result]) -> None:

@@ -1,4 +1,4 @@
-"""Gaps of recipes to the reference, with intervals, as a picture."""
+"""Gaps of recipes to the reference, with intervals, and what they cost, as a picture."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,10 +7,22 @@ from typing import Any
 from benchmarks.recipe_gaps.question import Question
 from benchmarks.recipe_gaps.tables import Found, summarise
 
+Row = Mapping[str, Any]
+Point = tuple[float, float]
 
-def plot_gaps(rows: Sequence[Mapping[str, Any]], question: Question, path: Path) -> None:
-    """A line per recipe over the groups, or a row per recipe where there is one group; in percentage points. Does nothing
-    where no run can be compared."""
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Those of (cost, accuracy) that no other one beats in one of both and equals in the other, by cost."""
+    best: list[Point] = []
+    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or accuracy > best[-1][1]:
+            best.append((cost, accuracy))
+    return best
+
+
+def plot_gaps(rows: Sequence[Row], costs: Sequence[Row], question: Question, path: Path) -> None:
+    """A line per recipe over the groups, or, where there is one group, a row per recipe and a point per recipe over its
+    multiply-adds, with the Pareto front; in percentage points. Does nothing where no run can be compared."""
     found = [one for one in summarise(rows, question.reference) if one.gap]
     if not found:
         return
@@ -20,13 +32,14 @@ def plot_gaps(rows: Sequence[Mapping[str, Any]], question: Question, path: Path)
     from matplotlib import pyplot
 
     groups = list(question.groups)
-    rows_shown = len({one.recipe for one in found})
-    height = 4.5 if len(groups) > 1 else 1.2 + 0.4 * rows_shown
-    figure, axes = pyplot.subplots(figsize=(8, height), layout="constrained")
     if len(groups) > 1:
+        figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
         _lines(axes, found, groups, question.reference)
     else:
-        _bars(axes, found, question.reference)
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 1.4 + 0.4 * len(found)), layout="constrained")
+        _bars(left, found, question.reference)
+        macs = {cost["recipe"]: cost["macs"] for cost in costs}
+        _scatter(right, found, [macs[one.recipe] / macs[question.reference] - 1 for one in found])
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
@@ -39,11 +52,31 @@ def _bars(axes: Any, found: Sequence[Found], reference: str) -> None:
         halves.append(100 * one.gap.half)
     places = range(len(found))
     axes.errorbar(means, places, xerr=halves, fmt="o", capsize=3)
-    axes.set_yticks(places, [one.recipe for one in found])
+    axes.set_yticks(places, [f"{one.recipe}  {number}" for number, one in enumerate(found, 1)])
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.axvline(0, color="grey", linewidth=1)
     axes.set_xlabel(f"test accuracy less that of {reference}, percentage points; 95% interval")
     axes.grid(axis="x", alpha=0.3)
+
+
+def _scatter(axes: Any, found: Sequence[Found], extra: Sequence[float]) -> None:
+    points = [(100 * cost, 100 * one.gap.mean) for one, cost in zip(found, extra, strict=True) if one.gap]
+    axes.plot(*zip(*points, strict=True), "o")
+    for number, point in enumerate(points, 1):
+        axes.annotate(str(number), point, xytext=(5, 4), textcoords="offset points")
+    axes.plot(0, 0, "k*", markersize=9, label="reference")
+    axes.plot(
+        *zip(*front([*points, (0.0, 0.0)]), strict=True),
+        "k:",
+        drawstyle="steps-post",
+        linewidth=1,
+        label="none is better at this cost",
+    )
+    axes.axhline(0, color="grey", linewidth=1)
+    axes.set_xlabel("multiply-adds more than the reference, %")
+    axes.set_ylabel("gap, percentage points")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="lower right")
 
 
 def _lines(axes: Any, found: Sequence[Found], groups: Sequence[str], reference: str) -> None:

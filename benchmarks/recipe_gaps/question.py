@@ -11,6 +11,18 @@ Overrides = tuple[str, ...]
 FOLDER = Path(__file__).parents[1] / "questions"
 
 
+class Tuning(BaseModel, frozen=True, extra="forbid"):
+    """Settings to choose from, for every recipe by itself and all by the same list.
+
+    Attributes:
+        choices: Overrides, of which one is chosen.
+        seeds: Runs with each, which no accuracy is told of.
+    """
+
+    choices: tuple[Overrides, ...] = Field(min_length=2)
+    seeds: int = Field(1, ge=1)
+
+
 class Question(BaseModel, frozen=True, extra="forbid"):
     """Recipes to compare on one budget; each is a way of training the same network on the same data.
 
@@ -22,6 +34,7 @@ class Question(BaseModel, frozen=True, extra="forbid"):
         reference: The recipe that gaps are measured against, in the same group and with the same seed.
         groups: Overrides by name, where the question is asked several times; every recipe is tried in every group.
         recipes: Overrides by name.
+        tuning: What every recipe is tuned by, in every group, before any of it counts; None: nothing.
     """
 
     question: str
@@ -31,6 +44,7 @@ class Question(BaseModel, frozen=True, extra="forbid"):
     reference: str = "back-propagation"
     groups: Mapping[str, Overrides] = {"": ()}
     recipes: Mapping[str, Overrides]
+    tuning: Tuning | None = None
 
     @model_validator(mode="after")
     def _has_what_it_compares_with(self) -> "Question":
@@ -40,12 +54,12 @@ class Question(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("settings: no data.validation, on which exits are chosen")
         return self
 
-    @property
-    def trials(self) -> Iterator["Trial"]:
-        """All runs, seed by seed."""
+    def trials(self, chosen: Mapping[tuple[str, str], Overrides]) -> Iterator["Trial"]:
+        """All runs, seed by seed, with what tuning has chosen for each group and recipe."""
         for seed in range(self.seeds):
-            for group, name in self.pairs:
-                yield Trial(group, name, seed, (*self.overrides(group, name), f"training.seed={seed}"))
+            for pair in self.pairs:
+                settings = (*self.overrides(*pair), *chosen.get(pair, ()))
+                yield Trial(*pair, seed, (*settings, f"training.seed={seed}"))
 
     @property
     def pairs(self) -> Iterator[tuple[str, str]]:

@@ -2,14 +2,17 @@
 
 import argparse
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from benchmarks import recipes
 from benchmarks.recipe_gaps.costs import cost_of
-from benchmarks.recipe_gaps.question import Question, load_question, question_names
+from benchmarks.recipe_gaps.plot import front
+from benchmarks.recipe_gaps.question import Question, Trial, load_question, question_names
 from benchmarks.recipe_gaps.tables import interval, summarise
+from benchmarks.recipe_gaps.tuning import chosen, tuning_trials
 from benchmarks.recipes import jobs
 from greedypipe.launch.config.loader import load_config
 
@@ -17,6 +20,11 @@ from greedypipe.launch.config.loader import load_config
 def row(recipe: str, seed: int, test: list[float], validation: list[float] | None = None, **more: Any) -> dict[str, Any]:
     found = {"test": test, "validation": validation or test, "train_s": 2.0 + len(test), "at_once": 1}
     return {"group": "", "recipe": recipe, "seed": seed, "cause": "", **found, **more}
+
+
+def test_the_front_has_what_nothing_cheaper_or_as_cheap_equals() -> None:
+    points = [(2.0, 0.9), (1.0, 0.8), (1.0, 0.7), (3.0, 0.9), (4.0, 0.95), (0.5, 0.1)]
+    assert front(points) == [(0.5, 0.1), (1.0, 0.8), (2.0, 0.9), (4.0, 0.95)]
 
 
 def test_an_interval_is_students() -> None:
@@ -52,7 +60,7 @@ def test_every_recipe_is_a_configuration_that_differs_from_all_others(name: str)
     configs = [load_config(question.config or None, question.overrides(*pair)) for pair in pairs]
     of_group = [[one for one, (its, _) in zip(configs, pairs, strict=True) if its == group] for group in question.groups]
     assert all(one not in group[:number] for group in of_group for number, one in enumerate(group)) and len(pairs) > 3
-    trials = list(question.trials)
+    trials = list(question.trials({}))
     assert len(trials) == question.seeds * len(pairs)
     assert [trial.seed for trial in trials] == sorted(trial.seed for trial in trials)
 
@@ -95,11 +103,11 @@ def test_what_comes_back_is_counted_in_the_turns_in_which_it_has_come() -> None:
 
 def test_trials_of_equal_configurations_are_run_once() -> None:
     question = load_question("blocks").model_copy(update={"seeds": 2})
-    found = jobs(question, [])
+    found = jobs(question, question.trials({}), [])
     assert sum(map(len, found)) == 2 * len(list(question.pairs)) == 24
     assert [sorted({trial.recipe for trial in job}) for job in found if len(job) > 1] == [["back-propagation"]] * 2
-    first = [(trial.group, [*trial.overrides]) for trial in found[0]]
-    assert jobs(question, first) == found[1:]
+    first = [{"group": trial.group, "overrides": [*trial.overrides]} for trial in found[0]]
+    assert jobs(question, question.trials({}), first) == found[1:]
 
 
 def test_a_codebook_is_counted_once_per_batch() -> None:
@@ -111,11 +119,47 @@ def test_a_codebook_is_counted_once_per_batch() -> None:
 def test_runs_that_were_asked_for_otherwise_are_other_runs() -> None:
     def asked(smoke: bool, *overrides: str) -> tuple[Question, list[str]]:
         question, where = recipes._asked(
-            argparse.Namespace(question="mnist_1d", overrides=[*overrides], seeds=None, smoke=smoke)
+            argparse.Namespace(question="mnist_1d", overrides=[*overrides], seeds=None, groups=None, smoke=smoke)
         )
         return question, [*where]
 
     plain, short = asked(False, "data.root=/elsewhere"), asked(True)
     assert plain[0] == load_question("mnist_1d") and plain[1] == ["data.root=/elsewhere"]
-    known = [(trial.group, [*trial.overrides]) for trial in short[0].trials]
-    assert len(known) == 3 and len(jobs(plain[0], known)) == len(jobs(plain[0], []))
+    known = [{"group": trial.group, "overrides": [*trial.overrides]} for trial in short[0].trials({})]
+    trials = list(plain[0].trials({}))
+    assert len(known) == 3 and len(jobs(plain[0], trials, known)) == len(jobs(plain[0], trials, []))
+
+
+def test_every_recipe_is_tuned_by_the_same_choices_on_seeds_that_do_not_count() -> None:
+    asked = {
+        "question": "?",
+        "settings": ["data.validation=0.1"],
+        "seeds": 2,
+        "recipes": {"back-propagation": [], "local": ["partition.blocks=2"]},
+        "tuning": {"choices": [["optimizer.lr=0.1"], ["optimizer.lr=0.2"], ["optimizer.lr=0.4"]], "seeds": 2},
+    }
+    question = Question.model_validate(asked)
+    trials = list(tuning_trials(question))
+    assert len(trials) == 2 * 2 * 3 and not {trial.seed for trial in trials} & {0, 1}
+
+    def told(accuracy: Callable[[Trial], float], cause: Callable[[Trial], str] = lambda trial: "") -> list[dict[str, Any]]:
+        return [
+            {"group": "", "recipe": one.recipe, "overrides": [*one.overrides], "cause": cause(one)}
+            | ({} if cause(one) else {"validation": [1.0, accuracy(one)]})
+            for one in trials
+        ]
+
+    rates = {"back-propagation": "0.2", "local": "0.4"}
+    rows = told(lambda one: 0.8 + 0.1 * (f"optimizer.lr={rates[one.recipe]}" in one.overrides))
+    found = chosen(question, rows)
+    assert found == {("", "back-propagation"): ("optimizer.lr=0.2",), ("", "local"): ("optimizer.lr=0.4",)}
+    assert [one.overrides[-2] for one in question.trials(found)] == ["optimizer.lr=0.2", "optimizer.lr=0.4"] * 2
+    # The highest of all, but it failed with the other seed.
+    rows = told(
+        lambda one: float(one.overrides[-2][-3:]),
+        lambda one: "nan" * one.overrides[-1].endswith("=1001") * ("0.4" in one.overrides[-2]),
+    )
+    assert set(chosen(question, rows).values()) == {("optimizer.lr=0.2",)}
+    with pytest.raises(ValueError, match="back-propagation: every run of its tuning failed"):
+        chosen(question, told(lambda one: 1.0, lambda one: "nan"))
+    assert chosen(question.model_copy(update={"tuning": None}), []) == {}

@@ -6,8 +6,9 @@ from typing import Any
 
 from benchmarks.book.markdown import TO, percent, table
 from benchmarks.book.result import Answer, Result
-from benchmarks.recipe_gaps.question import Question, load_question
+from benchmarks.recipe_gaps.question import Question, Tuning, load_question
 from benchmarks.recipe_gaps.tables import CONFIDENCE, Found, points, summarise
+from benchmarks.recipe_gaps.tuning import chosen
 
 
 def _question(answer: Answer) -> Question:
@@ -27,8 +28,10 @@ def _rows(answer: Answer, all_found: Sequence[Found]) -> list[list[str]]:
     question = _question(answer)
     base = {one.group: _cost(answer, one, "macs") for one in all_found if one.recipe == question.reference}
     timed, rows = _is_timed(all_found), []
+    tuned = chosen(question, answer.get("tuning", []))
     for one in all_found:
-        settings = " ".join(question.recipes[one.recipe]) if one.recipe != question.reference else ""
+        own_settings = question.recipes[one.recipe] if one.recipe != question.reference else ()
+        settings = " ".join((*own_settings, *tuned.get((one.group, one.recipe), ())))
         back, age = _cost(answer, one, "back_bytes"), _cost(answer, one, "age")
         own = [
             f"{one.recipe}<br>`{settings}`" if settings else one.recipe,
@@ -58,9 +61,10 @@ def _text(answer: Answer, remark: str) -> str:
     failed = sum(len(one.failed) for one in all_found)
     timed = "; time is that of training, likewise, median over the seeds" if _is_timed(all_found) else ""
     missing = f" {failed} runs failed." if failed else ""
+    tuned = f" {_tuning(question.tuning)}" if question.tuning else ""
     return f"""
 {question.question} Each row has the data, network, schedule and budget of
-`benchmarks/questions/{answer["question"]}.yaml`; only the settings under its name differ. {remark}
+`benchmarks/questions/{answer["question"]}.yaml`; only the settings under its name differ. {remark}{tuned}
 
 {table(header, _rows(answer, all_found))}
 
@@ -70,6 +74,12 @@ is chosen on validation samples that no run trains on. Multiply-adds are those o
 those of {question.reference}, counted with torch's formulas{timed}; bytes are those of all cuts, per sample of a
 batch, and those back at most: `method.rows` sends fewer.{missing}
 """
+
+
+def _tuning(tuning: Tuning) -> str:
+    choices = ", ".join(f"`{' '.join(choice)}`" for choice in tuning.choices)
+    runs = f"{tuning.seeds} run{'s' if tuning.seeds > 1 else ''}"
+    return f"Each recipe has the best of {choices}, by the validation accuracy of {runs} with each that do not count here."
 
 
 def _repeats(answer: Answer) -> str:
