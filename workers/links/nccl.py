@@ -27,7 +27,6 @@ ENVIRONMENT = {
     # Four times this the watchdog sleeps behind an error, and whoever lets go of the group waits for it.
     "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "0",
     "TORCH_FR_BUFFER_SIZE": "0",
-    "TORCH_NCCL_TRACE_BUFFER_SIZE": "0",
 }
 """Has torch's own threads look for errors and end no process. Read by every group when it is made."""
 SUCCESS = "SUCCESS"
