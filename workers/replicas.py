@@ -1,7 +1,6 @@
 """Joint work of the replicas of one stage: they average gradients and agree on decisions."""
 
 import datetime
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -17,7 +16,6 @@ from greedypipe.pipeline.feedback import NOTHING, Feedback, Learned
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.devices.current import make_current
 from greedypipe.workers.links.gloo_group import make_gloo_group
-from greedypipe.workers.links.nccl import ENVIRONMENT
 from greedypipe.workers.links.patience import Patience
 from greedypipe.workers.placement import Seat, part_of
 from greedypipe.workers.state_rows import joined_state, packed, room_for, rows_of, unpacked
@@ -197,8 +195,6 @@ def _nccl_group(seat: Seat, store: Store, device: torch.device, timeout_s: float
 
     A replica that is lost leaves the others waiting on their devices: the supervisor finds and ends them.
     """
-    for variable, value in ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
     nccl: Any = dist.ProcessGroupNCCL
     options = nccl.Options()
     options._timeout = datetime.timedelta(seconds=timeout_s)

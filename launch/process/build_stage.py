@@ -110,13 +110,17 @@ class Stage:
         self._replicas = self._join_replicas()
         open_parts.callback(self._replicas.close)
         blocks = self._replicas.share_learning(self._blocks)
-        links = StageLinks(self._plan, self._attempt.meetings, self._status, self._device)
+        links = StageLinks(self._plan, self._attempt, self._status, self._device)
         inbox = self._make_inbox(links)
         open_parts.callback(inbox.close)
-        before = self._line_before(links, open_parts)
+        back = links.back_sender()
+        if back:
+            open_parts.callback(back.abandon)
         outbox = links.sender()
         open_parts.callback(outbox.abandon)
         behind = self._line_behind(links, open_parts)
+        links.wait_for_neighbours()
+        before = self._line_before(back)
         metrics = MetricsFile(folder / "metrics" / f"stage{self._seat.label}.jsonl")
         open_parts.callback(metrics.close)
         saver = Saver(checkpoints_of(folder), self._tell, self._told, self._gear.copies())
@@ -208,11 +212,10 @@ class Stage:
             ending=self._attempt.ending,
         )
 
-    def _line_before(self, links: StageLinks, open_parts: ExitStack) -> Line:
-        """The line to the stage before; what was in it at the checkpoint is sent again."""
-        if (sender := links.back_sender()) is None:
+    def _line_before(self, sender: Sender | None) -> Line:
+        """The line to the stage before; what was in it at the checkpoint is sent again, at once."""
+        if sender is None:
             return NoLine()
-        open_parts.callback(sender.abandon)
         first = self._blocks[0]
         if self._plan.config.buffers.policy == "replay":
             return SentNewest(sender, first)

@@ -20,6 +20,7 @@ from greedypipe.launch.recovery.supervisor import Supervisor
 from greedypipe.launch.reporting.screen import Screen
 from greedypipe.workers.devices.current import compute_repeatably, make_current
 from greedypipe.workers.devices.gpu import gpu_of
+from greedypipe.workers.links.nccl import leave_ending_to_supervisor
 from greedypipe.workers.memory import keep_freed_memory, reset_peak_memory, reset_peak_on
 from greedypipe.workers.telemetry.results import StageReport
 from greedypipe.workers.telemetry.topics import GPU
@@ -37,6 +38,7 @@ def run_stage(member: Member, screen: Screen, signals: RankSignals) -> int:
     """
     leader = Leader(screen, time.perf_counter())
     faults = member.plan.config.faults
+    leave_ending_to_supervisor()
     device = member.plan.placement.device_of(member.local_rank, member.plan.config.placement)
     if member.plan.config.training.deterministic:
         compute_repeatably()

@@ -14,6 +14,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from greedypipe.workers.links.pacing import BrokenWire
+
 
 class SimulatedMark:
     """How often it has been recorded, and which of these its stream has come to."""
@@ -153,7 +155,10 @@ class SimulatedWires:
 
     def __init__(self, device: SimulatedDevice, lanes: tuple["SimulatedLane", "SimulatedLane"]) -> None:
         self.device = device
-        self.is_aborted = False
+        self.aborted: set[str] = set()
+        """The lanes whose ends have given up: a half that is on them ends, the other one goes on waiting."""
+        self.is_stuck = False
+        """Whether transfers that have begun never end."""
         self.waits_s: list[float] = []
         """For how long one half of each transfer was on its lane while the other end had not put its own on."""
         self.halves = HalfWire(self, lanes[0].own, lanes[1].own, True), HalfWire(self, lanes[1].own, lanes[0].own, False)
@@ -162,18 +167,26 @@ class SimulatedWires:
 class HalfWire:
     """One end, as `workers.links.pacing.Wire`."""
 
+    meets_on_device = True
+
     def __init__(self, wires: SimulatedWires, own: str, other: str, is_sender: bool) -> None:
         self._wires, self._own, self._other, self._is_sender = wires, own, other, is_sender
         self._random = random.Random(own)
+        self.failure: BrokenWire | None = None
+        """What it says of its transfers."""
 
     def send(self, memory: Tensor) -> None:
-        half = Half(self._wires, memory, self._other, self._is_sender, time.monotonic())
+        half = Half(self._wires, memory, (self._own, self._other), self._is_sender, time.monotonic())
         self._wires.device.put(self._own, Busy(0.001 * self._random.random()), half)
 
     receive = send
 
+    def check(self) -> None:
+        if self.failure:
+            raise self.failure
+
     def abort(self) -> None:
-        self._wires.is_aborted = True
+        self._wires.aborted.add(self._own)
 
 
 @dataclass
@@ -182,18 +195,20 @@ class Half:
 
     wires: SimulatedWires
     memory: Tensor
-    other: str
+    lanes: tuple[str, str]
     is_sender: bool
     since: float
 
     def is_ready(self) -> bool:
-        head = self.wires.device.head(self.other)
-        return self.wires.is_aborted or (isinstance(head, Half) and head.wires is self.wires)
+        (own, other), wires = self.lanes, self.wires
+        head = wires.device.head(other)
+        return own in wires.aborted or (isinstance(head, Half) and head.wires is wires and not wires.is_stuck)
 
     def do(self) -> None:
-        if self.wires.is_aborted:
+        own, lane = self.lanes
+        if own in self.wires.aborted:
             return
-        other = self.wires.device.pop(self.other)
+        other = self.wires.device.pop(lane)
         assert isinstance(other, Half)
         self.wires.waits_s.append(abs(self.since - other.since))
         source, target = (self, other) if self.is_sender else (other, self)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._distributed_c10d import ErrorType
 
 from greedypipe.workers.links import connect, device_link
 from greedypipe.workers.links.control import ControlSocket
@@ -21,7 +22,7 @@ from greedypipe.workers.links.lane import Lane
 from greedypipe.workers.links.mapped import MappedReceiver, MappedSender, MappedSlot
 from greedypipe.workers.links.meeting import listen_on_this_host
 from greedypipe.workers.links.messages import MessageLayout
-from greedypipe.workers.links.nccl import NcclWire
+from greedypipe.workers.links.nccl import ENVIRONMENT, NcclWire
 from greedypipe.workers.links.paced_receiver import PacedReceiver
 from greedypipe.workers.links.paced_sender import PacedSender
 from greedypipe.workers.links.pacing import Track, Wire
@@ -49,6 +50,8 @@ class FakeWork:
 class FakeGroup:
     """A group of two ranks with the calls of ProcessGroupNCCL that a link makes, over a socket."""
 
+    error = ErrorType.SUCCESS
+
     def __init__(self, connection: socket.socket, rank: int, damages: bool = False) -> None:
         self._socket, self._rank, self._damages = connection, rank, damages
 
@@ -70,6 +73,9 @@ class FakeGroup:
 
         return FakeWork(move)
 
+    def get_error(self) -> ErrorType:
+        return self.error
+
     def abort(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -90,9 +96,14 @@ def make_fake_group(store: Any, rank: int, device: torch.device, name: str, pati
     return FakeGroup(connection, rank)
 
 
+def _make_group_of_a_stage(*arguments: Any) -> FakeGroup:
+    assert ENVIRONMENT.keys() <= os.environ.keys(), "torch has not been told to end no process"
+    return make_fake_group(*arguments)
+
+
 def stand_in(transport: str) -> None:
     """From now on links of this process use a transport of GPUs between its stages on the CPU."""
-    device_link.make_nccl_group = make_fake_group
+    device_link.make_nccl_group = _make_group_of_a_stage
     device_link.CudaPassing = FakePassing  # type: ignore[assignment, misc]
     connect.choose = lambda *rest: transport
     here = Place("here", "cuda", "GPU-a", "2.28.9")
@@ -173,9 +184,14 @@ class LocalWires:
 class LocalHalf:
     """One end of it."""
 
+    meets_on_device = True
+
     def __init__(self, move: Callable[[Tensor], None], abort: Callable[[], None]) -> None:
         self.send = self.receive = move
         self.abort = abort
+
+    def check(self) -> None:
+        pass
 
 
 class FakeGloo:
@@ -204,7 +220,7 @@ def gloo_wires(layout: MessageLayout, lanes: Sequence[Lane], wires: Sequence[Any
 def nccl_wires() -> tuple[NcclWire, NcclWire]:
     """NCCL's wire over a fake group."""
     here, there = socket.socketpair()
-    return NcclWire(FakeGroup(here, 0), 0), NcclWire(FakeGroup(there, 1), 1)
+    return NcclWire(FakeGroup(here, 0), 0, "stage 1"), NcclWire(FakeGroup(there, 1), 1, "stage 0")
 
 
 def paced_ends(

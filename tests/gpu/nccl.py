@@ -11,19 +11,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from greedypipe.workers.links.nccl import leave_ending_to_supervisor
 from tests.gpu.facts import Setting
 
 T = TypeVar("T")
 MAX_CTAS = 4
-ENVIRONMENT = {
-    # torch's own threads end no process: whoever waits has a deadline of its own.
-    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
-    "TORCH_NCCL_DUMP_ON_TIMEOUT": "0",
-    "TORCH_NCCL_ENABLE_MONITORING": "0",
-    "TORCH_FR_BUFFER_SIZE": "0",
-    "NCCL_DEBUG": "INFO",
-    "NCCL_DEBUG_SUBSYS": "INIT,NET,P2P",
-}
+DEBUG = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET,P2P"}
 
 
 def own_device(setting: Setting) -> torch.device:
@@ -41,7 +34,8 @@ def set_environment(folder: Path, rank: int, *, apart: bool) -> None:
         apart: NCCL up to 2.29 refuses two ranks on one GPU; told that they are on two hosts, it goes over the sockets of the
             loopback, which is slow, but runs its real initialisation, transfers, errors and aborts.
     """
-    os.environ.update(ENVIRONMENT, NCCL_DEBUG_FILE=str(folder / f"nccl.{rank}.%p.log"))
+    leave_ending_to_supervisor()
+    os.environ.update(DEBUG, NCCL_DEBUG_FILE=str(folder / f"nccl.{rank}.%p.log"))
     if apart:
         os.environ.update(NCCL_HOSTID=f"host-of-rank-{rank}", NCCL_SOCKET_IFNAME="lo", NCCL_IB_DISABLE="1")
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from greedypipe.launch.on_host import local_run
+from greedypipe.launch.process.connect_edges import StageLinks
+from greedypipe.workers.links.messages import Message
+from greedypipe.workers.links.paced_sender import PacedSender
 from tests.conformance.stand_ins import stand_in
 from tests.multiprocess.harness import Outcome, assert_equal_states, exported
 from tests.multiprocess.test_equivalence import assert_equals_reference, reference
@@ -21,6 +24,19 @@ TRANSPORTS = ("nccl", "gloo", "ipc")
 
 def enter(transport: str, rank: int) -> None:
     stand_in(transport)
+    waited: list[StageLinks] = []
+    wait, send = StageLinks.wait_for_neighbours, PacedSender.send
+
+    def note(links: StageLinks) -> None:
+        wait(links)
+        waited.append(links)
+
+    def check(sender: PacedSender, message: Message) -> None:
+        assert waited, "a message was sent before the neighbours' links were known to be connected"
+        send(sender, message)
+
+    StageLinks.wait_for_neighbours = note  # type: ignore[method-assign]
+    PacedSender.send = check  # type: ignore[method-assign]
 
 
 def run(overrides: list[str], processes: int, transport: str, tmp_path: Path, **more: float) -> Outcome:

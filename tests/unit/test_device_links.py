@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch._C._distributed_c10d import ErrorType
 from torch.distributed import HashStore, TCPStore
 
-from greedypipe.workers.links import connect, device_link, meeting, nccl
+from greedypipe.workers.links import connect, device_link, meeting
 from greedypipe.workers.links.connect import LinkEnd
 from greedypipe.workers.links.gloo import ProcessGroupReceiver, ProcessGroupSender
 from greedypipe.workers.links.interface import LinkConfig
 from greedypipe.workers.links.lane import HostLane
 from greedypipe.workers.links.mapped import MappedReceiver, MappedSender
 from greedypipe.workers.links.messages import Kind, Message, MessageLayout
-from greedypipe.workers.links.nccl import ENVIRONMENT, NcclWire, make_nccl_group
 from greedypipe.workers.links.paced_receiver import PacedReceiver
 from greedypipe.workers.links.paced_sender import PacedSender
 from greedypipe.workers.links.patience import GivenUp, Patience
@@ -86,6 +86,12 @@ def refusing_end(rank: int) -> Callable[..., FakeGroup]:
     return lambda store, own, *rest: refuse() if own == rank else make_fake_group(store, own, *rest)
 
 
+def failing(store: Any, rank: int, *rest: Any) -> FakeGroup:
+    group = make_fake_group(store, rank, *rest)
+    group.error = ErrorType.COMM_ERROR
+    return group
+
+
 class Unshareable(FakePassing):
     def give(self, memory: torch.Tensor) -> str:
         return refuse()
@@ -100,6 +106,7 @@ FAULTS: dict[str, tuple[str, str, Any, str]] = {
     "refused": ("nccl", "make_nccl_group", refuse, "ncclSystemError: no way"),
     "refused to the sender": ("nccl", "make_nccl_group", refusing_end(0), "ncclSystemError: no way"),
     "refused to the receiver": ("nccl", "make_nccl_group", refusing_end(1), "ncclSystemError: no way"),
+    "failing": ("nccl", "make_nccl_group", failing, "NCCL reports COMM_ERROR"),
     "damaged": ("nccl", "make_nccl_group", damaged, "bytes"),
     "unshareable": ("ipc", "CudaPassing", Unshareable, "ncclSystemError: no way"),
     "other memory": ("ipc", "CudaPassing", Unreachable, "bytes"),
@@ -204,57 +211,6 @@ def test_the_wait_for_the_other_end_can_be_given_up(monkeypatch: pytest.MonkeyPa
         over.set()
         with pytest.raises(GivenUp, match="stage 5"):
             receiving.result(TIMEOUT_S)
-
-
-class RecordingGroup:
-    """ProcessGroupNCCL's calls, written down."""
-
-    calls: list[tuple[Any, ...]] = []  # noqa: RUF012
-
-    class Options:
-        def __init__(self, is_high_priority_stream: bool) -> None:
-            self.config = type("Config", (), {})()
-            assert is_high_priority_stream
-
-    def __init__(self, store: Any, rank: int, size: int, options: Any) -> None:
-        self.calls.append((rank, size, options._timeout.days, vars(options.config), options.group_name))
-
-    def eager_connect_single_device(self, device: torch.device) -> None:
-        self.calls.append(("connect", device))
-
-
-def test_a_group_is_connected_at_once_and_never_ends_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nccl.dist, "ProcessGroupNCCL", RecordingGroup, raising=False)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: RecordingGroup.calls.append(("device", device)))
-    for name in ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TORCH_FR_BUFFER_SIZE", "7")
-    gpu = torch.device("cuda", 3)
-    make_nccl_group(HashStore(), 1, gpu, "link0-1", Patience("stage 0", TIMEOUT_S))
-    assert RecordingGroup.calls == [
-        ("device", gpu),
-        (1, 2, 1, {"min_ctas": 1, "max_ctas": 4}, "link0-1"),
-        ("connect", gpu),
-    ]
-    assert {name: nccl.os.environ[name] for name in ENVIRONMENT} == {**ENVIRONMENT, "TORCH_FR_BUFFER_SIZE": "7"}
-
-
-def test_the_options_are_those_of_torch() -> None:
-    options: Any = nccl.dist.ProcessGroupNCCL.Options(is_high_priority_stream=True)
-    options._timeout = nccl.FOREVER
-    options.config.min_ctas, options.config.max_ctas = 1, nccl.MAX_CTAS
-    options.group_name = "link0-1"
-    assert options._timeout.days == 1
-    calls = ("send", "recv", "abort", "eager_connect_single_device")
-    assert all(hasattr(nccl.dist.ProcessGroupNCCL, name) for name in calls)
-
-
-def test_a_wire_is_aborted_once() -> None:
-    aborted: list[int] = []
-    group = type("Group", (), {"abort": lambda self: aborted.append(1)})()
-    wire = NcclWire(group, 0)
-    wire.abort(), wire.abort()
-    assert aborted == [1]
 
 
 def test_hundreds_of_messages_that_a_sender_has_heard_nothing_of_are_known_to_be_taken() -> None:

@@ -155,19 +155,17 @@ def test_replicas_on_gpus_join_nccls_group_on_their_own_device_and_gloos_beside_
             pass
 
         def __init__(self, store: object, rank: int, size: int, options: Any) -> None:
-            self.group = [rank, size, options.group_name, os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"]]
+            self.group = [rank, size, options.group_name]
 
         def eager_connect_single_device(self, device: torch.device) -> None:
             made.append([*self.group, device])
 
-    for variable in replicas.ENVIRONMENT:
-        is_unset(monkeypatch, variable)
     monkeypatch.setattr(replicas.dist, "ProcessGroupNCCL", FakeNccl, raising=False)
     monkeypatch.setattr(replicas, "make_gloo_group", lambda *arguments, **keys: made.append("gloo"))
     monkeypatch.setattr(torch.cuda, "set_device", made.append)
     store = torch.distributed.FileStore(str(tmp_path / "store"), 2)
     replicas.join_replicas(Seat(3, 2, 1, 2), store, SECOND, 5.0, lambda: False)
-    assert made == ["gloo", SECOND, [1, 2, "replicas of stage 2", "0", SECOND]]
+    assert made == ["gloo", SECOND, [1, 2, "replicas of stage 2", SECOND]]
 
 
 def gpus_of(*uuids: str) -> list[Gpu]:

@@ -17,7 +17,7 @@ def order_of(placement: Placement, seat: Seat, have_rows: bool) -> list[Route]:
 
     def note(route: Route, make: Any) -> Any:
         built.append(route)
-        return SimpleNamespace(lends=False, slot_bytes=0)
+        return SimpleNamespace(lends=False, slot_bytes=0, meets_on_device=False)
 
     debug = SimpleNamespace(slow_stage=-1, slow_link_s=0)
     plan: Any = SimpleNamespace(
@@ -27,8 +27,8 @@ def order_of(placement: Placement, seat: Seat, have_rows: bool) -> list[Route]:
         layout_before=lambda stage, share: 0,
         routes_before=lambda stage: placement.routes_before(stage, have_rows=have_rows) if stage else [],
     )
-    meetings: Any = SimpleNamespace(sender=note, receiver=note)
-    links = StageLinks(plan, meetings, StageStatus(seat, blocks=[0], pid=0, host=""), torch.device("cpu"))
+    attempt: Any = SimpleNamespace(meetings=SimpleNamespace(sender=note, receiver=note))
+    links = StageLinks(plan, attempt, StageStatus(seat, blocks=[0], pid=0, host=""), torch.device("cpu"))
     if seat.stage:
         links.receiver(2)
     links.back_sender()

@@ -1,14 +1,16 @@
 """The report's figures say what they are given."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from greedypipe.launch.reporting.page.charts import MOST_POINTS, Axis, Series, histogram, line_chart, number, percent, ticks
-from greedypipe.launch.reporting.page.figures import losses, rates
-from greedypipe.launch.reporting.page.record import Span
+from greedypipe.launch.reporting.page.figures import SHARES, losses, rates, time_bars
+from greedypipe.launch.reporting.page.record import RunRecord, Span
 from greedypipe.launch.reporting.page.style import DEPTH, SPAN_COLOURS, SPAN_WORDS, depth_colour
 from greedypipe.launch.reporting.page.timeline import choose_window
 from greedypipe.launch.reporting.page.words import seconds
@@ -107,6 +109,16 @@ def test_a_loss_curve_is_short_and_goes_on_behind_a_resumption() -> None:
     points = losses(loss_records(*((step, 1.0) for step in range(1, 1601))))
     assert len(points) == MOST_POINTS and {loss for _, loss in points} == {1.0}
     assert losses(loss_records((20, 1.0), (40, 2.0), (30, 3.0), (50, 4.0)))[-1] == (50.0, (3.0 + 20 * 4.0) / 21)
+
+
+@pytest.mark.parametrize("feedback", [0.0, 0.25])
+def test_time_is_told_of_what_some_stage_has_spent_it_on(feedback: float) -> None:
+    shares = [{"wait_output_fraction": 0.5, "wait_feedback_fraction": feedback}, {"wait_input_fraction": 0.125}]
+    steps = [[StepRecord(block=block, step=1, **share)] for block, share in enumerate(shares)]
+    run = RunRecord(Path("run"), {}, None, [], ["0", "1"], steps, {})
+    told = {name for name in SHARES if name in time_bars(run)}
+    assert told == SHARES.keys() - (set() if feedback else {"wait for feedback"})
+    assert "No stage has recorded" in time_bars(replace(run, steps=[[], []]))
 
 
 def span(stage: int, kind: str, start_s: float, batch_id: int) -> Span:

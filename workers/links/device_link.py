@@ -88,7 +88,8 @@ class DeviceLink:
         return track, made
 
     def _nccl_wire(self, end: int, lane: Lane, patience: Patience) -> Wire:
-        return NcclWire(make_nccl_group(PrefixStore("group", self.store), end, self.device, self.name, patience), end)
+        group = make_nccl_group(PrefixStore("group", self.store), end, self.device, self.name, patience)
+        return NcclWire(group, end, patience.peer)
 
     def _gloo_wire(self, end: int, lane: Lane, patience: Patience) -> Wire:
         deadline_s = DEADLINES * patience.timeout_s

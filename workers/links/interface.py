@@ -82,6 +82,9 @@ class LinkStats:
 class Sender(ABC):
     """The upstream end of a link. One thread calls it."""
 
+    meets_on_device = False
+    """Whether transfers put kernels on the devices of both ends that wait for each other."""
+
     is_dead_end = False
     """Whether messages are discarded, as there is no receiver."""
 
@@ -122,6 +125,9 @@ class Receiver(ABC):
 
     slot_bytes: int = 0
     """Memory of the slots."""
+
+    meets_on_device = False
+    """As the sender's."""
 
     lends = False
     """Whether messages are lent: their tensors may be used between `Received.lend` and `give_back` alone."""

@@ -15,11 +15,11 @@ from torch.distributed import Store
 
 from greedypipe.workers.links.control import ControlSocket
 from greedypipe.workers.links.cuda_lane import new_memory
-from greedypipe.workers.links.lane import Lane, Mark
+from greedypipe.workers.links.lane import Lane, Mark, wait_for_mark
 from greedypipe.workers.links.mapped import MappedSlot
 from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.links.patience import Patience
-from greedypipe.workers.links.self_test import READY, RIGHT, WRONG, expect, pattern, settle
+from greedypipe.workers.links.self_test import READY, RIGHT, WRONG, expect, insist, pattern
 from greedypipe.workers.links.slots import BareSlot, payload_bytes
 from greedypipe.workers.links.trial import Unfit
 
@@ -150,7 +150,7 @@ def write_pattern(end: MappedEnd, lane: Lane, timeout_s: float) -> None:
     lane.mark_stage(mapped.filled)
     control.put(READY)
     expect(control, RIGHT, timeout_s)
-    settle(control, lane, mapped.used, timeout_s)
+    insist(wait_for_mark(lane, mapped.used, timeout_s, control.is_peer_there), control, timeout_s)
 
 
 def read_pattern(end: MappedEnd, lane: Lane, timeout_s: float) -> None:
@@ -158,7 +158,7 @@ def read_pattern(end: MappedEnd, lane: Lane, timeout_s: float) -> None:
     control, (mapped, *_) = end
     memory = mapped.slot.memory
     expect(control, READY, timeout_s)
-    settle(control, lane, mapped.filled, timeout_s)
+    insist(wait_for_mark(lane, mapped.filled, timeout_s, control.is_peer_there), control, timeout_s)
     if not torch.equal(memory, pattern(len(memory), memory.device)):
         control.put(WRONG)
         raise Unfit(f"of {len(memory):,} bytes that {control.peer} has written others are in memory")

@@ -2,8 +2,8 @@
 
 Each directed link has a process group of two ranks, 0 the sender and 1 the receiver: a communicator runs its operations one
 after the other, and NCCL allows no two of one communicator at a time. Connected eagerly, so that the first message waits for
-no set-up. torch's own watchdogs are told to end no process: an end is found dead by its socket, a late transfer by its
-deadline, and the supervisor alone ends processes.
+no set-up. torch's own watchdogs are told to end no process: an end is found dead by its socket, a transfer that fails by
+what they have noted of it, a late one by its deadline, and the supervisor alone ends processes.
 """
 
 import os
@@ -16,16 +16,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from greedypipe.workers.links.pacing import BrokenWire
 from greedypipe.workers.links.patience import Patience
 
 ENVIRONMENT = {
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
-    "TORCH_NCCL_DUMP_ON_TIMEOUT": "0",
+    "TORCH_NCCL_RETHROW_CUDA_ERRORS": "0",  # in the watchdog; the stage finds them in its own calls
     "TORCH_NCCL_ENABLE_MONITORING": "0",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "0",
+    # Four times this the watchdog sleeps behind an error, and whoever lets go of the group waits for it.
+    "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "0",
     "TORCH_FR_BUFFER_SIZE": "0",
-    "TORCH_NCCL_TRACE_BUFFER_SIZE": "0",
 }
-"""Read by a group when it is made. What a user has set stays."""
+"""Has torch's own threads look for errors and end no process. Read by every group when it is made."""
+SUCCESS = "SUCCESS"
+"""Of torch's ErrorType, which is not public."""
 MAX_CTAS = 4
 """Multiprocessors that a transfer may hold, some 20 GB/s each over NVLink: it has the time of a whole step."""
 FOREVER = timedelta(days=1)
@@ -39,11 +44,15 @@ class NcclWire:
 
     Args:
         group: ProcessGroupNCCL of two ranks; owned by this object.
+        peer: The other end in words, e.g. "stage 1".
     """
 
-    def __init__(self, group: Any, own_rank: int) -> None:
+    meets_on_device = True
+
+    def __init__(self, group: Any, own_rank: int, peer: str) -> None:
         self._group = group
         self._peer_rank = 1 - own_rank
+        self._peer = peer
 
     def send(self, memory: Tensor) -> None:
         # The group has a stream of its own, and lets it wait for the current one: the lane. `wait` lets the lane wait for
@@ -53,15 +62,33 @@ class NcclWire:
     def receive(self, memory: Tensor) -> None:
         self._put(lambda: self._group.recv([memory], self._peer_rank, 0))
 
+    def check(self) -> None:
+        # Ten times a second a thread of torch's asks NCCL about each transfer that has not ended; this reads what it found.
+        if (group := self._group) and (found := group.get_error().name) != SUCCESS:
+            raise self._broken(found)
+
     def abort(self) -> None:
         group, self._group = self._group, None
         if group is not None:
             group.abort()
 
     def _put(self, operation: Callable[[], Any]) -> None:
-        with LAUNCHING:
-            work = operation()
-        work.wait()
+        self.check()
+        try:
+            with LAUNCHING:
+                work = operation()
+            work.wait()
+        except dist.DistBackendError as error:
+            raise self._broken(str(error).strip().splitlines()[0]) from error
+
+    def _broken(self, said: str) -> BrokenWire:
+        return BrokenWire(f"lost {self._peer}: NCCL reports {said} (NCCL_DEBUG=INFO says more)")
+
+
+def leave_ending_to_supervisor() -> None:
+    """Tells torch `ENVIRONMENT`; what a user has set stays. To be called in a stage's process before any group is made."""
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
 
 
 def make_nccl_group(store: dist.Store, rank: int, device: torch.device, name: str, patience: Patience) -> Any:
@@ -77,8 +104,6 @@ def make_nccl_group(store: dist.Store, rank: int, device: torch.device, name: st
         ConnectionError: The other end did not come in time; GivenUp if waiting became pointless.
         RuntimeError: NCCL cannot connect them.
     """
-    for variable, value in ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
     nccl: Any = dist.ProcessGroupNCCL  # missing where torch is built without
     options = nccl.Options(is_high_priority_stream=True)
     options._timeout = FOREVER

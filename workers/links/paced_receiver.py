@@ -37,7 +37,8 @@ class PacedReceiver(PollingReceiver):
 
     | thread  | consumes         | waits for                | unblocked by                      |
     |---------|------------------|--------------------------|-----------------------------------|
-    | receive | headers          | a header, its transfer   | the sender, the device, its loss  |
+    | receive | headers          | a header, its transfer   | the sender, the device, its loss, |
+    |         |                  |                          | a failure of the wire             |
     | main    | what has arrived | a message                | the receiving thread              |
 
     Args:
@@ -50,6 +51,7 @@ class PacedReceiver(PollingReceiver):
     def __init__(self, track: Track, slots: Sequence[BareSlot], *, timeout_s: float) -> None:
         self._control, self._wire, self._lane = track
         self._track = track
+        self.meets_on_device = track.wire.meets_on_device
         self._timeout_s = timeout_s
         self._peer = track.control.peer
         self._free = deque(ReadSlot(slot, track.lane) for slot in slots)

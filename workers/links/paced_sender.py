@@ -14,6 +14,9 @@ from greedypipe.workers.links.pacing import DEADLINES, Track, Word
 from greedypipe.workers.links.slot_sender import PackingSender
 from greedypipe.workers.links.slots import BareSlot, Header, SlotPool
 
+LOOK_S = 0.01
+"""Interval at which the wire is looked at while a message is on its way. Most have arrived before the first look."""
+
 
 class FilledSlot:
     """A slot, and the point at which a message has been copied into it."""
@@ -53,7 +56,8 @@ class PacedSender(PackingSender[FilledSlot]):
 
     | thread | consumes     | waits for                              | unblocked by                        |
     |--------|--------------|----------------------------------------|-------------------------------------|
-    | send   | full slots   | its copy, a credit, an arrival         | the device, the receiver, its loss  |
+    | send   | full slots   | its copy, a credit, an arrival         | the device, the receiver, its loss, |
+    |        |              |                                        | a failure of the wire               |
     | main   | free slots   | a slot                                 | the sending thread                  |
 
     Args:
@@ -71,6 +75,7 @@ class PacedSender(PackingSender[FilledSlot]):
         made = iter(slots)
         pool = SlotPool(len(slots), lambda: FilledSlot(next(made), track.lane))
         super().__init__(transport, layout, pool, timeout_s=timeout_s, peer=track.control.peer)
+        self.meets_on_device = track.wire.meets_on_device
         self.stats.slot_bytes = sum(len(slot.memory) for slot in slots)
         self._packed: deque[Parcel] = deque()
         self._moving: deque[Parcel] = deque()
@@ -114,7 +119,9 @@ class PacedSender(PackingSender[FilledSlot]):
                 if self._packed and self._credits:
                     self._move(self._packed.popleft())
                 else:
-                    self._control.wait(self._left_s())
+                    if self._moving:
+                        self._wire.check()
+                    self._control.wait(self._quiet_s())
                 self._listen()
         except BaseException as error:  # kept: the next call of send or close raises it
             self._is_undelivered |= self._has_undelivered and not self._is_abandoned
@@ -154,8 +161,9 @@ class PacedSender(PackingSender[FilledSlot]):
             else:
                 self._pool.release(self._moving.popleft().slot)
 
-    def _left_s(self) -> float | None:
-        """Seconds until the receiver is late; None where it owes nothing. Raises TimeoutError where it is late."""
+    def _quiet_s(self) -> float | None:
+        """Seconds until something is to be done though the receiver says nothing: until it is late, or the wire is to be
+        looked at; None where it owes nothing. Raises TimeoutError where it is late."""
         oldest = next(iter((*self._moving, *self._packed)), None)
         if oldest is None:
             return None
@@ -163,4 +171,4 @@ class PacedSender(PackingSender[FilledSlot]):
         left_s = oldest.since + deadline_s - time.monotonic()
         if left_s <= 0:
             raise TimeoutError(f"waited {deadline_s:g} s for {self._peer} to take batch_id {oldest.batch_id}")
-        return left_s
+        return min(left_s, LOOK_S) if self._moving else left_s

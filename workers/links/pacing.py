@@ -32,14 +32,29 @@ class Word(IntEnum):
     """A message has been given to its reader."""
 
 
+class BrokenWire(ConnectionError):
+    """A wire has failed by its own account, whether or not the other end is still there; one line that names it."""
+
+
 class Wire(Protocol):
     """Moves bytes from lane to lane, in order. The link's thread alone calls it, after `Lane.enter`."""
+
+    meets_on_device: bool
+    """Whether a half of a transfer waits on its device for the other one: NCCL's kernels do, copies to the host do not."""
 
     def send(self, memory: Tensor) -> None:
         """Puts the sender's half of a transfer on the lane. It ends by itself once the other half is there, or by `abort`.
 
         Raises:
             ConnectionError: The wire is broken.
+        """
+
+    def check(self) -> None:
+        """Looks whether what is on the lane has failed, of which its device says nothing. Does not block, and costs less
+        than a call of the system.
+
+        Raises:
+            BrokenWire: It has.
         """
 
     def receive(self, memory: Tensor) -> None:
@@ -57,5 +72,12 @@ class Track(NamedTuple):
     lane: Lane
 
     def reaches(self, mark: Mark, timeout_s: float, is_peer_there: Callable[[], bool] | None = None) -> bool:
-        """Blocks until a mark is reached; False at the deadline. Raises PeerGone once the peer is gone."""
-        return wait_for_mark(self.lane, mark, timeout_s, is_peer_there or self.control.is_peer_there)
+        """Blocks until a mark is reached; False at the deadline. Raises BrokenWire once the wire has failed, PeerGone once
+        the peer is gone."""
+        is_there = is_peer_there or self.control.is_peer_there
+
+        def goes_on() -> bool:
+            self.wire.check()
+            return is_there()
+
+        return wait_for_mark(self.lane, mark, timeout_s, goes_on)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from greedypipe.workers.links.control import ControlSocket
-from greedypipe.workers.links.lane import Lane, Mark, wait_for_mark
 from greedypipe.workers.links.pacing import Track
 from greedypipe.workers.links.trial import Unfit
 
@@ -34,6 +33,7 @@ def offer_patterns(track: Track, memory: Tensor, timeout_s: float) -> None:
 
     Raises:
         Unfit: Something else arrived.
+        BrokenWire: What is on the lane has failed.
         ConnectionError: The receiver is gone.
         TimeoutError: It says nothing, or the device does not end.
     """
@@ -43,7 +43,7 @@ def offer_patterns(track: Track, memory: Tensor, timeout_s: float) -> None:
         part.copy_(pattern(len(part), part.device))
         track.wire.send(part)
         track.lane.mark_lane(sent)
-        settle(track.control, track.lane, sent, timeout_s)
+        insist(track.reaches(sent, timeout_s), track.control, timeout_s)
         expect(track.control, RIGHT, timeout_s)
 
 
@@ -55,7 +55,7 @@ def check_patterns(track: Track, memory: Tensor, timeout_s: float) -> None:
         track.control.put(READY)
         track.wire.receive(part)
         track.lane.mark_lane(arrived)
-        settle(track.control, track.lane, arrived, timeout_s)
+        insist(track.reaches(arrived, timeout_s), track.control, timeout_s)
         if not torch.equal(part, pattern(len(part), part.device)):
             track.control.put(WRONG)
             raise Unfit(f"of {len(part):,} bytes from {track.control.peer} others arrived than were sent")
@@ -73,9 +73,9 @@ def expect(control: ControlSocket, word: int, timeout_s: float) -> None:
         raise Unfit(f"{control.peer} received other bytes than were sent")
 
 
-def settle(control: ControlSocket, lane: Lane, mark: Mark, timeout_s: float) -> None:
-    """Blocks until the device has reached a mark; raises as `offer_patterns` does."""
-    if not wait_for_mark(lane, mark, timeout_s, control.is_peer_there):
+def insist(has_come: bool, control: ControlSocket, timeout_s: float) -> None:
+    """Raises TimeoutError where the device has not come to a mark in time."""
+    if not has_come:
         raise TimeoutError(f"waited {timeout_s:g} s for the device to exchange bytes with {control.peer}")
 
 

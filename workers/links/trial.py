@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from torch.distributed import PrefixStore, Store
 
+from greedypipe.workers.links.pacing import BrokenWire
 from greedypipe.workers.links.patience import Patience
 
 T = TypeVar("T")
@@ -41,20 +42,27 @@ def try_out(store: Store, end: int, patience: Patience, build: Callable[[Patienc
     with ExitStack() as opened:
         try:
             built = build(replace(patience, is_over=lambda: patience.is_over() or has_failed()), opened)
+        except (Unfit, BrokenWire) as error:
+            raise _told(store, own, error) from error
         except ConnectionError:
             if has_failed():
                 raise Unfit(store.get(other).decode()) from None
             raise
-        except (Unfit, OSError, RuntimeError) as error:
-            reason = _one_line(error)
-            store.set(own, reason)
-            raise Unfit(reason) from error
+        except (OSError, RuntimeError) as error:
+            raise _told(store, own, error) from error
         store.set(own, _WORKS)
         theirs = patience.read(store, other).decode()
         if theirs != _WORKS:
             raise Unfit(theirs)
         opened.pop_all()
     return built
+
+
+def _told(store: Store, own: str, error: BaseException) -> Unfit:
+    """The error to raise, when the other end has been told of it."""
+    reason = _one_line(error)
+    store.set(own, reason)
+    return Unfit(reason)
 
 
 def _one_line(error: BaseException) -> str:

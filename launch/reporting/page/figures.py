@@ -112,12 +112,12 @@ def staleness_figures(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def time_bars(run: RunRecord) -> str:
-    """One bar per stage: shares of its training time."""
+    """One bar per stage: shares of its training time. What no stage has spent time on is not mentioned."""
+    stages = [stage for stage in run.stages if stage.busy_fraction is not None]
+    spent = {name: part for name, part in SHARES.items() if any(part[0](stage) for stage in stages)}
     rows = []
-    for stage in run.stages:
-        if stage.busy_fraction is None:
-            continue
-        shares = [(name, share(stage) or 0.0, colour) for name, (share, colour) in SHARES.items()]
+    for stage in stages:
+        shares = [(name, share(stage) or 0.0, colour) for name, (share, colour) in spent.items()]
         parts = "".join(
             f'<span style="width:{100 * share:.2f}%;background:{colour}" title="{name}: {share:.1%}">'
             f"{f'{share:.0%}' if share >= LEAST_LABELLED else ''}</span>"
@@ -127,7 +127,7 @@ def time_bars(run: RunRecord) -> str:
         rows.append(f'<div class="name">{name}</div><div class="bar">{parts}</div>')
     if not rows:
         return '<p class="missing">No stage has recorded a training step.</p>'
-    return legend((name, colour) for name, (_, colour) in SHARES.items()) + f'<div class="bars">{"".join(rows)}</div>'
+    return legend((name, colour) for name, (_, colour) in spent.items()) + f'<div class="bars">{"".join(rows)}</div>'
 
 
 def _by_stage(run: RunRecord, values: Callable[[list[StepRecord]], list[tuple[float, float]]]) -> list[Series]:

@@ -91,6 +91,7 @@ def _goes_on_alone(found: Facts, group: Any, memory: torch.Tensor, x: torch.Tens
         group.send([memory], 1, 0).wait()
         moved.mark()
     ended_by_itself = moved.wait(PATIENCE_S)
+    said = group.get_error().name
     # Beside the kernel that waits, in the stream of the stage.
     began = time.monotonic()
     works_meanwhile = float((x + 1).sum()) == 2 * NUMBERS
@@ -102,6 +103,7 @@ def _goes_on_alone(found: Facts, group: Any, memory: torch.Tensor, x: torch.Tens
     found.row("failure", what="NCCL: abort of a transfer whose other end was killed", seconds=round(abort_s, 3))
     facts = {
         "ended_by_itself": ended_by_itself,
+        "nccl_says": said,
         "works_meanwhile": works_meanwhile,
         "meanwhile_s": round(meanwhile_s, 3),
         "abort_s": round(abort_s, 3),
