@@ -111,7 +111,7 @@ def _description(manifest: Manifest, out: Path, heads: Path | None) -> dict[str,
 
 
 def _preparation(data: DataInfo, pretext: str) -> tuple[str, ...]:
-    if data.has_images and data.full_scale == 255:
+    if data.has_images and data.has_bytes:
         return (*PREPARATION[:-1], GREY, PREPARATION[-1]) if pretext == "grey" else PREPARATION
     shape = f"float32 [N, {', '.join(map(str, data.input_shape))}]"
     if data.mean == (0.0,) * len(data.mean) and data.std == (1.0,) * len(data.std):

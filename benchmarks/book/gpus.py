@@ -35,6 +35,11 @@ PATHS = (
         (("equivalence", "gloo, 2 processes"), ("equivalence", "gloo, 4 processes")),
     ),
     CudaPath("no step of a block waits for the device", (("sync", "cross_entropy: no wait"), ("sync", "overlap: no wait"))),
+    CudaPath(
+        "samples that travel as bytes, with the CPU's bits",
+        (("sync", "bytes have the CPU's bits"), ("sync", "batches of bytes")),
+    ),
+    CudaPath("spans of a trace by the GPU's clock", (("events", "spans of a trace"),)),
     CudaPath("bf16", (("equivalence", "bf16, 2 processes"), ("sync", "dropout, bf16: no wait"))),
     CudaPath(
         "links between processes that share a GPU (ipc)",

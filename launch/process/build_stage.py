@@ -81,6 +81,7 @@ class Stage:
         self._must_stop = must_stop
         self._device = device
         self._gear = gear_of(device)
+        self._normalising = self._gear.normalising(member.plan.config.data, member.plan.data)
         self._blocks = [member.plan.blueprint.build_block(index, device) for index in member.status.blocks]
         self._has_saved_end = False
         self.is_finished = False
@@ -124,9 +125,8 @@ class Stage:
         open_parts.callback(metrics.close)
         saver = Saver(checkpoints_of(folder), self._tell, self._told, self._gear.copies())
         open_parts.callback(saver.close)
-        return _Parts(
-            blocks, inbox, outbox, before, behind, metrics, saver, make_tracing(logging, self._stage, len(self._blocks))
-        )
+        tracing = make_tracing(logging, self._stage, len(self._blocks), self._gear.work)
+        return _Parts(blocks, inbox, outbox, before, behind, metrics, saver, tracing)
 
     def _make_worker(self, parts: _Parts, expect: Expect) -> StageWorker:
         config, tracing, gear = self._plan.config, parts.tracing, self._gear
@@ -142,7 +142,7 @@ class Stage:
         blocks = tracing.blocks(troubled)
         return StageWorker(
             blocks,
-            tracing.inbox(gear.inbox(parts.inbox, self._status)),
+            tracing.inbox(gear.inbox(parts.inbox, self._status, self._normalising)),
             tracing.outbox(gear.outbox(parts.outbox)),
             Lines(blocks, parts.before, tracing.line(gear.line(parts.behind))),
             carried=self._plan.carried_after(self._stage),
@@ -246,7 +246,7 @@ class Stage:
         # With queues every stage trains on exactly what stage 0 sends; with replay stage 0 waits for all step budgets.
         all_finished: Callable[[], bool] = lambda: self._board.all_rows(STATUS, lambda row: row.finished)  # noqa: E731
         return Feed(
-            BatchSource(config.data, config.training.seed, self._plan.data),
+            BatchSource(config.data, config.training.seed, self._plan.data, self._normalising.prepare),
             calendar_of(self._plan, Start(self._origin.batch_id, max(self._origin.evaluated, default=0))),
             self._plan.blueprint.task,
             spread_evaluation=replay,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from greedypipe.workers.around.recorder import WORK
 from greedypipe.workers.atomic import write_record
 from greedypipe.workers.placement import Seat
 from greedypipe.workers.telemetry.phrases import range_of_blocks
@@ -17,6 +18,7 @@ from greedypipe.workers.telemetry.records import Spans
 US_PER_S = 1e6
 ARROWS_PER_LINK, MOST_PROCESSES = 1 << 32, 1 << 10
 """More than any run has batches: every arrow has a number of its own, small enough for every reader of JSON."""
+WORK_NAMES = {kind.name.lower() for kind in WORK}
 
 
 def write_trace(
@@ -30,14 +32,14 @@ def write_trace(
     known = {seat: trace for seat, trace in zip(seats, traces, strict=True) if trace and trace.start_s}
     if not known:
         return
-    events = [event for seat in known for event in _names(seat, blocks[seat.rank])]
+    events = [event for seat, trace in known.items() for event in _names(seat, blocks[seat.rank], trace)]
     events += sorted(_events(known), key=lambda event: event["ts"])
     lost = {seat.name: trace.lost for seat, trace in known.items() if trace.lost}
     header = {"displayTimeUnit": "ms", "otherData": {"spans_without_room": lost}}
     write_record(folder / "trace.json", json.dumps(header | {"traceEvents": events}), durable=False)
 
 
-def _names(seat: Seat, blocks: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _names(seat: Seat, blocks: Sequence[int], trace: Spans) -> Iterator[dict[str, Any]]:
     names = {
         "process_name": {"name": f"{seat.name} ({range_of_blocks(blocks)})"},
         "process_sort_index": {"sort_index": seat.rank},
@@ -45,11 +47,13 @@ def _names(seat: Seat, blocks: Sequence[int]) -> Iterator[dict[str, Any]]:
     }
     for name, value in names.items():
         yield {"ph": "M", "name": name, "args": value} | _place(seat)
+    if trace.work_overlaps:
+        yield {"ph": "M", "name": "thread_name", "args": {"name": "GPU"}} | _place(seat, is_beside=True)
 
 
-def _place(seat: Seat) -> dict[str, Any]:
-    """The process and its only thread that stand for a process of the run."""
-    return {"pid": seat.rank + 1, "tid": seat.rank + 1}
+def _place(seat: Seat, is_beside: bool = False) -> dict[str, Any]:
+    """The process that stands for a process of the run, and its thread; or the one beside it, of what overlaps with it."""
+    return {"pid": seat.rank + 1, "tid": seat.rank + 1 + MOST_PROCESSES * is_beside}
 
 
 def _events(traces: dict[Seat, Spans]) -> Iterator[dict[str, Any]]:
@@ -60,7 +64,7 @@ def _events(traces: dict[Seat, Spans]) -> Iterator[dict[str, Any]]:
         columns = (trace.start_s, trace.end_s, trace.kind, trace.block, trace.batch_id)
         for start_s, end_s, kind, block, batch_id in zip(*columns, strict=True):
             start_us = (start_s + shifts_s[seat] - origin_s) * US_PER_S
-            place = _place(seat) | {"ts": round(start_us, 3)}
+            place = _place(seat, trace.work_overlaps and kind in WORK_NAMES) | {"ts": round(start_us, 3)}
             name = kind.replace("_", " ") + (f" {block}" if block >= 0 else "")
             yield place | {
                 "ph": "X",

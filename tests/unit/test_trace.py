@@ -66,7 +66,7 @@ def train(*batch_ids: int) -> list[Delivery]:
 
 def test_a_window_starts_with_a_new_enough_batch_and_ends_after_so_many() -> None:
     recorder = Recorder(first_batch_id=5, batches=3, capacity=99)
-    for _ in TracedInbox(train(3, 4, 7, 6, 6, 8), recorder, SpanKind.WAIT_INPUT):  # type: ignore[arg-type]
+    for _ in TracedInbox(train(3, 4, 7, 6, 6, 8), recorder, recorder, SpanKind.WAIT_INPUT):  # type: ignore[arg-type]
         pass
     assert recorded(recorder) == [("wait_input", 7), ("wait_input", 6), ("wait_input", 6)]
 
@@ -83,7 +83,7 @@ def test_evaluation_is_recorded_among_the_batches_of_the_window_only() -> None:
         (Kind.EVALUATE, 0),
         (Kind.END, 3),
     )
-    assert list(TracedInbox(stream, recorder, SpanKind.DATA)) == stream  # type: ignore[arg-type]
+    assert list(TracedInbox(stream, recorder, recorder, SpanKind.DATA)) == stream  # type: ignore[arg-type]
     assert recorded(recorder) == [
         ("data", 1),
         ("data", 0),
@@ -96,13 +96,13 @@ def test_evaluation_is_recorded_among_the_batches_of_the_window_only() -> None:
 
 def test_waiting_for_the_very_first_message_is_no_span() -> None:
     recorder = Recorder(first_batch_id=0, batches=2, capacity=99)
-    list(TracedInbox(train(0, 1), recorder, SpanKind.WAIT_INPUT))  # type: ignore[arg-type]
+    list(TracedInbox(train(0, 1), recorder, recorder, SpanKind.WAIT_INPUT))  # type: ignore[arg-type]
     assert recorded(recorder) == [("wait_input", 1)]
 
 
 def test_a_full_recorder_counts_what_it_loses() -> None:
     recorder = Recorder(first_batch_id=0, batches=9, capacity=2)
-    list(TracedInbox(train(0, 1, 2, 3, 4), recorder, SpanKind.WAIT_INPUT))  # type: ignore[arg-type]
+    list(TracedInbox(train(0, 1, 2, 3, 4), recorder, recorder, SpanKind.WAIT_INPUT))  # type: ignore[arg-type]
     assert recorded(recorder) == [("wait_input", 1), ("wait_input", 2)]
     assert recorder.spans().lost == 2
 

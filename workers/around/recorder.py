@@ -3,6 +3,7 @@
 import time
 from array import array
 from enum import IntEnum
+from typing import Any, Protocol
 
 from greedypipe.workers.links.messages import AnyMessage, Kind
 from greedypipe.workers.telemetry.records import Spans
@@ -19,7 +20,7 @@ CLOCK_DIGITS = 7
 
 
 class SpanKind(IntEnum):
-    """What a span of time was spent on. On a GPU these are the host's times: a kernel may run later than its call."""
+    """What a span of time was spent on. On a GPU those of WORK are the device's times, all others the host's."""
 
     DATA = 0
     """Making the next batch; stage 0 only."""
@@ -38,6 +39,23 @@ class SpanKind(IntEnum):
     """Processing of one evaluation batch, sending included."""
     WAIT_FEEDBACK = 8
     """Until the next stage's feedback was there."""
+
+
+WORK = frozenset({SpanKind.FORWARD, SpanKind.LEARN, SpanKind.HAND_ON, SpanKind.EVALUATE})
+"""What a stage computes; waits, and what is done for links, are not."""
+
+
+class Work(Protocol):
+    """Keeps the spans of a stage's work, by the clock of what does it."""
+
+    def now(self) -> Any:
+        """The moment at which everything is done that the stage has asked for so far. Does not wait for it."""
+
+    def add(self, kind: SpanKind, start: Any, end: Any, block: int = -1) -> object:
+        """Keeps a span of the current message, between two moments."""
+
+    def spans(self) -> Spans:
+        """All spans that the stage has recorded; may wait for its device."""
 
 
 class Recorder:
@@ -61,8 +79,11 @@ class Recorder:
         self._count = 0
         self._lost = 0
         self.batch_id = -1
-        self.is_training = False
-        """Whether the current message is a recorded training batch; read by the wrapped blocks and outbox."""
+        self.is_training = self.is_recorded = False
+        """Whether the current message is a recorded training batch, or is recorded at all; read by the wrapped parts."""
+
+    now = staticmethod(time.perf_counter)
+    """A CPU has done what it was asked for when a call returns."""
 
     def begin(self, message: AnyMessage) -> bool:
         """Makes a message that has been read the current one, which owns all following spans; returns whether it is
@@ -70,21 +91,32 @@ class Recorder:
         self.batch_id = message.batch_id
         if message.kind != Kind.TRAIN:
             self.is_training = False
-            return self._has_started and self._batches_left > 0 and message.kind != Kind.END
+            self.is_recorded = self._has_started and self._batches_left > 0 and message.kind != Kind.END
+            return self.is_recorded
         self._has_started = self._has_started or message.batch_id >= self._first_batch_id
-        self.is_training = self._has_started and self._batches_left > 0
+        self.is_training = self.is_recorded = self._has_started and self._batches_left > 0
         self._batches_left -= self.is_training
         return self.is_training
 
-    def add(self, kind: SpanKind, start: float, end: float, block: int = -1) -> None:
-        """Keeps a span of the current message; `start` and `end` are seconds of `time.perf_counter`."""
+    def add(self, kind: SpanKind, start: float, end: float, block: int = -1) -> int:
+        """Keeps a span of the current message; `start` and `end` are seconds of `time.perf_counter`. Returns its number; -1:
+        there was no room."""
         index = self._count
         if index == self._capacity:
             self._lost += 1
-            return
+            return -1
         self._starts[index], self._ends[index] = start, end
         self._codes[index], self._blocks[index], self._batch_ids[index] = kind, block, self.batch_id
         self._count = index + 1
+        return index
+
+    def lose(self) -> None:
+        """Counts a span that could not be kept."""
+        self._lost += 1
+
+    def place(self, number: int, start: float, end: float) -> None:
+        """Says when a span was whose times were not known when it was added."""
+        self._starts[number], self._ends[number] = start, end
 
     def spans(self) -> Spans:
         """All spans, and what is needed to compare this host's clock with another's."""

@@ -1,8 +1,8 @@
 """Records what a stage does during a few of its batches, by wrapping blocks, inbox and outbox; the loop is unchanged."""
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from greedypipe.workers.around.recorder import (
     SPANS_PER_BLOCK,
     Recorder,
     SpanKind,
+    Work,
 )
 from greedypipe.workers.around.shell import AnyBlock, BlockShell
 from greedypipe.workers.around.wrapped_ends import WrappedInbox, WrappedLine, WrappedSender
@@ -29,9 +30,10 @@ from greedypipe.workers.telemetry.records import Spans
 class TracedInbox(WrappedInbox):
     """An inbox whose waits are recorded, and which passes the current message to the recorder."""
 
-    def __init__(self, inbox: MessageStream, recorder: Recorder, waiting: SpanKind) -> None:
+    def __init__(self, inbox: MessageStream, recorder: Recorder, work: Work, waiting: SpanKind) -> None:
         super().__init__(inbox)
         self._recorder = recorder
+        self._work = work
         self._waiting = waiting
 
     def __iter__(self) -> Iterator[Delivery]:
@@ -45,9 +47,12 @@ class TracedInbox(WrappedInbox):
             is_recorded = recorder.begin(delivery.message)
             if is_recorded and not is_first:
                 recorder.add(self._waiting, asked, given)
+            if not is_recorded or recorder.is_training:
+                yield delivery
+                continue
+            started = self._work.now()
             yield delivery
-            if is_recorded and not recorder.is_training:
-                recorder.add(SpanKind.EVALUATE, given, time.perf_counter())
+            self._work.add(SpanKind.EVALUATE, started, self._work.now())
 
 
 class TracedOutbox(WrappedSender):
@@ -71,27 +76,28 @@ class TracedOutbox(WrappedSender):
 class TracedBlock(BlockShell):
     """A block whose forward and learn are recorded."""
 
-    def __init__(self, block: AnyBlock, recorder: Recorder) -> None:
+    def __init__(self, block: AnyBlock, recorder: Recorder, work: Work) -> None:
         super().__init__(block)
         self._recorder = recorder
+        self._work = work
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         kind = SpanKind.HAND_ON if self._block.finished else SpanKind.FORWARD
-        started = time.perf_counter()
+        started = self._work.now()
         activation = self._block.forward(x, batch)
         self._record(kind, started)
         return activation
 
     def learn(self, feedback: Feedback = NOTHING, *, drains: bool = False) -> Learned:
-        started = time.perf_counter()
+        started = self._work.now()
         learned = self._block.learn(feedback, drains=drains)
         if learned.loss is not None:
             self._record(SpanKind.LEARN, started)
         return learned
 
-    def _record(self, kind: SpanKind, started: float) -> None:
+    def _record(self, kind: SpanKind, started: Any) -> None:
         if self._recorder.is_training:
-            self._recorder.add(kind, started, time.perf_counter(), self._block.index)
+            self._work.add(kind, started, self._work.now(), self._block.index)
 
 
 class TracedLine(WrappedLine):
@@ -141,15 +147,16 @@ class Untraced:
 class Traced:
     """Wraps every part of a stage that takes time in a recording object."""
 
-    def __init__(self, recorder: Recorder, stage: int) -> None:
+    def __init__(self, recorder: Recorder, work: Work, stage: int) -> None:
         self._recorder = recorder
+        self._work = work
         self._waiting = SpanKind.WAIT_INPUT if stage else SpanKind.DATA
 
     def blocks(self, blocks: Sequence[AnyBlock]) -> Sequence[AnyBlock]:
-        return [TracedBlock(block, self._recorder) for block in blocks]
+        return [TracedBlock(block, self._recorder, self._work) for block in blocks]
 
     def inbox(self, inbox: MessageStream) -> MessageStream:
-        return TracedInbox(inbox, self._recorder, self._waiting)
+        return TracedInbox(inbox, self._recorder, self._work, self._waiting)
 
     def outbox(self, outbox: Sender) -> Sender:
         return outbox if outbox.is_dead_end else TracedOutbox(outbox, self._recorder)
@@ -158,13 +165,25 @@ class Traced:
         return TracedLine(line, self._recorder)
 
     def spans(self) -> Spans:
-        """See `Recorder.spans`."""
-        return self._recorder.spans()
+        """See `Work.spans`."""
+        return self._work.spans()
 
 
-def make_tracing(config: LoggingConfig, stage: int, num_blocks: int) -> Tracing:
-    """The tracing that `logging.trace_batches` and `logging.trace_start` ask for, for a stage of `num_blocks` blocks."""
+def on_host(recorder: Recorder) -> Work:
+    """The recorder itself keeps the spans of work that is done when a call returns."""
+    return recorder
+
+
+def make_tracing(
+    config: LoggingConfig, stage: int, num_blocks: int, work_of: Callable[[Recorder], Work] = on_host
+) -> Tracing:
+    """The tracing that `logging.trace_batches` and `logging.trace_start` ask for, for a stage of `num_blocks` blocks.
+
+    Args:
+        work_of: What keeps the spans of the stage's work for a recorder; called where there is a trace.
+    """
     if not config.trace_batches:
         return Untraced()
     capacity = config.trace_batches * (SPANS_PER_BATCH + SPANS_PER_BLOCK * num_blocks) + EVALUATION_SPANS
-    return Traced(Recorder(config.trace_start, config.trace_batches, min(capacity, MOST_SPANS)), stage)
+    recorder = Recorder(config.trace_start, config.trace_batches, min(capacity, MOST_SPANS))
+    return Traced(recorder, work_of(recorder), stage)

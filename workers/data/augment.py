@@ -1,12 +1,18 @@
 """Image arithmetic of a batch, without a loop over its samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from greedypipe.workers.data.info import DataInfo
+
+Prepare = Callable[[Tensor], Tensor]
+"""Makes of the samples of a batch, as they are stored and augmented, what a loader gives: [rows, *shape]. Picklable; may
+write into what it is given."""
 PADDING_DIVISOR = 8
 LEAST_AREA = 0.75
 """The smallest part of an image that a resized crop shows, as a share of its area."""
@@ -86,3 +92,13 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], full_
     per_channel = (-1, *[1] * (images.dim() - 2))
     means, stds = (torch.tensor(values, dtype=torch.float32).view(per_channel) for values in (mean, std))
     return images.to(torch.float32).div_(full_scale).sub_(means).div_(stds)
+
+
+def normalising(info: DataInfo) -> Prepare:
+    """What normalises the samples of a set, on the CPU."""
+    return partial(normalise, mean=info.mean, std=info.std, full_scale=info.full_scale)
+
+
+def as_stored(images: Tensor) -> Tensor:
+    """No-op, where samples are normalised later."""
+    return images

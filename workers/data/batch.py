@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch.utils.data import Dataset
 
-from greedypipe.workers.data.augment import normalise
-from greedypipe.workers.data.info import DataInfo
+from greedypipe.workers.data.augment import Prepare
 from greedypipe.workers.data.order import Order
 from greedypipe.workers.data.pretexts.interface import LoadedBatch
 from greedypipe.workers.data.sets.interface import Reader
@@ -25,13 +24,14 @@ class NumberedBatches(Dataset[LoadedBatch]):
 
     Args:
         readers: One per view of a sample. The views of a sample are in neighbouring rows of the batch.
+        prepare: Normalises samples, or leaves that to whoever asks for them.
         finish: Makes of a batch what the network sees.
     """
 
-    def __init__(self, order: Order, readers: Sequence[Reader], info: DataInfo, finish: Finish = as_it_is) -> None:
+    def __init__(self, order: Order, readers: Sequence[Reader], prepare: Prepare, finish: Finish = as_it_is) -> None:
         self._order = order
         self._readers = readers
-        self._info = info
+        self._prepare = prepare
         self._finish = finish
 
     def __len__(self) -> int:
@@ -45,9 +45,7 @@ class NumberedBatches(Dataset[LoadedBatch]):
         if len(views) > 1:
             images = torch.stack([view for view, _ in views], dim=1).flatten(0, 1)
             labels = labels.repeat_interleave(len(views))
-        info = self._info
-        normalised = normalise(images, info.mean, info.std, info.full_scale)
-        return self._finish(LoadedBatch(batch_id, normalised, labels))
+        return self._finish(LoadedBatch(batch_id, self._prepare(images), labels))
 
     def read(self, batch_ids: Iterable[int]) -> Iterator[LoadedBatch]:
         """Makes the batches one by one in the calling process, each when it is asked for."""

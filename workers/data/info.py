@@ -45,6 +45,11 @@ class DataInfo:
         return len(self.classes)
 
     @property
+    def has_bytes(self) -> bool:
+        """Whether samples are stored as bytes, not as floating-point numbers."""
+        return self.full_scale == 255
+
+    @property
     def has_images(self) -> bool:
         """Whether samples are images, not signals or vectors."""
         return len(self.input_shape) == 3

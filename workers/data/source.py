@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from greedypipe.pipeline.randomness import derive_seed
+from greedypipe.workers.data.augment import Prepare, normalising
 from greedypipe.workers.data.batch import NumberedBatches
 from greedypipe.workers.data.config import DataConfig
 from greedypipe.workers.data.curriculum import curriculum_of, read_difficulties
@@ -36,13 +37,14 @@ class BatchSource:
 
     Args:
         info: As `DataSet.check` returns it, where that is known.
+        prepare: What batches hold of samples; None: normalised ones.
 
     Raises:
         ValueError: The data are missing or damaged.
         ConnectionError: The download failed.
     """
 
-    def __init__(self, config: DataConfig, seed: int, info: DataInfo | None = None) -> None:
+    def __init__(self, config: DataConfig, seed: int, info: DataInfo | None = None, prepare: Prepare | None = None) -> None:
         data = open_data(config)
         info = info or data.describe()
         train, test = data.load()
@@ -53,12 +55,12 @@ class BatchSource:
                 f"data.name={config.name} holds {len(train)} training and {len(test)} held-out samples, "
                 f"expected {expected} and {info.test_samples}: delete the files and get them again"
             )
-        self._info, self._batch_size = info, config.batch_size
+        self._prepare, self._batch_size = prepare or normalising(info), config.batch_size
         self._pretext = PRETEXTS[config.pretext](info, seed, config.views)
         trained_on, calibrating, validating = split_training(len(train), config.calibration_samples, validation)
         order = _order(config, trained_on, len(train), seed)
         self._steps_per_epoch = order.num_batches
-        self._training = NumberedBatches(order, _views(train, config, seed), info, self._pretext.training)
+        self._training = NumberedBatches(order, _views(train, config, seed), self._prepare, self._pretext.training)
         self._calibration, self._whole = self._unchanged(train, calibrating), self._unchanged(train)
         self._test = self._evaluation = self._unchanged(test)
         if validation:
@@ -75,7 +77,7 @@ class BatchSource:
         """Batches of a part as it is stored, or of these of its samples."""
         chosen = torch.arange(len(store)) if samples is None else samples
         order = SubsetOrder(SequentialOrder(len(chosen), self._batch_size), chosen)
-        return NumberedBatches(order, [UnchangedReader(store)], self._info, self._pretext.evaluation)
+        return NumberedBatches(order, [UnchangedReader(store)], self._prepare, self._pretext.evaluation)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -145,6 +147,6 @@ def held_out_batches(config: DataConfig, part: TestPart, trained: DataInfo) -> I
     """Makes the batches of a test part once, normalised and labelled as a network expects that was trained on `trained`."""
     order = SequentialOrder(len(part.store), config.batch_size)
     pretext = PRETEXTS[config.pretext](trained, seed=0, views=1)
-    batches = NumberedBatches(order, [UnchangedReader(part.store)], trained, pretext.evaluation)
+    batches = NumberedBatches(order, [UnchangedReader(part.store)], normalising(trained), pretext.evaluation)
     for batch in batches.read(range(len(batches))):
         yield replace(batch, labels=part.labels.index_select(0, batch.labels))

@@ -38,7 +38,7 @@ class DeviceClock:
     """
 
     def __init__(self, make_event: Callable[[], Event] = cuda_event) -> None:
-        self._make_event = make_event
+        self.make_event = make_event
         self._free = [_Span(make_event(), make_event()) for _ in range(PAIRS)]
         self._free_cuts: list[_Span] = []
         self._running: deque[_Step] = deque()
@@ -70,7 +70,7 @@ class DeviceClock:
     def before_wait(self) -> None:
         """The host may be about to wait for another stage."""
         if self._step:
-            self._cut = self._free_cuts.pop() if self._free_cuts else _Span(self._make_event(), self._make_event())
+            self._cut = self._free_cuts.pop() if self._free_cuts else _Span(self.make_event(), self.make_event())
             self._cut.begin.record()
 
     def after_wait(self, has_waited: bool) -> None:

@@ -4,10 +4,15 @@ from typing import Protocol
 
 import torch
 
+from greedypipe.workers.around.recorder import Recorder, Work
+from greedypipe.workers.data.config import DataConfig
+from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.devices.clock import DeviceClock, DeviceStopwatch
 from greedypipe.workers.devices.copies import ClonedStates, Copies, LandedStates
 from greedypipe.workers.devices.deferred_meter import DeferredMeter
+from greedypipe.workers.devices.normalised import Normalising, on_device, on_host
 from greedypipe.workers.devices.side import CudaSide, Side
+from greedypipe.workers.devices.spans import DeviceSpans
 from greedypipe.workers.devices.timed import ClockedLine, ClockedSender, UploadedInbox
 from greedypipe.workers.devices.uploads import Uploads
 from greedypipe.workers.inbox import MessageStream
@@ -30,9 +35,14 @@ class Gear(Protocol):
     def copies(self) -> Copies:
         """What a saver writes."""
 
-    def inbox(self, inbox: MessageStream, status: StageStatus) -> MessageStream: ...
+    def normalising(self, config: DataConfig, info: DataInfo) -> Normalising:
+        """Where samples are normalised: what loads them is to be told, and `inbox`."""
+
+    def inbox(self, inbox: MessageStream, status: StageStatus, normalising: Normalising) -> MessageStream: ...
     def outbox(self, outbox: Sender) -> Sender: ...
     def line(self, line: Line) -> Line: ...
+    def work(self, recorder: Recorder) -> Work:
+        """What keeps the spans of work in a trace."""
 
 
 class CpuGear:
@@ -47,7 +57,10 @@ class CpuGear:
     def copies(self) -> Copies:
         return ClonedStates()
 
-    def inbox(self, inbox: MessageStream, status: StageStatus) -> MessageStream:
+    def normalising(self, config: DataConfig, info: DataInfo) -> Normalising:
+        return on_host(info)
+
+    def inbox(self, inbox: MessageStream, status: StageStatus, normalising: Normalising) -> MessageStream:
         return inbox
 
     def outbox(self, outbox: Sender) -> Sender:
@@ -55,6 +68,9 @@ class CpuGear:
 
     def line(self, line: Line) -> Line:
         return line
+
+    def work(self, recorder: Recorder) -> Work:
+        return recorder
 
 
 class GpuGear:
@@ -77,14 +93,20 @@ class GpuGear:
     def copies(self) -> Copies:
         return LandedStates(self._side)
 
-    def inbox(self, inbox: MessageStream, status: StageStatus) -> MessageStream:
-        return UploadedInbox(inbox, Uploads(self._device, self._side), self._clock, status)
+    def normalising(self, config: DataConfig, info: DataInfo) -> Normalising:
+        return on_device(config, info, self._device, self._side)
+
+    def inbox(self, inbox: MessageStream, status: StageStatus, normalising: Normalising) -> MessageStream:
+        return UploadedInbox(inbox, Uploads(self._device, self._side, normalising.arrived), self._clock, status)
 
     def outbox(self, outbox: Sender) -> Sender:
         return outbox if outbox.is_dead_end else ClockedSender(outbox, self._clock)
 
     def line(self, line: Line) -> Line:
         return ClockedLine(line, self._clock)
+
+    def work(self, recorder: Recorder) -> Work:
+        return DeviceSpans(recorder, self._side, self._clock.make_event)
 
 
 def gear_of(device: torch.device) -> Gear:

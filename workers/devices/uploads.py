@@ -1,11 +1,12 @@
 """Batches from the host's memory to a stage's GPU, each copied while the stage still computes on the one before."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import cycle
 
 import torch
 from torch import Tensor
 
+from greedypipe.workers.devices.normalised import Tensors, as_they_are
 from greedypipe.workers.devices.side import Side, wait_until
 from greedypipe.workers.links.messages import AnyMessage, Message
 
@@ -23,11 +24,13 @@ class Uploads:
     Args:
         device: The stage's.
         side: What the copies run on.
+        arrived: What the stage's stream does first with the tensors of a message.
     """
 
-    def __init__(self, device: torch.device, side: Side) -> None:
+    def __init__(self, device: torch.device, side: Side, arrived: Callable[[Tensors], Tensors] = as_they_are) -> None:
         self._device = device
         self._side = side
+        self._arrived = arrived
         self._slots = cycle([_Slot(device, side) for _ in range(SLOTS)])
         self._lent: _Slot | None = None
 
@@ -38,7 +41,7 @@ class Uploads:
         if not tensors or len(tensors) < len(message.tensors) or any(_is_on(self._device, one) for one in tensors.values()):
             return message
         self._lent = next(self._slots)
-        there = self._lent.fill(tensors)
+        there = self._arrived(self._lent.fill(tensors))
         return Message(message.kind, message.batch_id, message.step, there, message.batch_rows)
 
     def done(self) -> None:

@@ -183,6 +183,7 @@ class Spans:
         kind: Names of `workers.around.trace.SpanKind`, lower case.
         block: Index of the block; -1 for a span that belongs to none.
         lost: Number of spans for which there was no room.
+        work_overlaps: Whether what the stage computes was done by a GPU while the host did something else.
     """
 
     host: str
@@ -193,6 +194,7 @@ class Spans:
     block: list[int]
     batch_id: list[int]
     lost: int
+    work_overlaps: bool = False
 
 
 @dataclass(frozen=True)

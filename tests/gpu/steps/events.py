@@ -4,16 +4,27 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from greedypipe.workers.around.trace import make_tracing
+from greedypipe.workers.devices.clock import cuda_event
+from greedypipe.workers.devices.side import CudaSide
+from greedypipe.workers.devices.spans import DeviceSpans
+from greedypipe.workers.inbox import Delivery
+from greedypipe.workers.links.messages import Kind, Message
+from greedypipe.workers.telemetry.meter import LoggingConfig
 from tests.gpu.facts import Facts, Setting
 
 ROUNDS, LEAST_LATE = 50, 40
 SHORT_CYCLES, LONG_CYCLES = 2_000_000, 100_000_000
 """About 1 and 50 ms."""
 NOTICEABLE_S = 0.01
+TRACED = 3
+"""Batches, each of two sleeping kernels."""
 ON_THE_HOT_PATH = ("to it, pinned", "from it, pinned", "seed", "clip", "fill a rate", "keep a loss")
 """What a step calls: none of it may wait."""
 
@@ -27,6 +38,7 @@ def run(found: Facts, setting: Setting) -> None:
     found.attempt("another thread's stream", partial(_another_threads_stream, work))
     found.attempt("order between streams", partial(_order, work))
     found.attempt("hidden waits", _hidden_waits)
+    found.attempt("spans of a trace", partial(_spans, work))
 
 
 def _another_threads_stream(work: torch.cuda.Stream) -> None:
@@ -93,3 +105,51 @@ def _calls() -> dict[str, Callable[[], object]]:
     for call in calls.values():  # what is loaded at its first call may wait then
         call()
     return calls
+
+
+class _Sleeping:
+    """A block whose work sleeps on the device."""
+
+    finished, index = False, 0
+
+    def forward(self, x: Any, batch: Any) -> None:
+        torch.cuda._sleep(LONG_CYCLES)
+
+    def learn(self, feedback: Any, *, drains: bool = False) -> Any:
+        torch.cuda._sleep(LONG_CYCLES)
+        return SimpleNamespace(loss=0.0)
+
+
+def _spans(work: torch.cuda.Stream) -> dict[str, Any]:
+    """A span is as long as the sleeping kernel that it holds, though the host is done at once."""
+    device = torch.device("cuda", 0)
+    tracing = make_tracing(
+        LoggingConfig(trace_batches=TRACED, trace_start=0),
+        1,
+        1,
+        lambda recorder: DeviceSpans(recorder, CudaSide(device), cuda_event),
+    )
+    (block,) = tracing.blocks([_Sleeping()])  # type: ignore[list-item]
+    with torch.cuda.stream(work):
+        torch.cuda._sleep(LONG_CYCLES)
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        torch.cuda._sleep(LONG_CYCLES)
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        kernel_s = started - began
+        for _ in tracing.inbox([Delivery(Message(Kind.TRAIN, number), 0, 1) for number in range(TRACED)]):  # type: ignore[arg-type]
+            block.forward(None, None)  # type: ignore[arg-type]
+            block.learn()
+        launched_s = time.perf_counter() - started
+        spans = tracing.spans()
+        ended = time.perf_counter()
+    assert spans is not None
+    assert launched_s < kernel_s, f"a step waited: {launched_s} s for what takes the device {2 * TRACED * kernel_s} s"
+    rows = [row for row in zip(spans.start_s, spans.end_s, spans.kind, strict=True) if not row[2].startswith("wait")]
+    lengths_s = [end - start for start, end, _ in rows]
+    assert [kind for *_, kind in rows] == ["forward", "learn"] * TRACED, spans.kind
+    assert all(0.8 * kernel_s < length < 1.25 * kernel_s for length in lengths_s), (kernel_s, lengths_s)
+    times = [started, *(moment for start, end, _ in rows for moment in (start, end)), ended]
+    assert all(later > earlier - NOTICEABLE_S / 10 for earlier, later in pairwise(times)), times
+    return {"kernel_s": kernel_s, "launched_s": launched_s, "lengths_s": lengths_s, "late_s": rows[0][0] - started}

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from greedypipe.workers.data.info import DataInfo
 
 @dataclass(frozen=True, eq=False)
 class LoadedBatch:
-    """Normalised samples float32 [rows, *shape] and their classes int64 [rows], on CPU, owned by the receiver.
+    """Samples [rows, *shape] and their classes int64 [rows], on CPU, owned by the receiver.
+
+    Samples are normalised, float32; or, from a source that is told to leave them so, as they are stored.
 
     Attributes:
         images: What the network sees. With several views of a sample they are in neighbouring rows.
@@ -36,6 +39,9 @@ class Pretext(ABC):
     Args:
         views: Rows of a training batch that show one sample.
     """
+
+    only_moves: ClassVar[bool] = False
+    """Whether it only moves what is in a sample, so that normalising it before or afterwards is the same."""
 
     def __init__(self, info: DataInfo, seed: int, views: int) -> None:
         self._info = info
@@ -66,6 +72,8 @@ class Pretext(ABC):
 
 class NoPretext(Pretext):
     """Batches as they are."""
+
+    only_moves = True
 
     def training(self, batch: LoadedBatch) -> LoadedBatch:
         return batch

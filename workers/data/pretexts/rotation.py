@@ -19,6 +19,8 @@ class Rotation(Pretext):
     show it, each view gets another angle. Evaluation sees images upright.
     """
 
+    only_moves = True
+
     @classmethod
     def extras(cls, info: DataInfo) -> tuple[TensorSpec, ...]:
         return (TensorSpec(ROTATION, (), torch.int64),)

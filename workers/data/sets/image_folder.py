@@ -83,7 +83,7 @@ class ImageFolder(DataSet):
     def load_test_for(self, trained: DataInfo) -> TestPart:
         """See `DataSet.load_test_for`; needs no training part, and brings images to the network's shape. Without test/ and
         val/, and without `test_share`, all images of the folder are the test part."""
-        if not trained.has_images or trained.input_shape[0] not in (1, 3) or trained.full_scale != 255:
+        if not trained.has_images or trained.input_shape[0] not in (1, 3) or not trained.has_bytes:
             raise ValueError("data.name: got image_folder, allowed: data of the kind on which the network was trained")
         channels, height, width = trained.input_shape
         shape = channels, height, width
