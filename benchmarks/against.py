@@ -1,6 +1,7 @@
 """The current tree against an earlier commit: the same bits, the same speed, the same time to start.
 
-    python -m benchmarks.against COMMIT --out benchmarks/results/against [--repeats 7] [--seconds 8] [--smoke]
+    python -m benchmarks.against COMMIT --out benchmarks/results/against [--repeats 7] [--seconds 8]
+        [--parts bits throughput start] [--loads 0 1 2 3] [--smoke]
 
 COMMIT is a commit of this repository, which is unpacked into a temporary folder, or the folder of another checkout. Both
 trees run as users start them, through torchrun and launch/, under this python; each is found to import its own code first.
@@ -46,10 +47,11 @@ def find_bits(trees: tuple[Tree, Tree], smoke: bool, folder: Path, say: Say) -> 
 
 
 def find_throughput(
-    trees: tuple[Tree, Tree], repeats: int, seconds: float, smoke: bool, folder: Path, say: Say
+    trees: tuple[Tree, Tree], repeats: int, seconds: float, numbers: Sequence[int], folder: Path, say: Say
 ) -> Iterator[Figure]:
     """Throughput, load by load."""
-    for number, load in enumerate(LOADS[2:3] if smoke else LOADS):
+    for number in numbers:
+        load = LOADS[number]
         say(f"throughput: {load.name}")
         (folder / f"load{number}").mkdir()
         yield throughput(trees, load, repeats, seconds, folder / f"load{number}")
@@ -142,7 +144,7 @@ def _measure(arguments: argparse.Namespace, trees: tuple[Tree, Tree], folder: Pa
         record.add(bits=[asdict(one) for one in same], replicas_against_none=asdict(rounding))
     figures: list[Figure] = []
     for part, found in (
-        ("throughput", find_throughput(trees, repeats, seconds, arguments.smoke, folder, _say)),
+        ("throughput", find_throughput(trees, repeats, seconds, [2] if arguments.smoke else arguments.loads, folder, _say)),
         ("start", find_start(trees, repeats, folder, _say)),
     ):
         for figure in found if part in arguments.parts else ():
@@ -164,6 +166,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=8.0, help="about how long each run for its throughput takes")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to compare (default: all)")
+    loads = range(len(LOADS))
+    named = ", ".join(f"{number}: {load.name}" for number, load in enumerate(LOADS))
+    parser.add_argument("--loads", type=int, nargs="+", choices=loads, default=loads, help=f"of throughput; {named}")
     parser.add_argument("--smoke", action="store_true", help="one configuration, one load, one repeat")
     return parser.parse_args()
 

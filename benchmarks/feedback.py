@@ -139,7 +139,8 @@ def main() -> None:
         console.print(costs_table(parts["costs"]["rows"]))
     if "latency" in arguments.parts:
         console.print(latency_table(parts["latency"]["rows"]))
-    answer = {"command": "python -m benchmarks.feedback " + " ".join(sys.argv[1:]), **head, "parts": parts}
+    some = "" if set(PARTS) <= parts.keys() else f" --parts {' '.join(parts)}"
+    answer = {"command": f"python -m benchmarks.feedback{some} --out {arguments.out}", **head, "parts": parts}
     path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
