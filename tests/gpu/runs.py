@@ -54,8 +54,9 @@ def well(outcome: Outcome) -> Outcome:
 
 
 def blocks_of(overrides: Sequence[str], device: torch.device) -> tuple[Plan, list[Block]]:
-    """All blocks of a run, in this process."""
+    """All blocks of a run, in this process, which computes with as many threads as the run's own do from here on."""
     plan = make_plan(load_config(None, list(overrides)), 1)
+    torch.set_num_threads(plan.config.placement.threads)
     return plan, [plan.blueprint.build_block(index, device) for index in range(plan.blueprint.num_blocks)]
 
 
