@@ -182,6 +182,8 @@ class Experiment:
             return [row | {"group": trial.group, "overrides": [*trial.overrides]} for trial in same]
 
         todo = jobs(self._question, trials, rows)
+        if not todo:
+            return
         with ThreadPoolExecutor(self._at_once) as pool:
             for found in track(pool.map(run, todo), title, total=len(todo), console=Console(stderr=True)):
                 rows += found

@@ -1,12 +1,12 @@
 """What stands in the marked regions of pages that are otherwise written by hand."""
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 from benchmarks.book import gpus
-from benchmarks.book.markdown import TO, machine, percent, spread, table, versions
+from benchmarks.book.markdown import TO, listed, machine, percent, spread, table, versions
 from benchmarks.book.results import RESULTS, accuracy, faults, methods, predictions
 from benchmarks.book.results.first_run import FIRST_RUN, printed
 from benchmarks.book.results.reuse import REUSE, cost_of_no_limit
@@ -41,11 +41,23 @@ def _own_accuracy() -> str:
     return f"{found} ([conditions](results.md#{accuracy.CIFAR10.anchor}))"
 
 
-def _on_digits(method: str) -> str:
+def _own_accuracies(method: str) -> str:
     answer = methods.DIGITS.read()
     found, reference = (methods.accuracy_of(answer, name) for name in (method, BACK_PROPAGATION))
     ours = f"{methods.final(found)} on digits" if found else "all runs failed on digits"
-    return f"{ours}, back-propagation {methods.final(reference)} ([conditions](results.md#{methods.DIGITS.anchor}))"
+    digits = f"{ours}, back-propagation {methods.final(reference)} ([conditions](results.md#{methods.DIGITS.anchor}))"
+    return "; ".join([digits, *_on_cifar10(method)])
+
+
+def _on_cifar10(method: str) -> Iterator[str]:
+    """Nothing where it has not been measured there, or where every run failed."""
+    answer = methods.CIFAR10.read()
+    (reference,) = methods.accuracy_of(answer, BACK_PROPAGATION)
+    found = {head: methods.accuracy_of(answer, method, head) for head in methods.heads_of(answer)}
+    ours = listed([f"{methods.final(values)} with `{head}` heads" for head, values in found.items() if values])
+    if ours:
+        there = f"back-propagation {percent(reference, 2)} ([conditions](results.md#{methods.CIFAR10.anchor}))"
+        yield f"{ours} on CIFAR-10, {there}"
 
 
 def _on_record() -> set[str]:
@@ -84,7 +96,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "first run": lambda: printed(FIRST_RUN.read()),
     "first run machine": _first_run_conditions,
     "accuracy of cross_entropy": _own_accuracy,
-    **{f"digits with {name}": partial(_on_digits, name) for name in METHODS if name in _on_record()},
+    **{f"accuracies of {name}": partial(_own_accuracies, name) for name in METHODS if name in _on_record()},
     "isolated restart": _isolation,
     "checkpoint cost": _checkpoint_cost,
     "predicted over measured": _planner,

@@ -50,8 +50,13 @@ def _summaries(answer: Answer) -> list[dict[str, Any]]:
     return baselines + sorted(others, key=lambda row: -statistics.mean(row["final"] or [0.0]))
 
 
+def heads_of(answer: Answer) -> list[str]:
+    """Those that have been tried, in the order in which they come first."""
+    return list(dict.fromkeys(row["head"] for row in answer["runs"] if row["head"]))
+
+
 def _has_heads(answer: Answer) -> bool:
-    return {row["head"] for row in answer["runs"] if row["head"]} != {PLAIN_HEAD}
+    return heads_of(answer) != [PLAIN_HEAD]
 
 
 def _repeats(answer: Answer) -> str:
