@@ -28,11 +28,12 @@ DROPOUT = VggConfig(width=0.1, dropout=0.3)
 def trained(name: str, delay: int | tuple[int, ...] = 1, blocks: int = 4, **keys: Any) -> list[Block]:
     """Blocks of a network with dropout, after a few batches."""
     delays = (delay,) if isinstance(delay, int) else delay
+    model, its_head = keys.pop("model", DROPOUT), head(keys.pop("head", "mlp_sr"))
     made = make_blocks(
         blocks,
-        model=keys.pop("model", DROPOUT),
+        model=model,
         method=method(name, **keys),
-        head=head("mlp_sr"),
+        head=its_head,
         optimizer=SgdConfig(lr=0.05),
         auxiliary=AdamConfig(lr=1e-3),
         feedback=FeedbackConfig(delay=delays),
@@ -55,6 +56,13 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("name", ["last_gradient", "overlap", "overlap_weights", "late_chain"])
 def test_at_weight_0_every_bit_is_that_of_decoupled_greedy_learning(name: str, delay: int) -> None:
     assert_same(layers(trained(name, delay, weight=0)), layers(trained("cross_entropy")))
+
+
+@pytest.mark.parametrize("name", ["ddg", "fdg", "features_replay"])
+def test_layers_that_learn_from_the_last_loss_alone_have_the_same_bits_with_any_head(name: str) -> None:
+    probed, otherwise = trained(name), trained(name, head="conv")
+    assert_same(layers(probed), layers(otherwise))
+    assert type(probed[0].method.head) is not type(otherwise[0].method.head)
 
 
 @pytest.mark.parametrize("local", [name for name in LOCAL_LOSSES if name in OF_SIGNALS])

@@ -97,7 +97,8 @@ Each row has the network, cut, data, schedule and {len(answer["runs"][0]["curve"
 
 {table(header, [*_rows(answer)])}
 
-So few seeds do not resolve small differences. The heads of methods that train layers through something else are probes.
+So few seeds do not resolve small differences. The heads of methods that train layers through something else are probes:
+with another head `ddg`, `fdg` and `features_replay` have the same bits.
 """
 
 
