@@ -1,6 +1,8 @@
 """The current tree against an earlier commit (benchmarks.against)."""
 
-from benchmarks.book.markdown import spread, table
+from functools import partial
+
+from benchmarks.book.markdown import TO, spread, table
 from benchmarks.book.result import Answer, Result
 
 AT_ONCE = (
@@ -10,9 +12,7 @@ IN_TURN = "The trees train and start in turn."
 VERDICTS = {"bytes": "the same bytes", "tensors": "the same tensors, under other names", "no heads": "none"}
 
 
-def _against(answer: Answer) -> str:
-    same = [(one["name"], _verdict(one["network"]), _verdict(one["heads"])) for one in answer["bits"]]
-    rounding = answer["replicas_against_none"]
+def _against(answer: Answer, remark: str = "") -> str:
     figures = [
         (
             figure["name"],
@@ -23,17 +23,24 @@ def _against(answer: Answer) -> str:
         for figure in answer["figures"]
     ]
     return f"""
-Commit `{answer["current"][:9]}` against `{answer["earlier"][:9]}`, under the same Python. Each trained the same runs with
-its own commands and exported what they had learned:
+Commit `{answer["current"][:9]}` against `{answer["earlier"][:9]}`, under the same Python. {remark}
 
-{table(("run", "exported network", "exported heads"), same)}
-
-Without batch normalisation, replicas differ from a single process by {rounding["largest_difference"]:.0e} at most.
+{_bits(answer) if "bits" in answer else ""}
 
 {table(("samples/s, or seconds to start", "earlier", "current", "current / earlier", "target"), figures)}
 
 {AT_ONCE if answer.get("at_once") else IN_TURN}
 """
+
+
+def _bits(answer: Answer) -> str:
+    same = [(one["name"], _verdict(one["network"]), _verdict(one["heads"])) for one in answer["bits"]]
+    rounding = answer["replicas_against_none"]
+    return f"""Each trained the same runs with its own commands and exported what they had learned:
+
+{table(("run", "exported network", "exported heads"), same)}
+
+Without batch normalisation, replicas differ from a single process by {rounding["largest_difference"]:.0e} at most."""
 
 
 def _verdict(found: str) -> str:
@@ -48,9 +55,15 @@ def _form(figure: Answer) -> str:
     return ",.0f" if _is_rate(figure) else ".2f"
 
 
-AGAINST = Result(
-    "against_first_edition",
-    "The first edition: the same bits, the same speed",
-    lambda answer: f"n = {answer['figures'][0]['n']} repeats; medians and ranges",
-    _against,
+def _repeats(answer: Answer) -> str:
+    counts = sorted({figure["n"] for figure in answer["figures"]})
+    return f"n = {TO.join(map(str, counts))} repeats; medians and ranges"
+
+
+AGAINST = Result("against_first_edition", "The first edition: the same bits, the same speed", _repeats, _against)
+BEFORE_GPUS = Result(
+    "against_before_gpus",
+    "What support of GPUs costs on CPUs",
+    _repeats,
+    partial(_against, remark="The earlier one has no links and no stages for GPUs."),
 )

@@ -9,7 +9,7 @@ WITHIN = 0.1
 
 def _feedback(answer: Answer) -> str:
     sections = {"costs": _costs, "latency": _latency}
-    return "\n\n".join(sections[name](part).strip() for name, part in answer["parts"].items())
+    return "\n\n".join(sections[name](part) for name, part in answer["parts"].items())
 
 
 def _costs(part: Answer) -> str:
