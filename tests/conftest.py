@@ -1,6 +1,7 @@
-"""What all tests share: one thread, a fixed seed, and a fork server that has imported torch already."""
+"""What all tests share: one thread, a fixed seed, a fork server that has imported torch already, and a terminal's signals."""
 
 import multiprocessing
+import signal
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from greedypipe.launch.on_host.fork_server import FORKSERVER_PRELOAD
 def pytest_configure() -> None:
     # A process then starts in a tenth of a second instead of several; must be said before the first one starts.
     multiprocessing.set_forkserver_preload(FORKSERVER_PRELOAD)
+    # Under nohup it is ignored, and so are the signals that tests send.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
