@@ -1,4 +1,4 @@
-"""What all tests share: one thread, a fixed seed, a fork server that has imported torch already, and a terminal's signals."""
+"""What all tests share: a thread, a seed, a fork server that has imported torch already, and signals as of a terminal."""
 
 import multiprocessing
 import signal
