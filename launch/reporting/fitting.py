@@ -24,6 +24,7 @@ class Column:
         width: Of a column of figures, its least width: they are never cut. Of words, their width where there is room,
             so that a table that is redrawn keeps its shape: longer ones are cut; 0: they are wrapped.
         shortest: Least width of a column of words; 0: a column of figures.
+        idle: What a row without anything to tell has in it: a column with nothing else is left out. Empty: never.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Column:
     rank: int = 0
     width: int = 0
     shortest: int = 0
+    idle: str = ""
 
 
 class FittingTable:
@@ -63,7 +65,7 @@ class FittingTable:
 
     def _widths(self, room: int) -> dict[int, int]:
         """The columns that there is room for, by index, and how wide each is."""
-        kept = list(range(len(self._columns)))
+        kept = [index for index, column in enumerate(self._columns) if not column.idle or self._tells(index)]
         while self._spare(kept, room) < 0 and (worst := max(self._columns[index].rank for index in kept)):
             kept = [index for index in kept if self._columns[index].rank < worst]
         spare, widths = max(0, self._spare(kept, room)), {}
@@ -71,6 +73,9 @@ class FittingTable:
             more = min(spare, self._natural(index) - self._least(index))
             widths[index], spare = self._least(index) + more, spare - more
         return widths
+
+    def _tells(self, index: int) -> bool:
+        return any(row[index] not in ("", self._columns[index].idle) for row in self._rows)
 
     def _spare(self, kept: Sequence[int], room: int) -> int:
         return room - FRAME - sum(PER_COLUMN + self._least(index) for index in kept)

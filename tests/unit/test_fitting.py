@@ -39,6 +39,7 @@ def large_rows() -> list[object]:
         accuracy={0: 0.9876, 1: 1.0},
         samples_per_s=1_234_567.0,
         wait_input_fraction=1.0,
+        wait_feedback_fraction=0.25,
         staleness_mean=123.4,
     )
     return [first, make_row(Activity.WAIT_ROOM, "stage 17", blocks=[2], step=7), None]
@@ -54,6 +55,16 @@ def test_the_live_table_has_a_row_per_block_and_cuts_nothing_but_words(width: in
     assert [row[head.index("loss")] for row in body] == ["12.346", "0.100", "", ""]
     assert not [cell for row in body for cell in row[:-1] if "…" in cell]
     assert head[-1] == "doing" and body[0][-1] == "computing" and body[2][-1].startswith("waiting for room")
+
+
+def test_a_column_that_tells_nothing_in_any_row_is_left_out() -> None:
+    columns = (Column("stage"), Column("wait back", idle="0%"), Column("busy"))
+    for back, expected in (("0%", ["stage", "busy"]), ("3%", ["stage", "wait back", "busy"])):
+        table = FittingTable(columns)
+        table.add_row("0", "0%", "99%")
+        table.add_row("1", back, "0%")
+        table.add_row("2")
+        assert cells(rendered(table, 80)[1]) == expected
 
 
 def test_a_wider_terminal_has_more_columns() -> None:
