@@ -36,7 +36,7 @@ def plot_gaps(rows: Sequence[Row], costs: Sequence[Row], question: Question, pat
         figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
         _lines(axes, found, groups, question.reference)
     else:
-        figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 1.4 + 0.4 * len(found)), layout="constrained")
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, max(3.2, 1.4 + 0.4 * len(found))), layout="constrained")
         _bars(left, found, question.reference)
         macs = {cost["recipe"]: cost["macs"] for cost in costs}
         _scatter(right, found, [macs[one.recipe] / macs[question.reference] - 1 for one in found])
@@ -76,7 +76,8 @@ def _scatter(axes: Any, found: Sequence[Found], extra: Sequence[float]) -> None:
     axes.set_xlabel("multiply-adds more than the reference, %")
     axes.set_ylabel("gap, percentage points")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="lower right")
+    axes.margins(0.12)
+    axes.legend(fontsize="small")
 
 
 def _lines(axes: Any, found: Sequence[Found], groups: Sequence[str], reference: str) -> None:

@@ -23,6 +23,7 @@ RESULTS: tuple[Result, ...] = (
     methods.CIFAR10,
     methods.DIGITS,
     recipes.MNIST_1D,
+    recipes.BASIC_CNN,
     accuracy.LINK_DTYPE,
     recipes.VQ,
     throughput.THROUGHPUT,
