@@ -34,6 +34,7 @@ class Question(BaseModel, frozen=True, extra="forbid"):
         reference: The recipe that gaps are measured against, in the same group and with the same seed.
         groups: Overrides by name, where the question is asked several times; every recipe is tried in every group.
         recipes: Overrides by name.
+        published: What others have found, with its source and in what it differs; a sentence.
         tuning: What every recipe is tuned by, in every group, before any of it counts; None: nothing.
     """
 
@@ -44,6 +45,7 @@ class Question(BaseModel, frozen=True, extra="forbid"):
     reference: str = "back-propagation"
     groups: Mapping[str, Overrides] = {"": ()}
     recipes: Mapping[str, Overrides]
+    published: str = ""
     tuning: Tuning | None = None
 
     @model_validator(mode="after")

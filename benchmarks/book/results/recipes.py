@@ -64,7 +64,8 @@ def _text(answer: Answer, remark: str) -> str:
     tuned = f" {_tuning(question.tuning)}" if question.tuning else ""
     return f"""
 {question.question} Each row has the data, network, schedule and budget of
-`benchmarks/questions/{answer["question"]}.yaml`; only the settings under its name differ. {remark}{tuned}
+`benchmarks/questions/{answer["question"]}.yaml`; only the settings under its name differ.
+{remark}{tuned} {question.published}
 
 {table(header, _rows(answer, all_found))}
 
@@ -106,7 +107,7 @@ MNIST_1D = _result(
 BASIC_CNN = _result(
     "basic_cnn",
     "The thesis' comparison with synthetic gradients",
-    "Accuracies there, of the whole width and 1500 epochs: DGL 77.64%, BP 76.50%, cDNI 73.76%, DNI 65.65%.",
+    "",
 )
 VQ = _result(
     "vq",
