@@ -28,6 +28,7 @@ RESULTS: tuple[Result, ...] = (
     recipes.VQ,
     throughput.THROUGHPUT,
     editions.AGAINST,
+    editions.BEFORE_GPUS,
     feedback.FEEDBACK,
     faults.CAMPAIGN,
     faults.FAILURES,
