@@ -128,9 +128,10 @@ def _asked(arguments: argparse.Namespace) -> tuple[Question, Sequence[str]]:
     question = load_question(arguments.question)
     where = [one for one in arguments.overrides if one.startswith("data.root=")]
     more = [one for one in arguments.overrides if one not in where]
-    groups = {name: question.groups[name] for name in arguments.groups or question.groups if name in question.groups}
-    if not groups:
-        raise SystemExit(f"--groups: got {' '.join(arguments.groups)}, allowed: {', '.join(question.groups)}")
+    chosen_groups = arguments.groups or question.groups
+    if unknown := [name for name in chosen_groups if name not in question.groups]:
+        raise SystemExit(f"--groups: got {', '.join(unknown)}, allowed: {', '.join(question.groups)}")
+    groups = {name: question.groups[name] for name in chosen_groups}
     changed: Row = {"seeds": arguments.seeds or question.seeds, "groups": groups}
     if arguments.smoke:
         more += SMOKE

@@ -130,6 +130,16 @@ def test_runs_that_were_asked_for_otherwise_are_other_runs() -> None:
     assert len(known) == 3 and len(jobs(plain[0], trials, known)) == len(jobs(plain[0], trials, []))
 
 
+def test_a_group_that_a_question_has_not_is_named() -> None:
+    def asked(*groups: str) -> Question:
+        arguments = argparse.Namespace(question="blocks", overrides=[], seeds=None, groups=groups, smoke=False)
+        return recipes._asked(arguments)[0]
+
+    assert list(asked("4 blocks").groups) == ["4 blocks"]
+    with pytest.raises(SystemExit, match="--groups: got 5 blocks, allowed: 2 blocks, 4 blocks, 7 blocks"):
+        asked("4 blocks", "5 blocks")
+
+
 def test_every_recipe_is_tuned_by_the_same_choices_on_seeds_that_do_not_count() -> None:
     asked = {
         "question": "?",
