@@ -5,7 +5,8 @@
 
 QUESTION is a file of benchmarks/questions/, which holds network, data, schedule and recipes; overrides apply to all of them,
 such as data.root. Seeds are interleaved: every recipe has run with a seed before any runs with the next one. Each run is one
-process, which gives the bits that any number of processes gives, so --at-once runs may go side by side.
+process, which gives the bits that any number of processes gives, unless the question asks for `processes`; so --at-once runs
+may go side by side.
 
 A run trains without the validation part, which chooses its exit; then the test part is read, once. Where the question has
 `tuning`, every recipe is tuned first, all by the same choices, on the validation part and on seeds of its own.
@@ -47,11 +48,13 @@ SMOKE = ("training.epochs=1",)
 
 
 def run_trial(question: Question, trial: Trial, where: Sequence[str], at_once: int, reads_test: bool) -> Row:
-    """Trains once in a process of its own, and evaluates all exits on the test part in this one. Blocks."""
+    """Trains once in processes of its own, and evaluates all exits on the test part in this one. Blocks."""
     row: Row = {"group": trial.group, "recipe": trial.recipe, "seed": trial.seed, "overrides": [*trial.overrides]}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        outcome = run_pipeline([*trial.overrides, *where], 1, path, TIMEOUT_S, config=question.config or None)
+        overrides, config = [*trial.overrides, *where], question.config or None
+        blocks = load_config(config, overrides).partition.blocks
+        outcome = run_pipeline(overrides, min(question.processes, blocks), path, TIMEOUT_S, config=config)
         if any(outcome.exit_codes):
             summary = outcome.summary if (path / "summary.json").exists() else {}
             return row | {"cause": summary.get("cause") or "\n".join(outcome.printed)}
@@ -62,7 +65,7 @@ def run_trial(question: Question, trial: Trial, where: Sequence[str], at_once: i
             **({"test": test_accuracies(Run(path))} if reads_test else {}),
             "train_s": summary["train_s"],
             "at_once": at_once,
-            "peak_memory_bytes": summary["stages"][0]["peak_memory_bytes"],
+            "peak_memory_bytes": max(stage["peak_memory_bytes"] for stage in summary["stages"]),
         }
 
 

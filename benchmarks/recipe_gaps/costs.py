@@ -10,10 +10,12 @@ import torch
 
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
+from greedypipe.pipeline.batch import ACTIVATION
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.operations import operations
 from greedypipe.pipeline.reference import Loaded, train
 from greedypipe.workers.data.source import BatchSource, LoadedBatch
+from greedypipe.workers.links.messages import Kind, MessageLayout
 
 CPU = torch.device("cpu")
 
@@ -24,7 +26,7 @@ class Cost:
 
     Attributes:
         macs: Multiply-adds of matrix products and convolutions, forward and backward, of all blocks and heads.
-        forward_bytes: Of activations, over all cuts between blocks.
+        forward_bytes: Of activations, over all cuts between blocks, as `link.dtype` and `codec` send them.
         back_bytes: Of feedback, over all cuts, at most: a method may send some rows alone.
         age: Batches by which the oldest feedback is late; 0 where nothing comes back.
     """
@@ -66,7 +68,8 @@ def _blocks(plan: Plan) -> list[Block]:
 
 def _activation_bytes(plan: Plan, index: int, rows: int) -> float:
     specs = plan.blueprint.form(index).specs
-    return sum(math.prod(spec.shape) * spec.dtype.itemsize / (1 if spec.per_row else rows) for spec in specs)
+    layout = MessageLayout(rows, {Kind.TRAIN: specs}, {ACTIVATION: plan.config.link.dtype})
+    return sum(layout.encoding_of(spec).size_bytes(spec, spec.rows_of(rows)) for spec in specs) / rows
 
 
 def _feedback_bytes(plan: Plan, index: int, rows: int) -> float:

@@ -32,6 +32,7 @@ class Question(BaseModel, frozen=True, extra="forbid"):
         settings: Overrides of all runs, with a share of the training data in `data.validation`.
         seeds: How many there are: 0, 1 and so on.
         reference: The recipe that gaps are measured against, in the same group and with the same seed.
+        processes: That a run may have, up to one for each of its blocks; what links do to activations needs several.
         groups: Overrides by name, where the question is asked several times; every recipe is tried in every group.
         recipes: Overrides by name.
         published: What others have found, with its source and in what it differs; a sentence.
@@ -43,6 +44,7 @@ class Question(BaseModel, frozen=True, extra="forbid"):
     settings: Overrides
     seeds: int = Field(ge=1)
     reference: str = "back-propagation"
+    processes: int = Field(1, ge=1)
     groups: Mapping[str, Overrides] = {"": ()}
     recipes: Mapping[str, Overrides]
     published: str = ""

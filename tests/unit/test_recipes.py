@@ -116,6 +116,13 @@ def test_a_codebook_is_counted_once_per_batch() -> None:
     assert cost_of("", overrides)["forward_bytes"] == 2 + 4 * 2 * 4 * 8 / 16
 
 
+def test_bytes_are_those_that_links_send() -> None:
+    overrides = [*TINY, "partition.blocks=2", "head.name=linear"]
+    sent = {name: cost_of("", [*overrides, f"link.dtype={name}"])["forward_bytes"] for name in ("same", "bf16", "int8")}
+    # 16 features of 4, 2 and 1 bytes; with int8 a scale and an offset in fp32 for each of them and 16 samples.
+    assert sent == {"same": 64, "bf16": 32, "int8": 16 + 2 * 4 * 16 / 16}
+
+
 def test_runs_that_were_asked_for_otherwise_are_other_runs() -> None:
     def asked(smoke: bool, *overrides: str) -> tuple[Question, list[str]]:
         question, where = recipes._asked(
