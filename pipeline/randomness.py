@@ -4,6 +4,9 @@ import hashlib
 
 import torch
 
+SEEDS = 2**63
+"""How many seeds there are: from 0, all as likely."""
+
 
 def derive_seed(*parts: int | str) -> int:
     """Maps e.g. ``(seed, "dropout", block_index, step)`` to a 63-bit seed.

@@ -11,6 +11,7 @@ weights, a second forward, both of `rows` of a batch; kept of `lag` batches are 
 stashed weights, also graphs and weights.
 """
 
+from functools import partial
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -20,6 +21,7 @@ from greedypipe.pipeline.ends import GRADIENT, EndsWithInputGradient, SendsInput
 from greedypipe.pipeline.feedback import Reach
 from greedypipe.pipeline.kept import GRAPH, INPUT
 from greedypipe.pipeline.method import Method, MethodConfig, Sample, Turn
+from greedypipe.pipeline.randomness import SEEDS, derive_seed
 from greedypipe.pipeline.site import Site
 
 OWN = "own input gradient"
@@ -39,6 +41,13 @@ class LateChain(EndsWithInputGradient):
             "the batch's own forward, kept with its graph",
         )
         rows: float = Field(1.0, gt=0, le=1, description="fraction of a batch's rows that late gradients are sent of")
+        lost: float = Field(
+            0.0,
+            ge=0,
+            le=1,
+            description="fraction of batches whose late gradient a block drops when it comes, drawn by training.seed: what "
+            "an unreliable link costs; the block then sends its own gradient alone",
+        )
 
         @model_validator(mode="after")
         def _graphs_are_of_whole_batches(self) -> Self:
@@ -49,9 +58,10 @@ class LateChain(EndsWithInputGradient):
     reach = Reach.LAST
     relays = input_gradient = True
 
-    def __init__(self, site: Site, weight: float, weights: str, rows: float) -> None:
+    def __init__(self, site: Site, weight: float, weights: str, rows: float, lost: float) -> None:
         super().__init__(site)
-        self._weight = weight
+        self._weight, self._lost = weight, lost
+        self._draw = partial(derive_seed, site.seed, "lost feedback", site.index)
         self.keeps = frozenset({GRAPH if weights == "stashed" else INPUT})
 
     @classmethod
@@ -84,11 +94,15 @@ class LateChain(EndsWithInputGradient):
         rows = len(gradient)
         own = old.kept.get(OWN)
         mixed = None if own is None else some_rows(own, rows)
-        if self._weight:
+        if self._weight and not self.is_lost(old):
             late = old.pull(self._weight * gradient, rows=None if rows == len(old.labels) else rows)
             mixed = mixed if late is None or mixed is None else mixed + late
         if mixed is not None:
             turn.back[GRADIENT] = mixed
+
+    def is_lost(self, old: Sample) -> bool:
+        """Whether the block drops what the next one sends about a batch; the same in every process."""
+        return self._draw(old.turn) < self._lost * SEEDS
 
 
 class SendsSomeInputGradients(SendsInputGradient):

@@ -22,7 +22,7 @@ INTERRUPTED = [*FOUR, "training.epochs=2", "checkpoint.interval_steps=3"]
 @pytest.mark.parametrize(
     "settings",
     [
-        ["method.name=late_chain", "method.rows=0.5", "feedback.delay=[2,1,0]"],
+        ["method.name=late_chain", "method.rows=0.5", "method.lost=0.5", "feedback.delay=[2,1,0]"],
         ["method.name=ddg", "link.transport=gloo"],
         ["method.name=man", "method.every=2", "training.precision=bf16"],
     ],

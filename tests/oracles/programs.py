@@ -19,6 +19,8 @@ Data = Sequence[tuple[Tensor, Tensor]]
 Modules = Sequence[nn.Module]
 Optimizers = Sequence[torch.optim.Optimizer]
 Loss = Callable[[Tensor, Tensor], Tensor]
+Lost = Callable[[int, int], bool]
+"""Whether block k drops what comes about batch b."""
 ce = functional.cross_entropy
 
 
@@ -38,6 +40,10 @@ def still(module: nn.Module) -> Iterator[None]:
 def replay(module: nn.Module, x: Tensor) -> Tensor:
     with still(module):
         return module(x)
+
+
+def nothing_is_lost(k: int, b: int) -> bool:
+    return False
 
 
 def step(*optimizers: torch.optim.Optimizer) -> None:
@@ -318,7 +324,9 @@ def overlap(f: Modules, local: Sequence[Loss], opt: Optimizers, data: Data, D: i
             x = h
 
 
-def late_chain(f: Modules, a: Modules, opt: Optimizers, data: Data, D: int, w: float, *, graphs: bool) -> None:
+def late_chain(
+    f: Modules, a: Modules, opt: Optimizers, data: Data, D: int, w: float, *, graphs: bool, lost: Lost = nothing_is_lost
+) -> None:
     K = len(f)
     X: Any = {}
     H: Any = {}
@@ -345,6 +353,8 @@ def late_chain(f: Modules, a: Modules, opt: Optimizers, data: Data, D: int, w: f
             b = t - D * (K - 1 - k)
             if k == K - 1:
                 G[k - 1, t] = own[k, t]
+            elif b >= 0 and lost(k, b):
+                G[k - 1, b] = own[k, b]
             elif b >= 0:
                 g = w * G.pop((k, b))
                 if graphs:

@@ -278,6 +278,7 @@ KEYS: dict[str, tuple[str, Callable[[Sequence[str]], Any], list[str]]] = {
     "method.weight of late_chain": ("0.9", trained, ["method.name=late_chain"]),
     "method.weights": ("stashed", trained, ["method.name=late_chain"]),
     "method.rows": ("0.5", trained, ["method.name=late_chain"]),
+    "method.lost": ("0.5", trained, ["method.name=late_chain"]),
     "method.shrink": ("0.9", trained, ["method.name=fdg"]),
     "method.kernel of dni": ("3", trained, ["method.name=dni", *VGG]),
     "method.kernel of cdni": ("3", trained, ["method.name=cdni", *VGG]),

@@ -11,10 +11,12 @@ from greedypipe.pipeline import reference
 from greedypipe.pipeline.block import Block
 from greedypipe.pipeline.feedback import FeedbackConfig
 from greedypipe.pipeline.methods import METHODS
+from greedypipe.pipeline.methods.late_chain import LateChain
 from greedypipe.pipeline.methods.local_losses import LOCAL_LOSSES
 from greedypipe.pipeline.networks.vgg import VggConfig
 from greedypipe.pipeline.optimizer import AdamConfig, SgdConfig
 from greedypipe.pipeline.partition import PartitionConfig
+from greedypipe.pipeline.sample import Sample
 from greedypipe.pipeline.sections import TrainingConfig
 from tests.oracles import programs
 from tests.unit.test_feedback_oracles import Program, data
@@ -56,6 +58,18 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("name", ["last_gradient", "overlap", "overlap_weights", "late_chain"])
 def test_at_weight_0_every_bit_is_that_of_decoupled_greedy_learning(name: str, delay: int) -> None:
     assert_same(layers(trained(name, delay, weight=0)), layers(trained("cross_entropy")))
+
+
+@pytest.mark.parametrize("weights", ["present", "stashed"])
+def test_where_every_late_gradient_is_lost_every_bit_is_that_of_decoupled_greedy_learning(weights: str) -> None:
+    assert_same(layers(trained("late_chain", lost=1, weights=weights)), layers(trained("cross_entropy")))
+
+
+def test_as_many_late_gradients_are_lost_as_asked_for_and_others_in_every_block() -> None:
+    first, second = (block.method for block in trained("late_chain", lost=0.25)[:2])
+    assert isinstance(first, LateChain) and isinstance(second, LateChain)
+    lost = [[one.is_lost(Sample(torch.zeros(1), turn=turn)) for turn in range(2000)] for one in (first, second)]
+    assert all(0.22 < sum(one) / 2000 < 0.28 for one in lost) and lost[0] != lost[1]
 
 
 @pytest.mark.parametrize("name", ["ddg", "fdg", "features_replay"])

@@ -199,12 +199,19 @@ def test_overlap(local: str, delay: int) -> None:
 
 @DELAYS
 @pytest.mark.parametrize("weights", ["present", "stashed"])
-def test_late_chain(weights: str, delay: int) -> None:
+@pytest.mark.parametrize("lost", [0, 0.5])
+def test_late_chain(lost: float, weights: str, delay: int) -> None:
+    blocks = blocks_of("late_chain", delay, weights=weights, lost=lost)
+    methods: list[Any] = [block.method for block in blocks]
+
+    def is_lost(k: int, b: int) -> bool:
+        return bool(methods[k].is_lost(Sample(torch.zeros(1), turn=b)))
+
     def run(own: Program) -> None:
         graphs = weights == "stashed"
-        programs.late_chain(own.f, own.heads, own.sgd(own.f, own.heads), data(), delay, 0.5, graphs=graphs)
+        programs.late_chain(own.f, own.heads, own.sgd(own.f, own.heads), data(), delay, 0.5, graphs=graphs, lost=is_lost)
 
-    compare(blocks_of("late_chain", delay, weights=weights), run)
+    compare(blocks, run)
 
 
 @DELAYS
