@@ -10,6 +10,7 @@ from greedypipe.workers.data.info import DataInfo
 from greedypipe.workers.devices.gpu import sharing
 from greedypipe.workers.output import printable
 from greedypipe.workers.telemetry.activity import Activity, sentence
+from greedypipe.workers.telemetry.machine import emulates_bf16
 from greedypipe.workers.telemetry.phrases import count_of, range_of_layers, way_of_training
 from greedypipe.workers.telemetry.records import Gpu, StageRow
 from greedypipe.workers.telemetry.results import Evaluation, RunEnd, Summary
@@ -217,8 +218,15 @@ def headline(plan: Plan, gpus: Sequence[Gpu | None] = ()) -> str:
         f"{count_of(plan.blueprint.num_blocks, 'block')} in {count_of(plan.placement.num_processes, 'process', 'es')}, "
         f"batch {config.data.batch_size}, "
         f"{config.training.precision}, {plan.blueprint.epochs} epochs of {plan.blueprint.steps_per_epoch} steps\n"
-        + "\n".join([*sharing(filter(None, gpus)), *data_lines(data)])
+        + "\n".join([*sharing(filter(None, gpus)), *_slow_precision(plan, gpus), *data_lines(data)])
     )
+
+
+def _slow_precision(plan: Plan, gpus: Sequence[Gpu | None]) -> list[str]:
+    on_cpu = not gpus or None in gpus
+    if not (on_cpu and plan.config.training.precision == "bf16" and emulates_bf16()):
+        return []
+    return ["note: this processor has no instructions for bf16: training.precision=fp32 is likely faster"]
 
 
 def _way(plan: Plan) -> str:

@@ -18,8 +18,9 @@ from greedypipe.launch.reporting.screen import Lines, Screen, Terminal
 from greedypipe.launch.reporting.tables import evaluation_line, headline, live_table, progress_line, start_table
 from greedypipe.pipeline.methods import METHOD_FAMILY
 from greedypipe.workers.placement import Seat
+from greedypipe.workers.telemetry import machine
 from greedypipe.workers.telemetry.board import Board
-from greedypipe.workers.telemetry.records import EvaluationPart, Passed, StageRow
+from greedypipe.workers.telemetry.records import EvaluationPart, Gpu, Passed, StageRow
 from greedypipe.workers.telemetry.results import Evaluation
 from greedypipe.workers.telemetry.status import StageStatus
 from greedypipe.workers.telemetry.topics import PASSED, STATUS, Topic, evaluation_of
@@ -93,6 +94,25 @@ def test_the_start_table_shows_layers_parameters_shapes_and_bytes_on_the_link() 
     assert "DGL, fifo links, 2 blocks in 2 processes" in headline(plan)
     late = plan.config.model_copy(update={"method": METHOD_FAMILY.choose({"name": "late_chain"})})
     assert "late_chain, fifo links, 2 blocks in 2 processes" in headline(replace(plan, config=late))
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "precision", "gpus", "is_told"),
+    [
+        ("flags\t\t: avx2 avx512f", "bf16", [None, None], True),
+        ("flags\t\t: avx2 avx512f", "bf16", [Gpu("cuda:0", "H", "a"), None], True),
+        ("flags\t\t: avx2 avx512f", "bf16", [Gpu("cuda:0", "H", "a"), Gpu("cuda:1", "H", "b")], False),
+        ("flags\t\t: avx2 avx512f", "fp32", [None, None], False),
+        ("flags\t\t: avx512f avx512_bf16", "bf16", [None, None], False),
+        ("Features\t: asimd bf16", "bf16", [None, None], False),
+        ("", "bf16", [None, None], False),
+    ],
+)
+def test_who_asks_a_processor_without_bf16_for_it_is_told(
+    cpuinfo: str, precision: str, gpus: list[Gpu | None], is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: ["model name\t: X", cpuinfo])
+    assert ("no instructions for bf16" in headline(make([f"training.precision={precision}"]), gpus)) == is_told
 
 
 def test_one_block_is_called_back_propagation() -> None:

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}
+"""Any of them in /proc/cpuinfo's flags (Arm: Features) says that the processor computes in bf16."""
+
 
 def host_name() -> str:
     """The name that identifies this host on the board."""
@@ -41,6 +44,13 @@ def hardware() -> dict[str, Any]:
     count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
     gpus = [torch.cuda.get_device_name(index) for index in range(count)]
     return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "gpus": gpus}
+
+
+def emulates_bf16() -> bool:
+    """Whether this host's processor is known to have no instructions for bf16, so that torch converts to fp32 and back, and
+    takes longer than in fp32. False where nothing is known."""
+    flags = next((line.partition(":")[2].split() for line in _cpuinfo() if line.startswith(("flags", "Features"))), [])
+    return bool(flags) and not BF16_INSTRUCTIONS.intersection(flags)
 
 
 def _cpuinfo() -> list[str]:
