@@ -54,7 +54,7 @@ def within(measured: float, least: float, most: float) -> str:
 
 def paragraphs(text: str, width: int = 120) -> str:
     """The text with its prose wrapped anew, which numbers have made uneven; tables, lists and blocks stay as they are."""
-    blocks = [block for block in text.strip().split("\n\n") if block.strip()]
+    blocks = [block.strip("\n") for block in text.split("\n\n") if block.strip()]
     return "\n\n".join(block if block[0] in "|`!*" else _wrapped(block, width) for block in blocks)
 
 

@@ -23,6 +23,18 @@ class Tuning(BaseModel, frozen=True, extra="forbid"):
     seeds: int = Field(1, ge=1)
 
 
+class Published(BaseModel, frozen=True, extra="forbid"):
+    """What others have measured.
+
+    Attributes:
+        source: Where it stands, and in what it differs.
+        accuracies: Percent, by group and recipe.
+    """
+
+    source: str
+    accuracies: Mapping[str, Mapping[str, float]]
+
+
 class Question(BaseModel, frozen=True, extra="forbid"):
     """Recipes to compare on one budget; each is a way of training the same network on the same data.
 
@@ -35,7 +47,7 @@ class Question(BaseModel, frozen=True, extra="forbid"):
         processes: That a run may have, up to one for each of its blocks; what links do to activations needs several.
         groups: Overrides by name, where the question is asked several times; every recipe is tried in every group.
         recipes: Overrides by name.
-        published: What others have found, with its source and in what it differs; a sentence.
+        published: What others have measured with some of the recipes.
         tuning: What every recipe is tuned by, in every group, before any of it counts; None: nothing.
     """
 
@@ -47,7 +59,7 @@ class Question(BaseModel, frozen=True, extra="forbid"):
     processes: int = Field(1, ge=1)
     groups: Mapping[str, Overrides] = {"": ()}
     recipes: Mapping[str, Overrides]
-    published: str = ""
+    published: Published | None = None
     tuning: Tuning | None = None
 
     @model_validator(mode="after")
@@ -56,6 +68,10 @@ class Question(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"reference: got {self.reference}, allowed: one of {', '.join(self.recipes)}")
         if not any(one.startswith("data.validation=") for one in self.settings):
             raise ValueError("settings: no data.validation, on which exits are chosen")
+        known = self.published.accuracies if self.published else {}
+        pairs = {(group, recipe) for group, found in known.items() for recipe in found}
+        if unknown := pairs.difference(self.pairs):
+            raise ValueError(f"published: got {sorted(unknown)}, allowed: groups and recipes of the question")
         return self
 
     def trials(self, chosen: Mapping[tuple[str, str], Overrides]) -> Iterator["Trial"]:

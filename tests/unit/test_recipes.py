@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import recipes
+from benchmarks.book.results.recipes import absent_sentence, order_sentence
 from benchmarks.recipe_gaps.costs import cost_of
 from benchmarks.recipe_gaps.plot import front
 from benchmarks.recipe_gaps.question import Question, Trial, load_question, question_names
@@ -53,6 +54,14 @@ def test_gaps_are_within_a_seed_and_the_best_exit_is_chosen_on_the_validation_pa
     assert late.failed == ("loss is not finite",) and late.gap is None and late.exits == ()
 
 
+def test_recipes_that_stand_in_another_order_than_published_are_named() -> None:
+    found = summarise([row("bp", 0, [0.9]), row("local", 0, [0.8]), row("late", 0, [0.85])], "bp")
+    assert order_sentence("", {"bp": 95.0, "late": 94.0, "local": 90.0}, found) == "The order here is the same."
+    swapped = order_sentence("digits", {"local": 95.0, "bp": 94.0, "late": 93.0, "absent": 99.0}, found)
+    assert swapped == "On digits the order here is another: bp above local and late above local."
+    assert absent_sentence("MNIST", {"bp": 99.25}) == "MNIST, which was not run here: bp 99.25%."
+
+
 @pytest.mark.parametrize("name", question_names())
 def test_every_recipe_is_a_configuration_that_differs_from_all_others(name: str) -> None:
     question = load_question(name)
@@ -67,7 +76,11 @@ def test_every_recipe_is_a_configuration_that_differs_from_all_others(name: str)
 
 @pytest.mark.parametrize(
     ("changed", "problem"),
-    [({"reference": "nothing"}, "reference: got nothing, allowed: one of"), ({"settings": []}, "no data.validation")],
+    [
+        ({"reference": "nothing"}, "reference: got nothing, allowed: one of"),
+        ({"settings": []}, "no data.validation"),
+        ({"published": {"source": "?", "accuracies": {"": {"DGL": 90}}}}, r"published: got .*'DGL'.*, allowed: groups and"),
+    ],
 )
 def test_a_question_without_an_answer_is_refused(changed: dict[str, Any], problem: str) -> None:
     asked = {"question": "?", "settings": ["data.validation=0.1"], "seeds": 1, "recipes": {"back-propagation": []}}

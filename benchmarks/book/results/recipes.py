@@ -1,10 +1,11 @@
 """Gaps of recipes to back-propagation (benchmarks.recipes)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import combinations
 from typing import Any
 
-from benchmarks.book.markdown import TO, percent, table
+from benchmarks.book.markdown import TO, listed, percent, table
 from benchmarks.book.result import Answer, Result
 from benchmarks.recipe_gaps.question import Question, Tuning, load_question
 from benchmarks.recipe_gaps.tables import CONFIDENCE, Found, points, summarise
@@ -36,6 +37,7 @@ def _rows(answer: Answer, all_found: Sequence[Found]) -> list[list[str]]:
         own = [
             f"{one.recipe}<br>`{settings}`" if settings else one.recipe,
             percent(one.final.mean, 2),
+            *([_published_accuracy(question, one)] if question.published else []),
             points(one.gap),
             points(one.best_gap),
             f"{_cost(answer, one, 'macs') / base[one.group] - 1:+.0%}" if one.gap else "",
@@ -54,8 +56,10 @@ def _is_timed(all_found: Sequence[Found]) -> bool:
 def _text(answer: Answer, remark: str) -> str:
     question, all_found = _question(answer), found(answer)
     header = ["recipe", "accuracy", "gap", "gap of the best exit", "multiply-adds", "bytes forward", "bytes back"]
+    if question.published:
+        header.insert(2, "published")
     if _is_timed(all_found):
-        header.insert(5, "time")
+        header.insert(header.index("bytes forward"), "time")
     if len(question.groups) > 1:
         header.insert(0, "group")
     failed = sum(len(one.failed) for one in all_found)
@@ -65,7 +69,7 @@ def _text(answer: Answer, remark: str) -> str:
     return f"""
 {question.question} Each row has the data, network, schedule and budget of
 `benchmarks/questions/{answer["question"]}.yaml`; only the settings under its name differ.
-{remark}{tuned} {question.published}
+{remark}{tuned}
 
 {table(header, _rows(answer, all_found))}
 
@@ -74,7 +78,40 @@ points, with the {percent(CONFIDENCE, 0)} interval of their mean by Student's t 
 is chosen on validation samples that no run trains on. Multiply-adds are those of a training step against
 those of {question.reference}, counted with torch's formulas{timed}; bytes are those of all cuts, per sample of a
 batch, and those back at most: `method.rows` sends fewer.{missing}
+
+{_published(question, all_found)}
 """
+
+
+def _published_accuracy(question: Question, one: Found) -> str:
+    assert question.published is not None
+    found = question.published.accuracies.get(one.group, {}).get(one.recipe)
+    return "" if found is None else f"{found:.2f}%"
+
+
+def _published(question: Question, all_found: Sequence[Found]) -> str:
+    """Where the figures of others come from, and which recipes stand in another order here."""
+    if not question.published:
+        return ""
+    asked = {one.group for one in all_found}
+    known = question.published.accuracies
+    orders = [order_sentence(group, found, all_found) for group, found in known.items() if group in asked]
+    absent = [absent_sentence(group, found) for group, found in known.items() if group not in asked]
+    return " ".join([f"Published: {question.published.source}.", *orders, *absent])
+
+
+def order_sentence(group: str, published: Mapping[str, float], all_found: Sequence[Found]) -> str:
+    """Which of the recipes that stand there have changed places."""
+    here = {one.recipe: one.final.mean for one in all_found if one.group == group}
+    ranked = sorted((name for name in published if name in here), key=lambda name: -published[name])
+    swapped = [f"{low} above {high}" for high, low in combinations(ranked, 2) if here[low] > here[high]]
+    where = f"On {group} the" if group else "The"
+    return f"{where} order here is {'another: ' + listed(swapped) if swapped else 'the same'}."
+
+
+def absent_sentence(group: str, published: Mapping[str, float]) -> str:
+    """What was published about a group that has not been run."""
+    return f"{group}, which was not run here: {listed([f'{name} {value:.2f}%' for name, value in published.items()])}."
 
 
 def _tuning(tuning: Tuning) -> str:
