@@ -55,7 +55,8 @@ def test_gaps_are_within_a_seed_and_the_best_exit_is_chosen_on_the_validation_pa
 
 
 def test_recipes_that_stand_in_another_order_than_published_are_named() -> None:
-    found = summarise([row("bp", 0, [0.9]), row("local", 0, [0.8]), row("late", 0, [0.85])], "bp")
+    rows = [row("bp", 0, [0.9]), row("local", 0, [0.8]), row("late", 0, [0.85])]
+    found = summarise([*rows, *({**one, "group": "digits"} for one in rows)], "bp")
     assert order_sentence("", {"bp": 95.0, "late": 94.0, "local": 90.0}, found) == "The order here is the same."
     swapped = order_sentence("digits", {"local": 95.0, "bp": 94.0, "late": 93.0, "absent": 99.0}, found)
     assert swapped == "On digits the order here is another: bp above local and late above local."
