@@ -1,11 +1,12 @@
 """Accuracy of every method on one budget: the same network, cut, data, epochs, optimizer and schedule.
 
     python -m benchmarks.methods [section.key=value ...] --out benchmarks/results/methods_digits.json
-        [--config FILE] [--methods NAME ...] [--heads NAME ...] [--seeds 0 1 2] [--at-once N] [--smoke]
+        [--config FILE] [--methods NAME ...] [--heads NAME ...] [--alone] [--seeds 0 1 2] [--at-once N]
+        [--smoke]
 
 Every method runs with `feedback.delay` 1, next to decoupled greedy learning (cross_entropy) and back-propagation (one
-block). Nothing was chosen by looking at a result: a method differs from the configuration by the fixed settings of
-`OWN_SETTINGS` alone, which its paper or its card asks for.
+block), unless it is to run --alone. Nothing was chosen by looking at a result: a method differs from the configuration by
+the fixed settings of `OWN_SETTINGS` alone, which its paper or its card asks for.
 
 Each run is one process, which gives the bits that any number of processes gives, so --at-once runs may go side by side.
 Seeds are interleaved. OUT.json gets a row per run as soon as it has ended, and runs that it has already are not repeated;
@@ -77,10 +78,9 @@ class Case:
 
 
 def all_cases(methods: Iterable[str], heads: Sequence[str]) -> Iterator[Case]:
-    """The baselines and the methods, with every head."""
-    yield Case(BACK_PROPAGATION)
-    for method in dict.fromkeys((*BASELINES[1:], *methods)):
-        yield from (Case(method, head) for head in heads)
+    """Methods, with every head; back-propagation has none."""
+    for method in dict.fromkeys(methods):
+        yield from (Case(method, head) for head in (heads if method != BACK_PROPAGATION else [""]))
 
 
 def run_case(case: Case, config: str, settings: Sequence[str], seed: int) -> Row:
@@ -151,6 +151,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=PLAIN, help=f"default: all but {', '.join(UNFIT)}")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=["mlp_sr"])
+    parser.add_argument("--alone", action="store_true", help="without the baselines")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time (default: 1)")
     parser.add_argument("--seconds", type=float, default=1e9, help="no run begins later; a further call goes on from there")
@@ -165,6 +166,7 @@ def main() -> None:
     settings, methods, seeds = arguments.overrides, arguments.methods, arguments.seeds
     if arguments.smoke:
         settings, methods, seeds = [*settings, *SMALL], ["late_chain"], [0]
+    methods = [*(() if arguments.alone else BASELINES), *methods]
     rows = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"] if arguments.out.exists() else []
     jobs = [(case, seed) for seed in seeds for case in all_cases(methods, arguments.heads)]
     known = [row["settings"] for row in rows]
