@@ -114,12 +114,19 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
                 "method": method,
                 "head": head,
                 "runs": len(own),
+                "more": sorted({one for row in own for one in _more_settings(row)}),
                 "final": [one["final"] for one in found],
                 "heads": [statistics.mean(each) for each in zip(*(one["blocks"][:-1] for one in found), strict=True)],
                 "causes": sorted({row["cause"] for row in own if row["cause"]}),
             }
         )
     return answer
+
+
+def _more_settings(row: Row) -> Iterator[str]:
+    """What was asked for besides the case and the seed."""
+    own = Case(row["method"], row["head"]).overrides
+    yield from (one for one in row["settings"] if one not in own and not one.startswith("training.seed="))
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -134,14 +141,8 @@ def table(rows: Sequence[Row]) -> Table:
     return shown
 
 
-def _write(path: Path, config: str, settings: Sequence[str], rows: Sequence[Row]) -> None:
-    answer = {
-        "config": config,
-        "settings": [one for one in settings if not one.startswith("data.root=")],
-        "hardware": hardware(),
-        "versions": versions(),
-        "runs": list(rows),
-    }
+def _write(path: Path, config: str, rows: Sequence[Row]) -> None:
+    answer = {"config": config, "hardware": hardware(), "versions": versions(), "runs": list(rows)}
     write_atomically(path, json.dumps(answer, indent=1) + "\n")
 
 
@@ -180,7 +181,7 @@ def main() -> None:
         for row in track(pool.map(run, todo), "runs", total=len(todo), console=Console(stderr=True)):
             if row:
                 rows.append(row)
-                _write(arguments.out, arguments.config, settings, rows)
+                _write(arguments.out, arguments.config, rows)
     Console(width=150).print(table(rows))
 
 

@@ -55,12 +55,17 @@ def test_methods_has_a_row_per_run_and_repeats_none(
 def test_of_a_method_that_failed_the_table_says_why() -> None:
     done = {"accuracy": {"final": 0.5, "blocks": [0.25, 0.5]}, "cause": ""}
     failed = {"accuracy": None, "cause": "loss is not finite"}
-    rows = [{"method": "man_pp", "head": "conv", "seed": seed, **row} for seed, row in enumerate((done, failed))]
+    settings = [*methods.Case("man_pp", "conv").overrides, "training.precision=fp32"]
+    rows = [
+        {"method": "man_pp", "head": "conv", "seed": seed, "settings": [*settings, f"training.seed={seed}"], **row}
+        for seed, row in enumerate((done, failed))
+    ]
     (summary,) = methods.summarise(rows)
     assert summary == {
         "method": "man_pp",
         "head": "conv",
         "runs": 2,
+        "more": ["training.precision=fp32"],
         "final": [0.5],
         "heads": [0.25],
         "causes": ["loss is not finite"],

@@ -30,12 +30,15 @@ def accuracy_of(answer: Answer, method: str, head: str = "") -> Sequence[float]:
 
 def _rows(answer: Answer) -> Iterable[tuple[str, ...]]:
     has_heads = _has_heads(answer)
-    (reference,) = [statistics.mean(row["final"]) for row in _summaries(answer) if row["method"] == BACK_PROPAGATION]
-    for row in _summaries(answer):
+    summaries = _summaries(answer)
+    (reference,) = [statistics.mean(row["final"]) for row in summaries if row["method"] == BACK_PROPAGATION]
+    for row in summaries:
         found, is_reference = row["final"], row["method"] == BACK_PROPAGATION
         # The sum with 0 turns a rounded -0.0 into 0.0.
         gap = f"{round(100 * (statistics.mean(found) - reference), 2) + 0:+.2f}" if found else ""
         name = row["method"] if is_reference else f"[`{row['method']}`](methods.md#{row['method']})"
+        more = " ".join(one for one in row["more"] if any(one not in other["more"] for other in summaries))
+        name += f"<br>`{more}`" if more else ""
         head = (f"`{row['head']}`" if row["head"] else "",) if has_heads else ()
         heads = ", ".join(percent(one) for one in row["heads"])
         failures = row["runs"] - len(found)
