@@ -1,5 +1,6 @@
 """Gaps of recipes to back-propagation (benchmarks.recipes)."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -126,10 +127,11 @@ def _repeats(answer: Answer) -> str:
 
 
 def _command(answer: Answer) -> str:
-    name = answer["question"]
-    folder = " data.root=FOLDER" if "data.name=image_folder" in _question(answer).settings else ""
-    seeds = 1 + max(row["seed"] for row in answer["runs"])
-    return f"python -m benchmarks.recipes {name} --seeds {seeds} --out benchmarks/results/recipes_{name}{folder}"
+    name, question = answer["question"], _question(answer)
+    folder = " data.root=FOLDER" if "data.name=image_folder" in question.settings else ""
+    seeds, groups = 1 + max(row["seed"] for row in answer["runs"]), dict.fromkeys(row["group"] for row in answer["runs"])
+    some = f" \\\n    --groups {shlex.join(groups)}" if len(groups) < len(question.groups) else ""
+    return f"python -m benchmarks.recipes {name} --seeds {seeds} --out benchmarks/results/recipes_{name}{folder}{some}"
 
 
 def _result(question: str, title: str, remark: str, **more: Any) -> Result:
@@ -146,6 +148,14 @@ BASIC_CNN = _result(
     "The thesis' comparison with synthetic gradients",
     "",
 )
+THESIS = _result(
+    "thesis", "The thesis' losses that rebuild the image", "One seed: differences of less than a point mean nothing."
+)
+PREDSIM = _result("predsim_mlp", "Losses that compare samples, on a perceptron", "")
+HEADS = _result(
+    "heads", "Heads: accuracy, multiply-adds and time", "Small networks: their times say little about large ones."
+)
+VQ_CIFAR10 = _result("vq_cifar10", "Vector-quantised outputs on CIFAR-10", "Two epochs and one seed.")
 VQ = _result(
     "vq",
     "What vector-quantised outputs save and cost",
