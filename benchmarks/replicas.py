@@ -20,6 +20,7 @@ from greedypipe.launch.on_host.local_run import run_pipeline
 from greedypipe.workers.telemetry.machine import hardware, versions
 
 CONFIG = "configs/digits.yaml"
+HEAD = "head.name=mlp_sr"
 CASES: dict[str, tuple[int, ...]] = {
     "[1,1,1]": (1, 1, 1),
     "[1,2,1]": (1, 2, 1),
@@ -33,7 +34,7 @@ def train(replicas: tuple[int, ...], seed: int, more: list[str]) -> dict[str, An
     """Accuracies, and the samples that every stage has trained on."""
     overrides = [f"partition.blocks={len(replicas)}", f"placement.replicas={list(replicas)}", f"training.seed={seed}", *more]
     with tempfile.TemporaryDirectory() as folder:
-        outcome = run_pipeline(overrides, sum(replicas), Path(folder) / "run", TIMEOUT_S, config=CONFIG)
+        outcome = run_pipeline([*overrides, HEAD], sum(replicas), Path(folder) / "run", TIMEOUT_S, config=CONFIG)
         if any(outcome.exit_codes):
             raise RuntimeError("\n".join(outcome.printed))
         summary = outcome.summary

@@ -41,7 +41,7 @@ class OwnHead(HeadConfig, Own):
 
 
 HEAD_FAMILY: Family[HeadConfig] = Family(
-    "head", {name: head.config for name, head in HEADS.items()}, default="mlp_sr", own=OwnHead
+    "head", {name: head.config for name, head in HEADS.items()}, default="conv", own=OwnHead
 )
 
 

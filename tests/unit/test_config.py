@@ -146,7 +146,7 @@ WRONG = {
     "key of the old section loss": (["loss.beta=0.5"], "command line: loss.beta: unknown key; did you mean method.beta?"),
     "key of another head": (
         ["head.hidden=9"],
-        "command line: head.hidden: unknown key with head.name=mlp_sr (mlp, infopro only)",
+        "command line: head.hidden: unknown key with head.name=conv (mlp, infopro only)",
     ),
     "key of another optimizer": (
         ["optimizer.name=adam", "optimizer.momentum=0.5"],

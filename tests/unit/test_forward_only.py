@@ -333,8 +333,8 @@ def test_the_classifier_alone_learns_where_no_block_is_to() -> None:
         (["method.name=coarse_labels", "method.groups=[[[0,1],[2,3]],4,10]"], "allowed: every class of 0 to 9 once"),
         (["method.name=infopro_softmax", "method.ixx=[0,1]"], "method.ixx: got 0 for block 0, allowed: above 0"),
         (
-            ["method.name=pred", "head.name=conv"],
-            "head.name: got conv, which has no effect with method.name=pred: it has a head of its own",
+            ["method.name=pred", "head.name=linear"],
+            "head.name: got linear, which has no effect with method.name=pred: it has a head of its own",
         ),
         (
             ["method.name=reconstruction", "method.tap=pre_pool", "training.compile=inductor"],

@@ -87,7 +87,7 @@ def watch(tmp_path: Path, plan: Plan, screen: Screen, *, evaluate: bool) -> tupl
 
 
 def test_the_start_table_shows_layers_parameters_shapes_and_bytes_on_the_link() -> None:
-    plan = make([])
+    plan = make(["head.name=mlp_sr"])
     text = rendered(start_table(plan))
     assert "conv1 .. conv3" in text and "classifier" in text and "mlp_sr" in text
     assert f"{plan.layout_after(0).slot_bytes:,}" in text

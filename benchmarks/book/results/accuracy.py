@@ -16,13 +16,13 @@ def _seeds(answer: Answer) -> str:
     return f"n = {seeds} seed{'s' if counts != {1} else ''}" + ("; means and ranges" if counts != {1} else "")
 
 
-def _command(stem: str, answer: Answer) -> str:
+def _command(stem: str, answer: Answer, more: str = "") -> str:
     seeds = sorted({int(seed) for runs in answer["runs"].values() for seed in runs})
     any_run = next(iter(answer["runs"]["bp"].values()))
     config = any_run["command"].partition("--config ")[2].split()[0]
     data = "" if config == "configs/digits.yaml" else "data.name=image_folder data.root=FOLDER "
     return (
-        f"python -m benchmarks.accuracy {data}--config {config} \\\n"
+        f"python -m benchmarks.accuracy {data}{more}--config {config} \\\n"
         f"    --out benchmarks/results/{stem} --seeds {' '.join(map(str, seeds))} --cases {' '.join(answer['runs'])}"
     )
 
@@ -69,7 +69,8 @@ def _cifar10_headline(answer: Answer) -> tuple[str, str]:
 def _link_dtype(answer: Answer) -> str:
     rows = [(CASES[case].label, _final(runs), str(len(runs))) for case, runs in answer["runs"].items()]
     return f"""
-`link.dtype` sends activations in fewer bits. Digits, VGG8b at a quarter of its width, 4 blocks in 2 processes.
+`link.dtype` sends activations in fewer bits. Digits, VGG8b at a quarter of its width, `mlp_sr` heads, 4 blocks in 2
+processes.
 
 {table(("trained by", "accuracy of the classifier", "seeds"), rows)}
 
@@ -91,5 +92,5 @@ LINK_DTYPE = Result(
     "Accuracy with compressed links",
     _seeds,
     _link_dtype,
-    command=partial(_command, "link_dtype_digits"),
+    command=partial(_command, "link_dtype_digits", more="head.name=mlp_sr "),
 )

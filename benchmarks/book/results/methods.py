@@ -10,9 +10,6 @@ from benchmarks.book.result import Answer, Result
 from benchmarks.methods import BACK_PROPAGATION, BASELINES, OWN_SETTINGS, summarise
 from greedypipe.pipeline.methods import METHODS
 
-PLAIN_HEAD = "mlp_sr"
-"""The head of a table that names none."""
-
 
 def final(values: Sequence[float]) -> str:
     """Mean and range of accuracies in [0, 1]; empty where no run has come to its end."""
@@ -59,7 +56,7 @@ def heads_of(answer: Answer) -> list[str]:
 
 
 def _has_heads(answer: Answer) -> bool:
-    return heads_of(answer) != [PLAIN_HEAD]
+    return len(heads_of(answer)) > 1
 
 
 def _repeats(answer: Answer) -> str:
@@ -93,9 +90,10 @@ def _text(answer: Answer) -> str:
     header = ["`method.name`", "accuracy of the classifier", "against back-propagation", "heads of the blocks before"]
     if _has_heads(answer):
         header.insert(1, "`head.name`")
+    shared = ["`feedback.delay=1`", *([] if _has_heads(answer) else [f"`head.name={heads_of(answer)[0]}`"])]
     return f"""
 Each row has the network, cut, data, schedule and {len(answer["runs"][0]["curve"])} epochs of `{answer["config"]}`, and
-`feedback.delay=1`. Nothing was tuned for a method, and no setting was chosen by its result.
+{listed(shared)}. Nothing was tuned for a method, and no setting was chosen by its result.
 {_own_settings(answer)}A method that ends low here may do better with settings of its own.
 
 {table(header, [*_rows(answer)])}
