@@ -114,7 +114,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
                 "method": method,
                 "head": head,
                 "runs": len(own),
-                "more": sorted({one for row in own for one in _more_settings(row)}),
+                "more": sorted({one for row in own for one in more_settings(row)}),
                 "final": [one["final"] for one in found],
                 "heads": [statistics.mean(each) for each in zip(*(one["blocks"][:-1] for one in found), strict=True)],
                 "causes": sorted({row["cause"] for row in own if row["cause"]}),
@@ -123,7 +123,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     return answer
 
 
-def _more_settings(row: Row) -> Iterator[str]:
+def more_settings(row: Row) -> Iterator[str]:
     """What was asked for besides the case and the seed."""
     own = Case(row["method"], row["head"]).overrides
     yield from (one for one in row["settings"] if one not in own and not one.startswith("training.seed="))

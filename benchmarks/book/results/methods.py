@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.book.markdown import TO, listed, percent, table
 from benchmarks.book.result import Answer, Result
-from benchmarks.methods import BACK_PROPAGATION, BASELINES, OWN_SETTINGS, summarise
+from benchmarks.methods import BACK_PROPAGATION, BASELINES, OWN_SETTINGS, more_settings, summarise
 from greedypipe.pipeline.methods import METHODS
 
 
@@ -65,13 +65,22 @@ def _repeats(answer: Answer) -> str:
 
 
 def _command(stem: str, answer: Answer) -> str:
-    methods, heads = ({row[key]: None for row in answer["runs"] if row["head"]} for key in ("method", "head"))
-    seeds = sorted({row["seed"] for row in answer["runs"]})
+    """One for all runs that were asked for with the same settings."""
+    asked: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in answer["runs"]:
+        asked.setdefault(tuple(more_settings(row)), []).append(row)
+    return "\n".join(_command_of(stem, answer["config"], settings, rows) for settings, rows in asked.items())
+
+
+def _command_of(stem: str, config: str, settings: Iterable[str], rows: Sequence[dict[str, Any]]) -> str:
+    methods, heads = ({row[key]: None for row in rows if row["head"]} for key in ("method", "head"))
+    seeds = sorted({row["seed"] for row in rows})
     some = "" if set(methods) == set(METHODS) else f"--methods {' '.join(methods)} "
-    data = "" if answer["config"] == "configs/digits.yaml" else "data.name=image_folder data.root=FOLDER "
+    alone = "" if any(row["method"] == BACK_PROPAGATION for row in rows) else "--alone "
+    shown = "".join(f"{one} {'data.root=FOLDER ' if one == 'data.name=image_folder' else ''}" for one in settings)
     return (
-        f"python -m benchmarks.methods {data}--config {answer['config']} --out benchmarks/results/{stem}.json \\\n"
-        f"    {some}--heads {' '.join(heads)} --seeds {' '.join(map(str, seeds))}"
+        f"python -m benchmarks.methods {shown}--config {config} --out benchmarks/results/{stem}.json \\\n"
+        f"    {alone}{some}--heads {' '.join(heads)} --seeds {' '.join(map(str, seeds))}"
     )
 
 
