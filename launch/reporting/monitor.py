@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from greedypipe.launch.reporting.tables import evaluation_line
 from greedypipe.launch.reporting.trackers import Tracker
 from greedypipe.workers.evaluation import combined, is_whole
 from greedypipe.workers.jsonl import LinesFile, salvage_lines, write_lines
-from greedypipe.workers.output import shown
 from greedypipe.workers.telemetry.board import Board
 from greedypipe.workers.telemetry.records import Passed, StageRow
 from greedypipe.workers.telemetry.results import EVALUATIONS, Evaluation
@@ -56,6 +54,8 @@ class Monitor:
         self._tracked: dict[int, dict[int, float]] = {}
         self._path = folder / "metrics" / "evaluations.jsonl"
         self.evaluations = salvage_lines(self._path, EVALUATIONS)
+        self._unseen: deque[Evaluation] = deque()
+        """Recorded, but neither shown nor tracked yet: that is for the monitor's own thread."""
         self._file = LinesFile(self._path)
         self._keeping = threading.Lock()
         self._stopping = threading.Event()
@@ -68,12 +68,13 @@ class Monitor:
     def __exit__(self, *error: object) -> None:
         self._stopping.set()
         self._thread.join()
-        self._step()
-        self._correct_last()
-        self._screen.release()
-        for tracker in self._trackers:
-            tracker.close()
-        self._file.close()
+        with contextlib.ExitStack() as ends:
+            ends.callback(self._file.close)
+            for tracker in self._trackers:
+                ends.callback(tracker.close)
+            ends.callback(self._screen.release)
+            self._step()
+            self._correct_last()
 
     def release_screen(self) -> None:
         """Stops showing anything, so that others may print; idempotent."""
@@ -81,18 +82,14 @@ class Monitor:
         self._screen.release()
 
     def _run(self) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # a store that is gone is the supervisor's matter
             while not self._stopping.wait(REFRESH_S):
                 self._step()
-        except RuntimeError:
-            """A store that is gone is the supervisor's matter."""
-        except Exception as error:
-            reason = shown(f"{type(error).__name__}: {error}".splitlines()[0])
-            print(f"greedypipe: the display has failed, training goes on: {reason}", file=sys.stderr, flush=True)
 
     def _step(self) -> None:
         rows = self._board.read(STATUS)
         self.keep_evaluations()
+        self._show_evaluations()
         total_steps = self._plan.blueprint.total_steps
         with contextlib.suppress(OSError):  # a full disk must not end the run
             write_status(self._folder, rows, self._labels, total_steps)
@@ -110,7 +107,7 @@ class Monitor:
             tracker.log(whole)
 
     def keep_evaluations(self) -> None:
-        """Records and shows the passes that have ended since the last call; any thread may call it."""
+        """Records the passes that have ended since the last call; any thread may call it."""
         with self._keeping:
             self._read_evaluations()
 
@@ -131,13 +128,15 @@ class Monitor:
             self._epochs.popleft()
         self.evaluations.append(evaluation)
         self._file.append(evaluation)
-        self._show(evaluation)
+        self._unseen.append(evaluation)
 
-    def _show(self, evaluation: Evaluation) -> None:
-        self._screen.print(evaluation_line(evaluation, self._plan.blueprint.epochs))
-        best = max(known.blocks[-1] for known in self.evaluations)
-        for tracker in self._trackers:
-            tracker.log_evaluation(evaluation, best)
+    def _show_evaluations(self) -> None:
+        while self._unseen:
+            evaluation = self._unseen.popleft()
+            self._screen.print(evaluation_line(evaluation, self._plan.blueprint.epochs))
+            best = max(known.blocks[-1] for known in list(self.evaluations) if known.epoch <= evaluation.epoch)
+            for tracker in self._trackers:
+                tracker.log_evaluation(evaluation, best)
 
     def _correct_last(self) -> None:
         """The last pass is repeated where a process has come back after it, and then it is the repetition that counts."""
@@ -147,7 +146,8 @@ class Monitor:
         again = self._whole(last.epoch)
         if again is not None and again != last:
             self.evaluations[-1] = again
-            self._show(again)
+            self._unseen.append(again)
+            self._show_evaluations()
             with contextlib.suppress(OSError):  # a full disk must not end the run
                 write_lines(self._path, self.evaluations)
 

@@ -1,7 +1,9 @@
 """Where a run reports to its user: a terminal with one table that is redrawn, or anything else, line by line."""
 
+import contextlib
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from rich.console import Console, RenderableType
@@ -9,6 +11,7 @@ from rich.live import Live
 
 from greedypipe.launch.reporting.console import standard_output
 from greedypipe.launch.reporting.tables import live_table, progress_line
+from greedypipe.workers.errors import in_one_line
 from greedypipe.workers.telemetry.records import StageRow
 
 Rows = Sequence[StageRow | None]
@@ -77,7 +80,35 @@ class Lines:
         """No-op: nothing is redrawn."""
 
 
+class HarmlessScreen:
+    """Another screen that must not end a training run, when nobody reads it or its disk is full: its first error is its last
+    call."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen: Screen | None = screen
+
+    def print(self, what: RenderableType) -> None:
+        self._attempt(lambda screen: screen.print(what))
+
+    def show(self, rows: Rows, labels: list[str], total_steps: int) -> None:
+        self._attempt(lambda screen: screen.show(rows, labels, total_steps))
+
+    def release(self) -> None:
+        self._attempt(lambda screen: screen.release())
+
+    def _attempt(self, call: Callable[[Screen], None]) -> None:
+        if self._screen is None:
+            return
+        try:
+            call(self._screen)
+        except Exception as error:
+            self._screen = None
+            with contextlib.suppress(OSError):  # of the same disk
+                text = f"greedypipe: the display has failed, training goes on: {in_one_line(error)}"
+                print(text, file=sys.stderr, flush=True)
+
+
 def make_screen(interval_s: float) -> Screen:
     """The screen for standard output; 120 columns wide if that is not a terminal."""
     console = standard_output(120)
-    return Terminal(console) if console.is_terminal else Lines(console, interval_s)
+    return HarmlessScreen(Terminal(console) if console.is_terminal else Lines(console, interval_s))

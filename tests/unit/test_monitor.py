@@ -1,5 +1,6 @@
 """What a person sees: tables and lines, on a terminal and elsewhere."""
 
+import errno
 import io
 import json
 import time
@@ -14,7 +15,7 @@ from torch.distributed import HashStore
 from greedypipe.launch.config.loader import load_config
 from greedypipe.launch.planning.run_plan import Plan, make_plan
 from greedypipe.launch.reporting.monitor import Monitor, expected_epochs
-from greedypipe.launch.reporting.screen import Lines, Screen, Terminal
+from greedypipe.launch.reporting.screen import HarmlessScreen, Lines, Screen, Terminal
 from greedypipe.launch.reporting.tables import evaluation_line, headline, live_table, progress_line, start_table
 from greedypipe.pipeline.methods import METHOD_FAMILY
 from greedypipe.workers.placement import Seat
@@ -191,6 +192,35 @@ def test_a_look_costs_the_same_however_many_evaluations_are_planned(tmp_path: Pa
         assert [one.epoch for one in monitor.evaluations] == [1, 2, 3, 4, 5]
         costs.append(board.reads)
     assert costs[0] == costs[1] <= 5 * 10 + 5 * 2
+
+
+def test_evaluations_that_another_thread_has_recorded_are_tracked_by_the_monitors_own(tmp_path: Path) -> None:
+    plan, board, tracker = make([]), Board(HashStore(), 2), RecordingTracker()
+    (tmp_path / "metrics").mkdir()
+    monitor = Monitor(board, plan, tmp_path, [1], [tracker], Lines(Console(file=io.StringIO()), 1000))
+    for stage in range(2):
+        post_part(board, stage, part_of_evaluation(stage, plan.data.test_samples))
+    monitor.keep_evaluations()
+    assert [one.epoch for one in monitor.evaluations] == [1] and tracker.evaluations == []
+    with monitor:
+        pass
+    assert [epoch for epoch, _ in tracker.evaluations] == [1]
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_display_that_fails_is_told_once_and_costs_neither_evaluations_nor_trackers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = HarmlessScreen(Lines(Console(file=FullDisk()), 1e-9))
+    monitor, tracker = watch(tmp_path, make([]), screen, evaluate=True)
+    assert [one.epoch for one in monitor.evaluations] == [epoch for epoch, _ in tracker.evaluations] == [1]
+    assert tracker.closed
+    told = "greedypipe: the display has failed, training goes on: OSError: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().err == told
 
 
 def test_the_last_pass_counts_as_it_was_repeated_for_a_process_that_came_back(tmp_path: Path) -> None:
