@@ -103,18 +103,20 @@ def _settings(case: Case, settings: Sequence[str], seed: int) -> list[str]:
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:
-    """A row per method and head, in the order in which they come first: accuracies of the runs that did not fail."""
-    cases = dict.fromkeys((row["method"], row["head"]) for row in rows)
+    """A row per method, head and further settings, in the order in which they come first: accuracies of the runs that did
+    not fail."""
+    cases: dict[tuple[str, str, tuple[str, ...]], list[Row]] = {}
+    for row in rows:
+        cases.setdefault((row["method"], row["head"], tuple(more_settings(row))), []).append(row)
     answer = []
-    for method, head in cases:
-        own = [row for row in rows if (row["method"], row["head"]) == (method, head)]
+    for (method, head, more), own in cases.items():
         found = [row["accuracy"] for row in own if row["accuracy"]]
         answer.append(
             {
                 "method": method,
                 "head": head,
                 "runs": len(own),
-                "more": sorted({one for row in own for one in more_settings(row)}),
+                "more": list(more),
                 "final": [one["final"] for one in found],
                 "heads": [statistics.mean(each) for each in zip(*(one["blocks"][:-1] for one in found), strict=True)],
                 "causes": sorted({row["cause"] for row in own if row["cause"]}),
@@ -139,6 +141,21 @@ def table(rows: Sequence[Row]) -> Table:
         heads = " ".join(f"{100 * one:.1f}" for one in row["heads"])
         shown.add_row(row["method"], row["head"], str(row["runs"]), middle, ends, heads, "; ".join(row["causes"]))
     return shown
+
+
+def _known(path: Path, config: str) -> list[Row]:
+    """The runs of a file that has some.
+
+    Raises:
+        SystemExit: They are of another configuration.
+    """
+    if not path.exists():
+        return []
+    answer = json.loads(path.read_text(encoding="utf-8"))
+    if answer["config"] != config:
+        raise SystemExit(f"--out: {path} has runs of {answer['config']}; choose another file")
+    runs: list[Row] = answer["runs"]
+    return runs
 
 
 def _write(path: Path, config: str, rows: Sequence[Row]) -> None:
@@ -168,7 +185,7 @@ def main() -> None:
     if arguments.smoke:
         settings, methods, seeds = [*settings, *SMALL], ["late_chain"], [0]
     methods = [*(() if arguments.alone else BASELINES), *methods]
-    rows = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"] if arguments.out.exists() else []
+    rows = _known(arguments.out, arguments.config)
     jobs = [(case, seed) for seed in seeds for case in all_cases(methods, arguments.heads)]
     known = [row["settings"] for row in rows]
     todo = [(case, seed) for case, seed in jobs if _settings(case, settings, seed) not in known]

@@ -135,7 +135,10 @@ def _asked(arguments: argparse.Namespace) -> tuple[Question, Sequence[str]]:
     if unknown := [name for name in chosen_groups if name not in question.groups]:
         raise SystemExit(f"--groups: got {', '.join(unknown)}, allowed: {', '.join(question.groups)}")
     groups = {name: question.groups[name] for name in chosen_groups}
-    changed: Row = {"seeds": arguments.seeds or question.seeds, "groups": groups}
+    seeds = question.seeds if arguments.seeds is None else arguments.seeds
+    if seeds < 1:
+        raise SystemExit(f"--seeds: got {seeds}, allowed: 1 or more")
+    changed: Row = {"seeds": seeds, "groups": groups}
     if arguments.smoke:
         more += SMOKE
         changed = {
@@ -164,6 +167,7 @@ class Experiment:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self.runs: list[Row] = known.get("runs", [])
         self._tuning: list[Row] = known.get("tuning", [])
+        self._check_known()
         asked = [
             {"group": group, "recipe": recipe, **cost_of(question.config, [*question.overrides(group, recipe), *where])}
             for group, recipe in question.pairs
@@ -171,11 +175,20 @@ class Experiment:
         others = [cost for cost in known.get("costs", []) if (cost["group"], cost["recipe"]) not in question.pairs]
         self.costs = [*others, *asked]
 
+    def _check_known(self) -> None:
+        """A recipe whose settings have changed is another one: what it gave before must not count as a seed of this."""
+        for row in self.runs:
+            if not self._question.has_asked(row["group"], row["recipe"], row["overrides"]):
+                raise SystemExit(f"--out: {self._path} has runs of {row['recipe']} with other settings; choose another file")
+
     def run(self) -> None:
         """Tunes, then runs what counts. Blocks."""
         self._run(tuning_trials(self._question), self._tuning, "tuning", reads_test=False)
         if not jobs(self._question, tuning_trials(self._question), self._tuning):
-            best = chosen(self._question, self._tuning)
+            try:
+                best = chosen(self._question, self._tuning)
+            except ValueError as error:
+                raise SystemExit(str(error)) from None
             self._run(self._question.trials(best), self.runs, "runs", reads_test=True)
 
     def _run(self, trials: Iterable[Trial], rows: list[Row], title: str, reads_test: bool) -> None:
@@ -183,7 +196,8 @@ class Experiment:
             if time.monotonic() >= self._deadline:
                 return []
             row = run_trial(self._question, same[0], self._where, self._at_once, reads_test)
-            return [row | {"group": trial.group, "overrides": [*trial.overrides]} for trial in same]
+            named = ({"group": trial.group, "recipe": trial.recipe, "overrides": [*trial.overrides]} for trial in same)
+            return [row | one for one in named]
 
         todo = jobs(self._question, trials, rows)
         if not todo:

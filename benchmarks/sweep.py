@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -108,8 +109,7 @@ class RayJobs:
 
     def _submit(self, folder: Path, settings: list[str]) -> str:
         words = ["python", "launch/ray_run.py", *self._stages, *_arguments(self._config, folder, settings)]
-        entrypoint = " ".join(f"'{word}'" for word in words)
-        return self._client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(ROOT)})
+        return self._client.submit_job(entrypoint=shlex.join(words), runtime_env={"working_dir": str(ROOT)})
 
 
 def _arguments(config: str, folder: Path, settings: list[str]) -> list[str]:

@@ -31,14 +31,14 @@ def plot_gaps(rows: Sequence[Row], costs: Sequence[Row], question: Question, pat
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    groups = list(question.groups)
+    groups = list(dict.fromkeys(one.group for one in found))
     if len(groups) > 1:
         figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
         _lines(axes, found, groups, question.reference)
     else:
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, max(3.2, 1.4 + 0.4 * len(found))), layout="constrained")
         _bars(left, found, question.reference)
-        macs = {cost["recipe"]: cost["macs"] for cost in costs}
+        macs = {cost["recipe"]: cost["macs"] for cost in costs if cost["group"] == groups[0]}
         _scatter(right, found, [macs[one.recipe] / macs[question.reference] - 1 for one in found])
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -1,6 +1,6 @@
 """A question about recipes, as a YAML file in benchmarks/questions/ asks it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +86,14 @@ class Question(BaseModel, frozen=True, extra="forbid"):
         """Group and name of every recipe."""
         for group in self.groups:
             yield from ((group, name) for name in self.recipes)
+
+    def has_asked(self, group: str, recipe: str, overrides: Sequence[str]) -> bool:
+        """Whether these are a recipe's settings, with any choice of the tuning and any seed; so are any of one that is not
+        asked for."""
+        if (group, recipe) not in self.pairs:
+            return True
+        choices = self.tuning.choices if self.tuning else ((),)
+        return tuple(overrides[:-1]) in [(*self.overrides(group, recipe), *choice) for choice in choices]
 
     def overrides(self, group: str, recipe: str) -> Overrides:
         """All settings of a recipe in a group but the seed."""

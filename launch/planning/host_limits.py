@@ -2,14 +2,16 @@
 
 import resource
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from greedypipe.launch.config.errors import ConfigError
 from greedypipe.launch.planning.run_plan import Plan
 from greedypipe.workers.data.prefetch import FILES_PER_PROCESS
 from greedypipe.workers.inbox import SLOTS_BEYOND_BUFFER
+from greedypipe.workers.links.messages import MessageLayout
 from greedypipe.workers.links.shared_memory import slots_bytes
 from greedypipe.workers.memory import available_bytes
-from greedypipe.workers.placement import Seat
+from greedypipe.workers.placement import Route, Seat
 
 FILES, FILES_PER_LINK = 40, 8
 """Descriptors that a process needs at most, without links and loader processes; and for each link."""
@@ -41,12 +43,29 @@ def allow_open_files(plan: Plan) -> None:
 
 def files_of(plan: Plan, seat: Seat) -> int:
     """How many files a process has open at most."""
-    edges = range(max(0, seat.stage - 1), min(seat.stage + 1, plan.placement.num_stages - 1))
-    links = [
-        route for edge in edges for route in plan.placement.routes_after(edge) if seat in (route.sender, route.receiver)
-    ]
+    links = [link for link in _links(plan) if seat in (link.route.sender, link.route.receiver)]
     loaders = 0 if seat.stage else READINGS * plan.config.data.loader_workers
     return FILES + FILES_PER_LINK * len(links) + FILES_PER_PROCESS * loaders
+
+
+class _Link(NamedTuple):
+    route: Route
+    layout: MessageLayout
+    slots: int
+    """That its receiver makes, at most."""
+
+
+def _links(plan: Plan) -> Iterator[_Link]:
+    """All links of a run, there and back."""
+    more = SLOTS_BEYOND_BUFFER + plan.config.link.slots
+    delays = plan.config.feedback.delays(plan.blueprint.num_blocks)
+    for stage in range(plan.placement.num_stages - 1):
+        for route in plan.placement.routes_after(stage):
+            yield _Link(route, plan.layout_after(stage, route.part.share), plan.config.buffers.capacity + more)
+        for route in plan.routes_before(stage + 1):
+            layout = plan.layout_before(stage + 1, route.part.share)
+            assert layout is not None, "a route of feedback without any"
+            yield _Link(route, layout, delays[plan.placement.blocks_of(stage)[-1]] + 1 + more)
 
 
 def _file_problems(plan: Plan, seats: Iterable[Seat]) -> Iterator[str]:
@@ -61,16 +80,10 @@ def _file_problems(plan: Plan, seats: Iterable[Seat]) -> Iterator[str]:
 
 def _memory_problems(plan: Plan, seats: list[Seat]) -> Iterator[str]:
     """Whether the slots of the links into these processes fit into the memory that is left."""
-    slots = plan.config.buffers.capacity + SLOTS_BEYOND_BUFFER + plan.config.link.slots
-    needed = sum(
-        slots_bytes(plan.layout_after(route.sender.stage, route.part.share), slots)
-        for edge in range(plan.placement.num_stages - 1)
-        for route in plan.placement.routes_after(edge)
-        if route.receiver in seats
-    )
+    needed = sum(slots_bytes(link.layout, link.slots) for link in _links(plan) if link.route.receiver in seats)
     available = available_bytes()
     if available is not None and needed > available:
         yield (
-            f"memory: the links need {needed // MEGABYTE:,} MB for {slots} messages each, got {available // MEGABYTE:,} MB "
-            "available on this host; use smaller buffers.capacity, link.slots or data.batch_size"
+            f"memory: the links need {needed // MEGABYTE:,} MB for their messages, got {available // MEGABYTE:,} MB "
+            "available on this host; use smaller buffers.capacity, link.slots, feedback.delay or data.batch_size"
         )

@@ -17,7 +17,7 @@ class Synthesiser(nn.Module):
     Args:
         shape: [C, H, W] or [C] of the activation.
         classes: Number of classes where it sees labels; 0: it does not.
-        kernel: Width of the convolutions, odd.
+        kernel: Width of the convolutions.
 
     Raises:
         ValueError: Activations are tokens.
@@ -29,7 +29,7 @@ class Synthesiser(nn.Module):
             raise ValueError(f"method.name: got synthetic gradients of tokens {list(shape)}, allowed: maps and vectors")
         width, is_map = shape[0], len(shape) == 3
         layer: Callable[[], nn.Conv2d | nn.Linear] = (
-            (lambda: nn.Conv2d(width, width, kernel, padding=kernel // 2)) if is_map else (lambda: nn.Linear(width, width))
+            (lambda: nn.Conv2d(width, width, kernel, padding="same")) if is_map else (lambda: nn.Linear(width, width))
         )
         norm = nn.BatchNorm2d if is_map else nn.BatchNorm1d
         self.first, self.hidden, self.output = layer(), layer(), layer()

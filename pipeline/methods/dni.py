@@ -32,7 +32,7 @@ class SyntheticGradients(EndsWithInputGradient):
         """DNI: synthetic gradients, from activations alone (Jaderberg et al. 2017)."""
 
         name: Literal["dni"] = "dni"
-        kernel: int = Field(5, ge=1, multiple_of=1, description="width of the synthesiser's convolutions; odd")
+        kernel: int = Field(5, ge=1, description="width of the synthesiser's convolutions")
 
     reach = Reach.NEXT
     input_gradient = True

@@ -46,10 +46,20 @@ def test_the_tightest_control_group_counts_and_cached_files_do_not(tmp_path: Pat
 def test_links_that_do_not_fit_are_refused_with_both_sizes(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     check_host(plan, plan.placement.seats())
     monkeypatch.setattr(host_limits, "available_bytes", lambda: 1 << 20)
-    with pytest.raises(ConfigError, match=r"memory: the links need \d+ MB for \d+ messages each, got 1 MB available"):
+    with pytest.raises(ConfigError, match=r"memory: the links need \d+ MB for their messages, got 1 MB available"):
         check_host(plan, plan.placement.seats())
     # Stage 0 makes no slots: they are the receivers'.
     check_host(plan, [plan.placement.seat_of(0)])
+
+
+def test_links_of_feedback_count(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = ["data.name=synthetic", "data.samples=64", "data.batch_size=16", "model.name=vgg8b", "model.width=0.1"]
+    late = make_plan(load_config(None, [*overrides, "partition.blocks=3", "method.name=ddg", "feedback.delay=2"]), 3)
+    for seat in plan.placement.seats():
+        assert files_of(late, seat) > files_of(plan, seat)
+    monkeypatch.setattr(host_limits, "available_bytes", lambda: 0)
+    with pytest.raises(ConfigError, match=r"feedback\.delay or data\.batch_size"):  # stage 0 receives feedback alone
+        check_host(late, [late.placement.seat_of(0)])
 
 
 def test_slots_that_do_not_fit_are_named_by_their_link(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
 """Recipes: what is asked of them, what runs say, and what they cost."""
 
 import argparse
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from benchmarks.recipe_gaps.tables import interval, summarise
 from benchmarks.recipe_gaps.tuning import chosen, tuning_trials
 from benchmarks.recipes import jobs
 from greedypipe.launch.config.loader import load_config
+
+RESULTS = Path(recipes.__file__).parent / "results"
 
 
 def row(recipe: str, seed: int, test: list[float], validation: list[float] | None = None, **more: Any) -> dict[str, Any]:
@@ -57,9 +61,10 @@ def test_gaps_are_within_a_seed_and_the_best_exit_is_chosen_on_the_validation_pa
 def test_recipes_that_stand_in_another_order_than_published_are_named() -> None:
     rows = [row("bp", 0, [0.9]), row("local", 0, [0.8]), row("late", 0, [0.85])]
     found = summarise([*rows, *({**one, "group": "digits"} for one in rows)], "bp")
-    assert order_sentence("", {"bp": 95.0, "late": 94.0, "local": 90.0}, found) == "The order here is the same."
+    same = order_sentence("", {"bp": 95.0, "late": 94.0, "local": 90.0}, found)
+    assert same == "The order of the 3 means here is the same."
     swapped = order_sentence("digits", {"local": 95.0, "bp": 94.0, "late": 93.0, "absent": 99.0}, found)
-    assert swapped == "On digits the order here is another: bp above local and late above local."
+    assert swapped == "On digits the order of the 3 means here is another: bp above local and late above local."
     assert absent_sentence("MNIST", {"bp": 99.25}) == "MNIST, which was not run here: bp 99.25%."
 
 
@@ -149,6 +154,27 @@ def test_runs_that_were_asked_for_otherwise_are_other_runs() -> None:
     known = [{"group": trial.group, "overrides": [*trial.overrides]} for trial in short[0].trials({})]
     trials = list(plain[0].trials({}))
     assert len(known) == 3 and len(jobs(plain[0], trials, known)) == len(jobs(plain[0], trials, []))
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("recipes_*.json")), ids=lambda path: path.stem)
+def test_what_is_on_record_are_runs_of_the_recipes_as_they_are_now(path: Path) -> None:
+    answer = json.loads(path.read_text(encoding="utf-8"))
+    question = load_question(answer["question"])
+    assert answer["runs"] and not [
+        row for row in answer["runs"] if not question.has_asked(row["group"], row["recipe"], row["overrides"])
+    ]
+
+
+def test_runs_of_a_recipe_with_other_settings_count_as_none_of_its_seeds(tmp_path: Path) -> None:
+    question = load_question("blocks")
+    asked = question.overrides("4 blocks", "conv head")
+    assert question.has_asked("4 blocks", "conv head", [*asked, "training.seed=7"])
+    for changed in (asked[:-1], [*asked, "optimizer.lr=1"], ["data.name=digits", *asked[1:]]):
+        assert not question.has_asked("4 blocks", "conv head", [*changed, "training.seed=7"])
+    row = {"group": "4 blocks", "recipe": "conv head", "overrides": [*asked[:-1], "training.seed=0"]}
+    (tmp_path / "old.json").write_text(json.dumps({"runs": [row]}))
+    with pytest.raises(SystemExit, match=r"old\.json has runs of conv head with other settings; choose another file"):
+        recipes.Experiment("blocks", question, tmp_path / "old.json", [], 1, 0)
 
 
 def test_a_group_that_a_question_has_not_is_named() -> None:

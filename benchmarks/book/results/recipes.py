@@ -102,12 +102,12 @@ def _published(question: Question, all_found: Sequence[Found]) -> str:
 
 
 def order_sentence(group: str, published: Mapping[str, float], all_found: Sequence[Found]) -> str:
-    """Which of the recipes that stand there have changed places."""
+    """Which of the recipes that stand there have changed places, whether or not the seeds resolve it."""
     here = {one.recipe: one.final.mean for one in all_found if one.group == group}
     ranked = sorted((name for name in published if name in here), key=lambda name: -published[name])
     swapped = [f"{low} above {high}" for high, low in combinations(ranked, 2) if here[low] > here[high]]
-    where = f"On {group} the" if group else "The"
-    return f"{where} order here is {'another: ' + listed(swapped) if swapped else 'the same'}."
+    where, count = f"On {group} the" if group else "The", len(ranked)
+    return f"{where} order of the {count} means here is {'another: ' + listed(swapped) if swapped else 'the same'}."
 
 
 def absent_sentence(group: str, published: Mapping[str, float]) -> str:
