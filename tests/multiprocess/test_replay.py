@@ -35,6 +35,5 @@ def test_every_evaluation_pass_is_complete(tmp_path: Path) -> None:
     evaluations = [json.loads(line) for line in (outcome.folder / "metrics" / "evaluations.jsonl").read_text().splitlines()]
     assert [evaluation["epoch"] for evaluation in evaluations] == [1, 2, 3, 4]
     assert all(len(evaluation["blocks"]) == 3 for evaluation in evaluations)
-    assert all(0 <= accuracy <= 1 for evaluation in evaluations for accuracy in evaluation["blocks"])
     summary = json.loads((outcome.folder / "summary.json").read_text())
     assert summary["accuracy"]["final"] == evaluations[-1]["blocks"][-1]

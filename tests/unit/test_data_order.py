@@ -34,7 +34,7 @@ def test_indices_do_not_depend_on_what_was_asked_before() -> None:
     walked, jumped = (ShuffledOrder(23, 5, drop_last=False, seed=3) for _ in range(2))
     in_order = [walked.indices(batch_id).clone() for batch_id in range(12)]
     backwards = [jumped.indices(batch_id).clone() for batch_id in reversed(range(12))]
-    assert all(map(torch.equal, in_order, reversed(backwards)))
+    assert in_order and all(torch.equal(*pair) for pair in zip(in_order, reversed(backwards), strict=True))
 
 
 def test_another_seed_gives_another_order() -> None:

@@ -107,7 +107,7 @@ def test_a_dataset_gives_the_batches_of_its_arrays(function: str, augment: str) 
         assert_same(one, two)
     one, two = (list(BatchSource(config(each), 1).test_batches()) for each in ("arrays", function))
     assert [len(batch.labels) for batch in one] == [4, 1]
-    assert all(map(torch.equal, [batch.images for batch in one], [batch.images for batch in two]))
+    assert one and all(torch.equal(first.images, second.images) for first, second in zip(one, two, strict=True))
 
 
 def test_floating_point_images_reach_the_network_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,8 @@ def test_held_out_batches_come_in_order_unchanged_and_with_the_uneven_last_one()
     source = BatchSource(config, seed=1)
     _, held_out = Synthetic(config).load()
     batches = list(source.test_batches())
-    assert all(map(torch.equal, [batch.images for batch in source.evaluation_batches()], [one.images for one in batches]))
+    evaluated = list(source.evaluation_batches())
+    assert all(torch.equal(one.images, other.images) for one, other in zip(evaluated, batches, strict=True))
     assert [batch.batch_id for batch in batches] == [0, 1, 2] and source.num_evaluation_batches == 3
     assert [len(batch.labels) for batch in batches] == [3, 3, 2]
     images = torch.cat([batch.images for batch in batches])
