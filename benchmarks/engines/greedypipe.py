@@ -37,13 +37,18 @@ def run(case: Case, num_processes: int, *overrides: str, enter: Callable[[int], 
     Raises:
         EngineError: The run failed.
     """
-    steps = case.warmup_steps + case.steps + AHEAD_STEPS * (num_processes - 1)
+    steps = steps_of(case, num_processes)
     settings = [*case.overrides, *overrides, *_length(case, steps), f"logging.interval_steps={max(2, case.steps // 8)}"]
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_pipeline(settings, num_processes, Path(folder) / "run", TIMEOUT_S, enter=enter)
         if any(outcome.exit_codes):
             raise EngineError(" ".join(" ".join(outcome.printed).split())[-300:])
         return Ran(outcome.steady_samples_per_s(case.batch_size, case.warmup_steps), outcome.summary["stages"])
+
+
+def steps_of(case: Case, num_processes: int) -> int:
+    """Batches that `run` trains on."""
+    return case.warmup_steps + case.steps + AHEAD_STEPS * (num_processes - 1)
 
 
 def _length(case: Case, steps: int) -> list[str]:
