@@ -62,9 +62,9 @@ def test_recipes_that_stand_in_another_order_than_published_are_named() -> None:
     rows = [row("bp", 0, [0.9]), row("local", 0, [0.8]), row("late", 0, [0.85])]
     found = summarise([*rows, *({**one, "group": "digits"} for one in rows)], "bp")
     same = order_sentence("", {"bp": 95.0, "late": 94.0, "local": 90.0}, found)
-    assert same == "The order of the 3 means here is the same."
+    assert same == "The order of the 3 rows here is the same."
     swapped = order_sentence("digits", {"local": 95.0, "bp": 94.0, "late": 93.0, "absent": 99.0}, found)
-    assert swapped == "On digits the order of the 3 means here is another: bp above local and late above local."
+    assert swapped == "On digits the order of the 3 rows here is another: bp above local and late above local."
     assert absent_sentence("MNIST", {"bp": 99.25}) == "MNIST, which was not run here: bp 99.25%."
 
 

@@ -24,6 +24,7 @@ RESULTS: tuple[Result, ...] = (
     methods.DIGITS,
     recipes.MNIST_1D,
     recipes.BASIC_CNN,
+    recipes.THESIS,
     accuracy.LINK_DTYPE,
     recipes.VQ,
     throughput.THROUGHPUT,

@@ -107,7 +107,7 @@ def order_sentence(group: str, published: Mapping[str, float], all_found: Sequen
     ranked = sorted((name for name in published if name in here), key=lambda name: -published[name])
     swapped = [f"{low} above {high}" for high, low in combinations(ranked, 2) if here[low] > here[high]]
     where, count = f"On {group} the" if group else "The", len(ranked)
-    return f"{where} order of the {count} means here is {'another: ' + listed(swapped) if swapped else 'the same'}."
+    return f"{where} order of the {count} rows here is {'another: ' + listed(swapped) if swapped else 'the same'}."
 
 
 def absent_sentence(group: str, published: Mapping[str, float]) -> str:
