@@ -1,5 +1,6 @@
 """Gaps of recipes to the reference, with intervals, and what they cost, as a picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def _bars(axes: Any, found: Sequence[Found], reference: str) -> None:
     axes.set_yticks(places, [f"{one.recipe}  {number}" for number, one in enumerate(found, 1)])
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.axvline(0, color="grey", linewidth=1)
-    axes.set_xlabel(f"test accuracy less that of {reference}, percentage points; 95% interval")
+    interval = "" if all(map(math.isnan, halves)) else ", 95% interval"
+    axes.set_xlabel(f"gap to {reference}, percentage points{interval}")
     axes.grid(axis="x", alpha=0.3)
 
 
@@ -89,6 +91,6 @@ def _lines(axes: Any, found: Sequence[Found], groups: Sequence[str], reference: 
         axes.errorbar(places, means, yerr=halves, marker="o", capsize=3, label=recipe)
     axes.set_xticks(range(len(groups)), groups)
     axes.axhline(0, color="grey", linewidth=1)
-    axes.set_ylabel(f"test accuracy less that of\n{reference}, percentage points")
+    axes.set_ylabel(f"gap to {reference}, percentage points")
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
