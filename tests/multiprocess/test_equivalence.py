@@ -30,6 +30,8 @@ VARIANTS = {
     "before the pool": ["method.name=reconstruction", "method.tap=pre_pool", "method.shift=[1,3]"],
     **{name: [f"method.name={name}", *WANTED.get(name, ())] for name in METHODS if name not in ("cross_entropy", "predsim")},
 }
+for name in ("dni", "cdni"):  # a synthesiser diverges at the rate of the layers
+    VARIANTS[name] += ["auxiliary.name=adam", "auxiliary.lr=1e-3"]
 LOCAL = {name for name, one in METHODS.items() if one.reach is Reach.NONE}
 
 
