@@ -97,7 +97,8 @@ def points(gap: Interval | None) -> str:
     if gap is None:
         return ""
     half = "" if math.isnan(gap.half) else f" ± {100 * gap.half:.2f}"
-    return f"{100 * gap.mean:+.2f}{half}"
+    # The sum with 0 turns a rounded -0.0 into 0.0.
+    return f"{round(100 * gap.mean, 2) + 0:+.2f}{half}"
 
 
 def interval(values: Iterable[float]) -> Interval:
