@@ -26,6 +26,7 @@ RESULTS: tuple[Result, ...] = (
     recipes.HEADS,
     recipes.BASIC_CNN,
     recipes.THESIS,
+    recipes.PREDSIM,
     accuracy.LINK_DTYPE,
     recipes.VQ,
     recipes.VQ_CIFAR10,
