@@ -23,6 +23,7 @@ RESULTS: tuple[Result, ...] = (
     methods.CIFAR10,
     methods.DIGITS,
     recipes.MNIST_1D,
+    recipes.EIGHT_BLOCKS,
     recipes.HEADS,
     recipes.BASIC_CNN,
     recipes.THESIS,

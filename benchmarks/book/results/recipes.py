@@ -143,6 +143,7 @@ def _result(question: str, title: str, remark: str, **more: Any) -> Result:
 MNIST_1D = _result(
     "mnist_1d", "What closes the gap: MNIST-1D", "Signals of 40 numbers, six convolutions; nothing was tuned for a recipe."
 )
+EIGHT_BLOCKS = _result("eight_blocks", "What closes the gap: eight blocks", "Nothing was tuned for a recipe.")
 BASIC_CNN = _result(
     "basic_cnn",
     "The thesis' comparison with synthetic gradients",
